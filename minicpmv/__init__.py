@@ -1,0 +1,57 @@
+"""MiniCPM-V in plain PyTorch: look at pictures and video, chat, train, measure, export.
+
+Importing the package is instant: every public name is found on first touch, and torch is loaded only then.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .chat import (
+        Answer,
+        AutoModel,
+        AutoProcessor,
+        AutoTokenizer,
+        Chat,
+        MiniCPMV,
+        MiniCPMVChat,
+        img2base64,
+        load,
+    )
+    from .model.configuration import MiniCPMVConfig, MiniCPMVVisionConfig
+    from .model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
+    from .processing.image_processor import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
+    from .processing.processor import MiniCPMVProcessor
+
+_HOMES = {
+    "Answer": "chat",
+    "AutoModel": "chat",
+    "AutoProcessor": "chat",
+    "AutoTokenizer": "chat",
+    "Chat": "chat",
+    "MiniCPMV": "chat",
+    "MiniCPMVChat": "chat",
+    "MiniCPMVConfig": "model.configuration",
+    "MiniCPMVForConditionalGeneration": "model.modeling",
+    "MiniCPMVImageProcessor": "processing.image_processor",
+    "MiniCPMVImageProcessorPil": "processing.image_processor",
+    "MiniCPMVModel": "model.modeling",
+    "MiniCPMVProcessor": "processing.processor",
+    "MiniCPMVVisionConfig": "model.configuration",
+    "img2base64": "chat",
+    "load": "chat",
+}
+
+__all__ = [*sorted(_HOMES), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'minicpmv' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
