@@ -1,0 +1,30 @@
+"""Import it for its effect: transformers' Auto classes know us, with no remote code.
+
+An explicitly registered class wins over a checkpoint's `auto_map`, with and without `trust_remote_code`.
+"""
+
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+)
+
+from .model import checkpoint_keys
+from .model.configuration import MiniCPMVConfig, MiniCPMVVisionConfig
+from .model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
+from .model.vision import MiniCPMVVisionModel
+
+AutoConfig.register("minicpmv", MiniCPMVConfig, exist_ok=True)
+AutoConfig.register("minicpmv_vision", MiniCPMVVisionConfig, exist_ok=True)
+AutoModel.register(MiniCPMVConfig, MiniCPMVModel, exist_ok=True)
+AutoModel.register(MiniCPMVVisionConfig, MiniCPMVVisionModel, exist_ok=True)
+for auto_class in (AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM):
+    auto_class.register(MiniCPMVConfig, MiniCPMVForConditionalGeneration, exist_ok=True)
+checkpoint_keys.register()
+
+# Trainers and engines look a checkpoint's `architectures` up on the transformers module.
+transformers.MiniCPMV = MiniCPMVForConditionalGeneration
+transformers.MiniCPMVForConditionalGeneration = MiniCPMVForConditionalGeneration

@@ -1,0 +1,255 @@
+"""Numbers and names of a model: `MiniCPMVConfig` and `MiniCPMVVisionConfig`.
+
+Released `config.json` files are flat: the language model's fields stand at the top, beside ours. transformers wants them
+in `text_config`. Reading a flat file sorts the fields, takes what it leaves unsaid from the release's row in
+`versions.py`, and remembers the file: saving writes that file back, changed only where the model has changed.
+"""
+
+import copy
+import dataclasses
+import json
+import os
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from ..versions import RELEASES, release_of
+
+# Never moved into `text_config` when a flat file is read: they describe the file or the whole model.
+_TOP_LEVEL_FIELDS = {
+    "architectures",
+    "auto_map",
+    "dtype",
+    "model_type",
+    "name_or_path",
+    "quantization_config",
+    "torch_dtype",
+    "transformers_version",
+}
+# Serialised by transformers for its own sake; no released file has them.
+_UNRELEASED_FIELDS = {
+    "_name_or_path",
+    "chunk_size_feed_forward",
+    "id2label",
+    "is_encoder_decoder",
+    "label2id",
+    "layer_types",
+    "output_attentions",
+    "output_hidden_states",
+    "problem_type",
+    "return_dict",
+    "rope_parameters",
+    "transformers_version",
+}
+_VISION_FIELDS = (
+    "hidden_size",
+    "image_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "patch_size",
+)
+_RELEASED_VISION_TYPES = {"2.5": "idefics2"}  # every other release says "siglip"
+
+
+@strict
+class MiniCPMVVisionConfig(PreTrainedConfig):
+    """Shape of the vision tower (SigLIP-so400m in the releases).
+
+    Fields:
+        image_size, patch_size: in pixels; the learned position table has (image_size // patch_size) ** 2 rows.
+        positions: "grid", two-dimensional buckets of each slice (2.6); "row", the slice as one row of patches as
+            long as the longest of its sample (2.5). None means "grid".
+        attend_padding: whether patches that pad a short slice take part in attention (2.5). None means no.
+        batch_size: slices that go through the tower at once; bounds memory, changes nothing else.
+    """
+
+    model_type = "minicpmv_vision"
+    base_config_key = "vision_config"
+
+    hidden_size: int = 1152
+    intermediate_size: int = 4304
+    num_hidden_layers: int = 27
+    num_attention_heads: int = 16
+    num_channels: int = 3
+    image_size: int = 980
+    patch_size: int = 14
+    hidden_act: str = "gelu_pytorch_tanh"
+    layer_norm_eps: float = 1e-6
+    attention_dropout: float | int = 0.0
+    initializer_range: float = 0.02
+    positions: str | None = None
+    attend_padding: bool | None = None
+    batch_size: int = 16
+
+
+@strict
+class MiniCPMVConfig(PreTrainedConfig):
+    """A MiniCPM-V model: vision tower, resampler, language model.
+
+    Accepts the nested form (`text_config`, `vision_config`) and the flat form of released files. Every field of the
+    language model can be read at the top too (`config.hidden_size`), as tools written for released files do.
+
+    Fields:
+        version: the release, e.g. "2.6"; decides what the released file leaves unsaid.
+        query_num: visual tokens per slice (learned queries of the resampler).
+        slice_config: how pictures are cut, for the check against the processor (`scale_resolution` in pixels).
+        image_token_id: the placeholder; image_start_id ... slice_end_id: the tags around it. Used to find the
+            placeholders when a batch comes without `mm_token_type_ids` and `image_bound`.
+
+    Raises:
+        ValueError: the version is not known, or the file's language model cannot be told.
+    """
+
+    model_type = "minicpmv"
+    sub_configs_defaults = {
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
+        "vision_config": MiniCPMVVisionConfig,
+    }
+    attribute_map = {"num_queries": "query_num"}
+    keys_to_ignore_at_inference = ["past_key_values"]
+
+    text_config: dict | PreTrainedConfig | None = None
+    vision_config: dict | PreTrainedConfig | None = None
+    version: str | float | int | None = None
+    query_num: int = 64
+    image_size: int = 448
+    patch_size: int = 14
+    slice_mode: bool = True
+    slice_config: dict | None = None
+    use_image_id: bool | None = None
+    batch_vision_input: bool = True
+    drop_vision_last_layer: bool | None = None
+    image_token_id: int | None = None
+    image_start_id: int | None = None
+    image_end_id: int | None = None
+    slice_start_id: int | None = None
+    slice_end_id: int | None = None
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any):
+        is_flat = self.text_config is None and "hidden_size" in kwargs
+        if self.version is None and not is_flat:
+            self.version = "2.6"
+        row = release_of({"version": self.version})
+        self.version = row.version
+
+        if is_flat:
+            kwargs = self._sort_flat_fields(row.text_model_type, kwargs)
+        elif isinstance(self.text_config, dict):
+            self.text_config = {"model_type": row.text_model_type, **self.text_config}
+        elif self.text_config is None:
+            self.text_config = {"model_type": row.text_model_type}
+        if self.drop_vision_last_layer is None:
+            self.drop_vision_last_layer = is_flat  # an absent key means True in released files
+        if self.use_image_id is None:
+            self.use_image_id = row.use_image_id
+        kwargs.pop("auto_map", None)
+        super().__post_init__(**kwargs)
+        self.auto_map: dict[str, str] = {}  # our classes are native; TRL reads a dict here
+
+        if self.vision_config.positions is None:
+            self.vision_config.positions = row.vision_positions
+        if self.vision_config.attend_padding is None:
+            self.vision_config.attend_padding = row.attend_padding
+        if row.token_ids.vocab_size == self.text_config.vocab_size and self.image_token_id is None:
+            self.image_token_id = row.token_ids.image_token_id
+            self.image_start_id = row.token_ids.image_start_id
+            self.image_end_id = row.token_ids.image_end_id
+            self.slice_start_id = row.token_ids.slice_start_id
+            self.slice_end_id = row.token_ids.slice_end_id
+        self._released: dict[str, Any] | None = {} if is_flat else None
+        self._released_values: dict[str, Any] = {}
+
+    def _sort_flat_fields(self, text_model_type: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """Move the language model's fields into `text_config`; return the rest."""
+        text_class = CONFIG_MAPPING[text_model_type]
+        known = {field.name for field in dataclasses.fields(text_class)}
+        known |= {"rope_theta", "rope_scaling", "head_dim", "sliding_window"}
+        moved = {
+            key: value
+            for key, value in fields.items()
+            if key in known and key not in _TOP_LEVEL_FIELDS
+        }
+        moved.setdefault("tie_word_embeddings", self.tie_word_embeddings)
+        # Released files say `use_cache: false` to no effect: generation has always used the cache.
+        moved.pop("use_cache", None)
+        self.text_config = {"model_type": text_model_type, **moved}
+        return {key: value for key, value in fields.items() if key not in moved}
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        out = super().from_dict(config_dict, **kwargs)
+        config = out[0] if isinstance(out, tuple) else out
+        if config._released is not None:
+            config._released = copy.deepcopy(config_dict)
+            config._released_values = config._flat_values()
+        return out
+
+    def __getattr__(self, name: str) -> Any:
+        """A field of the language model, read at the top as in released files."""
+        text_config = self.__dict__.get("text_config")
+        is_ready = "_post_init_done" in self.__dict__ and isinstance(text_config, PreTrainedConfig)
+        if is_ready and not name.startswith("_"):
+            if name in text_config.__dict__:
+                return getattr(text_config, name)
+            if name == "rope_theta" and "rope_parameters" in text_config.__dict__:
+                return text_config.rope_parameters["rope_theta"]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _flat_values(self) -> dict[str, Any]:
+        """Every field under the key that a released file gives it."""
+        text = self.text_config.to_dict()
+        rope = dict(text.get("rope_parameters") or {})
+        flat = {key: value for key, value in text.items() if key not in _UNRELEASED_FIELDS}
+        flat["rope_theta"] = rope.pop("rope_theta", None)
+        flat["rope_scaling"] = None if rope.get("rope_type", "default") == "default" else rope
+        flat |= {
+            key: value
+            for key, value in PreTrainedConfig.to_dict(self).items()
+            if key not in _UNRELEASED_FIELDS
+        }
+        for key in ("text_config", "auto_map", "dtype"):
+            flat.pop(key, None)
+        flat["vision_config"] = {key: getattr(self.vision_config, key) for key in _VISION_FIELDS}
+        flat["vision_config"]["model_type"] = _RELEASED_VISION_TYPES.get(self.version, "siglip")
+        if self.dtype is not None:
+            flat["torch_dtype"] = str(self.dtype).removeprefix("torch.")
+        flat["architectures"] = ["MiniCPMV"]
+        flat["model_type"] = self.model_type
+        return flat
+
+    def to_released_dict(self) -> dict[str, Any]:
+        """The flat `config.json` that released code, llama.cpp and other engines read.
+
+        For a config that came from such a file: that file, with only the values rewritten that have changed since.
+        """
+        released = copy.deepcopy(self._released or {})
+        for key, value in self._flat_values().items():
+            if key not in self._released_values or self._released_values[key] != value:
+                released[key] = value
+        return released
+
+    def to_json_file(self, json_file_path: str | os.PathLike, use_diff: bool = True) -> None:
+        if self._released is None:
+            super().to_json_file(json_file_path, use_diff=use_diff)
+            return
+        with open(json_file_path, "w", encoding="utf-8") as file:
+            json.dump(self.to_released_dict(), file, indent=2, ensure_ascii=False)
+            file.write("\n")
+
+    def _remove_keys_not_serialized(self, d: dict[str, Any]) -> None:
+        d.pop("_released", None)
+        d.pop("_released_values", None)
+        super()._remove_keys_not_serialized(d)
+
+    @property
+    def release(self) -> Any:
+        """The row of `versions.py` that this config belongs to."""
+        return RELEASES[self.version]
+
+
+__all__ = ["MiniCPMVConfig", "MiniCPMVVisionConfig"]

@@ -1,0 +1,484 @@
+"""MiniCPM-V as transformers classes: encode the slices, splice their tokens into the text, decode.
+
+    pixel_values  -> vision_tower -> resampler -> query_num vectors per slice
+    input_ids     -> embeddings, where those vectors replace the placeholders -> language_model -> lm_head
+
+The placeholder is `<unk>`, which a user may type too, so its place decides and not its id: `image_bound` says where,
+else `mm_token_type_ids`, else the tags around it.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel, GenerationMixin
+from transformers import initialization as init
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    BaseModelOutputWithPooling,
+    CausalLMOutputWithPast,
+)
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.generic import can_return_tuple
+
+from .checkpoint_keys import to_released
+from .configuration import MiniCPMVConfig
+from .resampler import MiniCPMVResampler, MiniCPMVResamplerAttention
+from .vision import MiniCPMVVisionModel
+
+
+class MiniCPMVPreTrainedModel(PreTrainedModel):
+    config: MiniCPMVConfig
+    config_class = MiniCPMVConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = [
+        "MiniCPMVVisionEmbeddings",
+        "MiniCPMVVisionEncoderLayer",
+        "MiniCPMVResampler",
+    ]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        std = self.config.text_config.initializer_range
+        if isinstance(module, MiniCPMVResampler):
+            init.trunc_normal_(module.query, std=std)
+            init.normal_(module.proj, std=module.proj.shape[0] ** -0.5)
+        elif isinstance(module, MiniCPMVResamplerAttention):
+            init.trunc_normal_(module.in_proj_weight, std=std)
+            init.zeros_(module.in_proj_bias)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a checkpoint, strictly: a missing, extra or mis-shaped tensor is an error that names it.
+
+        As in transformers otherwise. Who passes `output_loading_info=True`, `ignore_mismatched_sizes=True` or a
+        `state_dict` of their own looks at the differences themselves.
+
+        Raises:
+            ValueError: the checkpoint's tensors are not the model's.
+        """
+        looks_itself = (
+            kwargs.get("output_loading_info")
+            or kwargs.get("ignore_mismatched_sizes")
+            or kwargs.get("state_dict") is not None
+        )
+        if looks_itself:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path,
+            *args,
+            **kwargs,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that all differences are reported at once, below
+        )
+        problems = [
+            _list_problem("missing", [to_released(name) for name in info["missing_keys"]]),
+            _list_problem("unexpected", [to_released(name) for name in info["unexpected_keys"]]),
+            _list_problem(
+                "of another shape",
+                [
+                    f"{to_released(name)} {tuple(found)}, expected {tuple(expected)}"
+                    for name, found, expected in info["mismatched_keys"]
+                ],
+            ),
+        ]
+        if any(problems):
+            raise ValueError(
+                f"The tensors of {str(pretrained_model_name_or_path)!r} are not those of its config: "
+                f"{'; '.join(filter(None, problems))}. Download the checkpoint again, or check that "
+                "config.json belongs to it."
+            )
+        return model
+
+
+def _list_problem(kind: str, names: list[str], most: int = 6) -> str:
+    """ "2 missing: a, b"; empty without names."""
+    if not names:
+        return ""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{len(names)} {kind}: {', '.join(sorted(names)[:most])}{more}"
+
+
+class MiniCPMVModel(MiniCPMVPreTrainedModel):
+    """The model without its language-modelling head."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+
+    def __init__(self, config: MiniCPMVConfig):
+        super().__init__(config)
+        vision_config = config.vision_config
+        self.vision_tower = MiniCPMVVisionModel._from_config(vision_config)
+        if config.drop_vision_last_layer:
+            self.vision_tower.encoder.layers = self.vision_tower.encoder.layers[:-1]
+        self.resampler = MiniCPMVResampler(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.Tensor,
+        target_sizes: torch.Tensor,
+        slices_per_sample: list[int] | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """Encode slices.
+
+        Args:
+            pixel_values: (num_slices, channels, patch_size, patch_size * max_patches), zero-padded strips.
+            target_sizes: (num_slices, 2), height and width of each slice in patches.
+            slices_per_sample: where padding takes part in attention (release 2.5), how many rows belong to each
+                sample, so that a sample does not depend on its batch mates. None: all rows are one sample's.
+
+        Returns:
+            `pooler_output` (num_slices, query_num, hidden) for the language model, and the tower's output.
+
+        Raises:
+            ValueError: the two inputs disagree about the number of slices or patches.
+        """
+        patch_size = self.config.vision_config.patch_size
+        if len(pixel_values) != len(target_sizes):
+            raise ValueError(
+                f"target_sizes has {len(target_sizes)} rows and pixel_values {len(pixel_values)}; "
+                "both need one row per slice."
+            )
+        max_patches = pixel_values.shape[-1] // patch_size
+        if pixel_values.ndim != 4 or pixel_values.shape[-2] != patch_size:
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}; expected (num_slices, 3, {patch_size}, "
+                f"{patch_size} * max_patches), as MiniCPMVProcessor returns them."
+            )
+        tower_config = self.config.vision_config
+        outputs = []
+        if tower_config.attend_padding:
+            # Padding is seen, so each sample is padded to its own longest slice and encoded by itself.
+            start = 0
+            for num_slices in slices_per_sample or [len(pixel_values)]:
+                rows = slice(start, start + num_slices)
+                start += num_slices
+                if num_slices:
+                    length = int(target_sizes[rows].prod(dim=1).max()) * patch_size
+                    strips = pixel_values[rows, ..., :length]
+                    outputs.append(self.vision_tower(strips, target_sizes[rows], **kwargs))
+        else:
+            for start in range(0, len(pixel_values), tower_config.batch_size):
+                rows = slice(start, start + tower_config.batch_size)
+                outputs.append(self.vision_tower(pixel_values[rows], target_sizes[rows], **kwargs))
+
+        hidden_states = _concatenate([output.last_hidden_state for output in outputs], max_patches)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden_states,
+            pooler_output=self.resampler(hidden_states, target_sizes),
+            hidden_states=_concatenate_layers([output.hidden_states for output in outputs]),
+            attentions=_concatenate_layers([output.attentions for output in outputs]),
+        )
+
+    def get_placeholder_mask(
+        self,
+        input_ids: torch.Tensor | None,
+        mm_token_type_ids: torch.Tensor | None = None,
+        image_bound: list[torch.Tensor] | None = None,
+        shape: torch.Size | None = None,
+    ) -> torch.Tensor:
+        """Where visual tokens go: (batch, seq), bool.
+
+        Args:
+            image_bound: per sample (num_slices, 2), [start, end) of each run of placeholders.
+            shape: (batch, seq), needed with `image_bound` where there are no `input_ids`.
+
+        Raises:
+            ValueError: nothing tells where the placeholders are.
+        """
+        if image_bound is not None:
+            shape = input_ids.shape if input_ids is not None else shape
+            mask = torch.zeros(shape, dtype=torch.bool)
+            for sample, bounds in enumerate(image_bound):
+                for start, end in torch.as_tensor(bounds).reshape(-1, 2).tolist():
+                    mask[sample, start:end] = True
+            return mask.to(self.device)
+        if mm_token_type_ids is not None:
+            return mm_token_type_ids > 0
+        config = self.config
+        if input_ids is None or config.image_token_id is None:
+            raise ValueError(
+                "Pictures were given, but nothing tells where they go in the text: pass mm_token_type_ids "
+                "or image_bound as MiniCPMVProcessor returns them, or set config.image_token_id."
+            )
+        mask = input_ids == config.image_token_id
+        if config.image_start_id is not None:
+            opens = (input_ids == config.image_start_id) | (input_ids == config.slice_start_id)
+            closes = (input_ids == config.image_end_id) | (input_ids == config.slice_end_id)
+            mask &= (opens.cumsum(1) - closes.cumsum(1)) > 0
+        return mask
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        target_sizes: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+        image_bound: list[torch.Tensor] | None = None,
+        image_features: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """One pass over text and pictures.
+
+        Args:
+            input_ids: (batch, seq), or `inputs_embeds` (batch, seq, hidden) instead.
+            pixel_values, target_sizes: one row per slice, all samples' slices in prompt order; see
+                `get_image_features`.
+            mm_token_type_ids: (batch, seq), 1 at placeholders; or image_bound: per sample (num_slices, 2).
+            image_features: (num_slices, query_num, hidden), instead of `pixel_values`: already encoded.
+
+        Raises:
+            ValueError: placeholders and visual tokens differ in number; the message gives both.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass either input_ids or inputs_embeds.")
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        if pixel_values is not None and image_features is None:
+            if target_sizes is None:
+                raise ValueError(
+                    "pixel_values need target_sizes, one row (height, width) per slice."
+                )
+            mask = self.get_placeholder_mask(
+                input_ids, mm_token_type_ids, image_bound, inputs_embeds.shape[:2]
+            )
+            slices_per_sample = None
+            if self.config.vision_config.attend_padding:
+                slices_per_sample = (mask.sum(dim=1) // self.config.query_num).tolist()
+            image_features = self.get_image_features(
+                pixel_values, target_sizes, slices_per_sample, return_dict=True
+            ).pooler_output
+        elif image_features is not None:
+            mask = self.get_placeholder_mask(
+                input_ids, mm_token_type_ids, image_bound, inputs_embeds.shape[:2]
+            )
+        if image_features is not None:
+            inputs_embeds = _splice(inputs_embeds, mask, image_features)
+        return self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+
+
+class MiniCPMVForConditionalGeneration(MiniCPMVPreTrainedModel, GenerationMixin):
+    """The whole model: pictures and text in, logits of the next token out."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+
+    def __init__(self, config: MiniCPMVConfig):
+        super().__init__(config)
+        self.model = MiniCPMVModel(config)
+        self.lm_head = nn.Linear(
+            config.text_config.hidden_size, config.text_config.vocab_size, bias=False
+        )
+        self.post_init()
+
+    def get_image_features(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
+        return self.model.get_image_features(*args, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        target_sizes: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+        image_bound: list[torch.Tensor] | None = None,
+        image_features: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """As `MiniCPMVModel.forward`, with logits.
+
+        Args:
+            labels: (batch, seq), -100 where no loss is wanted; shifted inside.
+            logits_to_keep: compute only the last so many logits, or those at the given places; 0 means all.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            target_sizes=target_sizes,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            mm_token_type_ids=mm_token_type_ids,
+            image_bound=image_bound,
+            image_features=image_features,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, keep])
+        loss = None
+        if labels is not None:
+            vocab_size = self.config.text_config.vocab_size
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.Tensor,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        target_sizes: torch.Tensor | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+        image_bound: list[torch.Tensor] | None = None,
+        image_features: torch.Tensor | None = None,
+        is_first_iteration: bool = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        model_inputs = super().prepare_inputs_for_generation(
+            input_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+        # With a cache, the pictures are part of it after the first step.
+        if is_first_iteration or not kwargs.get("use_cache", True):
+            model_inputs |= {
+                "pixel_values": pixel_values,
+                "target_sizes": target_sizes,
+                "mm_token_type_ids": mm_token_type_ids,
+                "image_bound": image_bound,
+                "image_features": image_features,
+            }
+        return model_inputs
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: torch.Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[torch.Tensor | None, dict[str, Any]]:
+        """Copies of every sample for beams and `num_return_sequences`: a sample's slices stay together.
+
+        Pictures are encoded once, before they are copied.
+        """
+        image_keys = ("pixel_values", "target_sizes", "image_bound", "image_features")
+        images = {key: model_kwargs.pop(key, None) for key in image_keys}
+        if expand_size > 1 and (
+            images["pixel_values"] is not None or images["image_features"] is not None
+        ):
+            images = self._expand_images(input_ids, images, expand_size, model_kwargs)
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size=expand_size,
+            is_encoder_decoder=is_encoder_decoder,
+            input_ids=input_ids,
+            **model_kwargs,
+        )
+        return input_ids, model_kwargs | {k: v for k, v in images.items() if v is not None}
+
+    def _expand_images(
+        self,
+        input_ids: torch.Tensor | None,
+        images: dict[str, Any],
+        expand_size: int,
+        model_kwargs: dict[str, Any],
+    ) -> dict[str, Any]:
+        embeds = model_kwargs.get("inputs_embeds")
+        shape = embeds.shape[:2] if embeds is not None else input_ids.shape
+        mask = self.model.get_placeholder_mask(
+            input_ids if embeds is None else None,
+            model_kwargs.get("mm_token_type_ids"),
+            images["image_bound"],
+            shape,
+        )
+        slices_per_sample = (mask.sum(dim=1) // self.config.query_num).tolist()
+        features = images["image_features"]
+        if features is None:
+            features = self.model.get_image_features(
+                images["pixel_values"], images["target_sizes"], slices_per_sample, return_dict=True
+            ).pooler_output
+        copies = [
+            part for sample in features.split(slices_per_sample) for part in [sample] * expand_size
+        ]
+        bounds = images["image_bound"]
+        return {
+            "image_features": torch.cat(copies),
+            "image_bound": bounds and [bound for bound in bounds for _ in range(expand_size)],
+        }
+
+
+def _splice(
+    inputs_embeds: torch.Tensor, mask: torch.Tensor, image_features: torch.Tensor
+) -> torch.Tensor:
+    """Write visual tokens over the placeholders; `mask` (batch, seq)."""
+    features = image_features.reshape(-1, inputs_embeds.shape[-1])
+    num_placeholders = int(mask.sum())
+    if num_placeholders != len(features):
+        num_queries = image_features.shape[-2]
+        raise ValueError(
+            f"The text has {num_placeholders} placeholders and the pictures give {len(features)} visual tokens "
+            f"({len(features) // num_queries} slices x {num_queries}). Use one processor call for both, and do "
+            "not truncate its input_ids."
+        )
+    mask = mask.to(inputs_embeds.device)[..., None].expand_as(inputs_embeds)
+    features = features.to(inputs_embeds.device, inputs_embeds.dtype)
+    return inputs_embeds.masked_scatter(mask, features)
+
+
+def _concatenate(parts: list[torch.Tensor], max_patches: int) -> torch.Tensor:
+    """(num_slices, max_patches, hidden) from parts of (some, at most max_patches, hidden), zero-padded."""
+    padded = [nn.functional.pad(part, (0, 0, 0, max_patches - part.shape[1])) for part in parts]
+    return torch.cat(padded) if len(padded) > 1 else padded[0]
+
+
+def _concatenate_layers(parts: list[Any]) -> tuple[torch.Tensor, ...] | None:
+    """Per layer, the rows of all parts; None where nothing was recorded or the parts differ in length."""
+    if len(parts) == 1:
+        return parts[0]
+    if any(part is None for part in parts):
+        return None
+    if len({part[0].shape[1:] for part in parts}) > 1:
+        return None
+    return tuple(torch.cat(layer) for layer in zip(*parts, strict=True))
+
+
+__all__ = ["MiniCPMVForConditionalGeneration", "MiniCPMVModel", "MiniCPMVPreTrainedModel"]

@@ -1,0 +1,233 @@
+"""The vision tower: a SigLIP transformer over slices of any shape (NaViT, arXiv 2307.06304).
+
+A slice comes as a strip of its patches, `(channels, patch_size, patch_size * num_patches)`, zero-padded to the longest
+strip of the batch. Unusual here: the learned position table belongs to a square picture of 980 pixels; a slice of
+another shape finds its rows by rounding fractional coordinates down to the table's grid ("buckets").
+
+Release 2.5 differs in two ways that its weights were trained with, named by fields of the config: padding patches take
+part in attention (`attend_padding`), and positions are those of one long row of patches (`positions="row"`).
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration import MiniCPMVVisionConfig
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention as the formula says: softmax in float32, then back.
+
+    `query`, `key`, `value`: (batch, num_heads, seq, head_dim). Returns (batch, seq, num_heads, head_dim) and the weights.
+    """
+    weights = (query @ key.transpose(-1, -2)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+@lru_cache(maxsize=1024)
+def position_buckets(num_patches: int, table_side: int) -> torch.Tensor:
+    """Rows of the position table for the patches along one axis of a slice.
+
+    Patch i of n lies at i / n of the slice; its bucket is the number of boundaries k / table_side, k >= 1, at or below it.
+    Several places fall on a boundary, where the last bit decides: `torch.arange` on CPU rounds as the released models do.
+
+    Returns:
+        (num_patches,), 0 to table_side - 1, on CPU.
+    """
+    # From 0 to just below 1, in steps of 1 / num_patches rounded to float32.
+    place = torch.arange(0, 1 - 1e-6, 1 / torch.tensor(num_patches), device="cpu")
+    boundaries = torch.arange(1 / table_side, 1.0, 1 / table_side, device="cpu")
+    # The released bucket edge is exclusive on the right: a place on a boundary belongs to the next bucket.
+    return torch.bucketize(place, boundaries, right=True)
+
+
+class MiniCPMVVisionEmbeddings(nn.Module):
+    """Patches and their learned positions."""
+
+    def __init__(self, config: MiniCPMVVisionConfig):
+        super().__init__()
+        self.config = config
+        self.table_side = config.image_size // config.patch_size  # 980 // 14 = 70
+        self.patch_embedding = nn.Conv2d(
+            config.num_channels, config.hidden_size, config.patch_size, stride=config.patch_size
+        )
+        self.position_embedding = nn.Embedding(self.table_side**2, config.hidden_size)
+
+    def forward(self, pixel_values: torch.Tensor, target_sizes: torch.Tensor) -> torch.Tensor:
+        pixel_values = pixel_values.to(self.patch_embedding.weight.dtype)
+        patches = self.patch_embedding(pixel_values)  # (num_slices, hidden, 1, max_patches)
+        patches = patches.flatten(2).transpose(1, 2)  # (num_slices, max_patches, hidden)
+        position_ids = self.position_ids(target_sizes, patches.shape[1]).to(patches.device)
+        return patches + self.position_embedding(position_ids)
+
+    def position_ids(self, target_sizes: torch.Tensor, max_patches: int) -> torch.Tensor:
+        """Rows of the position table: (num_slices, max_patches), 0 where there is no patch; on CPU."""
+        if self.config.positions == "row":
+            return position_buckets(max_patches, self.table_side).expand(len(target_sizes), -1)
+        ids = torch.zeros(len(target_sizes), max_patches, dtype=torch.long, device="cpu")
+        for slice_ids, (height, width) in zip(ids, target_sizes.tolist(), strict=True):
+            row = position_buckets(height, self.table_side)
+            column = position_buckets(width, self.table_side)
+            slice_ids[: height * width] = (row[:, None] * self.table_side + column).flatten()
+        return ids
+
+
+class MiniCPMVVisionAttention(nn.Module):
+    def __init__(self, config: MiniCPMVVisionConfig):
+        super().__init__()
+        if config.hidden_size % config.num_attention_heads:
+            raise ValueError(
+                f"vision_config.hidden_size {config.hidden_size} is not a multiple of "
+                f"num_attention_heads {config.num_attention_heads}."
+            )
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.dropout = config.attention_dropout
+        self.is_causal = False
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        shape = hidden_states.shape[:-1]
+        heads = (*shape, -1, self.head_dim)
+        query = self.q_proj(hidden_states).view(heads).transpose(1, 2)
+        key = self.k_proj(hidden_states).view(heads).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        output, weights = attention(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            is_causal=self.is_causal,
+            scaling=self.scaling,
+            dropout=self.dropout if self.training else 0.0,
+            **kwargs,
+        )
+        return self.out_proj(output.reshape(*shape, -1).contiguous()), weights
+
+
+class MiniCPMVVisionMLP(nn.Module):
+    def __init__(self, config: MiniCPMVVisionConfig):
+        super().__init__()
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+class MiniCPMVVisionEncoderLayer(GradientCheckpointingLayer):
+    """Pre-norm block: attention, then MLP."""
+
+    def __init__(self, config: MiniCPMVVisionConfig):
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attn = MiniCPMVVisionAttention(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = MiniCPMVVisionMLP(config)
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        attended, _ = self.self_attn(self.layer_norm1(hidden_states), attention_mask, **kwargs)
+        hidden_states = hidden_states + attended
+        return hidden_states + self.mlp(self.layer_norm2(hidden_states))
+
+
+class MiniCPMVVisionEncoder(nn.Module):
+    def __init__(self, config: MiniCPMVVisionConfig):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            MiniCPMVVisionEncoderLayer(config) for _ in range(config.num_hidden_layers)
+        )
+
+
+class MiniCPMVVisionModel(PreTrainedModel):
+    """Slices in, one vector per patch out.
+
+    Expects `pixel_values` (num_slices, channels, patch_size, patch_size * max_patches), values in -1 to 1, and
+    `target_sizes` (num_slices, 2): height and width of each slice in patches.
+    """
+
+    config: MiniCPMVVisionConfig
+    config_class = MiniCPMVVisionConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MiniCPMVVisionEmbeddings", "MiniCPMVVisionEncoderLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _input_embed_layer = "patch_embedding"
+    _can_record_outputs = {
+        "hidden_states": MiniCPMVVisionEncoderLayer,
+        "attentions": MiniCPMVVisionAttention,
+    }
+
+    def __init__(self, config: MiniCPMVVisionConfig):
+        super().__init__(config)
+        self.embeddings = MiniCPMVVisionEmbeddings(config)
+        self.encoder = MiniCPMVVisionEncoder(config)
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, MiniCPMVVisionEmbeddings):
+            init.normal_(module.position_embedding.weight, std=module.config.hidden_size**-0.5)
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self, pixel_values: torch.Tensor, target_sizes: torch.Tensor, **kwargs: Any
+    ) -> BaseModelOutput:
+        """Returns `last_hidden_state` (num_slices, max_patches, hidden); rows past a slice's own patches are meaningless."""
+        hidden_states = self.embeddings(pixel_values, target_sizes)
+        attention_mask = None
+        if not self.config.attend_padding:
+            num_patches = target_sizes.to(hidden_states.device).prod(dim=1)
+            index = torch.arange(hidden_states.shape[1], device=hidden_states.device)
+            is_patch = index < num_patches[:, None]  # (num_slices, max_patches)
+            attention_mask = create_bidirectional_mask(self.config, hidden_states, is_patch)
+        for layer in self.encoder.layers:
+            hidden_states = layer(hidden_states, attention_mask, **kwargs)
+        return BaseModelOutput(last_hidden_state=self.post_layernorm(hidden_states))
+
+
+__all__ = ["MiniCPMVVisionModel"]
