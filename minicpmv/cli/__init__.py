@@ -1,0 +1,149 @@
+"""The command line: one file per command, imported only when that command is called.
+
+`minicpmv --help` therefore loads neither torch nor transformers. The answer of a command goes to
+stdout and everything else to stderr. What goes wrong is one line and exit code 1 (2 when the
+command was typed wrongly, 130 after Ctrl-C); `--traceback` shows the rest.
+"""
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Never, TextIO
+
+from minicpmv import __version__
+
+COMMANDS = {
+    "ask": "one answer about pictures, on stdout",
+    "chat": "talk about pictures in the terminal",
+    "slice": "show how a picture is cut and how many tokens it costs",
+    "info": "shapes, parameters, special tokens, and whether the files of a model agree",
+    "train": "train a model",
+    "evaluate": "measure a model",
+}
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and that takes no abbreviated flags."""
+
+    def __init__(self, **options: object) -> None:
+        options.setdefault("allow_abbrev", False)
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**options)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> Never:
+        self.exit(2, f"{self.prog}: error: {message} ('{self.prog} --help' shows what there is)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; `argv` is `sys.argv[1:]` when left out."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _quiet_libraries()
+    args = argparse.Namespace(traceback=False)
+    try:
+        code = _run(arguments, args)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader has seen enough (`minicpmv info | head`); what is buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a C program that dies of SIGPIPE
+    except (ValueError, OSError, ImportError) as error:
+        return _report(str(error) or type(error).__name__, args.traceback)
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        return _report(f"unexpected {message}", args.traceback, hint=" (--traceback shows where)")
+
+
+def _run(arguments: list[str], args: argparse.Namespace) -> int:
+    parser = CommandParser(prog="minicpmv", description="MiniCPM-V: look at pictures and talk.")
+    parser.add_argument("--version", action="version", version=f"minicpmv {__version__}")
+    _add_traceback(parser)
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+
+    # The options before the command take no value, so the first word is the command.
+    place = next((i for i, word in enumerate(arguments) if not word.startswith("-")), None)
+    if place is None:
+        _add_summaries(commands, COMMANDS)
+        parser.parse_args(arguments, args)
+        parser.print_help()
+        return 0
+
+    name = arguments[place]
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        meant = f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(COMMANDS)}."
+        parser.error(f"unknown command {name!r}.{meant}")
+    _add_summaries(commands, [other for other in COMMANDS if other != name])
+    module = importlib.import_module(f"{__name__}.{name}")
+    module.add_parser(commands)
+    parser.parse_args(arguments[:place], args)
+    command: CommandParser = commands.choices[name]
+    _add_traceback(command)
+    _parse_command(command, arguments[place + 1 :], args)
+    return module.run(args) or 0
+
+
+def _add_summaries(commands: "argparse._SubParsersAction", names: Sequence[str] | dict) -> None:
+    for name in names:
+        commands.add_parser(name, help=COMMANDS[name])
+
+
+def _add_traceback(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--traceback",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="show where an error arose",
+    )
+
+
+def _parse_command(parser: CommandParser, words: list[str], args: argparse.Namespace) -> None:
+    """Parse a command's own words; flags may stand between files, and a misspelt flag is named."""
+    nested = any(action.nargs == argparse.PARSER for action in parser._actions)
+    parse = parser.parse_known_args if nested else parser.parse_known_intermixed_args
+    _, unknown = parse(words, args)
+    if unknown:
+        flag = next((word for word in unknown if word.startswith("-")), unknown[0])
+        close = difflib.get_close_matches(flag, parser._option_string_actions, n=1)
+        meant = f". Did you mean {close[0]}?" if close else ""
+        parser.error(f"unknown argument {flag}{meant}")
+
+
+def _quiet_libraries() -> None:
+    """Our own warnings are one line on stderr; those of libraries are for their authors."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", module=r"minicpmv(\.|$)")
+        warnings.showwarning = _show_warning
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    print(f"minicpmv: warning: {_one_line(str(message))}", file=file or sys.stderr)
+
+
+def _report(message: str, show_traceback: bool, hint: str = "") -> int:
+    if show_traceback:
+        traceback.print_exc()
+    print(f"minicpmv: error: {_one_line(message)}{'' if show_traceback else hint}", file=sys.stderr)
+    return 1
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())

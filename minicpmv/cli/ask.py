@@ -1,0 +1,127 @@
+"""`minicpmv ask`: one answer on stdout, everything else on stderr."""
+
+import argparse
+import json
+import os
+import stat
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from .attachments import read_frames, read_pictures
+from .options import (
+    add_generation_options,
+    add_model_options,
+    generation_options,
+    load_chat,
+)
+
+DESCRIPTION = """\
+Answer one question about pictures. The answer goes to stdout, everything else to stderr.
+
+Text piped to stdin is put in front of PROMPT; with the file `-`, stdin is a picture instead.
+"""
+
+EPILOG = """\
+examples:
+  minicpmv ask "What is written on the sign?" street.jpg
+  minicpmv ask "What has changed?" before.png after.png
+  curl -s https://example.com/cat.jpg | minicpmv ask "Describe this." -
+  minicpmv ask "Summarise this." < letter.txt
+  minicpmv ask --json "How many circles are there?" scene.png | jq .text
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction") -> None:
+    parser = subparsers.add_parser(
+        "ask",
+        usage="minicpmv ask [options] PROMPT [FILE ...]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    parser.add_argument(
+        "prompt", metavar="PROMPT", nargs="?", help="the question; - reads it from stdin"
+    )
+    parser.add_argument(
+        "files", metavar="FILE", nargs="*", help="a picture: path, URL, or - for stdin"
+    )
+    parser.add_argument(
+        "--video",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="a folder of frames or an animated GIF; may be given more than once",
+    )
+    parser.add_argument("--system", metavar="TEXT", help="system prompt")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object: text, tokens, seconds"
+    )
+    add_model_options(parser)
+    add_generation_options(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    prompt, files = args.prompt, args.files
+    _check_order(prompt, files, args.video)
+    piped = "" if "-" in files and prompt != "-" else _piped_text()
+    if prompt == "-":
+        if "-" in files:
+            raise ValueError("Both PROMPT and FILE are -, but stdin can be read only once.")
+        prompt = None
+    prompt = "\n".join(part for part in (piped.strip("\n"), prompt) if part)
+    if not prompt.strip():
+        raise ValueError('The prompt is empty. Give a question: minicpmv ask "What is this?" FILE')
+
+    pictures = read_pictures(files)
+    options: dict[str, Any] = generation_options(args)
+    if args.video:
+        options["videos"] = [read_frames([path]) for path in args.video]
+    chat = load_chat(args)
+    if args.json:
+        answer = chat.ask(prompt, pictures, **options)
+        report = {
+            "text": answer.text,
+            "model": args.model,
+            "num_input_tokens": answer.num_input_tokens,
+            "num_output_tokens": answer.num_output_tokens,
+            "seconds": round(answer.seconds, 3),
+            "tokens_per_second": round(answer.tokens_per_second, 2),
+            "finish_reason": answer.finish_reason,
+        }
+        print(json.dumps(report, ensure_ascii=False))
+        return
+    with closing(chat.stream(prompt, pictures, **options)) as stream:
+        for text in stream:
+            print(text, end="", flush=True)
+    print()
+
+
+def _check_order(prompt: str | None, files: list[str], videos: list[str]) -> None:
+    """`minicpmv ask street.jpg` would be answered without a look at the picture."""
+    if prompt and not files and not videos and Path(prompt).suffix and os.path.isfile(prompt):
+        raise ValueError(
+            f"PROMPT {prompt!r} is a file. The question comes first: "
+            f'minicpmv ask "What is this?" {prompt}'
+        )
+
+
+def _piped_text() -> str:
+    """What another program or a file feeds into stdin; nothing when stdin is a terminal."""
+    if sys.stdin is None or not _is_fed(sys.stdin):
+        return ""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(
+            "stdin is not UTF-8 text. If it is a picture, add the file -: minicpmv ask PROMPT -"
+        ) from None
+
+
+def _is_fed(stream: Any) -> bool:
+    """True for a pipe or a redirected file; false for a terminal or /dev/null."""
+    try:
+        mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)

@@ -1,0 +1,272 @@
+"""`minicpmv chat`: a conversation in the terminal.
+
+Lines that begin with a slash are commands; everything else is said to the model. Answers go to
+stdout and the rest to stderr, so a conversation can be scripted:
+`minicpmv chat scene.png < questions.txt > answers.txt`.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .attachments import read_frames, read_pictures
+from .conversation_file import read_conversation, write_conversation
+from .options import (
+    GENERATION_OPTIONS,
+    add_generation_options,
+    add_model_options,
+    generation_options,
+    load_chat,
+)
+
+if TYPE_CHECKING:
+    from minicpmv.chat import Chat
+
+DESCRIPTION = "Talk about pictures in the terminal. /help lists what can be typed beside questions."
+
+HELP = '''\
+/image PATH ...    show pictures with the next message
+/video PATH ...    show a video: a folder of frames, an animated GIF, or its frames one by one
+/system [TEXT]     set the system prompt; without TEXT, remove it
+/set [NAME VALUE]  set an option of the answer (/set temperature 0.3); alone, list them;
+                   without VALUE, back to the default
+/clear             forget the conversation and the pictures not yet sent
+/save FILE         write the conversation, pictures included, as JSON
+/load FILE         continue a saved conversation
+/help              this list
+/bye               leave; so does Ctrl-D
+""" ... """        around a message of several lines
+Ctrl-C             stop the answer
+'''
+
+
+def add_parser(subparsers: "argparse._SubParsersAction") -> None:
+    parser = subparsers.add_parser(
+        "chat",
+        usage="minicpmv chat [options] [FILE ...]",
+        description=DESCRIPTION,
+        epilog=f"inside:\n{HELP}",
+    )
+    parser.add_argument(
+        "files", metavar="FILE", nargs="*", help="a picture for the first message: path or URL"
+    )
+    parser.add_argument("--system", metavar="TEXT", help="system prompt")
+    add_model_options(parser)
+    add_generation_options(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    if "-" in args.files:
+        raise ValueError(
+            "chat reads what you type from stdin, so a picture cannot come from there."
+        )
+    pictures = read_pictures(args.files)
+    interactive = sys.stdin.isatty()
+    if interactive:
+        _start_readline()
+    session = Session(load_chat(args), generation_options(args), interactive)
+    session.pictures = pictures
+    if interactive:
+        _tell(f"Talking to {args.model}. /help lists the commands, Ctrl-D leaves.")
+    for line in _read_messages(interactive):
+        if not session.handle(line):
+            break
+
+
+class Session:
+    """A running conversation: the chat, the options of the answers, what the next message shows."""
+
+    def __init__(self, chat: "Chat", options: dict[str, Any], interactive: bool) -> None:
+        self.chat = chat
+        self.options = options
+        self.interactive = interactive
+        self.pictures: list = []
+        self.videos: list = []
+        self.commands: dict[str, Callable[[str], None]] = {
+            "image": self.show_pictures,
+            "video": self.show_video,
+            "system": self.set_system,
+            "set": self.set_option,
+            "clear": self.clear,
+            "save": self.save,
+            "load": self.load,
+            "help": self.help,
+        }
+
+    def handle(self, line: str) -> bool:
+        """Run a command or say a message; False when the conversation is over.
+
+        At a terminal an error is one line and the conversation goes on; in a script it ends it.
+        """
+        name, _, rest = line[1:].partition(" ") if line.startswith("/") else ("", "", line)
+        if name in ("bye", "exit", "quit"):
+            return False
+        try:
+            if not name:
+                self.say(line)
+            elif name in self.commands:
+                self.commands[name](rest.strip())
+            else:
+                raise ValueError(f"Unknown command /{name}. /help lists the commands.")
+        except (ValueError, OSError, RuntimeError) as error:
+            if not self.interactive:
+                raise
+            _tell(f"error: {' '.join(str(error).split())}")
+        return True
+
+    def say(self, prompt: str) -> None:
+        """Stream the answer to stdout; after Ctrl-C the conversation stands as it did before."""
+        options = dict(self.options)
+        if self.videos:
+            options["videos"] = self.videos
+        try:
+            with closing(self.chat.say(prompt, self.pictures, **options)) as answer:
+                for text in answer:
+                    print(text, end="", flush=True)
+            print(flush=True)
+        except KeyboardInterrupt:
+            if not self.interactive:
+                raise
+            print(flush=True)
+            _tell("(stopped; the conversation continues without this message)")
+            return
+        self.pictures, self.videos = [], []
+
+    def show_pictures(self, rest: str) -> None:
+        paths = _paths(rest, "/image street.jpg")
+        self.pictures = [*self.pictures, *read_pictures(paths)]
+        _tell(f"(pictures with the next message: {len(self.pictures)})")
+
+    def show_video(self, rest: str) -> None:
+        frames = read_frames(_paths(rest, "/video frames/"))
+        self.videos = [*self.videos, frames]
+        _tell(f"(video with the next message: {len(frames)} frames)")
+
+    def set_system(self, rest: str) -> None:
+        self.chat.system = rest or None
+        _tell(f"(system prompt: {rest})" if rest else "(no system prompt)")
+
+    def set_option(self, rest: str) -> None:
+        name, _, value = rest.partition(" ")
+        if not name:
+            for option in GENERATION_OPTIONS.values():
+                _tell(
+                    f"{option.name:20}{self.options.get(option.name, 'default')!s:10}{option.help}"
+                )
+            return
+        name = name.replace("-", "_")
+        if name not in GENERATION_OPTIONS:
+            raise ValueError(f"Unknown option {name!r}. Known: {', '.join(GENERATION_OPTIONS)}.")
+        if value.strip():
+            self.options[name] = GENERATION_OPTIONS[name].parse(value.strip())
+        else:
+            self.options.pop(name, None)
+        _tell(f"({name}: {self.options.get(name, 'default')})")
+
+    def clear(self, rest: str) -> None:
+        self.chat.clear()
+        self.pictures, self.videos = [], []
+        _tell("(a new conversation)")
+
+    def save(self, rest: str) -> None:
+        (path,) = _paths(rest, "/save talk.json", only_one=True)
+        write_conversation(path, self.chat.name, self.chat.system, self.options, self.chat.history)
+        _tell(f"(saved {len(self.chat.history)} messages to {path})")
+
+    def load(self, rest: str) -> None:
+        (path,) = _paths(rest, "/load talk.json", only_one=True)
+        saved = read_conversation(path)
+        unknown = sorted(set(saved["options"]) - set(GENERATION_OPTIONS))
+        if unknown:
+            raise ValueError(f"{path!r} sets the unknown option {unknown[0]!r}.")
+        self.chat.system = saved["system"]
+        self.chat.history = saved["messages"]
+        self.options = saved["options"]
+        _tell(f"(loaded {len(self.chat.history)} messages from {path})")
+
+    def help(self, rest: str) -> None:
+        _tell(HELP.rstrip("\n"))
+
+
+def _read_messages(interactive: bool) -> Iterator[str]:
+    """Messages as they are typed, without empty ones; triple quotes make many lines one."""
+    while True:
+        try:
+            line = _read_line(interactive, ">>> ").strip()
+            if line.startswith('"""'):
+                line = _read_block(interactive, line[3:])
+            if line:
+                yield line
+        except EOFError:
+            if interactive:
+                print(file=sys.stderr)
+            return
+        except KeyboardInterrupt:
+            if not interactive:
+                raise
+            _tell("\n(Ctrl-D or /bye leaves)")
+
+
+def _read_block(interactive: bool, first: str) -> str:
+    lines = [first]
+    while not lines[-1].rstrip().endswith('"""'):
+        lines.append(_read_line(interactive, "... "))
+    lines[-1] = lines[-1].rstrip().removesuffix('"""')
+    return "\n".join(lines).strip("\n")
+
+
+def _read_line(interactive: bool, prompt: str) -> str:
+    if interactive:
+        return input(prompt)
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.rstrip("\n")
+
+
+def _paths(rest: str, example: str, only_one: bool = False) -> list[str]:
+    """Split a command's words as a shell does, quotes and all."""
+    paths = shlex.split(rest, posix=os.name == "posix")
+    if not paths or (only_one and len(paths) > 1):
+        raise ValueError(
+            f"{example.split()[0]} takes {'one path' if only_one else 'a path'}: {example}"
+        )
+    return [os.path.expanduser(path) for path in paths]
+
+
+def _start_readline() -> None:
+    """Line editing, and what was typed in earlier conversations on the arrow keys."""
+    try:
+        import readline
+    except ImportError:  # Python on Windows has none
+        return
+    import atexit
+
+    history = _state_dir() / "chat_history"
+    with suppress(OSError):  # none yet, or not ours to read: talking goes on without it
+        readline.read_history_file(history)
+    readline.set_history_length(1000)
+
+    def write() -> None:
+        with suppress(OSError):
+            history.parent.mkdir(parents=True, exist_ok=True)
+            readline.write_history_file(history)
+
+    atexit.register(write)
+
+
+def _state_dir() -> Path:
+    if os.name == "nt":
+        home = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    else:
+        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "minicpmv"
+
+
+def _tell(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

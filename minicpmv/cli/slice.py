@@ -1,0 +1,250 @@
+"""`minicpmv slice`: how a picture is cut, as a table and as a picture.
+
+Arithmetic and pixels only; no weights are loaded, nor torch.
+"""
+
+import argparse
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from minicpmv.processing.placeholders import image_placeholder
+from minicpmv.processing.slicing import SlicePlan, plan_slices
+from minicpmv.versions import release_of
+
+from .attachments import read_pictures
+from .model_files import read_json
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+DESCRIPTION = """\
+Show how a picture is cut into slices and how many tokens it costs. Sizes are height x width.
+
+The settings come from the model's preprocessor_config.json; its weights are not loaded.
+"""
+
+EPILOG = """\
+examples:
+  minicpmv slice street.jpg
+  minicpmv slice street.jpg --out cut.png
+  minicpmv slice street.jpg -m openbmb/MiniCPM-V-2_6 --max-slice-nums 4
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction") -> None:
+    parser = subparsers.add_parser(
+        "slice",
+        usage="minicpmv slice [options] FILE",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    parser.add_argument("file", metavar="FILE", help="a picture: path, URL, or - for stdin")
+    parser.add_argument(
+        "-m", "--model", default="nano", help="folder, name on the hub, or nano (the default)"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    parser.add_argument(
+        "--max-slice-nums",
+        type=int,
+        metavar="N",
+        help="most slices beside the overview (default: the model's)",
+    )
+    parser.add_argument("--out", metavar="FILE", help="draw the cut into this picture file")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of the table"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    settings = Settings.read(args.model, args.revision)
+    (picture,) = read_pictures([args.file])
+    max_slices = settings.max_slice_nums if args.max_slice_nums is None else args.max_slice_nums
+    cost = plan_cost(picture.height, picture.width, max_slices, settings)
+    if args.json:
+        report = {"file": args.file, "model": args.model, "max_slice_nums": max_slices}
+        print(json.dumps(report | cost.as_dict(), ensure_ascii=False))
+    else:
+        title = f"{args.file}: {picture.height} x {picture.width} pixels (height x width)"
+        limits = f"{settings.scale_resolution} px slices, at most {max_slices} beside the overview"
+        print(f"{title}; {args.model}: {limits}\n\n{cost.table()}")
+    if args.out:
+        draw_cut(picture, cost.plan).save(args.out)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the cut and its text, from `preprocessor_config.json`."""
+
+    max_slice_nums: int
+    scale_resolution: int
+    patch_size: int
+    num_queries: int
+    use_image_id: bool
+    tag_every_slice: bool
+
+    @classmethod
+    def read(cls, model: str, revision: str | None) -> "Settings":
+        """Read the file of a model.
+
+        Raises:
+            ValueError: a field is missing.
+            OSError: there is no such model or file.
+        """
+        file = "preprocessor_config.json"
+        config = read_json(model, file, revision)
+        names = ("max_slice_nums", "scale_resolution", "patch_size", "image_feature_size")
+        missing = [name for name in names if name not in config]
+        if missing:
+            raise ValueError(f"{file} of {model!r} lacks {', '.join(missing)}.")
+        release = release_of(config)
+        return cls(
+            max_slice_nums=config["max_slice_nums"],
+            scale_resolution=config["scale_resolution"],
+            patch_size=config["patch_size"],
+            num_queries=config["image_feature_size"],
+            use_image_id=config.get("use_image_id", release.use_image_id),
+            tag_every_slice=release.slice_tags == "cell",
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cut of a picture of `size` (height, width) pixels, and its tokens."""
+
+    size: tuple[int, int]
+    plan: SlicePlan
+    patch_size: int
+    num_queries: int
+    num_tag_tokens: int
+
+    @property
+    def num_visual_tokens(self) -> int:
+        return self.plan.num_tokens(self.num_queries)
+
+    @property
+    def num_tokens(self) -> int:
+        return self.num_visual_tokens + self.num_tag_tokens
+
+    def as_dict(self) -> dict[str, Any]:
+        plan = self.plan
+        patches = plan.target_sizes(self.patch_size)
+        return {
+            "size": self.size,
+            "grid": plan.grid,
+            "overview": plan.overview,
+            "refined": plan.refined,
+            "cell": plan.cell,
+            "num_slices": plan.num_slices,
+            "slices": [
+                {"size": size, "patches": cut}
+                for size, cut in zip(plan.sizes, patches, strict=True)
+            ],
+            "tokens_per_slice": self.num_queries,
+            "num_visual_tokens": self.num_visual_tokens,
+            "num_tag_tokens": self.num_tag_tokens,
+            "num_tokens": self.num_tokens,
+        }
+
+    def table(self) -> str:
+        rows = [("", "slices", "pixels", "patches", "tokens")]
+        for name, size, count in self._groups():
+            height, width = (side // self.patch_size for side in size)
+            patches = f"{height} x {width} = {height * width}"
+            tokens = f"{count} x {self.num_queries} = {count * self.num_queries}"
+            rows.append((name, str(count), f"{size[0]} x {size[1]}", patches, tokens))
+        rows.append(("tags and newlines", "", "", "", str(self.num_tag_tokens)))
+        rows.append(("total", str(self.plan.num_slices), "", "", str(self.num_tokens)))
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        lines = [
+            "  ".join(
+                [row[0].ljust(widths[0])]
+                + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+            ).rstrip()
+            for row in rows
+        ]
+        if self.plan.grid and self.plan.cell:
+            lines += ["", draw_grid(self.plan.grid, self.plan.cell)]
+        return "\n".join(lines)
+
+    def _groups(self) -> list[tuple[str, tuple[int, int], int]]:
+        groups = [("overview", self.plan.overview, 1)]
+        if self.plan.grid and self.plan.cell:
+            rows, cols = self.plan.grid
+            groups.append((f"grid of {rows} x {cols}", self.plan.cell, rows * cols))
+        return groups
+
+
+def plan_cost(height: int, width: int, max_slices: int, settings: Settings) -> Cost:
+    """Cut a picture of `height` x `width` pixels; count its tokens as the first of a prompt.
+
+    Raises:
+        ValueError: `max_slices` is below 1.
+    """
+    plan = plan_slices(
+        height,
+        width,
+        max_slices=max_slices,
+        scale_resolution=settings.scale_resolution,
+        patch_size=settings.patch_size,
+    )
+    tags = image_placeholder(
+        plan.grid,
+        0,
+        tag_every_slice=settings.tag_every_slice,
+        image_id=0 if settings.use_image_id else None,
+    )
+    # Each tag, each digit of the image's number and each newline is one token.
+    num_tag_tokens = len(re.findall(r"<[^>]+>|\d|\n", tags))
+    size = (height, width)
+    return Cost(size, plan, settings.patch_size, settings.num_queries, num_tag_tokens)
+
+
+def draw_grid(grid: tuple[int, int], cell: tuple[int, int]) -> str:
+    """The cells of a grid in the order the model sees them, after slice 0, the overview.
+
+    A letter of a terminal is about twice as high as wide.
+    """
+    rows, cols = grid
+    inner = min(max(round(2 * 2 * cell[1] / cell[0]), 3), 12)
+    border = "+" + f"{'-' * inner}+" * cols
+    lines = [border]
+    for row in range(rows):
+        numbers = (str(row * cols + col + 1).center(inner) for col in range(cols))
+        lines += ["|" + "|".join(numbers) + "|", border]
+    return "\n".join(lines)
+
+
+def draw_cut(picture: "Image.Image", plan: SlicePlan) -> "Image.Image":
+    """The overview and, beside it, the cells of the grid with gaps between them, in true size."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    gap = 14
+    bicubic = Image.Resampling.BICUBIC
+    height, width = plan.overview
+    pieces = [(gap, gap, picture.resize((width, height), bicubic))]
+    if plan.grid and plan.cell and plan.refined:
+        refined = picture.resize(plan.refined[::-1], bicubic)
+        rows, cols = plan.grid
+        cell_height, cell_width = plan.cell
+        left = width + 3 * gap
+        for index in range(rows * cols):
+            row, col = divmod(index, cols)
+            x, y = col * cell_width, row * cell_height
+            piece = refined.crop((x, y, x + cell_width, y + cell_height))
+            pieces.append((left + col * (cell_width + gap), gap + row * (cell_height + gap), piece))
+    size = (
+        max(x + piece.width for x, _, piece in pieces) + gap,
+        max(y + piece.height for _, y, piece in pieces) + gap,
+    )
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(16)
+    for index, (x, y, piece) in enumerate(pieces):
+        sheet.paste(piece, (x, y))
+        draw.rectangle((x - 1, y - 1, x + piece.width, y + piece.height), outline="black")
+        label = draw.textbbox((x + 6, y + 4), str(index), font=font)
+        draw.rectangle((label[0] - 4, label[1] - 3, label[2] + 4, label[3] + 3), fill="black")
+        draw.text((x + 6, y + 4), str(index), fill="white", font=font)
+    return sheet

@@ -1,0 +1,110 @@
+"""A model that answers at once, with the interface of `minicpmv.chat`, to test the commands against."""
+
+import sys
+import types
+from dataclasses import dataclass
+
+import pytest
+from PIL import Image
+
+from minicpmv.cli import main
+
+
+@dataclass(frozen=True)
+class FakeAnswer:
+    text: str
+    num_input_tokens: int = 10
+    num_output_tokens: int = 4
+    seconds: float = 0.5
+    finish_reason: str = "stop"
+
+    @property
+    def tokens_per_second(self):
+        return self.num_output_tokens / self.seconds
+
+
+class FakeChat:
+    """Says back how it was asked, in three pieces when streamed, and remembers the calls."""
+
+    def __init__(self, name="nano", **loaded_with):
+        self.name = name
+        self.loaded_with = loaded_with
+        self.system = None
+        self.history = []
+        self.calls = []
+        self.raises = None
+
+    def _answer(self, prompt, images, options):
+        self.calls.append({"prompt": prompt, "images": list(images), "options": options})
+        if self.raises is not None:
+            raise self.raises
+        return f"You said {prompt!r} with {len(images)} pictures."
+
+    def ask(self, prompt, images=(), **options):
+        return FakeAnswer(self._answer(prompt, images, options))
+
+    def stream(self, prompt, images=(), **options):
+        text = self._answer(prompt, images, options)
+        yield from (text[:8], text[8:20], text[20:])
+
+    def say(self, prompt, images=(), **options):
+        yield from self.stream(prompt, images, **options)
+        self.history.append({"role": "user", "content": [*images, prompt]})
+        answer = self._answer(prompt, images, options)
+        self.calls.pop()
+        self.history.append({"role": "assistant", "content": answer})
+
+    def clear(self):
+        self.history = []
+
+
+@pytest.fixture
+def fake_chat(monkeypatch):
+    """The chat that `minicpmv.chat.load` gives to every command of the test."""
+    chat = FakeChat()
+    module = types.ModuleType("minicpmv.chat")
+
+    def load(name="nano", **options):
+        chat.name, chat.loaded_with = name, options
+        return chat
+
+    module.load = load
+    monkeypatch.setitem(sys.modules, "minicpmv.chat", module)
+    return chat
+
+
+@pytest.fixture
+def run(capsys):
+    """Run `minicpmv` in this process; returns (exit code, stdout, stderr)."""
+
+    def run_command(*arguments):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as error:
+            code = error.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run_command
+
+
+@pytest.fixture
+def feed(monkeypatch, tmp_path):
+    """Put bytes on stdin, as `< file` does."""
+
+    def put(content):
+        path = tmp_path / "stdin"
+        path.write_bytes(content)
+        monkeypatch.setattr(sys, "stdin", path.open(encoding="utf-8"))
+
+    yield put
+    if sys.stdin is not sys.__stdin__ and hasattr(sys.stdin, "close"):
+        sys.stdin.close()
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A picture file of 300 x 500 pixels (height x width)."""
+    path = tmp_path / "street.png"
+    Image.new("RGB", (500, 300), "olive").save(path)
+    return path
