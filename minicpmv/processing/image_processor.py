@@ -1,0 +1,499 @@
+"""From an image to what the vision tower reads: resize, cut, normalise, patchify.
+
+The reference for pixels is Pillow's bicubic filter on 8-bit RGB, as the released models were trained and run.
+Other resizers change what can be read in a picture, so both class names below mean this one implementation;
+torchvision is not needed.
+
+One row of `pixel_values` is one slice: its patches side by side, (channels, patch_size, patch_size * patches),
+with zeros up to the longest slice of the call. `target_sizes` says how many patches are real.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BatchFeature
+from transformers.processing_utils import ImagesKwargs, Unpack
+
+from ..versions import Release, release_of
+from .images import Compat, image_from_array, load_image, to_rgb
+from .placeholders import Tags, image_placeholder
+from .slicing import SlicePlan, plan_slices
+
+
+class MiniCPMVImageProcessorKwargs(ImagesKwargs, total=False):
+    """What a call may set for itself; each is also an attribute and a key of `preprocessor_config.json`.
+
+    max_slice_nums (`int`, *optional*, defaults to 9):
+        Most detail slices of one image, at least 1.
+    scale_resolution (`int`, *optional*, defaults to 448):
+        Side in pixels of the square whose area a slice has.
+    patch_size (`int`, *optional*, defaults to 14):
+        Side of a patch in pixels.
+    slice_mode (`bool`, *optional*, defaults to `True`):
+        False takes the image as it is: neither resized nor cut, less the rows and columns that fill no patch.
+    use_image_id (`bool`, *optional*):
+        Whether the prompt numbers the images. None: as the release does.
+    compat (`"released"`, *optional*):
+        Reproduce released behaviour that loses data; see docs/differences.md.
+    return_released_layout (`bool`, *optional*):
+        Nested lists as the released processors return them.
+    """
+
+    max_slice_nums: int | None
+    scale_resolution: int | None
+    patch_size: int | None
+    slice_mode: bool | None
+    use_image_id: bool | None
+    compat: Literal["released"] | None
+    return_released_layout: bool | None
+
+
+class MiniCPMVImageProcessorPil(PilBackend):
+    """Image processor of the MiniCPM-V family.
+
+    Besides the call-time settings above it holds what the prompt needs to know: `image_feature_size` (queries
+    per slice), the tags `im_start`, `im_end`, `slice_start`, `slice_end`, `im_id_start`, `im_id_end` and `unk`,
+    and the `version` of the release.
+    """
+
+    valid_kwargs = MiniCPMVImageProcessorKwargs
+    model_input_names = ["pixel_values", "target_sizes"]  # noqa: RUF012 - transformers' own declaration
+
+    do_convert_rgb = True
+    do_rescale = True
+    do_normalize = True
+    do_pad = True
+    resample = Image.Resampling.BICUBIC
+    image_mean = (0.5, 0.5, 0.5)
+    image_std = (0.5, 0.5, 0.5)
+    max_slice_nums = 9
+    scale_resolution = 448
+    patch_size = 14
+    slice_mode = True
+    use_image_id: bool | None = None
+    compat: Compat = None
+
+    image_feature_size = 64
+    version: str | float = "2.6"
+    im_start = "<image>"
+    im_end = "</image>"
+    slice_start = "<slice>"
+    slice_end = "</slice>"
+    im_id_start = "<image_id>"
+    im_id_end = "</image_id>"
+    unk = "<unk>"
+
+    _RELEASED_KEYS = (
+        "image_feature_size", "version", "im_start", "im_end", "slice_start", "slice_end",
+        "im_id_start", "im_id_end", "unk",
+    )  # fmt: skip
+
+    def __init__(self, **kwargs: Unpack[MiniCPMVImageProcessorKwargs]) -> None:
+        super().__init__(**_with_our_names(kwargs))
+        for name in self._RELEASED_KEYS:
+            setattr(self, name, getattr(self, name))  # so that they are written to the file
+        if self.use_image_id is None:
+            self.use_image_id = self.release.use_image_id
+        _check_compat(self.compat)
+
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        return super().from_dict(_with_our_names(image_processor_dict), **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Our attributes with `norm_mean` and `norm_std` beside them, as released files call the two."""
+        released = super().to_dict()
+        released.pop("return_released_layout", None)
+        for ours, theirs in (("image_mean", "norm_mean"), ("image_std", "norm_std")):
+            if ours in released:
+                released[theirs] = released[ours]
+        return released
+
+    @property
+    def release(self) -> Release:
+        """What this release leaves unsaid in its files."""
+        return release_of({"version": self.version})
+
+    @property
+    def tags(self) -> Tags:
+        return Tags(
+            self.im_start, self.im_end, self.slice_start, self.slice_end,
+            self.im_id_start, self.im_id_end, self.unk,
+        )  # fmt: skip
+
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        """Open whatever stands for an image, keeping the nesting; arrays and tensors pass through."""
+        if isinstance(image_url_or_urls, list | tuple):
+            return [self.fetch_images(item) for item in image_url_or_urls]
+        if isinstance(image_url_or_urls, np.ndarray | torch.Tensor):
+            return image_url_or_urls
+        return load_image(image_url_or_urls)
+
+    def preprocess(
+        self, images: Any, **kwargs: Unpack[MiniCPMVImageProcessorKwargs]
+    ) -> BatchFeature:
+        """Slices of all `images`, one row each, in the order given.
+
+        Args:
+            images: one image, a list, or a list of lists (one per sample). An image is anything `load_image`
+                opens, or an array.
+
+        Returns:
+            pixel_values (num_slices, channels, patch_size, patch_size * max_patches), float32 from -1 to 1;
+            with `do_pad=False` a list with one unpadded array per slice.
+            target_sizes (num_slices, 2): height and width in patches.
+            grids: per image (rows, cols) of the detail slices, (0, 0) when not cut.
+            num_slices: per image.
+            With `return_released_layout=True` instead: `pixel_values` list per sample of strips,
+            `tgt_sizes` array per sample, `image_sizes` per sample (width, height).
+
+        Raises:
+            TypeError: an unknown keyword.
+            ValueError: an image cannot be read, or a setting is out of range.
+        """
+        unknown = sorted(set(kwargs) - set(self.valid_kwargs.__annotations__))
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__} does not know {', '.join(map(repr, unknown))}. "
+                f"Known: {', '.join(sorted(self.valid_kwargs.__annotations__))}."
+            )
+        # None means the processor's own setting, as in released calls.
+        kwargs = {
+            name: value for name, value in kwargs.items() if value is not None or name == "compat"
+        }
+        return super().preprocess(images, **kwargs)
+
+    def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
+        _check_compat(kwargs.get("compat"))
+        for name in ("max_slice_nums", "scale_resolution", "patch_size"):
+            value = kwargs[name]
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+        for name in ("do_resize", "do_center_crop"):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f"{name} has no effect here: sizes follow from the slicing rule. "
+                    "slice_mode=False takes the image as it is."
+                )
+
+    def _preprocess_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+        samples = nested_images(self.fetch_images(images))
+        prepared = [
+            [
+                self.process_image(
+                    image,
+                    do_convert_rgb=kwargs["do_convert_rgb"],
+                    input_data_format=kwargs.get("input_data_format"),
+                    compat=kwargs["compat"],
+                )
+                for image in sample
+            ]
+            for sample in samples
+        ]
+        return self._preprocess(prepared, **kwargs)
+
+    def process_image(  # type: ignore[override]
+        self,
+        image: Any,
+        do_convert_rgb: bool | None = True,
+        input_data_format: Any = None,
+        compat: Compat = None,
+        **kwargs: Any,
+    ) -> Image.Image:
+        """One image as the PIL image that is resized and cut: 8-bit RGB, unless `do_convert_rgb` is False."""
+        if isinstance(image, np.ndarray | torch.Tensor):
+            side = None
+            if input_data_format is not None:
+                value = getattr(input_data_format, "value", input_data_format)
+                side = "first" if "first" in value else "last"
+            image = image_from_array(image, side)
+        return to_rgb(image, compat) if do_convert_rgb else image
+
+    def _preprocess(  # type: ignore[override]
+        self,
+        images: list[list[Image.Image]],
+        *,
+        resample: Any,
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean: Any,
+        image_std: Any,
+        do_pad: bool,
+        max_slice_nums: int,
+        scale_resolution: int,
+        patch_size: int,
+        slice_mode: bool,
+        return_released_layout: bool | None = None,
+        return_tensors: Any = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        settings = {"max_slices": max_slice_nums, "scale_resolution": scale_resolution}
+        strips_of, sizes_of, grids = [], [], []
+        for sample in images:
+            strips, sizes = [], []
+            for image in sample:
+                table = _value_table(
+                    len(image.getbands()),
+                    rescale_factor if do_rescale else None,
+                    _hashable(image_mean) if do_normalize else None,
+                    _hashable(image_std) if do_normalize else None,
+                )
+                if slice_mode:
+                    plan = plan_slices(image.height, image.width, patch_size=patch_size, **settings)
+                    slices = cut(image, plan, resample)
+                else:
+                    plan, slices = _uncut(image, patch_size)
+                grids.append(plan.grid or (0, 0))
+                strips += [_patchify(_normalise(piece, table), patch_size) for piece in slices]
+                sizes += plan.target_sizes(patch_size)
+            strips_of.append(strips)
+            sizes_of.append(sizes)
+
+        if return_released_layout:
+            data = {
+                "pixel_values": [
+                    [_as(strip, return_tensors) for strip in strips] for strips in strips_of
+                ],
+                "tgt_sizes": [_as(_int_rows(sizes), return_tensors) for sizes in sizes_of],
+                "image_sizes": [[image.size for image in sample] for sample in images],
+            }
+            return BatchFeature(data)
+
+        strips = [strip for sample in strips_of for strip in sample]
+        sizes = _int_rows(size for sample in sizes_of for size in sample)
+        data = {
+            "pixel_values": pad_strips(strips) if do_pad else strips,
+            "target_sizes": sizes,
+            "grids": grids,
+            "num_slices": [1 + rows * cols for rows, cols in grids],
+        }
+        if do_pad:
+            data["pixel_values"] = _as(data["pixel_values"], return_tensors)
+        else:
+            data["pixel_values"] = [_as(strip, return_tensors) for strip in strips]
+        data["target_sizes"] = _as(sizes, return_tensors)
+        return BatchFeature(data)
+
+    # The names and orders of the released processors: sizes are (width, height), grids (columns, rows).
+
+    def plan(
+        self,
+        image_size: tuple[int, int],
+        max_slice_nums: int | None = None,
+        scale_resolution: int | None = None,
+    ) -> SlicePlan:
+        """How an image of `image_size` = (width, height) pixels is cut."""
+        width, height = image_size
+        return plan_slices(
+            height,
+            width,
+            max_slices=self.max_slice_nums if max_slice_nums is None else max_slice_nums,
+            scale_resolution=self.scale_resolution
+            if scale_resolution is None
+            else scale_resolution,
+            patch_size=self.patch_size,
+        )
+
+    def get_sliced_grid(
+        self,
+        image_size: tuple[int, int],
+        max_slice_nums: int | None = None,
+        never_split: bool = False,
+    ) -> list[int] | None:
+        """[columns, rows] of the detail slices of an image of (width, height), None when it is not cut."""
+        grid = None if never_split else self.plan(image_size, max_slice_nums).grid
+        return None if grid is None else [grid[1], grid[0]]
+
+    def get_slice_image_placeholder(
+        self,
+        image_size: tuple[int, int],
+        image_idx: int = 0,
+        max_slice_nums: int | None = None,
+        use_image_id: bool | None = None,
+    ) -> str:
+        """Text that stands for an image of (width, height) in the prompt."""
+        numbered = self.use_image_id if use_image_id is None else use_image_id
+        grid = self.plan(image_size, max_slice_nums).grid if self.slice_mode else None
+        return self.placeholder(grid, image_idx if numbered else None)
+
+    def slice_image(
+        self,
+        image: Image.Image,
+        max_slice_nums: int | None = None,
+        scale_resolution: int | None = None,
+        never_split: bool = False,
+    ) -> tuple[Image.Image, list[list[Image.Image]], list[int] | None]:
+        """The overview, the cells row by row, and the grid as [columns, rows] (None when not cut)."""
+        plan = self.plan(image.size, 1 if never_split else max_slice_nums, scale_resolution)
+        overview, *cells = cut(image, plan, self.resample)
+        if plan.grid is None:
+            return overview, [], None
+        rows, cols = plan.grid
+        return overview, [cells[row * cols : (row + 1) * cols] for row in range(rows)], [cols, rows]
+
+    def placeholder(self, grid: tuple[int, int] | None, image_id: int | None = None) -> str:
+        """Text that stands for an image with this grid of (rows, cols) in the prompt."""
+        return image_placeholder(
+            grid,
+            self.image_feature_size,
+            tags=self.tags,
+            tag_every_slice=self.release.slice_tags == "cell",
+            image_id=image_id,
+        )
+
+
+class MiniCPMVImageProcessor(MiniCPMVImageProcessorPil):
+    """The name that released `preprocessor_config.json` files ask for; the same PIL implementation."""
+
+
+def cut(
+    image: Image.Image, plan: SlicePlan, resample: Any = Image.Resampling.BICUBIC
+) -> list[Image.Image]:
+    """The slices of `image` as `plan` says: the overview, then the cells row by row."""
+    slices = [_resize(image, plan.overview, resample)]
+    if plan.grid is not None and plan.refined is not None and plan.cell is not None:
+        refined = _resize(image, plan.refined, resample)
+        height, width = plan.cell
+        for row in range(plan.grid[0]):
+            for col in range(plan.grid[1]):
+                left, top = col * width, row * height
+                slices.append(refined.crop((left, top, left + width, top + height)))
+    return slices
+
+
+def pad_strips(strips: Sequence[np.ndarray]) -> np.ndarray:
+    """Strips side by side in one array, with zeros to the length of the longest one."""
+    if not strips:
+        return np.zeros((0, 3, 0, 0), np.float32)
+    channels, patch_size, _ = strips[0].shape
+    longest = max(strip.shape[-1] for strip in strips)
+    batch = np.zeros((len(strips), channels, patch_size, longest), np.float32)
+    for row, strip in zip(batch, strips, strict=True):
+        row[..., : strip.shape[-1]] = strip
+    return batch
+
+
+def nested_images(images: Any) -> list[list[Any]]:
+    """A list of images per sample: one image and a flat list of images are one sample."""
+    if isinstance(images, list | tuple):
+        if any(isinstance(item, list | tuple) for item in images):
+            return [_flat_images(item) for item in images]
+        return [_flat_images(images)]
+    return [_flat_images([images])]
+
+
+def _flat_images(images: Any) -> list[Any]:
+    if images is None:
+        return []
+    if not isinstance(images, list | tuple):
+        images = [images]
+    flat = []
+    for image in images:
+        if isinstance(image, list | tuple):
+            flat += _flat_images(image)
+        elif isinstance(image, np.ndarray | torch.Tensor) and image.ndim == 4:
+            flat += list(image)  # a batch of images in one array
+        else:
+            flat.append(image)
+    return flat
+
+
+def _resize(image: Image.Image, size: tuple[int, int], resample: Any) -> Image.Image:
+    height, width = size
+    return image if image.size == (width, height) else image.resize((width, height), resample)
+
+
+def _uncut(image: Image.Image, patch_size: int) -> tuple[SlicePlan, list[Image.Image]]:
+    height = image.height // patch_size * patch_size
+    width = image.width // patch_size * patch_size
+    if not height or not width:
+        raise ValueError(
+            f"An image of {image.width} x {image.height} pixels holds no patch of {patch_size} x "
+            f"{patch_size}, and slice_mode=False does not enlarge it. Use slice_mode=True."
+        )
+    return SlicePlan((height, width)), [image.crop((0, 0, width, height))]
+
+
+@lru_cache(maxsize=16)
+def _value_table(
+    channels: int,
+    rescale_factor: float | None,
+    mean: float | tuple[float, ...] | None,
+    std: float | tuple[float, ...] | None,
+) -> np.ndarray:
+    """What each of the 256 values of each channel becomes, (channels, 256), rounded to float32 at each step."""
+    values = np.arange(256, dtype=np.float32)
+    if rescale_factor is not None:
+        values = (np.arange(256) * rescale_factor).astype(np.float32)
+    table = np.tile(values, (channels, 1))
+    for name, setting in (("image_mean", mean), ("image_std", std)):
+        if setting is None:
+            continue
+        per_channel = np.broadcast_to(np.asarray(setting, np.float32), (np.size(setting),))
+        if len(per_channel) not in (1, channels):
+            raise ValueError(
+                f"{name} has {len(per_channel)} values and the image {channels} channels; "
+                "give one per channel."
+            )
+        column = per_channel[:, None]
+        table = table - column if name == "image_mean" else table / column
+    return table
+
+
+def _normalise(image: Image.Image, table: np.ndarray) -> np.ndarray:
+    pixels = np.asarray(image)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    return np.stack([table[c][pixels[..., c]] for c in range(pixels.shape[-1])])
+
+
+def _patchify(image: np.ndarray, patch_size: int) -> np.ndarray:
+    channels, height, width = image.shape
+    rows, cols = height // patch_size, width // patch_size
+    patches = image.reshape(channels, rows, patch_size, cols, patch_size)
+    # strip[c, y, patch_size * k + x], k counting patches row by row
+    return np.ascontiguousarray(
+        patches.transpose(0, 2, 1, 3, 4).reshape(channels, patch_size, rows * cols * patch_size)
+    )
+
+
+def _int_rows(sizes: Iterable[tuple[int, int]]) -> np.ndarray:
+    return np.array(list(sizes), np.int64).reshape(-1, 2)
+
+
+def _as(array: np.ndarray, return_tensors: Any) -> Any:
+    kind = getattr(return_tensors, "value", return_tensors)
+    if kind == "pt":
+        return torch.from_numpy(array)
+    return array
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple | np.ndarray) else value
+
+
+def _with_our_names(kwargs: Any) -> dict[str, Any]:
+    """Released keys under transformers' names; a file that gives both must give the same."""
+    kwargs = dict(kwargs)
+    for ours, theirs in (("image_mean", "norm_mean"), ("image_std", "norm_std")):
+        if theirs not in kwargs:
+            continue
+        value = kwargs.pop(theirs)
+        if kwargs.get(ours) is None:
+            kwargs[ours] = value
+        elif _hashable(kwargs[ours]) != _hashable(value):
+            raise ValueError(
+                f"{ours} is {kwargs[ours]} and {theirs} {value}; they are two names of one setting."
+            )
+    kwargs.pop("auto_map", None)  # names code files of the released repository, which we replace
+    return kwargs
+
+
+def _check_compat(compat: Any) -> None:
+    if compat not in (None, "released"):
+        raise ValueError(f"compat is {compat!r}; it is None or 'released'.")
