@@ -62,18 +62,9 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    prompt, files = args.prompt, args.files
-    _check_order(prompt, files, args.video)
-    piped = "" if "-" in files and prompt != "-" else _piped_text()
-    if prompt == "-":
-        if "-" in files:
-            raise ValueError("Both PROMPT and FILE are -, but stdin can be read only once.")
-        prompt = None
-    prompt = "\n".join(part for part in (piped.strip("\n"), prompt) if part)
-    if not prompt.strip():
-        raise ValueError('The prompt is empty. Give a question: minicpmv ask "What is this?" FILE')
-
-    pictures = read_pictures(files)
+    _check_order(args.prompt, args.files, args.video)
+    prompt = _read_prompt(args.prompt, stdin_is_picture="-" in args.files)
+    pictures = read_pictures(args.files)
     options: dict[str, Any] = generation_options(args)
     if args.video:
         options["videos"] = [read_frames([path]) for path in args.video]
@@ -104,6 +95,17 @@ def _check_order(prompt: str | None, files: list[str], videos: list[str]) -> Non
             f"PROMPT {prompt!r} is a file. The question comes first: "
             f'minicpmv ask "What is this?" {prompt}'
         )
+
+
+def _read_prompt(typed: str | None, stdin_is_picture: bool) -> str:
+    """What was typed, after what was piped; `-` stands for the pipe alone."""
+    if typed == "-" and stdin_is_picture:
+        raise ValueError("PROMPT and FILE are both -, but stdin can be read only once.")
+    piped = "" if stdin_is_picture else _piped_text().strip("\n")
+    prompt = "\n".join(part for part in (piped, typed) if part and part != "-")
+    if not prompt.strip():
+        raise ValueError('The prompt is empty. Give a question: minicpmv ask "What is this?" FILE')
+    return prompt
 
 
 def _piped_text() -> str:

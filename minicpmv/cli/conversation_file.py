@@ -55,9 +55,11 @@ def _to_json(part: Any) -> Any:
     """The same structure with every picture as the base64 of a PNG."""
     from PIL import Image
 
+    from minicpmv.processing.images import to_rgb
+
     if isinstance(part, Image.Image):
         buffer = io.BytesIO()
-        part.save(buffer, format="PNG")
+        to_rgb(part).save(buffer, format="PNG")
         return {"png": base64.b64encode(buffer.getvalue()).decode("ascii")}
     if isinstance(part, dict):
         return {key: _to_json(value) for key, value in part.items()}

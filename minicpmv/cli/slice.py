@@ -58,19 +58,21 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from minicpmv.processing.images import to_rgb
+
     settings = Settings.read(args.model, args.revision)
-    (picture,) = read_pictures([args.file])
+    (picture,) = (to_rgb(picture) for picture in read_pictures([args.file]))
     max_slices = settings.max_slice_nums if args.max_slice_nums is None else args.max_slice_nums
     cost = plan_cost(picture.height, picture.width, max_slices, settings)
+    if args.out:
+        draw_cut(picture, cost.plan).save(args.out)
     if args.json:
         report = {"file": args.file, "model": args.model, "max_slice_nums": max_slices}
         print(json.dumps(report | cost.as_dict(), ensure_ascii=False))
     else:
         title = f"{args.file}: {picture.height} x {picture.width} pixels (height x width)"
         limits = f"{settings.scale_resolution} px slices, at most {max_slices} beside the overview"
-        print(f"{title}; {args.model}: {limits}\n\n{cost.table()}")
-    if args.out:
-        draw_cut(picture, cost.plan).save(args.out)
+        print(f"{title}\n{args.model}: {limits}\n\n{cost.table()}")
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Settings:
     scale_resolution: int
     patch_size: int
     num_queries: int
+    slice_mode: bool
     use_image_id: bool
     tag_every_slice: bool
 
@@ -104,6 +107,7 @@ class Settings:
             scale_resolution=config["scale_resolution"],
             patch_size=config["patch_size"],
             num_queries=config["image_feature_size"],
+            slice_mode=config.get("slice_mode", True),
             use_image_id=config.get("use_image_id", release.use_image_id),
             tag_every_slice=release.slice_tags == "cell",
         )
@@ -182,13 +186,16 @@ def plan_cost(height: int, width: int, max_slices: int, settings: Settings) -> C
     Raises:
         ValueError: `max_slices` is below 1.
     """
+    patch_size = settings.patch_size
     plan = plan_slices(
         height,
         width,
         max_slices=max_slices,
         scale_resolution=settings.scale_resolution,
-        patch_size=settings.patch_size,
+        patch_size=patch_size,
     )
+    if not settings.slice_mode:  # the picture as it is, in whole patches
+        plan = SlicePlan((height // patch_size * patch_size, width // patch_size * patch_size))
     tags = image_placeholder(
         plan.grid,
         0,
@@ -198,7 +205,7 @@ def plan_cost(height: int, width: int, max_slices: int, settings: Settings) -> C
     # Each tag, each digit of the image's number and each newline is one token.
     num_tag_tokens = len(re.findall(r"<[^>]+>|\d|\n", tags))
     size = (height, width)
-    return Cost(size, plan, settings.patch_size, settings.num_queries, num_tag_tokens)
+    return Cost(size, plan, patch_size, settings.num_queries, num_tag_tokens)
 
 
 def draw_grid(grid: tuple[int, int], cell: tuple[int, int]) -> str:

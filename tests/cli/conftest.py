@@ -1,4 +1,4 @@
-"""A model that answers at once, with the interface of `minicpmv.chat`, to test the commands against."""
+"""A model that answers at once: the interface of `minicpmv.chat`, to test commands against."""
 
 import sys
 import types

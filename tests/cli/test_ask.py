@@ -25,8 +25,8 @@ def test_options_not_given_are_not_passed(run, fake_chat):
 def test_every_option_reaches_the_model(run, fake_chat):
     flags = (
         "--no-sampling --temperature 0.3 --top-p 0.9 --top-k 5 --repetition-penalty 1.1"
-        " --num-beams 2 --max-new-tokens 7 --min-new-tokens 2 --seed 11 --max-slice-nums 4 --no-use-image-id"
-        " --max-inp-length 99"
+        " --num-beams 2 --max-new-tokens 7 --min-new-tokens 2 --seed 11"
+        " --max-slice-nums 4 --no-use-image-id --max-inp-length 99"
     )
     load_flags = (
         "-m there --device cpu --dtype bfloat16 --device-map auto --attn-implementation eager"

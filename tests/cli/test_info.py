@@ -1,0 +1,133 @@
+"""`minicpmv info`: what it counts, and which disagreements it finds."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A copy of the small 2.6 checkpoint that a test may damage."""
+    return shutil.copytree(GOLDEN / "minicpm-v-2_6" / "checkpoint", tmp_path / "model")
+
+
+def change(checkpoint, file, **values):
+    path = checkpoint / file
+    path.chmod(0o644)
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def change_tensors(checkpoint, **tensors):
+    """Replace tensors; None removes one."""
+    path = checkpoint / "model.safetensors"
+    path.chmod(0o644)
+    kept = load_file(path) | {name.replace("__", "."): value for name, value in tensors.items()}
+    save_file({name: value for name, value in kept.items() if value is not None}, path)
+
+
+@pytest.mark.parametrize("release", ["minicpm-v-2_6", "minicpm-llama3-v-2_5"])
+def test_a_sound_checkpoint_agrees(run, release):
+    checkpoint = GOLDEN / release / "checkpoint"
+    code, out, err = run("info", checkpoint)
+    assert (code, err) == (0, "")
+    assert "NO" not in out
+    report = json.loads(run("info", checkpoint, "--json")[1])
+    tensors = load_file(checkpoint / "model.safetensors")
+    assert report["parameters"]["total"] == sum(tensor.numel() for tensor in tensors.values())
+    assert report["weights"] == {"tensors": len(tensors), "dtypes": ["F32"]}
+    assert report["memory_bytes"]["float32"] == 4 * report["parameters"]["total"]
+    assert all(check["agrees"] for check in report["checks"])
+    assert None not in report["special_tokens"].values()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image_feature_size": 64}, "tokens per slice: model says 8, processor says 64"),
+        ({"patch_size": 16}, "patch_size: model says 14, vision_tower says 14, processor says 16"),
+        ({"max_slice_nums": 4}, "max_slice_nums: model says 9, processor says 4"),
+        ({"scale_resolution": 224}, "scale_resolution: model says 448, processor says 224"),
+        ({"use_image_id": False}, "use_image_id: model says True, processor says False"),
+        ({"slice_mode": False}, "slice_mode: model says True, processor says False"),
+        ({"version": 2.5}, "release: model says 2.6, processor says 2.5"),
+        ({"im_start": "<picture>"}, "tokenizer says no <picture>"),
+    ],
+)
+def test_a_processor_that_disagrees_is_named(run, checkpoint, values, message):
+    change(checkpoint, "preprocessor_config.json", **values)
+    code, out, err = run("info", checkpoint)
+    assert (code, err) == (1, "")
+    assert message in out
+
+
+def test_a_token_without_embedding_is_named(run, checkpoint):
+    change(checkpoint, "config.json", vocab_size=700)
+    code, out, _ = run("info", checkpoint)
+    assert code == 1
+    assert "every token has an embedding: model says 700 rows, tokenizer says ids up to 743" in out
+
+
+def test_tensors_that_do_not_fit_are_named(run, checkpoint):
+    change_tensors(
+        checkpoint,
+        resampler__proj=None,
+        resampler__more=torch.zeros(1),
+        vpm__post_layernorm__bias=torch.zeros(7),
+    )
+    code, out, _ = run("info", checkpoint)
+    assert code == 1
+    assert "1 missing: resampler.proj" in out
+    assert "1 extra: resampler.more" in out
+    assert "1 of another shape: vpm.post_layernorm.bias" in out
+
+
+def test_shards_are_read_through_their_index(run, checkpoint):
+    tensors = load_file(checkpoint / "model.safetensors")
+    (checkpoint / "model.safetensors").unlink()
+    weight_map = {name: f"part-{i % 2}.safetensors" for i, name in enumerate(tensors)}
+    for shard in set(weight_map.values()):
+        save_file({n: t for n, t in tensors.items() if weight_map[n] == shard}, checkpoint / shard)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert run("info", checkpoint)[0] == 0
+    (checkpoint / "part-1.safetensors").unlink()
+    assert "has no part-1.safetensors" in run("info", checkpoint)[2]
+
+
+def test_files_that_are_missing_or_damaged_are_named(run, checkpoint):
+    weights = checkpoint / "model.safetensors"
+    content = weights.read_bytes()
+    weights.chmod(0o644)
+    weights.write_bytes(content[:-10])
+    assert "its header announces" in fails(run, checkpoint)
+    weights.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    assert "is not a safetensors file" in fails(run, checkpoint)
+    weights.unlink()
+    assert "has no model.safetensors" in fails(run, checkpoint)
+    tokenizer = checkpoint / "tokenizer.json"
+    tokenizer.chmod(0o644)
+    tokenizer.write_text("{}")
+    assert "is not a tokenizer file" in fails(run, checkpoint)
+    change(checkpoint, "config.json", version="9.9")
+    assert "Version '9.9' of MiniCPM-V is not known" in fails(run, checkpoint)
+    (checkpoint / "config.json").write_text("{")
+    assert "is not JSON" in fails(run, checkpoint)
+    (checkpoint / "config.json").unlink()
+    assert "has no config.json" in fails(run, checkpoint)
+
+
+def test_a_model_that_is_not_there_is_an_error(run):
+    assert "There is no model folder 'nanoo'" in fails(run, "nanoo")
+
+
+def fails(run, *arguments):
+    code, out, err = run("info", *arguments)
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    return err
