@@ -5,7 +5,6 @@ import json
 import os
 import stat
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -69,23 +68,28 @@ def run(args: argparse.Namespace) -> None:
     if args.video:
         options["videos"] = [read_frames([path]) for path in args.video]
     chat = load_chat(args)
-    if args.json:
+    if options.get("num_beams", 1) > 1:  # beams have nothing to show before they end
         answer = chat.ask(prompt, pictures, **options)
-        report = {
-            "text": answer.text,
-            "model": args.model,
-            "num_input_tokens": answer.num_input_tokens,
-            "num_output_tokens": answer.num_output_tokens,
-            "seconds": round(answer.seconds, 3),
-            "tokens_per_second": round(answer.tokens_per_second, 2),
-            "finish_reason": answer.finish_reason,
-        }
-        print(json.dumps(report, ensure_ascii=False))
+        print(_as_json(answer, args.model) if args.json else answer.text)
         return
-    with closing(chat.stream(prompt, pictures, **options)) as stream:
+    with chat.stream(prompt, pictures, **options) as stream:
         for text in stream:
-            print(text, end="", flush=True)
-    print()
+            if not args.json:
+                print(text, end="", flush=True)
+    print(_as_json(stream.answer, args.model) if args.json else "")
+
+
+def _as_json(answer: Any, model: str) -> str:
+    report = {
+        "text": answer.text,
+        "model": model,
+        "num_input_tokens": answer.num_input_tokens,
+        "num_output_tokens": answer.num_output_tokens,
+        "seconds": round(answer.seconds, 3),
+        "tokens_per_second": round(answer.tokens_per_second, 2),
+        "finish_reason": answer.finish_reason,
+    }
+    return json.dumps(report, ensure_ascii=False)
 
 
 def _check_order(prompt: str | None, files: list[str], videos: list[str]) -> None:

@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> None:
     session.pictures = pictures
     if interactive:
         _tell(f"Talking to {args.model}. /help lists the commands, Ctrl-D leaves.")
-    for line in _read_messages(interactive):
-        if not session.handle(line):
+    for text, is_quoted in _read_messages(interactive):
+        if not session.handle(text, is_quoted):
             break
 
 
@@ -98,17 +98,18 @@ class Session:
             "help": self.help,
         }
 
-    def handle(self, line: str) -> bool:
+    def handle(self, text: str, is_quoted: bool = False) -> bool:
         """Run a command or say a message; False when the conversation is over.
 
         At a terminal an error is one line and the conversation goes on; in a script it ends it.
         """
-        name, _, rest = line[1:].partition(" ") if line.startswith("/") else ("", "", line)
+        is_command = text.startswith("/") and not is_quoted
+        name, _, rest = text[1:].partition(" ") if is_command else ("", "", text)
         if name in ("bye", "exit", "quit"):
             return False
         try:
-            if not name:
-                self.say(line)
+            if not is_command:
+                self.say(text)
             elif name in self.commands:
                 self.commands[name](rest.strip())
             else:
@@ -125,8 +126,8 @@ class Session:
         if self.videos:
             options["videos"] = self.videos
         try:
-            with closing(self.chat.say(prompt, self.pictures, **options)) as answer:
-                for text in answer:
+            with self.chat.say(prompt, self.pictures, **options) as stream:
+                for text in stream:
                     print(text, end="", flush=True)
             print(flush=True)
         except KeyboardInterrupt:
@@ -193,15 +194,16 @@ class Session:
         _tell(HELP.rstrip("\n"))
 
 
-def _read_messages(interactive: bool) -> Iterator[str]:
-    """Messages as they are typed, without empty ones; triple quotes make many lines one."""
+def _read_messages(interactive: bool) -> Iterator[tuple[str, bool]]:
+    """What is typed, without empty lines, and whether it stood in triple quotes."""
     while True:
         try:
-            line = _read_line(interactive, ">>> ").strip()
-            if line.startswith('"""'):
-                line = _read_block(interactive, line[3:])
-            if line:
-                yield line
+            text = _read_line(interactive, ">>> ").strip()
+            is_quoted = text.startswith('"""')
+            if is_quoted:
+                text = _read_block(interactive, text[3:])
+            if text:
+                yield text, is_quoted
         except EOFError:
             if interactive:
                 print(file=sys.stderr)
@@ -215,7 +217,10 @@ def _read_messages(interactive: bool) -> Iterator[str]:
 def _read_block(interactive: bool, first: str) -> str:
     lines = [first]
     while not lines[-1].rstrip().endswith('"""'):
-        lines.append(_read_line(interactive, "... "))
+        try:
+            lines.append(_read_line(interactive, "... "))
+        except EOFError:
+            raise ValueError('The message that begins with """ has no closing """.') from None
     lines[-1] = lines[-1].rstrip().removesuffix('"""')
     return "\n".join(lines).strip("\n")
 

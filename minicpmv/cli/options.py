@@ -42,14 +42,14 @@ class GenerationOption:
 GENERATION_OPTIONS = {
     option.name: option
     for option in (
-        GenerationOption("sampling", bool, "draw each token at random, or search for the best"),
+        GenerationOption("sampling", bool, "draw each token at random, or take the likeliest"),
         GenerationOption("temperature", float, "below 1 sharper, above 1 wilder; when sampling"),
         GenerationOption(
             "top_p", float, "draw from the likeliest tokens that sum to this; when sampling"
         ),
         GenerationOption("top_k", int, "draw from this many likeliest tokens; when sampling"),
         GenerationOption("repetition_penalty", float, "above 1 repeats less"),
-        GenerationOption("num_beams", int, "width of the search; when not sampling"),
+        GenerationOption("num_beams", int, "above 1, search this wide for the likeliest answer"),
         GenerationOption("max_new_tokens", int, "longest answer, in tokens"),
         GenerationOption("min_new_tokens", int, "shortest answer, in tokens"),
         GenerationOption("seed", int, "the same number draws the same answer"),

@@ -23,6 +23,29 @@ class FakeAnswer:
         return self.num_output_tokens / self.seconds
 
 
+class FakeStream:
+    """Pieces of an answer; `answer` is there at the end, `close` ends them early."""
+
+    def __init__(self, pieces, at_end=lambda: None):
+        self.pieces = pieces
+        self.answer = None
+        self.at_end = at_end
+
+    def __iter__(self):
+        text = ""
+        for piece in self.pieces:
+            text += piece
+            yield piece
+        self.answer = FakeAnswer(text)
+        self.at_end()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.pieces.close()
+
+
 class FakeChat:
     """Says back how it was asked, in three pieces when streamed, and remembers the calls."""
 
@@ -45,14 +68,19 @@ class FakeChat:
 
     def stream(self, prompt, images=(), **options):
         text = self._answer(prompt, images, options)
-        yield from (text[:8], text[8:20], text[20:])
+        return FakeStream(piece for piece in (text[:8], text[8:20], text[20:]))
 
     def say(self, prompt, images=(), **options):
-        yield from self.stream(prompt, images, **options)
-        self.history.append({"role": "user", "content": [*images, prompt]})
-        answer = self._answer(prompt, images, options)
-        self.calls.pop()
-        self.history.append({"role": "assistant", "content": answer})
+        stream = self.stream(prompt, images, **options)
+
+        def remember():
+            content = [{"type": "image", "image": image} for image in images]
+            content.append({"type": "text", "text": prompt})
+            self.history.append({"role": "user", "content": content})
+            self.history.append({"role": "assistant", "content": stream.answer.text})
+
+        stream.at_end = remember
+        return stream
 
     def clear(self):
         self.history = []
