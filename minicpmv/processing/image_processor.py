@@ -62,7 +62,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
     """
 
     valid_kwargs = MiniCPMVImageProcessorKwargs
-    model_input_names = ["pixel_values", "target_sizes"]  # noqa: RUF012 - transformers' own declaration
+    model_input_names = ["pixel_values", "target_sizes"]
 
     do_convert_rgb = True
     do_rescale = True
@@ -149,6 +149,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
             target_sizes (num_slices, 2): height and width in patches.
             grids: per image (rows, cols) of the detail slices, (0, 0) when not cut.
             num_slices: per image.
+            image_sizes: per image (width, height) after it was turned upright.
             With `return_released_layout=True` instead: `pixel_values` list per sample of strips,
             `tgt_sizes` array per sample, `image_sizes` per sample (width, height).
 
@@ -272,6 +273,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
             "target_sizes": sizes,
             "grids": grids,
             "num_slices": [1 + rows * cols for rows, cols in grids],
+            "image_sizes": [image.size for sample in images for image in sample],
         }
         if do_pad:
             data["pixel_values"] = _as(data["pixel_values"], return_tensors)

@@ -1,0 +1,170 @@
+"""Chat messages in the many forms people write them, made into the one form the chat templates read.
+
+Text inside a message is data. A reserved tag in it is put in quotes (two private-use characters, the pair that
+transformers uses too), travels through the template, and is encoded as plain characters by the processor.
+"""
+
+import base64
+import binascii
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .placeholders import MARKER
+
+ROLES = ("system", "user", "assistant")
+QUOTE_START, QUOTE_END = "\U000f0000", "\U000f0001"
+
+_QUOTED = re.compile(f"{QUOTE_START}(.*?){QUOTE_END}", re.DOTALL)
+# Grounding tags are the model's own language; a prompt may use them.
+_FREE_TAGS = re.compile(r"</?(ref|box|quad|point)>")
+
+
+def normalised(
+    messages: Sequence[Mapping], quote: re.Pattern | None = None, *, check_roles: bool = True
+) -> list[dict[str, Any]]:
+    """A copy of the messages whose lists of content hold typed blocks only.
+
+    Args:
+        messages: dicts with `role` and `content`; content is text or a list of text, images and blocks.
+        quote: from `reserved_tags`; tags it matches are put in quotes.
+        check_roles: whether roles other than system, user and assistant are errors.
+
+    Raises:
+        ValueError, TypeError: a message has another form.
+    """
+    if not isinstance(messages, list | tuple) or not messages:
+        raise ValueError("A conversation is a list with at least one message.")
+    result = []
+    for index, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise TypeError(
+                f"Message {index} is {type(message).__name__}; it must be a dict with role and content."
+            )
+        role = message.get("role")
+        if check_roles and role not in ROLES:
+            raise ValueError(
+                f"Message {index} has the role {role!r}; it is one of {', '.join(ROLES)}."
+            )
+        message = {key: value for key, value in message.items() if value is not None}
+        content = message.get("content")
+        if isinstance(content, str):
+            message["content"] = _quoted(content, quote)
+        elif isinstance(content, list | tuple):
+            message["content"] = [_block(item, index, quote) for item in content]
+        elif content is not None:
+            message["content"] = [_block(content, index, quote)]
+        result.append(message)
+    return result
+
+
+def reserved_tags(added_tokens: Iterable[str], *, keep_markers: bool) -> re.Pattern:
+    """Matches what a message must not write, and as group `keep` the markers that it may."""
+    tags = [
+        token
+        for token in added_tokens
+        if token.startswith("<") and token.endswith(">") and not _FREE_TAGS.fullmatch(token)
+    ]
+    tags.append("<video>")  # half of the marker of a video, which is no token
+    reserved = "|".join(map(re.escape, sorted(tags, key=len, reverse=True)))
+    keep = MARKER.pattern if keep_markers else "(?!)"
+    return re.compile(f"(?P<keep>{keep})|(?P<tag>{reserved})")
+
+
+def unquoted(text: str) -> tuple[str, list[int], list[tuple[int, int]]]:
+    """Text without the quotes.
+
+    Returns:
+        The bare text; for each of its characters, and its end, the position in `text`; and the spans
+        in the bare text that stood in quotes.
+    """
+    pieces, positions, quoted, last, length = [], [], [], 0, 0
+    for match in _QUOTED.finditer(text):
+        pieces += [text[last : match.start()], match.group(1)]
+        positions += [*range(last, match.start()), *range(match.start(1), match.end(1))]
+        length += match.start() - last
+        quoted.append((length, length + len(match.group(1))))
+        length = quoted[-1][1]
+        last = match.end()
+    positions += range(last, len(text) + 1)
+    return "".join([*pieces, text[last:]]), positions, quoted
+
+
+def _quoted(text: str, quote: re.Pattern | None) -> str:
+    if quote is None:
+        return text
+    text = text.replace(QUOTE_START, "").replace(QUOTE_END, "")
+
+    def put_in_quotes(match: re.Match) -> str:
+        tag = match.group("tag")
+        return match.group() if tag is None else f"{QUOTE_START}{tag}{QUOTE_END}"
+
+    return quote.sub(put_in_quotes, text)
+
+
+def _block(item: Any, index: int, quote: re.Pattern | None) -> dict[str, Any]:
+    if isinstance(item, str):
+        return {"type": "text", "text": _quoted(item, quote)}
+    if isinstance(item, Image.Image | np.ndarray | torch.Tensor | bytes | os.PathLike):
+        return {"type": "image", "image": item}
+    if not isinstance(item, Mapping):
+        raise TypeError(
+            f"Message {index} holds {type(item).__name__}; content is text, images, or blocks with a type."
+        )
+    block = {key: value for key, value in item.items() if value is not None}
+    kind = block.get("type")
+    if kind == "text":
+        if not isinstance(block.get("text"), str):
+            raise ValueError(f"Message {index} has a text block without text.")
+        return {**block, "text": _quoted(block["text"], quote)}
+    if kind == "image_url":
+        url = block.get("image_url")
+        url = url.get("url") if isinstance(url, Mapping) else url
+        if not isinstance(url, str):
+            raise ValueError(
+                f"Message {index} has an image_url block without a url; "
+                'it looks like {"type": "image_url", "image_url": {"url": ...}}.'
+            )
+        return {"type": "image", "image": url}
+    if kind == "image":
+        return _image_block(block, index)
+    if kind == "video":
+        return _video_block(block, index)
+    raise ValueError(
+        f"Message {index} has a block of type {kind!r}; it is one of text, image, image_url, video."
+    )
+
+
+def _image_block(block: dict[str, Any], index: int) -> dict[str, Any]:
+    sources = [key for key in ("image", "url", "path", "base64") if key in block]
+    if len(sources) > 1:
+        raise ValueError(
+            f"Message {index} has an image block with {' and '.join(sources)}; give one."
+        )
+    if not sources:
+        return {"type": "image"}  # the image itself is passed beside the messages
+    source = block[sources[0]]
+    if sources[0] == "base64" and isinstance(source, str) and not source.startswith("data:"):
+        try:
+            source = base64.b64decode("".join(source.split()), validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError(f"Message {index} has an image in damaged base64: {error}.") from None
+    return {"type": "image", "image": source}
+
+
+def _video_block(block: dict[str, Any], index: int) -> dict[str, Any]:
+    sources = [key for key in ("video", "frames", "url", "path") if key in block]
+    if len(sources) != 1:
+        return {"type": "video"} if not sources else block
+    video = block[sources[0]]
+    if isinstance(video, str | os.PathLike):
+        raise ValueError(
+            f"Message {index} has the video file {str(video)!r}; a video is a list of frames here. "
+            "Take frames from it first."
+        )
+    return {"type": "video", "video": video}
