@@ -1,6 +1,7 @@
 """MiniCPM-V in plain PyTorch: look at pictures and video, chat, train, measure, export.
 
-Importing the package is instant: every public name is found on first touch, and torch is loaded only then.
+Importing the package is instant: every public name is found on first touch, and torch is loaded
+only then.
 """
 
 from importlib import import_module
@@ -9,30 +10,29 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .chat import (
-        Answer,
-        AutoModel,
-        AutoProcessor,
-        AutoTokenizer,
-        Chat,
-        MiniCPMV,
-        MiniCPMVChat,
-        img2base64,
-        load,
-    )
+    from .chat import Answer, AnswerStream, Chat, load
     from .model.configuration import MiniCPMVConfig, MiniCPMVVisionConfig
     from .model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
     from .processing.image_processor import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
     from .processing.processor import MiniCPMVProcessor
+    from .released import (
+        AutoModel,
+        AutoProcessor,
+        AutoTokenizer,
+        MiniCPMV,
+        MiniCPMVChat,
+        img2base64,
+    )
 
 _HOMES = {
     "Answer": "chat",
-    "AutoModel": "chat",
-    "AutoProcessor": "chat",
-    "AutoTokenizer": "chat",
+    "AnswerStream": "chat",
+    "AutoModel": "released",
+    "AutoProcessor": "released",
+    "AutoTokenizer": "released",
     "Chat": "chat",
-    "MiniCPMV": "chat",
-    "MiniCPMVChat": "chat",
+    "MiniCPMV": "released",
+    "MiniCPMVChat": "released",
     "MiniCPMVConfig": "model.configuration",
     "MiniCPMVForConditionalGeneration": "model.modeling",
     "MiniCPMVImageProcessor": "processing.image_processor",
@@ -40,7 +40,7 @@ _HOMES = {
     "MiniCPMVModel": "model.modeling",
     "MiniCPMVProcessor": "processing.processor",
     "MiniCPMVVisionConfig": "model.configuration",
-    "img2base64": "chat",
+    "img2base64": "released",
     "load": "chat",
 }
 

@@ -6,16 +6,22 @@ An explicitly registered class wins over a checkpoint's `auto_map`, with and wit
 import transformers
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
+    AutoProcessor,
 )
+from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
 
 from .model import checkpoint_keys
 from .model.configuration import MiniCPMVConfig, MiniCPMVVisionConfig
 from .model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
 from .model.vision import MiniCPMVVisionModel
+from .processing.image_processor import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
+from .processing.processor import MiniCPMVProcessor
+from .processing.tokenizer import MiniCPMVTokenizerFast
 
 AutoConfig.register("minicpmv", MiniCPMVConfig, exist_ok=True)
 AutoConfig.register("minicpmv_vision", MiniCPMVVisionConfig, exist_ok=True)
@@ -24,6 +30,19 @@ AutoModel.register(MiniCPMVVisionConfig, MiniCPMVVisionModel, exist_ok=True)
 for auto_class in (AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM):
     auto_class.register(MiniCPMVConfig, MiniCPMVForConditionalGeneration, exist_ok=True)
 checkpoint_keys.register()
+
+AutoProcessor.register(MiniCPMVConfig, MiniCPMVProcessor, exist_ok=True)
+AutoImageProcessor.register(
+    MiniCPMVConfig,
+    image_processor_classes={
+        "pil": MiniCPMVImageProcessorPil,
+        "torchvision": MiniCPMVImageProcessor,
+    },
+    exist_ok=True,
+)
+# By name and not by config class: so ours is used even where remote code is allowed.
+for name in ("MiniCPMVTokenizer", "MiniCPMVTokenizerFast"):
+    REGISTERED_TOKENIZER_CLASSES[name] = MiniCPMVTokenizerFast
 
 # Trainers and engines look a checkpoint's `architectures` up on the transformers module.
 transformers.MiniCPMV = MiniCPMVForConditionalGeneration

@@ -26,6 +26,7 @@ from transformers.generation import (
 from .versions import Release
 
 _SAMPLING_ONLY = ("temperature", "top_p", "top_k", "min_p", "typical_p")
+_LONGEST_CLEAN_UP = 4  # characters of " 've"
 _BEAM_ONLY = ("length_penalty", "early_stopping")
 
 
@@ -39,15 +40,15 @@ class GenerationPlan:
 
 
 def plan_generation(
-    release: Release,
+    processor: Any,
     stored: GenerationConfig | None,
-    terminator_ids: list[int],
-    pad_token_id: int,
     options: Mapping[str, Any],
 ) -> GenerationPlan:
-    """Resolve options: the caller's, else the checkpoint's `generation_config.json`, else the release's.
+    """Resolve options, in this order: the caller's, else the checkpoint's `generation_config.json`, else the release's.
 
     Args:
+        processor: `MiniCPMVProcessor`; it knows the release and the tokens that end an answer.
+        stored: what the model brought from its `generation_config.json`.
         options: `sampling` (draw, or search with beams), `seed`, and any field of transformers'
             `GenerationConfig`, such as `temperature`, `top_p`, `top_k`, `num_beams`, `repetition_penalty`,
             `max_new_tokens`, `min_new_tokens`. A value of None means "not given".
@@ -73,6 +74,7 @@ def plan_generation(
         )
     draws = given.get("do_sample", file.get("do_sample", True) if sampling is None else sampling)
 
+    release: Release = processor.release
     defaults = release.sampling
     if draws:
         values = {
@@ -113,7 +115,10 @@ def plan_generation(
     if not penalty > 0:
         raise ValueError(f"repetition_penalty is {penalty}; it must be above 0 (1 means none).")
     config = GenerationConfig(
-        **values, eos_token_id=terminator_ids, pad_token_id=pad_token_id, repetition_penalty=1.0
+        **values,
+        eos_token_id=processor.terminator_ids,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        repetition_penalty=1.0,
     )
     return GenerationPlan(config=config, repetition_penalty=penalty, seed=seed)
 
@@ -197,6 +202,29 @@ def stream_ids(model: Any, inputs: Mapping[str, Any], plan: GenerationPlan) -> I
     finally:
         stop.event.set()
         worker.join()
+
+
+def stream_text(ids: Iterator[int], processor: Any, strip: bool = True) -> Iterator[str]:
+    """Pieces of text, each as soon as later tokens cannot change it; joined, `processor.decode_answer` of all ids.
+
+    Held back are bytes that do not make a character yet and, where the release removes spaces before punctuation,
+    the last word if it may turn out to be such punctuation.
+    """
+    cleans_up = processor.release.clean_up_spaces
+    seen: list[int] = []
+    shown = ""
+    for token in ids:
+        seen.append(token)
+        text = processor.decode_answer(seen, strip=strip).rstrip("\ufffd")
+        if cleans_up:
+            last_word = text.rfind(" ", len(text) - _LONGEST_CLEAN_UP)
+            text = text if last_word < 0 else text[:last_word]
+        if len(text) > len(shown):
+            yield text[len(shown) :]
+            shown = text
+    text = processor.decode_answer(seen, strip=strip)
+    if len(text) > len(shown):
+        yield text[len(shown) :]
 
 
 class _QueueStreamer(BaseStreamer):

@@ -1,0 +1,504 @@
+"""`load` a model, then `ask`, `stream` or talk to it: what most people use.
+
+    chat = load("openbmb/MiniCPM-V-2_6")
+    print(chat.ask("What is written on the sign?", ["street.jpg"]))
+
+Pictures may be PIL images, paths, bytes, data URLs or http URLs. A conversation is a list of
+messages, `{"role": "user" | "assistant" | "system", "content": text or list of blocks}`; a block is
+a string, a PIL image, or a dictionary `{"type": "text" | "image" | "video", ...}`.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from . import auto  # noqa: F401 - registers the classes
+from .agreement import disagreements
+from .generation import GenerationPlan, generate_ids, plan_generation, stream_ids, stream_text
+from .model.modeling import MiniCPMVForConditionalGeneration
+from .processing.processor import MiniCPMVProcessor
+from .versions import RELEASES
+
+Message = dict[str, Any]
+Conversation = list[Message]
+
+_PROCESSING_OPTIONS = ("max_slice_nums", "use_image_id", "max_inp_length")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The text of an answer, with its cost.
+
+    Fields:
+        num_input_tokens: text and visual tokens of the prompt; num_output_tokens: with the
+            terminator.
+        seconds: wall-clock time from the call to the last token; of the whole batch, in a batch.
+        finish_reason: "stop", the model ended its answer; "length", `max_new_tokens` did.
+    """
+
+    text: str
+    num_input_tokens: int
+    num_output_tokens: int
+    seconds: float
+    finish_reason: Literal["stop", "length"]
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.num_output_tokens / self.seconds if self.seconds > 0 else 0.0
+
+
+class AnswerStream(Iterator[str]):
+    """Pieces of an answer as they come; joined, they are the text of `answer`.
+
+    `close()` stops the generation at any time; leaving a `with` block does too. `answer` is None
+    until the end.
+    """
+
+    def __init__(self, pieces: Iterator[str | Answer]):
+        self._pieces = pieces
+        self.answer: Answer | None = None
+
+    def __next__(self) -> str:
+        piece = next(self._pieces)
+        if isinstance(piece, Answer):
+            self.answer = piece
+            raise StopIteration
+        return piece
+
+    def close(self) -> None:
+        self._pieces.close()  # type: ignore[attr-defined]
+
+    def __enter__(self) -> "AnswerStream":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+
+class Chat:
+    """A loaded model with its processor, and one running conversation.
+
+    Attributes:
+        model, processor: the transformers objects.
+        system: system prompt of every conversation that brings none; None means the release's own.
+        history: messages of the running conversation (`say`), a plain list that may be edited.
+    """
+
+    def __init__(
+        self,
+        model: MiniCPMVForConditionalGeneration,
+        processor: MiniCPMVProcessor,
+        name: str = "",
+    ):
+        problems = disagreements(model.config, processor)
+        if problems:
+            raise ValueError(
+                f"The model and the processor of {name!r} do not belong together: "
+                f"{'; '.join(problems)}."
+            )
+        self.model = model
+        self.processor = processor
+        self.name = name
+        self.system: str | None = None
+        self.history: Conversation = []
+
+    def ask(
+        self,
+        prompt: str | Conversation,
+        images: Iterable[Any] = (),
+        *,
+        videos: Iterable[Any] = (),
+        **options: Any,
+    ) -> Answer:
+        """Answer one question; the running conversation is neither used nor changed.
+
+        Args:
+            prompt: the question, or a whole conversation (few-shot examples, a past dialogue).
+            images: shown before the question, in this order.
+            videos: each a list of frames; encoded without image ids.
+            options: `sampling`, `temperature`, `top_p`, `top_k`, `repetition_penalty`, `num_beams`,
+                `max_new_tokens`, `min_new_tokens`, `seed`, `max_slice_nums`, `use_image_id`,
+                `max_inp_length`, `system_prompt`, and the fields of transformers'
+                `GenerationConfig`.
+
+        Raises:
+            ValueError: a picture cannot be read, or an option is unknown or without effect.
+        """
+        return self.answer_all([_conversation(prompt, images, videos)], options)[0]
+
+    def stream(
+        self,
+        prompt: str | Conversation,
+        images: Iterable[Any] = (),
+        *,
+        videos: Iterable[Any] = (),
+        **options: Any,
+    ) -> AnswerStream:
+        """As `ask`, piece by piece. Wrong arguments raise here, not at the first piece."""
+        return self.stream_conversation(_conversation(prompt, images, videos), options)
+
+    def batch(
+        self,
+        requests: Sequence[str | Conversation | tuple[str, Iterable[Any]]],
+        *,
+        batch_size: int = 8,
+        **options: Any,
+    ) -> list[Answer]:
+        """Answer many questions, `batch_size` at a time; greedy answers are those of `ask`.
+
+        Args:
+            requests: each a prompt, a `(prompt, images)` pair, or a conversation.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
+        conversations = [
+            _conversation(*request, ())
+            if isinstance(request, tuple)
+            else _conversation(request, (), ())
+            for request in requests
+        ]
+        answers: list[Answer] = []
+        for start in range(0, len(conversations), batch_size):
+            answers += self.answer_all(conversations[start : start + batch_size], options)
+        return answers
+
+    def say(
+        self,
+        prompt: str,
+        images: Iterable[Any] = (),
+        *,
+        videos: Iterable[Any] = (),
+        **options: Any,
+    ) -> AnswerStream:
+        """The next turn of the running conversation, streamed.
+
+        The turn enters `history` when the answer is complete; a closed or failed one leaves no
+        trace.
+        """
+        turn = _conversation(prompt, images, videos)
+        stream = self.stream_conversation([*self.history, *turn], options)
+
+        def remember() -> Iterator[str | Answer]:
+            with stream:
+                yield from stream
+            assert stream.answer is not None
+            self.history += [*turn, {"role": "assistant", "content": stream.answer.text}]
+            yield stream.answer
+
+        return AnswerStream(remember())
+
+    def clear(self) -> None:
+        """Forget the running conversation; `system` stays."""
+        self.history.clear()
+
+    def _prepare(
+        self, conversations: list[Conversation], options: dict[str, Any]
+    ) -> tuple[dict[str, Any], GenerationPlan]:
+        """Inputs on the model's device, and the plan, for one call of `generate`."""
+        options = dict(options)
+        image_features = options.pop("image_features", None)
+        system = options.pop("system_prompt", None) or self.system
+        processing = {
+            name: options.pop(name) for name in _PROCESSING_OPTIONS if options.get(name) is not None
+        }
+        for name in _PROCESSING_OPTIONS:
+            options.pop(name, None)
+        if self.processor.image_processor.compat == "released":
+            processing.setdefault("max_inp_length", self.processor.release.max_inp_length)
+        plan = plan_generation(self.processor, self.model.generation_config, options)
+        inputs = self.processor.apply_chat_template(
+            [_with_system(conversation, system) for conversation in conversations],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            processor_kwargs=processing,
+        )
+        self._fit_context(inputs["input_ids"].shape[1], plan, options)
+        if image_features is not None:
+            inputs = {
+                key: inputs[key] for key in ("input_ids", "attention_mask", "mm_token_type_ids")
+            }
+            inputs["image_features"] = image_features
+        return {key: value.to(self.model.device) for key, value in inputs.items()}, plan
+
+    def _fit_context(
+        self, num_prompt_tokens: int, plan: GenerationPlan, options: dict[str, Any]
+    ) -> None:
+        """Let the answer end where the model's context does; a prompt that leaves no room is an error."""
+        room = self.model.config.text_config.max_position_embeddings - num_prompt_tokens
+        wanted = options.get("max_new_tokens")
+        if room < (wanted or 1):
+            raise ValueError(
+                f"The prompt has {num_prompt_tokens} tokens and the model's context "
+                f"{num_prompt_tokens + room}, which leaves {max(room, 0)} for the answer"
+                f"{f'; max_new_tokens is {wanted}' if wanted else ''}. Give fewer pictures, lower "
+                "max_slice_nums, shorten the text, or lower max_new_tokens."
+            )
+        plan.config.max_new_tokens = min(plan.config.max_new_tokens, room)
+
+    def answer_all(
+        self, conversations: list[Conversation], options: dict[str, Any]
+    ) -> list[Answer]:
+        """Answer conversations in one padded batch."""
+        begin = time.perf_counter()
+        inputs, plan = self._prepare(conversations, options)
+        if (plan.config.num_return_sequences or 1) > 1:
+            raise ValueError(
+                "num_return_sequences gives several answers; use model.generate for that."
+            )
+        rows = generate_ids(self.model, inputs, plan).tolist()
+        seconds = time.perf_counter() - begin
+        terminators = set(plan.config.eos_token_id)
+        answers = []
+        for row, mask in zip(rows, inputs["attention_mask"], strict=True):
+            end = next((i for i, token in enumerate(row) if token in terminators), None)
+            answers.append(
+                Answer(
+                    text=self.processor.decode_answer(row),
+                    num_input_tokens=int(mask.sum()),
+                    num_output_tokens=len(row) if end is None else end + 1,
+                    seconds=seconds,
+                    finish_reason="length" if end is None else "stop",
+                )
+            )
+        return answers
+
+    def stream_conversation(
+        self, conversation: Conversation, options: dict[str, Any], strip: bool = True
+    ) -> AnswerStream:
+        """Stream the answer to one conversation; `strip=False` keeps white space at both ends."""
+        begin = time.perf_counter()
+        options = {**options}
+        if options.get("num_beams") is None and options.get("sampling") is False:
+            options["num_beams"] = 1  # beams have nothing to show before they end
+        inputs, plan = self._prepare([conversation], options)
+        # One conversation has no padding; under compat="released" the released stream masked
+        # nothing either.
+        inputs["attention_mask"] = torch.ones_like(inputs["attention_mask"])
+        ids = stream_ids(self.model, inputs, plan)
+        return AnswerStream(self._pieces(ids, inputs, plan, begin, strip))
+
+    def _pieces(
+        self, ids: Iterator[int], inputs: Any, plan: GenerationPlan, begin: float, strip: bool
+    ) -> Iterator[str | Answer]:
+        text = ""
+        seen: list[int] = []
+
+        def remember() -> Iterator[int]:
+            for token in ids:
+                seen.append(token)
+                yield token
+
+        try:
+            for piece in stream_text(remember(), self.processor, strip):
+                text += piece
+                yield piece
+        finally:
+            ids.close()  # type: ignore[attr-defined]
+        ended = bool(seen) and seen[-1] in set(plan.config.eos_token_id)
+        yield Answer(
+            text=text,
+            num_input_tokens=int(inputs["attention_mask"].sum()),
+            num_output_tokens=len(seen),
+            seconds=time.perf_counter() - begin,
+            finish_reason="stop" if ended else "length",
+        )
+
+
+def load(
+    name_or_path: str | Path = "nano",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    *,
+    attn_implementation: str | None = None,
+    device_map: Any = None,
+    max_memory: dict[Any, Any] | None = None,
+    revision: str | None = None,
+    compat: Literal["released"] | None = None,
+    progress: bool | None = None,
+) -> Chat:
+    """Load a model and its processor.
+
+    Args:
+        name_or_path: a folder, a name on the Hugging Face hub, a version ("2.6"), or "nano", the
+            small model in this package.
+        device: "auto" takes CUDA, then MPS, then CPU; or any torch device.
+        dtype: "auto" keeps the checkpoint's own; or "float32", "bfloat16", "float16".
+        device_map, max_memory: spread the weights over devices, as in transformers; instead of
+            `device`.
+        compat: "released" reproduces released behaviour that loses user data; see
+            docs/differences.md.
+        progress: show a bar on stderr while weights load; None: when stderr is a terminal.
+
+    Raises:
+        ValueError: the model is not known, or its files do not fit together.
+        OSError: its files cannot be read.
+    """
+    path = locate(name_or_path)
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    with (
+        _library_output(sys.stderr.isatty() if progress is None else progress),
+        _readable_errors(path),
+    ):
+        processor = MiniCPMVProcessor.from_pretrained(path, compat=compat, **options)
+        if device_map is not None:
+            if device != "auto":
+                raise ValueError(
+                    f"device={str(device)!r} and device_map={device_map!r}: pass one of them."
+                )
+            options |= {"device_map": device_map, "max_memory": max_memory}
+        elif max_memory is not None:
+            raise ValueError("max_memory has no effect without device_map; pass device_map='auto'.")
+        if attn_implementation is not None:
+            options["attn_implementation"] = attn_implementation
+        model = MiniCPMVForConditionalGeneration.from_pretrained(
+            path, dtype=_dtype(dtype), **options
+        )
+    if device_map is None:
+        model.to(_device(device))
+    return Chat(model.eval(), processor, name=str(name_or_path))
+
+
+def locate(name_or_path: str | Path) -> str:
+    """The folder or hub name that is meant."""
+    name = str(name_or_path)
+    if name == "nano":
+        return str(files("minicpmv") / "nano")
+    if Path(name).is_dir():
+        return name
+    if name in RELEASES:
+        return RELEASES[name].repo_ids[0]
+    if Path(name).exists():
+        raise ValueError(f"Model {name!r} is a file; a model is a folder with config.json in it.")
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        known = ", ".join(["nano", *RELEASES, *(r.repo_ids[0] for r in RELEASES.values())])
+        raise ValueError(f"Model {name!r} is not known and no such folder exists. Known: {known}.")
+    return name
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device != "auto":
+        try:
+            return torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(
+                f"Device {device!r} is not known. Known: auto, cpu, cuda, cuda:N, mps."
+            ) from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
+    if isinstance(dtype, torch.dtype) or dtype == "auto":
+        return dtype
+    known = {
+        "float32": torch.float32,
+        "fp32": torch.float32,
+        "bfloat16": torch.bfloat16,
+        "bf16": torch.bfloat16,
+        "float16": torch.float16,
+        "fp16": torch.float16,
+    }
+    if dtype not in known:
+        raise ValueError(f"dtype {dtype!r} is not known. Known: auto, {', '.join(known)}.")
+    return known[dtype]
+
+
+@contextmanager
+def _library_output(progress: bool) -> Iterator[None]:
+    """transformers' progress bar when wanted; its load report never, since `from_pretrained` raises
+    it."""
+    verbosity = transformers_logging.get_verbosity()
+    bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    (
+        transformers_logging.enable_progress_bar
+        if progress
+        else transformers_logging.disable_progress_bar
+    )()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        (
+            transformers_logging.enable_progress_bar
+            if bar
+            else transformers_logging.disable_progress_bar
+        )()
+
+
+@contextmanager
+def _readable_errors(path: str) -> Iterator[None]:
+    """One line about a folder or a name that cannot be loaded, instead of a library's
+    paragraphs."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(
+            f"The weights in {path!r} are damaged or not complete ({error}). Download them again."
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"A JSON file in {path!r} is damaged: {error}. Download it again."
+        ) from error
+    except OSError as error:
+        if Path(path).is_dir():
+            reason = str(error).strip().splitlines()[0]
+            raise OSError(f"Cannot load the model in {path!r}: {reason}") from error
+        known = ", ".join(["nano", *(release.repo_ids[0] for release in RELEASES.values())])
+        raise OSError(
+            f"Model {path!r} is no folder here and could not be had from the Hugging Face hub. "
+            f"Check the name and the network. Known: {known}."
+        ) from error
+
+
+def _conversation(
+    prompt: str | Conversation, images: Iterable[Any], videos: Iterable[Any]
+) -> Conversation:
+    """Messages of one request; images and videos go before the question."""
+    if isinstance(images, str | bytes | Path) or not isinstance(images, Iterable):
+        raise ValueError(
+            f"images is {type(images).__name__}; pass a list: images=[{_short(images)}]."
+        )
+    images, videos = list(images), list(videos)
+    if not isinstance(prompt, str):
+        if images or videos:
+            raise ValueError(
+                "A whole conversation was given: put images and videos into its messages."
+            )
+        return list(prompt)
+    if not prompt.strip():
+        raise ValueError("The prompt is empty. Give a question or an instruction.")
+    if not images and not videos:
+        return [{"role": "user", "content": prompt}]
+    blocks = [{"type": "image", "image": image} for image in images]
+    blocks += [{"type": "video", "video": video} for video in videos]
+    return [{"role": "user", "content": [*blocks, {"type": "text", "text": prompt}]}]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _with_system(conversation: Conversation, system: str | None) -> Conversation:
+    if not system or (conversation and conversation[0].get("role") == "system"):
+        return conversation
+    return [{"role": "system", "content": system}, *conversation]
