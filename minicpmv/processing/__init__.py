@@ -1,8 +1,24 @@
-"""Pictures and text to a `BatchFeature`: slicing, placeholders, pixels, chat templates, the processor."""
+"""Pictures and text to a `BatchFeature`: slicing, placeholders, pixels, chat templates, the processor.
 
-from .image_processor import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
-from .processor import MiniCPMVProcessor
-from .tokenizer import MiniCPMVTokenizer, MiniCPMVTokenizerFast
+The classes are found on first touch, so that `slicing` and `placeholders` come without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .image_processor import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
+    from .processor import MiniCPMVProcessor
+    from .tokenizer import MiniCPMVTokenizer, MiniCPMVTokenizerFast
+from .video_processor import MiniCPMVVideoProcessor
+
+_HOMES = {
+    "MiniCPMVImageProcessor": "image_processor",
+    "MiniCPMVImageProcessorPil": "image_processor",
+    "MiniCPMVProcessor": "processor",
+    "MiniCPMVTokenizer": "tokenizer",
+    "MiniCPMVTokenizerFast": "tokenizer",
+}
 
 __all__ = [
     "MiniCPMVImageProcessor",
@@ -10,4 +26,11 @@ __all__ = [
     "MiniCPMVProcessor",
     "MiniCPMVTokenizer",
     "MiniCPMVTokenizerFast",
+    "MiniCPMVVideoProcessor",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'minicpmv.processing' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
