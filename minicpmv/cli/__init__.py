@@ -13,6 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Never, TextIO
 
 from minicpmv import __version__
@@ -45,9 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     _quiet_libraries()
     args = argparse.Namespace(traceback=False)
     try:
-        code = _run(arguments, args)
+        module = parse(arguments, args)
+        code = module.run(args) if module else 0
         sys.stdout.flush()
-        return code
+        return code or 0
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
@@ -62,7 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(f"unexpected {message}", args.traceback, hint=" (--traceback shows where)")
 
 
-def _run(arguments: list[str], args: argparse.Namespace) -> int:
+def parse(arguments: Sequence[str], args: argparse.Namespace) -> ModuleType | None:
+    """Read a command line into `args`; return the module of its command.
+
+    Without a command the help is printed, and None returned. A wrong command line ends the program.
+    """
     parser = CommandParser(prog="minicpmv", description="MiniCPM-V: look at pictures and talk.")
     parser.add_argument("--version", action="version", version=f"minicpmv {__version__}")
     _add_traceback(parser)
@@ -74,7 +80,7 @@ def _run(arguments: list[str], args: argparse.Namespace) -> int:
         _add_summaries(commands, COMMANDS)
         parser.parse_args(arguments, args)
         parser.print_help()
-        return 0
+        return None
 
     name = arguments[place]
     if name not in COMMANDS:
@@ -88,7 +94,7 @@ def _run(arguments: list[str], args: argparse.Namespace) -> int:
     command: CommandParser = commands.choices[name]
     _add_traceback(command)
     _parse_command(command, arguments[place + 1 :], args)
-    return module.run(args) or 0
+    return module
 
 
 def _add_summaries(commands: "argparse._SubParsersAction", names: Sequence[str] | dict) -> None:
@@ -105,7 +111,7 @@ def _add_traceback(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _parse_command(parser: CommandParser, words: list[str], args: argparse.Namespace) -> None:
+def _parse_command(parser: CommandParser, words: Sequence[str], args: argparse.Namespace) -> None:
     """Parse a command's own words; flags may stand between files, and a misspelt flag is named."""
     nested = any(action.nargs == argparse.PARSER for action in parser._actions)
     parse = parser.parse_known_args if nested else parser.parse_known_intermixed_args

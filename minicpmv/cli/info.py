@@ -5,18 +5,17 @@ The model is built without memory for its parameters, so the largest release tak
 
 import argparse
 import json
+import math
 import struct
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .model_files import find_file, nano_folder, read_json
+from .model_files import find_file, locate, read_json
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from minicpmv.model.configuration import MiniCPMVConfig
+    from minicpmv.processing.processor import MiniCPMVProcessor
 
 DESCRIPTION = """\
 Show what a model is made of, and whether its files agree with each other.
@@ -25,12 +24,11 @@ The exit code is 1 when they do not. No weights are loaded; those of a folder ar
 model by name and shape.
 """
 
-PARTS = {
-    "vision tower": ("vpm.",),
-    "resampler": ("resampler.",),
-    "language model": ("llm.",),
-}
+# By the first word of released tensor names.
+PARTS = {"vision tower": "vpm.", "resampler": "resampler.", "language model": "llm."}
 BYTES = {"float32": 4, "bfloat16": 2}
+
+Headers = dict[str, tuple[tuple[int, ...], str]]
 
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
@@ -51,21 +49,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 def run(args: argparse.Namespace) -> int:
     report = inspect(args.model, args.revision)
     print(json.dumps(report, ensure_ascii=False) if args.json else as_text(report))
-    return 0 if all(check["agrees"] for check in report["checks"]) else 1
-
-
-@dataclass(frozen=True)
-class Check:
-    """Something that two files of a model say; `found` is what each says."""
-
-    name: str
-    found: dict[str, Any]
-    agrees: bool
-
-    @classmethod
-    def equal(cls, name: str, **found: Any) -> "Check":
-        values = list(found.values())
-        return cls(name, found, all(value == values[0] for value in values))
+    return 1 if report["disagreements"] else 0
 
 
 def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
@@ -75,22 +59,27 @@ def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
         OSError: there is no such model, or a file of it is missing.
         ValueError: a file is damaged, or the release is not known.
     """
+    import minicpmv.auto  # noqa: F401 - registers the classes
+    from minicpmv.agreement import disagreements
     from minicpmv.model.configuration import MiniCPMVConfig
+    from minicpmv.processing.processor import MiniCPMVProcessor
 
-    released = read_json(model, "config.json", revision)
-    config = MiniCPMVConfig.from_dict(released)
-    processor = read_json(model, "preprocessor_config.json", revision)
-    tokenizer = _read_tokenizer(find_file(model, "tokenizer.json", revision))
-
-    shapes = _model_shapes(config)
-    folder = nano_folder() if model == "nano" else Path(model).expanduser()
+    config = MiniCPMVConfig.from_dict(read_json(model, "config.json", revision))
+    read_json(model, "preprocessor_config.json", revision)  # for a clear error when it is damaged
+    _check_tokenizer(find_file(model, "tokenizer.json", revision))
+    location = locate(model)
+    processor = MiniCPMVProcessor.from_pretrained(
+        location, **({"revision": revision} if revision else {})
+    )
+    shapes = parameter_shapes(config)
+    folder = Path(location)
     weights = read_headers(folder) if folder.is_dir() else None
+    problems = disagreements(config, processor)
+    if weights is not None:
+        problems += _misfits(shapes, weights)
 
     text, vision = config.text_config, config.vision_config
-    sizes = {
-        part: sum(_size(shape) for name, shape in shapes.items() if name.startswith(prefixes))
-        for part, prefixes in PARTS.items()
-    }
+    sizes = count_parameters(shapes)
     total = sum(sizes.values())
     return {
         "model": model,
@@ -121,11 +110,11 @@ def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
         },
         "weights": None if weights is None else _summary(weights),
         "slicing": {
-            name: processor.get(name)
+            name: getattr(processor.image_processor, name)
             for name in ("scale_resolution", "max_slice_nums", "patch_size", "image_feature_size")
         },
-        "special_tokens": _special_tokens(tokenizer, config, processor),
-        "checks": [vars(check) for check in _checks(config, processor, tokenizer, shapes, weights)],
+        "special_tokens": _special_tokens(processor),
+        "disagreements": problems,
     }
 
 
@@ -151,14 +140,9 @@ def as_text(report: dict[str, Any]) -> str:
     )
     lines += ["", "special tokens"]
     lines += [f"  {token:22}{index}" for token, index in report["special_tokens"].items()]
-    lines += ["", "agreement"]
-    for check in report["checks"]:
-        found = list(check["found"].values())
-        if check["agrees"]:
-            lines.append(f"  ok   {check['name']}: {found[0]}")
-        else:
-            said = ", ".join(f"{where} says {value}" for where, value in check["found"].items())
-            lines.append(f"  NO   {check['name']}: {said}")
+    problems = report["disagreements"]
+    lines += ["", "The files disagree:" if problems else "The files agree with each other."]
+    lines += [f"  {problem}" for problem in problems]
     return "\n".join(lines)
 
 
@@ -166,7 +150,7 @@ def _in_units(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def read_headers(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+def read_headers(folder: Path) -> Headers:
     """Shape and dtype of every tensor in a folder's safetensors files; the data is not read.
 
     Raises:
@@ -202,7 +186,7 @@ def read_headers(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     return tensors
 
 
-def _model_shapes(config: "MiniCPMVConfig") -> dict[str, tuple[int, ...]]:
+def parameter_shapes(config: "MiniCPMVConfig") -> dict[str, tuple[int, ...]]:
     """Shape of every parameter under its released name."""
     import torch
 
@@ -214,125 +198,50 @@ def _model_shapes(config: "MiniCPMVConfig") -> dict[str, tuple[int, ...]]:
     return {to_released(name): tuple(p.shape) for name, p in model.named_parameters()}
 
 
-def _read_tokenizer(path: Path) -> "Tokenizer":
+def count_parameters(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
+    """Numbers in each part of the model."""
+    return {
+        part: sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(prefix))
+        for part, prefix in PARTS.items()
+    }
+
+
+def _check_tokenizer(path: Path) -> None:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception
+        Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
         raise ValueError(f"{str(path)!r} is not a tokenizer file: {error}") from error
 
 
-def _special_tokens(
-    tokenizer: "Tokenizer", config: "MiniCPMVConfig", processor: dict[str, Any]
-) -> dict[str, int | None]:
-    tokens = [*_tags(config, processor), *config.release.terminators]
-    return {token: tokenizer.token_to_id(token) for token in tokens}
+def _special_tokens(processor: "MiniCPMVProcessor") -> dict[str, int | None]:
+    """Ids of the strings that have a meaning of their own; None for one the tokenizer lacks."""
+    tags = processor.image_processor.tags
+    tokens = [tags.image_start, tags.image_end, tags.slice_start, tags.slice_end]
+    if processor.image_processor.use_image_id:
+        tokens += [tags.image_id_start, tags.image_id_end]
+    vocabulary = processor.tokenizer.get_vocab()
+    return {t: vocabulary.get(t) for t in [*tokens, tags.filler, *processor.release.terminators]}
 
 
-def _tags(config: "MiniCPMVConfig", processor: dict[str, Any]) -> list[str]:
-    """The tags that this release writes around pictures, and the filler between them."""
-    defaults = {
-        "im_start": "<image>",
-        "im_end": "</image>",
-        "slice_start": "<slice>",
-        "slice_end": "</slice>",
-        "unk": "<unk>",
-    }
-    if processor.get("use_image_id", config.release.use_image_id):
-        defaults |= {"im_id_start": "<image_id>", "im_id_end": "</image_id>"}
-    return [processor.get(name, tag) for name, tag in defaults.items()]
-
-
-def _checks(
-    config: "MiniCPMVConfig",
-    processor: dict[str, Any],
-    tokenizer: "Tokenizer",
-    shapes: dict[str, tuple[int, ...]],
-    weights: dict[str, tuple[tuple[int, ...], str]] | None,
-) -> list[Check]:
-    text: Any = config.text_config
-    vision: Any = config.vision_config
-    slicing = config.slice_config or {}
-    release = config.release
-    said = processor.get
-    checks = [
-        Check.equal("release", model=config.version, processor=str(said("version", "2.5"))),
-        Check.equal(
-            "tokens per slice", model=config.query_num, processor=said("image_feature_size")
-        ),
-        Check.equal(
-            "patch_size",
-            model=config.patch_size,
-            vision_tower=vision.patch_size,
-            processor=said("patch_size"),
-        ),
-        Check.equal(
-            "scale_resolution",
-            model=slicing.get("scale_resolution", 448),
-            processor=said("scale_resolution"),
-        ),
-        Check.equal(
-            "max_slice_nums",
-            model=slicing.get("max_slice_nums", said("max_slice_nums")),
-            processor=said("max_slice_nums"),
-        ),
-        Check.equal(
-            "use_image_id",
-            model=config.use_image_id,
-            processor=said("use_image_id", release.use_image_id),
-        ),
-        Check.equal("slice_mode", model=config.slice_mode, processor=said("slice_mode", True)),
-    ]
-
-    tags = _tags(config, processor)
-    absent = [tag for tag in tags if tokenizer.token_to_id(tag) is None]
-    checks.append(
-        Check(
-            "picture tags are tokens",
-            {"processor": " ".join(tags), "tokenizer": f"no {' '.join(absent)}"},
-            not absent,
-        )
-    )
-    highest = max(tokenizer.get_vocab(with_added_tokens=True).values())
-    rows = text.vocab_size
-    checks.append(
-        Check(
-            "every token has an embedding",
-            {"model": f"{rows} rows", "tokenizer": f"ids up to {highest}"},
-            highest < rows,
-        )
-    )
-    if weights is not None:
-        checks.append(_check_weights(shapes, weights))
-    return checks
-
-
-def _check_weights(
-    shapes: dict[str, tuple[int, ...]], weights: dict[str, tuple[tuple[int, ...], str]]
-) -> Check:
+def _misfits(shapes: dict[str, tuple[int, ...]], weights: "Headers") -> list[str]:
+    """How the tensors of the files differ from the model's parameters; empty when they do not."""
     missing = sorted(set(shapes) - set(weights))
     extra = sorted(set(weights) - set(shapes))
     wrong = sorted(
         name for name, (shape, _) in weights.items() if name in shapes and shapes[name] != shape
     )
-    found = {"model": f"{len(shapes)} tensors of the expected names and shapes"}
-    problems = []
+    lines = []
     for kind, names in (("missing", missing), ("extra", extra), ("of another shape", wrong)):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            problems.append(f"{len(names)} {kind}: {', '.join(names[:3])}{more}")
-    found["weights"] = "; ".join(problems) or f"{len(weights)} tensors"
-    return Check("weights fill the model", found, not problems)
+            lines.append(
+                f"the weights have {len(names)} tensors {kind}: {', '.join(names[:3])}{more}"
+            )
+    return lines
 
 
-def _summary(weights: dict[str, tuple[tuple[int, ...], str]]) -> dict[str, Any]:
+def _summary(weights: Headers) -> dict[str, Any]:
     dtypes = Counter(dtype for _, dtype in weights.values())
     return {"tensors": len(weights), "dtypes": [dtype for dtype, _ in dtypes.most_common()]}
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for side in shape:
-        size *= side
-    return size

@@ -6,50 +6,60 @@ from pathlib import Path
 from typing import Any
 
 
-def find_file(model: str, name: str, revision: str | None = None) -> Path:
-    """Where a file of a model lies: `nano`, a folder, or a repository on the hub (then fetched).
+def locate(model: str) -> str:
+    """The folder or hub name that is meant, as `minicpmv.load` understands it.
+
+    What needs no look-up is answered without importing torch.
 
     Raises:
-        OSError: there is no such model, or it has no such file.
+        ValueError: there is no such model.
     """
-    folder = nano_folder() if model == "nano" else Path(model).expanduser()
-    if folder.is_dir():
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"The model folder {str(folder)!r} has no {name}.")
-        return folder / name
-    return _fetch(model, name, revision)
+    if model == "nano":
+        return str(files("minicpmv") / "nano")
+    if Path(model).is_dir():
+        return model
+    from minicpmv import chat
+
+    return chat.locate(model)
+
+
+def find_file(model: str, name: str, revision: str | None = None) -> Path:
+    """Where a file of a model lies: in its folder, or fetched from the hub.
+
+    Raises:
+        ValueError: there is no such model.
+        OSError: it has no such file, or the hub cannot be reached.
+    """
+    location = locate(model)
+    folder = Path(location)
+    if not folder.is_dir():
+        return _fetch(location, name, revision)
+    if not (folder / name).is_file():
+        raise FileNotFoundError(f"The model folder {location!r} has no {name}.")
+    return folder / name
 
 
 def read_json(model: str, name: str, revision: str | None = None) -> dict[str, Any]:
     """The content of one of a model's JSON files.
 
     Raises:
-        OSError: there is no such model, or it has no such file.
-        ValueError: the file is not JSON.
+        ValueError: there is no such model, or the file is not JSON.
+        OSError: it has no such file, or the hub cannot be reached.
     """
     path = find_file(model, name, revision)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{str(path)!r} is not JSON: {error}") from None
+        raise ValueError(f"{str(path)!r} is not JSON: {error}. Download it again.") from None
 
 
-def nano_folder() -> Path:
-    """The model in the package."""
-    return Path(str(files("minicpmv") / "nano"))
-
-
-def _fetch(model: str, name: str, revision: str | None) -> Path:
-    known = "Give a folder, a name on the hub such as openbmb/MiniCPM-V-2_6, or nano."
-    if model.count("/") != 1 or model.startswith((".", "/", "~")):
-        raise FileNotFoundError(f"There is no model folder {model!r}. {known}")
+def _fetch(repo: str, name: str, revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(hf_hub_download(model, name, revision=revision))
-    except (HFValidationError, OSError) as error:
-        raise FileNotFoundError(
-            f"There is no folder {model!r}, and the hub gave no {name} under that name "
-            f"({type(error).__name__}). {known}"
+        return Path(hf_hub_download(repo, name, revision=revision))
+    except OSError as error:
+        raise OSError(
+            f"{repo!r} is no folder here, and the Hugging Face hub did not give its {name} "
+            f"({type(error).__name__}). Check the name and the network."
         ) from error

@@ -129,7 +129,7 @@ def test_a_model_without_slicing_takes_the_picture_as_it_is(run, model, wide):
 def test_errors_name_what_is_wrong(run, model, wide, tmp_path):
     for arguments, message in [
         (["nowhere.png", "-m", model], "nowhere.png"),
-        ([wide, "-m", "nanoo"], "There is no model folder 'nanoo'"),
+        ([wide, "-m", "nanoo"], "Model 'nanoo' is not known"),
         ([wide, "-m", tmp_path], "has no preprocessor_config.json"),
         ([wide, "-m", model, "--max-slice-nums", 0], "max_slices"),
         ([wide, "-m", model, "--out", "cut.xyz"], "xyz"),
