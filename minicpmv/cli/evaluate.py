@@ -16,8 +16,8 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         "scenes",
         help="questions about rendered scenes",
         description=(
-            "Ask a model about rendered scenes that the default model has not seen in training: other "
-            "seeds, other words, other typefaces."
+            "Ask a model about rendered scenes that the default model has not seen in training: "
+            "other seeds, other words, other typefaces."
         ),
     )
     scenes.add_arguments(measure)

@@ -14,8 +14,8 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         "pretrain",
         help="the default model, from random weights on rendered scenes",
         description=(
-            "Train the default model from random weights on rendered scenes. A run that was interrupted "
-            "goes on where it was: give the same command again."
+            "Train the default model from random weights on rendered scenes. A run that was "
+            "interrupted goes on where it was: give the same command again."
         ),
     )
     pretrain.add_arguments(way)

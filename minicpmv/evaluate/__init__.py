@@ -1,0 +1,1 @@
+"""Measuring: `scenes.py` asks about rendered scenes, `metrics.py` counts."""

@@ -1,0 +1,27 @@
+"""Pictures drawn by seed together with everything that is true of them.
+
+`render(seed)` gives a `Scene`: a PIL image, the figures and texts drawn on it, and the background.
+Questions, answers and captions are derived from those facts in `questions.py`, targets for single
+patches in `labels.py`. The splits share neither seeds nor words nor, where the machine has fonts,
+typefaces.
+"""
+
+from minicpmv.scenes.labels import PatchLabels, patch_labels
+from minicpmv.scenes.questions import TASKS, Question, ask, caption, questions_of
+from minicpmv.scenes.render import render
+from minicpmv.scenes.scene import Figure, Glyph, Lettering, Scene
+
+__all__ = [
+    "TASKS",
+    "Figure",
+    "Glyph",
+    "Lettering",
+    "PatchLabels",
+    "Question",
+    "Scene",
+    "ask",
+    "caption",
+    "patch_labels",
+    "questions_of",
+    "render",
+]

@@ -1,0 +1,1 @@
+"""Training: `pretrain.py` makes the default model from random weights on rendered scenes."""
