@@ -1,4 +1,4 @@
-"""Pictures and text to a `BatchFeature`: slicing, placeholders, pixels, chat templates, the processor.
+"""Pictures and text to a `BatchFeature`: slicing, placeholders, pixels, templates, processor.
 
 The classes are found on first touch, so that `slicing` and `placeholders` come without torch.
 """
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .image_processor import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
     from .processor import MiniCPMVProcessor
     from .tokenizer import MiniCPMVTokenizer, MiniCPMVTokenizerFast
-from .video_processor import MiniCPMVVideoProcessor
+    from .video_processor import MiniCPMVVideoProcessor
 
 _HOMES = {
     "MiniCPMVImageProcessor": "image_processor",
@@ -18,6 +18,7 @@ _HOMES = {
     "MiniCPMVProcessor": "processor",
     "MiniCPMVTokenizer": "tokenizer",
     "MiniCPMVTokenizerFast": "tokenizer",
+    "MiniCPMVVideoProcessor": "video_processor",
 }
 
 __all__ = [

@@ -1,11 +1,12 @@
 """From an image to what the vision tower reads: resize, cut, normalise, patchify.
 
-The reference for pixels is Pillow's bicubic filter on 8-bit RGB, as the released models were trained and run.
-Other resizers change what can be read in a picture, so both class names below mean this one implementation;
-torchvision is not needed.
+The reference for pixels is Pillow's bicubic filter on 8-bit RGB, as the released models were
+trained and run. Other resizers change what can be read in a picture, so both class names below mean
+this one implementation; torchvision is not needed.
 
-One row of `pixel_values` is one slice: its patches side by side, (channels, patch_size, patch_size * patches),
-with zeros up to the longest slice of the call. `target_sizes` says how many patches are real.
+One row of `pixel_values` is one slice: its patches side by side, (channels, patch_size, patch_size
+* patches), with zeros up to the longest slice of the call. `target_sizes` says how many patches are
+real.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,11 +23,18 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 from ..versions import Release, release_of
 from .images import Compat, image_from_array, load_image, to_rgb
 from .placeholders import Tags, image_placeholder
+from .samples import nested_images
 from .slicing import SlicePlan, plan_slices
 
+_CHANNEL_AXIS: dict[str | None, Literal["first", "last"] | None] = {
+    None: None,
+    "channels_first": "first",
+    "channels_last": "last",
+}
 
-class MiniCPMVImageProcessorKwargs(ImagesKwargs, total=False):
-    """What a call may set for itself; each is also an attribute and a key of `preprocessor_config.json`.
+
+class MiniCPMVImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
+    """What a call may set; each is also an attribute and a key of `preprocessor_config.json`.
 
     max_slice_nums (`int`, *optional*, defaults to 9):
         Most detail slices of one image, at least 1.
@@ -35,7 +43,8 @@ class MiniCPMVImageProcessorKwargs(ImagesKwargs, total=False):
     patch_size (`int`, *optional*, defaults to 14):
         Side of a patch in pixels.
     slice_mode (`bool`, *optional*, defaults to `True`):
-        False takes the image as it is: neither resized nor cut, less the rows and columns that fill no patch.
+        False takes the image as it is: neither resized nor cut, less the rows and columns that fill
+            no patch.
     use_image_id (`bool`, *optional*):
         Whether the prompt numbers the images. None: as the release does.
     compat (`"released"`, *optional*):
@@ -56,9 +65,9 @@ class MiniCPMVImageProcessorKwargs(ImagesKwargs, total=False):
 class MiniCPMVImageProcessorPil(PilBackend):
     """Image processor of the MiniCPM-V family.
 
-    Besides the call-time settings above it holds what the prompt needs to know: `image_feature_size` (queries
-    per slice), the tags `im_start`, `im_end`, `slice_start`, `slice_end`, `im_id_start`, `im_id_end` and `unk`,
-    and the `version` of the release.
+    Besides the call-time settings above it holds what the prompt needs to know:
+    `image_feature_size` (queries per slice), the tags `im_start`, `im_end`, `slice_start`,
+    `slice_end`, `im_id_start`, `im_id_end` and `unk`, and the `version` of the release.
     """
 
     valid_kwargs = MiniCPMVImageProcessorKwargs
@@ -106,7 +115,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
         return super().from_dict(_with_our_names(image_processor_dict), **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Our attributes with `norm_mean` and `norm_std` beside them, as released files call the two."""
+        """Our attributes, with `norm_mean` and `norm_std` beside them as in released files."""
         released = super().to_dict()
         released.pop("return_released_layout", None)
         for ours, theirs in (("image_mean", "norm_mean"), ("image_std", "norm_std")):
@@ -127,7 +136,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
         )  # fmt: skip
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Open whatever stands for an image, keeping the nesting; arrays and tensors pass through."""
+        """Open whatever stands for an image, keeping the nesting; arrays and tensors pass."""
         if isinstance(image_url_or_urls, list | tuple):
             return [self.fetch_images(item) for item in image_url_or_urls]
         if isinstance(image_url_or_urls, np.ndarray | torch.Tensor):
@@ -140,12 +149,12 @@ class MiniCPMVImageProcessorPil(PilBackend):
         """Slices of all `images`, one row each, in the order given.
 
         Args:
-            images: one image, a list, or a list of lists (one per sample). An image is anything `load_image`
-                opens, or an array.
+            images: one image, a list, or a list of lists (one per sample). An image is anything
+                `load_image` opens, or an array.
 
         Returns:
-            pixel_values (num_slices, channels, patch_size, patch_size * max_patches), float32 from -1 to 1;
-            with `do_pad=False` a list with one unpadded array per slice.
+            pixel_values (num_slices, channels, patch_size, patch_size * max_patches), float32 from
+            -1 to 1; with `do_pad=False` a list with one unpadded array per slice.
             target_sizes (num_slices, 2): height and width in patches.
             grids: per image (rows, cols) of the detail slices, (0, 0) when not cut.
             num_slices: per image.
@@ -198,7 +207,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
         ]
         return self._preprocess(prepared, **kwargs)
 
-    def process_image(  # type: ignore[override]
+    def process_image(
         self,
         image: Any,
         do_convert_rgb: bool | None = True,
@@ -206,16 +215,13 @@ class MiniCPMVImageProcessorPil(PilBackend):
         compat: Compat = None,
         **kwargs: Any,
     ) -> Image.Image:
-        """One image as the PIL image that is resized and cut: 8-bit RGB, unless `do_convert_rgb` is False."""
+        """The PIL image that is resized and cut: 8-bit RGB, unless `do_convert_rgb` is False."""
         if isinstance(image, np.ndarray | torch.Tensor):
-            side = None
-            if input_data_format is not None:
-                value = getattr(input_data_format, "value", input_data_format)
-                side = "first" if "first" in value else "last"
-            image = image_from_array(image, side)
+            side = getattr(input_data_format, "value", input_data_format)
+            image = image_from_array(image, _CHANNEL_AXIS[side])
         return to_rgb(image, compat) if do_convert_rgb else image
 
-    def _preprocess(  # type: ignore[override]
+    def _preprocess(
         self,
         images: list[list[Image.Image]],
         *,
@@ -235,9 +241,12 @@ class MiniCPMVImageProcessorPil(PilBackend):
         **kwargs: Any,
     ) -> BatchFeature:
         settings = {"max_slices": max_slice_nums, "scale_resolution": scale_resolution}
-        strips_of, sizes_of, grids = [], [], []
+        grids: list[tuple[int, int]] = []
+        strips_of: list[list[np.ndarray]] = []
+        sizes_of: list[list[tuple[int, int]]] = []
         for sample in images:
-            strips, sizes = [], []
+            strips: list[np.ndarray] = []
+            sizes: list[tuple[int, int]] = []
             for image in sample:
                 table = _value_table(
                     len(image.getbands()),
@@ -257,32 +266,30 @@ class MiniCPMVImageProcessorPil(PilBackend):
             sizes_of.append(sizes)
 
         if return_released_layout:
-            data = {
-                "pixel_values": [
-                    [_as(strip, return_tensors) for strip in strips] for strips in strips_of
-                ],
-                "tgt_sizes": [_as(_int_rows(sizes), return_tensors) for sizes in sizes_of],
-                "image_sizes": [[image.size for image in sample] for sample in images],
-            }
-            return BatchFeature(data)
-
-        strips = [strip for sample in strips_of for strip in sample]
-        sizes = _int_rows(size for sample in sizes_of for size in sample)
-        data = {
-            "pixel_values": pad_strips(strips) if do_pad else strips,
-            "target_sizes": sizes,
+            return BatchFeature(
+                {
+                    "pixel_values": [
+                        [_as(strip, return_tensors) for strip in strips] for strips in strips_of
+                    ],
+                    "tgt_sizes": [_as(_int_rows(sizes), return_tensors) for sizes in sizes_of],
+                    "image_sizes": [[image.size for image in sample] for sample in images],
+                }
+            )
+        every_strip = [strip for strips in strips_of for strip in strips]
+        every_size = _int_rows(size for sizes in sizes_of for size in sizes)
+        data: dict[str, Any] = {
+            "pixel_values": [_as(strip, return_tensors) for strip in every_strip],
+            "target_sizes": _as(every_size, return_tensors),
             "grids": grids,
             "num_slices": [1 + rows * cols for rows, cols in grids],
             "image_sizes": [image.size for sample in images for image in sample],
         }
         if do_pad:
-            data["pixel_values"] = _as(data["pixel_values"], return_tensors)
-        else:
-            data["pixel_values"] = [_as(strip, return_tensors) for strip in strips]
-        data["target_sizes"] = _as(sizes, return_tensors)
+            data["pixel_values"] = _as(pad_strips(every_strip), return_tensors)
         return BatchFeature(data)
 
-    # The names and orders of the released processors: sizes are (width, height), grids (columns, rows).
+    # The names and orders of the released processors: sizes are (width, height), grids (columns,
+    # rows).
 
     def plan(
         self,
@@ -308,7 +315,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
         max_slice_nums: int | None = None,
         never_split: bool = False,
     ) -> list[int] | None:
-        """[columns, rows] of the detail slices of an image of (width, height), None when it is not cut."""
+        """[columns, rows] for an image of (width, height), None when it is not cut."""
         grid = None if never_split else self.plan(image_size, max_slice_nums).grid
         return None if grid is None else [grid[1], grid[0]]
 
@@ -331,7 +338,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
         scale_resolution: int | None = None,
         never_split: bool = False,
     ) -> tuple[Image.Image, list[list[Image.Image]], list[int] | None]:
-        """The overview, the cells row by row, and the grid as [columns, rows] (None when not cut)."""
+        """The overview, the cells row by row, and the grid as [columns, rows] or None."""
         plan = self.plan(image.size, 1 if never_split else max_slice_nums, scale_resolution)
         overview, *cells = cut(image, plan, self.resample)
         if plan.grid is None:
@@ -351,7 +358,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
 
 
 class MiniCPMVImageProcessor(MiniCPMVImageProcessorPil):
-    """The name that released `preprocessor_config.json` files ask for; the same PIL implementation."""
+    """The name that released `preprocessor_config.json` files ask for; the same class."""
 
 
 def cut(
@@ -381,31 +388,6 @@ def pad_strips(strips: Sequence[np.ndarray]) -> np.ndarray:
     return batch
 
 
-def nested_images(images: Any) -> list[list[Any]]:
-    """A list of images per sample: one image and a flat list of images are one sample."""
-    if isinstance(images, list | tuple):
-        if any(isinstance(item, list | tuple) for item in images):
-            return [_flat_images(item) for item in images]
-        return [_flat_images(images)]
-    return [_flat_images([images])]
-
-
-def _flat_images(images: Any) -> list[Any]:
-    if images is None:
-        return []
-    if not isinstance(images, list | tuple):
-        images = [images]
-    flat = []
-    for image in images:
-        if isinstance(image, list | tuple):
-            flat += _flat_images(image)
-        elif isinstance(image, np.ndarray | torch.Tensor) and image.ndim == 4:
-            flat += list(image)  # a batch of images in one array
-        else:
-            flat.append(image)
-    return flat
-
-
 def _resize(image: Image.Image, size: tuple[int, int], resample: Any) -> Image.Image:
     height, width = size
     return image if image.size == (width, height) else image.resize((width, height), resample)
@@ -429,7 +411,7 @@ def _value_table(
     mean: float | tuple[float, ...] | None,
     std: float | tuple[float, ...] | None,
 ) -> np.ndarray:
-    """What each of the 256 values of each channel becomes, (channels, 256), rounded to float32 at each step."""
+    """What each of the 256 values becomes, (channels, 256), rounded to float32 at each step."""
     values = np.arange(256, dtype=np.float32)
     if rescale_factor is not None:
         values = (np.arange(256) * rescale_factor).astype(np.float32)

@@ -1,7 +1,8 @@
 """An image from wherever the user keeps it: opened, upright, and as 8-bit RGB.
 
-Unusual here: the pixel limit is ours (`MAX_PIXELS`) and holds for what this file opens, so that a photograph
-of 100 megapixels needs no change to `PIL.Image.MAX_IMAGE_PIXELS`, which the rest of the program shares.
+Unusual here: the pixel limit is ours (`MAX_PIXELS`) and holds for what this file opens, so that a
+photograph of 100 megapixels needs no change to `PIL.Image.MAX_IMAGE_PIXELS`, which the rest of the
+program shares.
 """
 
 import base64
@@ -24,7 +25,8 @@ from PIL import Image, ImageOps
 
 Compat = Literal["released"] | None
 
-# 20 000 x 20 000: 1.2 GB as RGB. A small file that unpacks to more than this is a decompression bomb.
+# 20 000 x 20 000: 1.2 GB as RGB. A small file that unpacks to more than this is a decompression
+# bomb.
 MAX_PIXELS = 400_000_000
 MAX_DOWNLOAD_BYTES = 256 * 2**20
 DOWNLOAD_TIMEOUT_S = 20  # without a byte
@@ -51,8 +53,8 @@ def load_image(source: Any) -> Image.Image:
     """Open one image and decode its pixels; the mode stays as it is in the file.
 
     Args:
-        source: a PIL image, a path (`str` or `Path`), `bytes`, a binary file, a `data:` URL, an `http(s)`
-            or `file` URL, or base64 text.
+        source: a PIL image, a path (`str` or `Path`), `bytes`, a binary file, a `data:` URL, an
+            `http(s)` or `file` URL, or base64 text.
 
     Raises:
         FileNotFoundError: the path does not exist.
@@ -74,12 +76,12 @@ def load_image(source: Any) -> Image.Image:
         data = source.read()
         if not isinstance(data, bytes):
             raise TypeError(
-                f"The file {name!r} gives text, not bytes. Open it in binary mode: open(path, 'rb')."
+                f"The file {name!r} gives text, not bytes. Open it with open(path, 'rb')."
             )
         return _open(io.BytesIO(data), f"Image {name!r}" if name else "The image file given")
     raise TypeError(
-        f"An image cannot be read from {type(source).__name__}. Give a PIL image, a path, bytes, a URL, "
-        "a file opened in binary mode, or an array."
+        f"An image cannot be read from {type(source).__name__}. Give a PIL image, a path, bytes, "
+        "a URL, a file opened in binary mode, or an array."
     )
 
 
@@ -112,10 +114,10 @@ def image_from_array(array: Any, channels: Literal["first", "last"] | None = Non
     """A numpy array or torch tensor as a PIL image of mode L, LA, RGB or RGBA.
 
     Args:
-        array: (height, width), (height, width, channels) or (channels, height, width). Values are 0 to 255,
-            or 0 to 1 when floating, or 16-bit unsigned.
-        channels: where the channel axis is; None finds it by its length of 1 to 4. Where both axes fit,
-            it is the last one of a numpy array and the first one of a tensor.
+        array: (height, width), (height, width, channels) or (channels, height, width). Values are 0
+            to 255, or 0 to 1 when floating, or 16-bit unsigned.
+        channels: where the channel axis is; None finds it by its length of 1 to 4. Where both axes
+            fit, it is the last one of a numpy array and the first one of a tensor.
 
     Raises:
         ValueError: the shape or the value range fits no image.
@@ -150,7 +152,8 @@ def _load_text(source: str) -> Image.Image:
         header, comma, payload = source.partition(",")
         if not comma or not header.endswith(";base64"):
             raise ValueError(
-                f"A data URL for an image looks like 'data:image/png;base64,...', not {_short(source)!r}."
+                "A data URL for an image looks like 'data:image/png;base64,...', "
+                f"not {_short(source)!r}."
             )
         return _open(io.BytesIO(_decode_base64(payload)), f"The image in the data URL {header!r}")
     if scheme.startswith("file://"):
@@ -205,7 +208,8 @@ def _identify(file: Any, prefix: bytes) -> tuple[Image.Image | None, str | None]
         load_plugins()
         for format_id in Image.ID:
             factory, accept = Image.OPEN[format_id]
-            # A plugin without `accept` has to try; one that answers with text explains why it cannot.
+            # A plugin without `accept` has to try; one that answers with text explains why it
+            # cannot.
             accepted = True if accept is None else accept(prefix[:16])
             if format_id in _SKIPPED_FORMATS or not accepted or isinstance(accepted, str):
                 continue
@@ -221,8 +225,8 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ValueError(
-            f"{name} has {width} x {height} = {width * height:,} pixels; the limit is {MAX_PIXELS:,}. "
-            "Make it smaller first."
+            f"{name} has {width} x {height} = {width * height:,} pixels; the limit is "
+            f"{MAX_PIXELS:,}. Make it smaller first."
         )
     if not width or not height:
         raise ValueError(f"{name} has {width} x {height} pixels, so there is nothing to look at.")

@@ -1,7 +1,8 @@
-"""Chat messages in the many forms people write them, made into the one form the chat templates read.
+"""Chat messages in the many forms people write them, made into the one that templates read.
 
-Text inside a message is data. A reserved tag in it is put in quotes (two private-use characters, the pair that
-transformers uses too), travels through the template, and is encoded as plain characters by the processor.
+Text inside a message is data. A reserved tag in it is put in quotes (two private-use characters,
+the pair that transformers uses too), travels through the template, and is encoded as plain
+characters by the processor.
 """
 
 import base64
@@ -31,7 +32,8 @@ def normalised(
     """A copy of the messages whose lists of content hold typed blocks only.
 
     Args:
-        messages: dicts with `role` and `content`; content is text or a list of text, images and blocks.
+        messages: dicts with `role` and `content`; content is text or a list of text, images and
+            blocks.
         quote: from `reserved_tags`; tags it matches are put in quotes.
         check_roles: whether roles other than system, user and assistant are errors.
 
@@ -44,7 +46,8 @@ def normalised(
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping):
             raise TypeError(
-                f"Message {index} is {type(message).__name__}; it must be a dict with role and content."
+                f"Message {index} is {type(message).__name__}; it must be a dict with role and "
+                "content."
             )
         role = message.get("role")
         if check_roles and role not in ROLES:
@@ -80,8 +83,8 @@ def unquoted(text: str) -> tuple[str, list[int], list[tuple[int, int]]]:
     """Text without the quotes.
 
     Returns:
-        The bare text; for each of its characters, and its end, the position in `text`; and the spans
-        in the bare text that stood in quotes.
+        The bare text; for each of its characters, and its end, the position in `text`; and the
+        spans in the bare text that stood in quotes.
     """
     pieces, positions, quoted, last, length = [], [], [], 0, 0
     for match in _QUOTED.finditer(text):
@@ -114,7 +117,8 @@ def _block(item: Any, index: int, quote: re.Pattern | None) -> dict[str, Any]:
         return {"type": "image", "image": item}
     if not isinstance(item, Mapping):
         raise TypeError(
-            f"Message {index} holds {type(item).__name__}; content is text, images, or blocks with a type."
+            f"Message {index} holds {type(item).__name__}; content is text, images, or blocks with "
+            "a type."
         )
     block = {key: value for key, value in item.items() if value is not None}
     kind = block.get("type")

@@ -4,14 +4,16 @@ One image with a 2 x 2 grid, `U` standing for `num_queries` fillers:
 
     one pair around the grid (2.5):   <image>U</image><slice><image>U</image><image>U</image>
                                       <image>U</image><image>U</image></slice>
-    one pair per cell (2.6):          <image_id>0</image_id><image>U</image><slice>U</slice><slice>U</slice>
+    one pair per cell (2.6):
+                                      <image_id>0</image_id><image>U</image><slice>U</slice><slice>U</slice>
                                       <slice>U</slice><slice>U</slice>
 """
 
 import re
 from dataclasses import dataclass
 
-# What chat templates write in place of an image or a video. The first is also written by hand in released prompts.
+# What chat templates write in place of an image or a video. The first is also written by hand in
+# released prompts.
 IMAGE_MARKER = "(<image>./</image>)"
 VIDEO_MARKER = "(<video>./</video>)"
 MARKER = re.compile(f"{re.escape(IMAGE_MARKER)}|{re.escape(VIDEO_MARKER)}")
@@ -43,8 +45,8 @@ def image_placeholder(
     Args:
         grid: (rows, cols) of the detail slices, None when the image is not cut.
         num_queries: fillers per slice.
-        tag_every_slice: True for a `<slice>` pair around every cell, False for one pair around the whole
-            grid with an `<image>` pair around every cell.
+        tag_every_slice: True for a `<slice>` pair around every cell, False for one pair around the
+            whole grid with an `<image>` pair around every cell.
         image_id: the number written in front of the image, None for no number.
     """
     fillers = tags.filler * num_queries

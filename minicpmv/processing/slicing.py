@@ -1,8 +1,8 @@
 """How an image is cut: grids, sizes and token counts as arithmetic on integers.
 
-An image is resized to one **overview**. When it is much larger than the square the vision tower is used
-to, the original is resized a second time, cut into a grid of equal cells, and the cells follow the
-overview. The rule is LLaVA-UHD's "modularized visual encoding" (arXiv:2403.11703, section 3.1).
+An image is resized to one **overview**. When it is much larger than the square the vision tower is
+used to, the original is resized a second time, cut into a grid of equal cells, and the cells follow
+the overview. The rule is LLaVA-UHD's "modularized visual encoding" (arXiv:2403.11703, section 3.1).
 
 Height comes before width and rows before columns here. Released files write (width, height) and
 (columns, rows); `image_processor.py` turns them where they enter.
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 class SlicePlan:
     """How one image is resized and cut; every size is (height, width) in pixels.
 
-    `grid`, `refined` and `cell` are None when the image is not cut. Otherwise the image is resized to
-    `refined` and cut into `grid` = (rows, cols) pieces of size `cell`.
+    `grid`, `refined` and `cell` are None when the image is not cut. Otherwise the image is resized
+    to `refined` and cut into `grid` = (rows, cols) pieces of size `cell`.
     """
 
     overview: tuple[int, int]
@@ -32,7 +32,7 @@ class SlicePlan:
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        """Size of every slice in the order the model sees them: the overview, then the cells, row-major."""
+        """Size of every slice in the model's order: the overview, then the cells, row-major."""
         return (
             [self.overview] + [self.cell] * (self.num_slices - 1) if self.cell else [self.overview]
         )
@@ -57,9 +57,10 @@ def ensure_divide(length: float, divisor: int) -> int:
 def best_resize(
     height: int, width: int, scale_resolution: int, patch_size: int, *, upscale: bool
 ) -> tuple[int, int]:
-    """Size with about the area `scale_resolution` squared, the shape of the image, and sides that divide by patches.
+    """Size with the shape of the image, sides that divide by patches, and a bounded area.
 
-    A smaller image keeps its own size, up to rounding, unless `upscale` asks for the full area.
+    The area is about `scale_resolution` squared. A smaller image keeps its own size, up to
+    rounding, unless `upscale` asks for the full area.
 
     Returns:
         (height, width) in pixels, both multiples of `patch_size`.
@@ -81,11 +82,12 @@ def best_resize(
 def best_grid(
     height: int, width: int, max_slices: int, scale_resolution: int
 ) -> tuple[int, int] | None:
-    """Choose how to cut an image of `height` x `width` pixels (LLaVA-UHD, "modularized visual encoding").
+    """Choose how to cut an image of `height` x `width` pixels.
 
-    The ideal number of slices is the image area over `scale_resolution` squared, rounded up. Among the
-    factorisations of that number and its two neighbours, take the one whose shape is closest, in log ratio,
-    to the image's. A tie goes to the first found, fewest columns first, as in the released models.
+    The ideal number of slices is the image area over `scale_resolution` squared, rounded up. Among
+    the factorisations of that number and its two neighbours, take the one whose shape is closest,
+    in log ratio, to the image's. A tie goes to the first found, fewest columns first, as in the
+    released models.
 
     Returns:
         (rows, cols) of the detail slices, or None when one slice is enough.

@@ -1,4 +1,4 @@
-"""The tokenizer class that released `tokenizer_config.json` files name, with its helper properties."""
+"""The tokenizer class that released `tokenizer_config.json` files name."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerFast
 class MiniCPMVTokenizerFast(PreTrainedTokenizerFast):
     """A tokenizer read from `tokenizer.json`, which knows its visual tags by name.
 
-    `im_start` is the text `<image>` and `im_start_id` its id, likewise for the other tags. A tag that the
-    vocabulary lacks has the id of the unknown token, as in the released classes.
+    `im_start` is the text `<image>` and `im_start_id` its id, likewise for the other tags. A tag
+    that the vocabulary lacks has the id of the unknown token, as in the released classes.
     """
 
     im_start = "<image>"
@@ -70,8 +70,8 @@ class MiniCPMVTokenizerFast(PreTrainedTokenizerFast):
 
     @property
     def newline_id(self) -> int:
-        # Byte-level vocabularies write the newline as another character, so this is the unknown token
-        # there, as in the released class.
+        # Byte-level vocabularies write the newline as another character, so this is the unknown
+        # token there, as in the released class.
         return self.convert_tokens_to_ids("\n")
 
 
@@ -79,12 +79,12 @@ MiniCPMVTokenizer = MiniCPMVTokenizerFast
 
 
 def name_tags(tokenizer: Any) -> None:
-    """Give a tokenizer of another class the same names; engines that run released models read them."""
+    """Give a tokenizer of another class the same names; engines for released models read them."""
     if isinstance(tokenizer, MiniCPMVTokenizerFast):
         return
     for name, value in vars(MiniCPMVTokenizerFast).items():
         if isinstance(value, str) and not name.startswith("_"):
             setattr(tokenizer, name, value)
     for name, value in vars(MiniCPMVTokenizerFast).items():
-        if isinstance(value, property):
+        if isinstance(value, property) and value.fget is not None:
             setattr(tokenizer, name, value.fget(tokenizer))

@@ -1,0 +1,152 @@
+"""Prompts to token ids: quoted tags as plain characters, cutting on the right, padding.
+
+The tokenizer splits text at special tokens and encodes each piece by itself. So a piece that holds
+a quoted tag (see `messages.py`) can be encoded apart, with special tokens read as characters, and
+no other id changes.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .messages import QUOTE_START, unquoted
+
+Span = tuple[int, int]
+
+
+class Encoded(NamedTuple):
+    """One prompt: its ids, and for each the span of characters it came from."""
+
+    ids: list[int]
+    offsets: list[Span]
+
+    def cut(self, length: int) -> "Encoded":
+        return Encoded(self.ids[:length], self.offsets[:length])
+
+    def tokens_before(self, position: int) -> int:
+        """How many tokens begin before this character."""
+        return sum(start < position for start, _ in self.offsets)
+
+    def mask(self, token_id: int, spans: Sequence[Span]) -> np.ndarray:
+        """1 where a token is `token_id` and lies in one of the spans, (num_tokens,)."""
+        mask = np.zeros(len(self.ids), np.int64)
+        if spans:
+            starts = np.array([start for start, _ in self.offsets])
+            found = np.array(self.ids) == token_id
+            for start, end in spans:
+                mask |= found & (starts >= start) & (starts < end)
+        return mask
+
+
+def encode(tokenizer: Any, text: str, add_special_tokens: bool) -> Encoded:
+    """Encode one prompt; tags in quotes become plain characters."""
+    if QUOTE_START not in text:
+        return _encode_piece(tokenizer, text, add_special_tokens)
+    bare, positions, quoted = unquoted(text)
+    encoded = _encode_piece(tokenizer, "", add_special_tokens)
+    for start, end, as_characters in _stretches(tokenizer, bare, quoted):
+        piece = _encode_piece(tokenizer, bare[start:end], False, as_characters)
+        encoded.ids.extend(piece.ids)
+        encoded.offsets.extend(
+            (positions[start + first], positions[start + max(last - 1, first)] + (last > first))
+            for first, last in piece.offsets
+        )
+    return encoded
+
+
+def pad(
+    prompts: Sequence[Encoded],
+    masks: Sequence[np.ndarray],
+    settings: Mapping[str, Any],
+    *,
+    pad_id: int | None,
+    side: str,
+    hide_zero: bool,
+) -> dict[str, list]:
+    """Lists of equal length for a batch, as `settings` (padding, max_length, ...) say.
+
+    Args:
+        masks: `mm_token_type_ids` of each prompt.
+        hide_zero: whether tokens of id 0 are left out of attention.
+    """
+    length = _padded_length([len(prompt.ids) for prompt in prompts], settings)
+    data: dict[str, list] = {
+        "input_ids": [],
+        "attention_mask": [],
+        "mm_token_type_ids": [],
+        "offset_mapping": [],
+    }
+    for prompt, mask in zip(prompts, masks, strict=True):
+        missing = max(length - len(prompt.ids), 0)
+        if missing and pad_id is None:
+            raise ValueError(
+                "The tokenizer has no pad token, so prompts of different length cannot be batched. "
+                "Set tokenizer.pad_token."
+            )
+        attended = [int(not hide_zero or token != 0) for token in prompt.ids]
+        for name, values, fill in (
+            ("input_ids", prompt.ids, pad_id),
+            ("attention_mask", attended, 0),
+            ("mm_token_type_ids", mask.tolist(), 0),
+            ("offset_mapping", prompt.offsets, (0, 0)),
+        ):
+            filling = [fill] * missing
+            data[name].append([*filling, *values] if side == "left" else [*values, *filling])
+    return data
+
+
+def _stretches(tokenizer: Any, bare: str, quoted: Sequence[Span]) -> list[tuple[int, int, bool]]:
+    """(start, end, as characters) of the parts of `bare` that are encoded apart."""
+    added = sorted((str(token) for token in tokenizer.added_tokens_encoder), key=len, reverse=True)
+    special = re.compile("|".join(map(re.escape, added)) or "(?!)")
+    borders = [0]
+    for match in special.finditer(bare):
+        if not any(start < match.end() and match.start() < end for start, end in quoted):
+            borders += match.span()
+    borders.append(len(bare))
+    stretches, last = [], 0
+    for start, end in zip(borders[::2], borders[1::2], strict=True):
+        if any(start <= first and second <= end for first, second in quoted):
+            stretches += [(last, start, False), (start, end, True)]
+            last = end
+    return [*stretches, (last, len(bare), False)]
+
+
+def _encode_piece(
+    tokenizer: Any, text: str, add_special_tokens: bool, as_characters: bool = False
+) -> Encoded:
+    if not text and not add_special_tokens:
+        return Encoded([], [])
+    encoding = tokenizer(
+        text,
+        add_special_tokens=add_special_tokens,
+        split_special_tokens=as_characters,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        padding=False,
+        truncation=False,
+        verbose=False,
+    )
+    return Encoded(
+        list(encoding["input_ids"]), [tuple(span) for span in encoding["offset_mapping"]]
+    )
+
+
+def _padded_length(lengths: Sequence[int], settings: Mapping[str, Any]) -> int:
+    padding = settings.get("padding", True)
+    padding = getattr(padding, "value", padding)
+    if padding in (False, None, "do_not_pad"):
+        return 0
+    if padding == "max_length":
+        length = settings.get("max_length")
+        if length is None:
+            raise ValueError("padding='max_length' needs max_length.")
+    elif padding in (True, "longest"):
+        length = max(lengths, default=0)
+    else:
+        raise ValueError(f"padding is {padding!r}; it is True, False, 'longest' or 'max_length'.")
+    multiple = settings.get("pad_to_multiple_of") or 1
+    return -(-length // multiple) * multiple
