@@ -236,7 +236,7 @@ class Chat:
     def _fit_context(
         self, num_prompt_tokens: int, plan: GenerationPlan, options: dict[str, Any]
     ) -> None:
-        """Let the answer end where the model's context does; a prompt that leaves no room is an error."""
+        """Let the answer end where the model's context does; a prompt that fills it is an error."""
         room = self.model.config.text_config.max_position_embeddings - num_prompt_tokens
         wanted = options.get("max_new_tokens")
         if room < (wanted or 1):
