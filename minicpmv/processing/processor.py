@@ -102,7 +102,6 @@ class MiniCPMVProcessor(ProcessorMixin):
             chat_template = released_chat_template(image_processor.release)
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.image_token = IMAGE_MARKER
-        self.video_token = VIDEO_MARKER
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_processor.unk)
         name_tags(tokenizer)
 
@@ -129,7 +128,6 @@ class MiniCPMVProcessor(ProcessorMixin):
         self,
         text: str | Sequence[str] | None = None,
         images: Any = None,
-        videos: Any = None,
         **kwargs: Unpack[MiniCPMVProcessorKwargs],
     ) -> BatchFeature:
         """Model inputs for one prompt or a batch of them.
@@ -140,8 +138,9 @@ class MiniCPMVProcessor(ProcessorMixin):
             images: a list of images per prompt; or a flat list when its length is the number of
                 markers; or one image. An image is a PIL image, a path, bytes, a URL, a file or an
                 array.
-            videos: the same, where a video is a list of frames. Frames get no image id, and at most
-                `max_slice_nums` detail slices each (default 2, and 1 for more than 16 frames).
+            videos (in kwargs, which is how transformers marks a processor that has no video processor
+                of its own): as images, where a video is a list of frames. Frames get no image id, and
+                at most `max_slice_nums` detail slices each (default 2, and 1 for more than 16 frames).
             kwargs: `padding` (default True), `padding_side` ("left"), `return_tensors` ("pt"),
                 `max_slice_nums`, `use_image_id`, `max_inp_length`, `compat`,
                 `return_released_layout`, and other keywords of the image processor and the
@@ -158,6 +157,7 @@ class MiniCPMVProcessor(ProcessorMixin):
             ValueError: images and markers do not match, a setting is out of range, or an image
                 would be cut.
         """
+        videos = kwargs.pop("videos", None)
         if text is None and images is None and videos is None:
             raise ValueError("Nothing was given. Pass text, images, or both.")
         if kwargs.pop("audio", None) is not None:
