@@ -138,9 +138,10 @@ class MiniCPMVProcessor(ProcessorMixin):
             images: a list of images per prompt; or a flat list when its length is the number of
                 markers; or one image. An image is a PIL image, a path, bytes, a URL, a file or an
                 array.
-            videos (in kwargs, which is how transformers marks a processor that has no video processor
-                of its own): as images, where a video is a list of frames. Frames get no image id, and
-                at most `max_slice_nums` detail slices each (default 2, and 1 for more than 16 frames).
+            videos: a keyword; the same, where a video is a list of frames. Frames get no image id,
+                and at most `max_slice_nums` detail slices each (default 2, and 1 for more than 16
+                frames). It is not declared because transformers takes a declared one for a sign of
+                a video processor.
             kwargs: `padding` (default True), `padding_side` ("left"), `return_tensors` ("pt"),
                 `max_slice_nums`, `use_image_id`, `max_inp_length`, `compat`,
                 `return_released_layout`, and other keywords of the image processor and the
