@@ -182,11 +182,12 @@ class MiniCPMVConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        released = copy.deepcopy(config_dict)  # the call below adds its keywords to config_dict
         out = super().from_dict(config_dict, **kwargs)
         config = out[0] if isinstance(out, tuple) else out
         if config._released is not None:
-            config._released = copy.deepcopy(config_dict)
-            config._released_values = config._flat_values()
+            config._released_values = cls(**copy.deepcopy(released))._flat_values()
+            config._released = released
         return out
 
     def __getattr__(self, name: str) -> Any:

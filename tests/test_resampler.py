@@ -1,0 +1,79 @@
+"""The resampler: its position table, its attention, and what it leaves out."""
+
+import pytest
+import torch
+from torch import nn
+
+from minicpmv.model.resampler import MiniCPMVResampler, sincos_positions
+
+from .conftest import Golden, assert_digest, golden_case, golden_records, tiny_config, tiny_model
+
+
+def resampler(version="2.6", **changes):
+    return tiny_model(version, **changes).model.resampler
+
+
+def test_positions_are_those_of_the_released_table(version):
+    tensors = Golden(version).tensors
+    table = tensors["tables/resampler_pos_embed_at_yx"]
+    row, column = tensors["tables/resampler_pos_yx"].unbind(1)
+    channels = table.shape[1] // 2
+    # The first half of the channels says the column, the second the row.
+    found = torch.cat([sincos_positions(column, channels), sincos_positions(row, channels)], dim=-1)
+    torch.testing.assert_close(found, table, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("version", "record"), golden_records())
+def test_resampler_gives_the_recorded_tokens(version, record):
+    case = golden_case(version, record["name"])
+    recorded = case.tensor("resampler_out")
+    if recorded is not None:
+        torch.testing.assert_close(case.image_outputs.pooler_output, recorded, atol=1e-4, rtol=0)
+    for index, digest in enumerate(record.get("resampler_out_digest_per_slice", [])):
+        assert_digest(case.image_outputs.pooler_output[index], digest)
+
+
+def test_attention_is_that_of_torch():
+    """`nn.MultiheadAttention`, whose tensor layout the released checkpoints have."""
+    attention = resampler(text_config={"hidden_size": 256}).attn
+    reference = nn.MultiheadAttention(256, num_heads=2, batch_first=True)
+    reference.load_state_dict(attention.state_dict())
+    query, key, value = torch.randn(2, 3, 256), torch.randn(2, 9, 256), torch.randn(2, 9, 256)
+    is_patch = torch.arange(9) < torch.tensor([[9], [5]])
+    found = attention(query, key, value, is_patch[:, None, None, :])
+    expected, _ = reference(query, key, value, key_padding_mask=~is_patch, need_weights=False)
+    torch.testing.assert_close(found, expected)
+
+
+def test_padding_takes_no_part():
+    module = resampler()
+    patches, sizes = torch.randn(2, 12, 24), torch.tensor([[3, 4], [2, 4]])
+    disturbed = patches.clone()
+    disturbed[1, 8:] = 100.0
+    with torch.no_grad():
+        torch.testing.assert_close(module(disturbed, sizes), module(patches, sizes))
+
+
+def test_positions_tell_tall_from_wide():
+    module, patches = resampler(), torch.randn(1, 12, 24)
+    with torch.no_grad():
+        wide = module(patches, torch.tensor([[3, 4]]))
+        tall = module(patches, torch.tensor([[4, 3]]))
+    assert not torch.allclose(wide, tall, atol=1e-3)
+
+
+def test_no_projection_where_the_widths_agree():
+    """Released checkpoints have no `kv_proj` tensor then."""
+    names = {
+        name
+        for name, _ in resampler(
+            vision_config={"hidden_size": 128, "num_attention_heads": 4}
+        ).named_parameters()
+    }
+    assert not any("kv_proj" in name for name in names)
+
+
+def test_width_must_be_whole_heads():
+    config = tiny_config("2.6", text_config={"hidden_size": 96})
+    with pytest.raises(ValueError, match="hidden_size 96 is not a multiple of 128"):
+        MiniCPMVResampler(config)

@@ -1,0 +1,163 @@
+"""The vision tower: position buckets, padding, and its two attention roads."""
+
+import pytest
+import torch
+from torch import nn
+
+from minicpmv.model.vision import MiniCPMVVisionModel, position_buckets
+
+from .conftest import (
+    assert_digest,
+    golden_case,
+    golden_records,
+    strips,
+    tiny_config,
+    tiny_model,
+)
+
+SHAPES = [(3, 4), (2, 5), (1, 7)]
+
+
+def tower(version, **vision_config):
+    return tiny_model(version, vision_config=vision_config).model.vision_tower
+
+
+def test_buckets_are_those_of_the_released_models():
+    tensors = golden_case("2.6", "single_tiny").golden.tensors
+    counts = tensors["tables/bucket_n"].tolist()
+    recorded = tensors["tables/bucket_values_concatenated"].split(counts)
+    for count, buckets in zip(counts, recorded, strict=True):
+        assert position_buckets(count, 70).tolist() == buckets.tolist(), count
+
+
+def test_a_place_on_a_boundary_belongs_to_the_next_bucket():
+    # 4 patches over 8 buckets: places 0, 1/4, 1/2, 3/4 lie on boundaries 2/8, 4/8, 6/8.
+    assert position_buckets(4, 8).tolist() == [0, 2, 4, 6]
+    # A slice as wide as the table uses each row once.
+    assert position_buckets(70, 70).tolist() == list(range(70))
+
+
+def test_grid_positions_are_rows_of_a_square_table():
+    embeddings = tower("2.6").embeddings
+    ids = embeddings.position_ids(torch.tensor([[2, 5], [1, 2]]), 10)
+    # Table of 10 x 10: two rows of patches stand at 0 and 5, five columns at 0, 2, 4, 6, 8.
+    assert ids.tolist() == [
+        [0, 2, 4, 6, 8, 50, 52, 54, 56, 58],
+        [0, 5, 0, 0, 0, 0, 0, 0, 0, 0],
+    ]
+
+
+def test_row_positions_are_those_of_one_long_row():
+    embeddings = tower("2.5").embeddings
+    ids = embeddings.position_ids(torch.tensor([[2, 5], [1, 2]]), 10)
+    assert ids.tolist() == [list(range(10))] * 2
+
+
+@pytest.mark.parametrize(("version", "record"), golden_records())
+def test_tower_gives_the_recorded_hidden_states(version, record):
+    if not record["n_slices"] or not sum(record["n_slices"]):
+        assert "vision_out_digest_per_slice" not in record
+        return
+    case = golden_case(version, record["name"])
+    hidden_states = case.image_outputs.last_hidden_state
+    recorded = case.tensor("vision_out")
+    if recorded is not None:
+        torch.testing.assert_close(hidden_states, recorded, atol=1e-4, rtol=0)
+        return
+    lengths = case.inputs["target_sizes"].prod(dim=1).tolist()
+    digests = record["vision_out_digest_per_slice"]
+    for slice_states, length, digest in zip(hidden_states, lengths, digests, strict=True):
+        # Rows past a slice's own patches are meaningless in 2.6; the digests leave them out.
+        assert_digest(slice_states[: digest["shape"][0]], digest)
+        assert digest["shape"][0] >= length
+
+
+def test_sdpa_is_eager(version):
+    model, pixels = tower(version), strips(SHAPES)
+    sizes = torch.tensor(SHAPES)
+    lengths = sizes.prod(dim=1).tolist()
+    outputs = {}
+    for implementation in ("sdpa", "eager"):
+        model.set_attn_implementation(implementation)
+        with torch.no_grad():
+            outputs[implementation] = model(pixels, sizes).last_hidden_state
+    for sdpa, eager, length in zip(outputs["sdpa"], outputs["eager"], lengths, strict=True):
+        torch.testing.assert_close(sdpa[:length], eager[:length])
+
+
+def test_attention_is_the_formula():
+    """softmax(q k^T / sqrt(head_dim)) v, head by head, with no mask and no padding."""
+    model = tower("2.6")
+    attention = model.encoder.layers[0].self_attn
+    hidden_states = torch.randn(1, 12, 24)
+
+    def heads(x):
+        return x[0].unflatten(1, (3, 8)).transpose(0, 1)  # (num_heads, seq, head_dim)
+
+    query, key, value = (
+        heads(projection(hidden_states))
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    weights = torch.softmax(query @ key.transpose(1, 2) / 8**0.5, dim=-1)
+    expected = attention.out_proj((weights @ value).transpose(0, 1).flatten(1))
+    output, _ = attention(hidden_states)
+    torch.testing.assert_close(output[0], expected)
+
+
+def test_padding_changes_nothing_where_it_is_masked():
+    model, sizes = tower("2.6"), torch.tensor(SHAPES)
+    with torch.no_grad():
+        together = model(strips(SHAPES), sizes).last_hidden_state
+        padded = model(strips(SHAPES, max_patches=20), sizes).last_hidden_state
+        for index, shape in enumerate(SHAPES):
+            alone = model(strips([shape]), sizes[index : index + 1]).last_hidden_state[0]
+            torch.testing.assert_close(together[index, : len(alone)], alone)
+            torch.testing.assert_close(padded[index, : len(alone)], alone)
+
+
+def test_padding_is_seen_where_the_weights_expect_it():
+    model, sizes = tower("2.5"), torch.tensor([(1, 7)])
+    with torch.no_grad():
+        alone = model(strips([(1, 7)]), sizes).last_hidden_state
+        padded = model(strips([(1, 7)], max_patches=9), sizes).last_hidden_state
+    assert not torch.allclose(alone[0], padded[0, :7], atol=1e-3)
+
+
+def test_groups_of_slices_change_nothing():
+    pixels, sizes = strips(SHAPES), torch.tensor(SHAPES)
+    outputs = []
+    for batch_size in (16, 2, 1):
+        model = tiny_model("2.6", vision_config={"batch_size": batch_size})
+        with torch.no_grad():
+            outputs.append(model.get_image_features(pixels, sizes).pooler_output)
+    torch.testing.assert_close(outputs[1], outputs[0])
+    torch.testing.assert_close(outputs[2], outputs[0])
+
+
+def test_last_layer_is_dropped_when_the_config_says_so():
+    kept = tiny_model("2.6").model.vision_tower
+    dropped = tiny_model("2.6", drop_vision_last_layer=True).model.vision_tower
+    assert (len(kept.encoder.layers), len(dropped.encoder.layers)) == (2, 1)
+
+
+def test_heads_must_divide_the_width():
+    config = tiny_config("2.6", vision_config={"num_attention_heads": 5}).vision_config
+    with pytest.raises(ValueError, match="hidden_size 24 is not a multiple of num_attention_heads"):
+        MiniCPMVVisionModel(config)
+
+
+def test_patches_are_a_linear_map_of_their_pixels():
+    """The strip layout: patch i is columns [i * patch_size, (i + 1) * patch_size) of its row."""
+    embeddings = tower("2.6").embeddings
+    pixels = strips([(2, 3)])
+    convolution = embeddings.patch_embedding
+    for index in range(6):
+        patch = pixels[0, :, :, index * 4 : (index + 1) * 4]
+        expected = nn.functional.linear(
+            patch.flatten(), convolution.weight.flatten(1), convolution.bias
+        )
+        position = embeddings.position_embedding(
+            embeddings.position_ids(torch.tensor([[2, 3]]), 6)[0, index]
+        )
+        found = embeddings(pixels, torch.tensor([[2, 3]]))[0, index]
+        torch.testing.assert_close(found, expected + position)
