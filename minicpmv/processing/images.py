@@ -101,7 +101,7 @@ def to_rgb(image: Image.Image, compat: Compat = None) -> Image.Image:
         return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _to_8_bit(image).convert("RGB")
-    if image.has_transparency_data:
+    if image.has_transparency_data or image.mode == "La":
         return _on_white(image)
     if image.mode == "LAB":
         raise ValueError(
@@ -159,12 +159,21 @@ def _load_text(source: str) -> Image.Image:
     if scheme.startswith("file://"):
         url = urllib.parse.urlsplit(source)
         return _open_path(Path(urllib.request.url2pathname(url.path)))
-    if len(source) < 4096 and Path(source).exists():
+    if not source.strip():
+        raise ValueError("The path of an image is empty. Give the path of an image file.")
+    if _exists(source):
         return _open_path(Path(source))
     # Long text of this alphabet only is base64 whoever wrote it; a path would hold a dot.
     if len(source) >= 64 and re.fullmatch(r"[A-Za-z0-9+/\s]+={0,2}\s*", source):
         return _open(io.BytesIO(_decode_base64(source)), "The image in the base64 text")
-    return _open_path(Path(_short(source)))
+    return _open_path(Path(_short(source).replace("\0", "?")))
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False  # too long for a path, or with a null character
 
 
 def _open_path(path: Path) -> Image.Image:
@@ -210,14 +219,15 @@ def _identify(file: Any, prefix: bytes) -> tuple[Image.Image | None, str | None]
             factory, accept = Image.OPEN[format_id]
             # A plugin without `accept` has to try; one that answers with text explains why it
             # cannot.
-            accepted = True if accept is None else accept(prefix[:16])
-            if format_id in _SKIPPED_FORMATS or not accepted or isinstance(accepted, str):
-                continue
-            file.seek(0)
+            accepted: bool | str = False
             try:
+                accepted = True if accept is None else accept(prefix[:16])
+                if format_id in _SKIPPED_FORMATS or not accepted or isinstance(accepted, str):
+                    continue
+                file.seek(0)
                 return factory(file, ""), None
             except _DECODE_ERRORS:
-                claimed = claimed or (format_id if accept else None)
+                claimed = claimed or (format_id if accept and accepted else None)
     return None, claimed
 
 
@@ -242,18 +252,13 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
 
 
 def _download(url: str) -> bytes:
-    request = urllib.request.Request(url, headers={"User-Agent": "minicpmv"})
     deadline = time.monotonic() + DOWNLOAD_DEADLINE_S
     data = bytearray()
     try:
+        request = urllib.request.Request(url, headers={"User-Agent": "minicpmv"})
         with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT_S) as response:
-            while chunk := response.read1(1 << 16):
+            while len(data) <= MAX_DOWNLOAD_BYTES and (chunk := response.read1(1 << 16)):
                 data += chunk
-                if len(data) > MAX_DOWNLOAD_BYTES:
-                    raise ValueError(
-                        f"Image {url} is larger than {MAX_DOWNLOAD_BYTES >> 20} MiB. "
-                        "Download it yourself and give the file."
-                    )
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{len(data)} bytes after {DOWNLOAD_DEADLINE_S} s")
     except urllib.error.HTTPError as error:
@@ -262,11 +267,16 @@ def _download(url: str) -> bytes:
                 f"Image {url} cannot be fetched: the server answered {error.code} {error.reason}. "
                 "Check the address."
             ) from None
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise OSError(
             f"Image {url} cannot be fetched: {reason}. Check the address and the network."
         ) from None
+    if len(data) > MAX_DOWNLOAD_BYTES:
+        raise ValueError(
+            f"Image {url} is larger than {MAX_DOWNLOAD_BYTES >> 20} MiB. "
+            "Download it yourself and give the file."
+        )
     return bytes(data)
 
 
@@ -310,6 +320,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
+    image = image.convert("LA") if image.mode == "La" else image
     image = image if image.mode == "RGBA" else image.convert("RGBA")
     alpha = image.getchannel("A")
     if alpha.getextrema() == (255, 255):
