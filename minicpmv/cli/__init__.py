@@ -126,6 +126,7 @@ def _parse_command(parser: CommandParser, words: Sequence[str], args: argparse.N
 def _quiet_libraries() -> None:
     """Our own warnings are one line on stderr; those of libraries are for their authors."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .model_files import find_file, locate, read_json
+from .model_files import find_file, locate, read_json, use_cache_when_offline
 
 if TYPE_CHECKING:
     from minicpmv.model.configuration import MiniCPMVConfig
@@ -59,6 +59,7 @@ def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
         OSError: there is no such model, or a file of it is missing.
         ValueError: a file is damaged, or the release is not known.
     """
+    use_cache_when_offline(model)
     import minicpmv.auto  # noqa: F401 - registers the classes
     from minicpmv.agreement import disagreements
     from minicpmv.model.configuration import MiniCPMVConfig

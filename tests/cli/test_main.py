@@ -1,5 +1,6 @@
 """Manners that all commands share: start-up, errors, exit codes."""
 
+import os
 import subprocess
 import sys
 
@@ -43,7 +44,7 @@ def test_help_loads_nothing_heavy():
     assert modules_after("import minicpmv.cli as c\nc.main([])") == []
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", ["ask", "chat", "slice", "info"])
 def test_help_of_a_command_loads_no_torch(name):
     assert modules_after(help_of(name)) == []
 
@@ -120,3 +121,15 @@ def test_a_reader_that_leaves_is_no_error():
     line = f"{sys.executable} -m minicpmv ask --help | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["ask", "info", "slice"])
+def test_a_model_that_cannot_be_fetched_is_one_line_and_soon(name, picture):
+    arguments = [picture, "-m"] if name == "slice" else ["What?", "-m"] if name == "ask" else []
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": ""}
+    done = command(name, *arguments, "somebody/something", env=environment, timeout=30)
+    assert (done.returncode, done.stdout) == (1, "")
+    notice, error = done.stderr.splitlines()
+    assert notice.startswith("http://127.0.0.1:9 cannot be reached")
+    assert error.startswith("minicpmv: error: ")
+    assert "somebody/something" in error
