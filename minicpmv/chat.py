@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 from transformers.utils import logging as transformers_logging
 
 from . import auto  # noqa: F401 - registers the classes
@@ -346,7 +348,13 @@ def load(
         ValueError: the model is not known, or its files do not fit together.
         OSError: its files cannot be read.
     """
-    path = locate(name_or_path)
+    if device_map is not None and device != "auto":
+        raise ValueError(f"device={str(device)!r} and device_map={device_map!r}: pass one of them.")
+    if device_map is None and max_memory is not None:
+        raise ValueError("max_memory has no effect without device_map; pass device_map='auto'.")
+    target = _device(device)
+    path = locate(name_or_path, revision)
+    _check_files(path)
     options: dict[str, Any] = {"revision": revision} if revision else {}
     with (
         _library_output(sys.stderr.isatty() if progress is None else progress),
@@ -354,48 +362,73 @@ def load(
     ):
         processor = MiniCPMVProcessor.from_pretrained(path, compat=compat, **options)
         if device_map is not None:
-            if device != "auto":
-                raise ValueError(
-                    f"device={str(device)!r} and device_map={device_map!r}: pass one of them."
-                )
             options |= {"device_map": device_map, "max_memory": max_memory}
-        elif max_memory is not None:
-            raise ValueError("max_memory has no effect without device_map; pass device_map='auto'.")
         if attn_implementation is not None:
             options["attn_implementation"] = attn_implementation
         model = MiniCPMVForConditionalGeneration.from_pretrained(
             path, dtype=_dtype(dtype), **options
         )
     if device_map is None:
-        model.to(_device(device))
+        model.to(target)
     return Chat(model.eval(), processor, name=str(name_or_path))
 
 
-def locate(name_or_path: str | Path) -> str:
-    """The folder or hub name that is meant."""
+def locate(name_or_path: str | Path, revision: str | None = None) -> str:
+    """The folder or hub name that is meant; without network, the folder of the hub's kept copy.
+
+    Raises:
+        ValueError: the name cannot be a model.
+        OSError: the hub does not have it, or cannot be reached.
+    """
     name = str(name_or_path)
     if name == "nano":
         return str(files("minicpmv") / "nano")
     if Path(name).is_dir():
         return name
-    if name in RELEASES:
-        return RELEASES[name].repo_ids[0]
+    known = ", ".join(["nano", *RELEASES, *(r.repo_ids[0] for r in RELEASES.values())])
     if Path(name).exists():
         raise ValueError(f"Model {name!r} is a file; a model is a folder with config.json in it.")
+    name = RELEASES[name].repo_ids[0] if name in RELEASES else name
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        known = ", ".join(["nano", *RELEASES, *(r.repo_ids[0] for r in RELEASES.values())])
         raise ValueError(f"Model {name!r} is not known and no such folder exists. Known: {known}.")
+    # One question before many downloads: each of those would try again for half a minute.
+    try:
+        HfApi().model_info(name, revision=revision, timeout=10)
+    except (HfHubHTTPError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OSError(f"The hub does not give {name!r}: {reason} Known: {known}.") from error
+    except (HTTPError, OSError) as error:
+        kept = try_to_load_from_cache(name, "config.json", revision=revision)
+        if not isinstance(kept, str):
+            raise OSError(
+                f"Model {name!r} is no folder here, and the Hugging Face hub cannot be reached "
+                f"({error}). Check the name and the network. Known: {known}."
+            ) from error
+        return str(Path(kept).parent)
     return name
+
+
+def _check_files(path: str) -> None:
+    """What a folder must have before anything is read from it."""
+    names = ("config.json", "preprocessor_config.json")
+    missing = [name for name in names if Path(path).is_dir() and not (Path(path) / name).is_file()]
+    if missing:
+        raise OSError(
+            f"{path!r} has no {' and no '.join(missing)}, so it is no MiniCPM-V checkpoint, or not "
+            "all of one. Download it again, or check the path."
+        )
 
 
 def _device(device: str | torch.device) -> torch.device:
     if device != "auto":
         try:
-            return torch.device(device)
-        except RuntimeError as error:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
             raise ValueError(
-                f"Device {device!r} is not known. Known: auto, cpu, cuda, cuda:N, mps."
+                f"Device {str(device)!r} is not to be had here ({str(error).splitlines()[0]}). "
+                "Known: auto, cpu, cuda, cuda:N, mps."
             ) from error
+        return torch.device(device)
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
@@ -459,14 +492,8 @@ def _readable_errors(path: str) -> Iterator[None]:
             f"A JSON file in {path!r} is damaged: {error}. Download it again."
         ) from error
     except OSError as error:
-        if Path(path).is_dir():
-            reason = str(error).strip().splitlines()[0]
-            raise OSError(f"Cannot load the model in {path!r}: {reason}") from error
-        known = ", ".join(["nano", *(release.repo_ids[0] for release in RELEASES.values())])
-        raise OSError(
-            f"Model {path!r} is no folder here and could not be had from the Hugging Face hub. "
-            f"Check the name and the network. Known: {known}."
-        ) from error
+        reason = str(error).strip().splitlines()[0]
+        raise OSError(f"Cannot load the model {path!r}: {reason}") from error
 
 
 def _conversation(

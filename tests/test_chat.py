@@ -218,8 +218,21 @@ def test_unknown_models_are_named(name: str, message: str) -> None:
 
 
 def test_folder_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="Cannot load the model in"):
+    with pytest.raises(OSError, match=r"has no config\.json and no preprocessor_config\.json"):
         load(tmp_path)
+
+
+def test_unreachable_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(self: Any, name: str, **options: Any) -> None:
+        asked.append(name)
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
+    with pytest.raises(OSError, match=r"'openbmb/MiniCPM-V-9' is no folder here, and the .* hub"):
+        load("openbmb/MiniCPM-V-9")
+    assert asked == ["openbmb/MiniCPM-V-9"]
 
 
 def test_removed_tensor_is_named(tmp_path: Path) -> None:
@@ -277,7 +290,7 @@ def test_dtypes_and_devices(chat: Chat) -> None:
     assert answer.text == load(folder, "cpu").ask("What is it?", [picture(40, 30)], **GREEDY).text
     with pytest.raises(ValueError, match="dtype 'float63' is not known"):
         load(folder, dtype="float63")
-    with pytest.raises(ValueError, match="Device 'gpu' is not known"):
+    with pytest.raises(ValueError, match="Device 'gpu' is not to be had here"):
         load(folder, device="gpu")
     with pytest.raises(ValueError, match="pass one of them"):
         load(folder, device="cpu", device_map="auto")
