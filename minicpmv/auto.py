@@ -1,6 +1,7 @@
 """Import it for its effect: transformers' Auto classes know us, with no remote code.
 
-An explicitly registered class wins over a checkpoint's `auto_map`, with and without `trust_remote_code`.
+An explicitly registered class wins over a checkpoint's `auto_map`, with and without
+`trust_remote_code`.
 """
 
 import transformers

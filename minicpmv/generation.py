@@ -1,10 +1,10 @@
 """Options to answers: the one place where a loaded model generates.
 
-Every road (Python, command line, the released `chat()`) ends here. The tokens come from transformers' `generate`;
-a faster engine takes its place behind `generate_ids` and `stream_ids`.
+Every road (Python, command line, the released `chat()`) ends here. The tokens come from
+transformers' `generate`; a faster engine takes its place behind `generate_ids` and `stream_ids`.
 
-The repetition penalty counts new tokens only, as in the released code, which generates from embeddings and so never
-shows the prompt to the penalty.
+The repetition penalty counts new tokens only, as in the released code, which generates from
+embeddings and so never shows the prompt to the penalty.
 """
 
 import queue
@@ -44,14 +44,15 @@ def plan_generation(
     stored: GenerationConfig | None,
     options: Mapping[str, Any],
 ) -> GenerationPlan:
-    """Resolve options, in this order: the caller's, else the checkpoint's `generation_config.json`, else the release's.
+    """Resolve options: the caller's, else `generation_config.json`'s, else the release's.
 
     Args:
         processor: `MiniCPMVProcessor`; it knows the release and the tokens that end an answer.
         stored: what the model brought from its `generation_config.json`.
         options: `sampling` (draw, or search with beams), `seed`, and any field of transformers'
-            `GenerationConfig`, such as `temperature`, `top_p`, `top_k`, `num_beams`, `repetition_penalty`,
-            `max_new_tokens`, `min_new_tokens`. A value of None means "not given".
+            `GenerationConfig`, such as `temperature`, `top_p`, `top_k`, `num_beams`,
+            `repetition_penalty`, `max_new_tokens`, `min_new_tokens`. A value of None means "not
+            given".
 
     Raises:
         ValueError: an option is unknown, out of range, or would have no effect beside the others.
@@ -63,14 +64,15 @@ def plan_generation(
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise ValueError(
-            f"Unknown option {', '.join(map(repr, unknown))}. Known: sampling, seed, temperature, top_p, top_k, "
-            "repetition_penalty, num_beams, max_new_tokens, min_new_tokens, and the other fields of "
-            "transformers.GenerationConfig."
+            f"Unknown option {', '.join(map(repr, unknown))}. Known: sampling, seed, temperature, "
+            "top_p, top_k, repetition_penalty, num_beams, max_new_tokens, min_new_tokens, and the "
+            "other fields of transformers.GenerationConfig."
         )
     file = _explicit_values(stored)
     if sampling is not None and given.get("do_sample", sampling) != sampling:
         raise ValueError(
-            f"sampling={sampling} and do_sample={given['do_sample']} contradict each other; pass one."
+            f"sampling={sampling} and do_sample={given['do_sample']} contradict each other; "
+            "pass one."
         )
     draws = given.get("do_sample", file.get("do_sample", True) if sampling is None else sampling)
 
@@ -105,8 +107,8 @@ def plan_generation(
         )
     if draws and not values["temperature"] > 0:
         raise ValueError(
-            f"temperature is {values['temperature']}; it must be above 0. For the most likely answer pass "
-            "sampling=False, num_beams=1."
+            f"temperature is {values['temperature']}; it must be above 0. For the most likely "
+            "answer pass sampling=False, num_beams=1."
         )
     for name, lowest in (("max_new_tokens", 1), ("min_new_tokens", 0), ("num_beams", 1)):
         if values.get(name) is not None and values[name] < lowest:
@@ -145,7 +147,7 @@ def generate_ids(
     streamer: BaseStreamer | None = None,
     stopping: StoppingCriteria | None = None,
 ) -> torch.Tensor:
-    """New token ids, (batch * num_return_sequences, new), padded with the pad token after a terminator."""
+    """New token ids, with pad tokens after a terminator: (batch * num_return_sequences, new)."""
     prompt_length = inputs["input_ids"].shape[1]
     processors = LogitsProcessorList()
     if plan.repetition_penalty != 1.0:
@@ -168,7 +170,7 @@ def generate_ids(
 
 
 def stream_ids(model: Any, inputs: Mapping[str, Any], plan: GenerationPlan) -> Iterator[int]:
-    """New token ids of one sample, each as soon as it is known. Closing the iterator stops the generation.
+    """New token ids of one sample, each as soon as it is known. Closing the iterator stops it.
 
     Raises:
         ValueError: several samples, or beams, which have no next token to show before they end.
@@ -205,10 +207,12 @@ def stream_ids(model: Any, inputs: Mapping[str, Any], plan: GenerationPlan) -> I
 
 
 def stream_text(ids: Iterator[int], processor: Any, strip: bool = True) -> Iterator[str]:
-    """Pieces of text, each as soon as later tokens cannot change it; joined, `processor.decode_answer` of all ids.
+    """Pieces of text, each as soon as later tokens cannot change it.
 
-    Held back are bytes that do not make a character yet and, where the release removes spaces before punctuation,
-    the last word if it may turn out to be such punctuation.
+    Joined, they are `processor.decode_answer` of all ids.
+
+    Held back are bytes that do not make a character yet and, where the release removes spaces
+    before punctuation, the last word if it may turn out to be such punctuation.
     """
     cleans_up = processor.release.clean_up_spaces
     seen: list[int] = []

@@ -1,8 +1,8 @@
 """What differs between releases, one frozen row each.
 
-A released `config.json` leaves much unsaid: how the vision tower numbers its positions, which tags stand around a slice,
-when an answer ends. The row supplies it once, when the config is read; from then on only the config speaks, and no
-`forward` asks which release it is. Imports nothing of ours.
+A released `config.json` leaves much unsaid: how the vision tower numbers its positions, which tags
+stand around a slice, when an answer ends. The row supplies it once, when the config is read; from
+then on only the config speaks, and no `forward` asks which release it is. Imports nothing of ours.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class TokenIds:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Generation settings of the released `chat()`: `sampling=True` draws, `sampling=False` searches."""
+    """Settings of the released `chat()`: `sampling=True` draws, `sampling=False` searches."""
 
     top_p: float = 0.8
     top_k: int = 100
@@ -42,19 +42,23 @@ class Release:
         version: as `config.version` says it, a string.
         name: what people call it; repo_ids: where the weights were released.
         text_model_type: transformers' name of the language model.
-        vision_positions: "grid", two-dimensional buckets of each slice; "row", the slice read as one row of
-            patches as long as the longest slice beside it. Released 2.5 weights expect "row".
-        attend_padding: whether the patches that pad a short slice take part in attention. Released 2.5
-            weights expect it.
-        slice_tags: "cell", a tag pair around every slice; "grid", one pair around all slices of an image.
+        vision_positions: "grid", two-dimensional buckets of each slice; "row", the slice read as
+            one row of patches as long as the longest slice beside it. Released 2.5 weights expect
+            "row".
+        attend_padding: whether the patches that pad a short slice take part in attention. Released
+            2.5 weights expect it.
+        slice_tags: "cell", a tag pair around every slice; "grid", one pair around all slices of an
+            image.
         use_image_id: whether `<image_id>k</image_id>` stands before every image.
         chat_template: file name in `processing/chat_templates`.
         terminators: token texts that end an answer.
-        clean_up_spaces: whether answers lose the space before punctuation, as the released tokenizer does.
+        clean_up_spaces: whether answers lose the space before punctuation, as the released
+            tokenizer does.
         mask_token_zero: whether the released code hides prompt tokens of id 0 ("!") from attention;
             done only under `compat="released"`.
         max_new_tokens, max_inp_length: defaults of the released `chat()`, in tokens.
-        token_ids: the visual tags in the released vocabulary, for a config that comes without a tokenizer.
+        token_ids: the visual tags in the released vocabulary, for a config that comes without a
+            tokenizer.
     """
 
     version: str
@@ -133,8 +137,8 @@ RELEASES: dict[str, Release] = {
 def release_of(config: Mapping[str, Any]) -> Release:
     """The row that a `config.json` or `preprocessor_config.json` belongs to.
 
-    `version` decides (2.5 says "2.5" in one file and 2.5 in the other). A config without one is 2.5, the only
-    release known here that was published before the field existed.
+    `version` decides (2.5 says "2.5" in one file and 2.5 in the other). A config without one is
+    2.5, the only release known here that was published before the field existed.
 
     Raises:
         ValueError: `version` is not a release this package knows.

@@ -1,1 +1,1 @@
-"""Tensors to tensors: the vision tower, the resampler, and the language model behind one forward."""
+"""Tensors to tensors: vision tower, resampler and language model behind one forward."""

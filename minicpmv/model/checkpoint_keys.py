@@ -1,6 +1,7 @@
 """Released parameter names and ours, one table.
 
-Only renamings: engines that build on transformers apply those and skip anything that changes a tensor.
+Only renamings: engines that build on transformers apply those and skip anything that changes a
+tensor.
 """
 
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
@@ -16,7 +17,7 @@ RENAMINGS = (
 
 
 def to_released(name: str) -> str:
-    """The released name of our parameter `name`; names not in the table are returned as they are."""
+    """The released name of our parameter `name`; a name not in the table stays as it is."""
     for released, ours in RENAMINGS:
         if name == ours or name.startswith(f"{ours}."):
             return released + name.removeprefix(ours)

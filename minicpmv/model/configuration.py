@@ -1,8 +1,9 @@
 """Numbers and names of a model: `MiniCPMVConfig` and `MiniCPMVVisionConfig`.
 
-Released `config.json` files are flat: the language model's fields stand at the top, beside ours. transformers wants them
-in `text_config`. Reading a flat file sorts the fields, takes what it leaves unsaid from the release's row in
-`versions.py`, and remembers the file: saving writes that file back, changed only where the model has changed.
+Released `config.json` files are flat: the language model's fields stand at the top, beside ours.
+transformers wants them in `text_config`. Reading a flat file sorts the fields, takes what it
+leaves unsaid from the release's row in `versions.py`, and remembers the file: saving writes that
+file back, changed only where the model has changed.
 """
 
 import copy
@@ -16,9 +17,10 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ..versions import RELEASES, release_of
+from ..versions import Release, release_of
 
-# Never moved into `text_config` when a flat file is read: they describe the file or the whole model.
+# Never moved into `text_config` when a flat file is read: they describe the file or the whole
+# model.
 _TOP_LEVEL_FIELDS = {
     "architectures",
     "auto_map",
@@ -60,10 +62,12 @@ class MiniCPMVVisionConfig(PreTrainedConfig):
     """Shape of the vision tower (SigLIP-so400m in the releases).
 
     Fields:
-        image_size, patch_size: in pixels; the learned position table has (image_size // patch_size) ** 2 rows.
-        positions: "grid", two-dimensional buckets of each slice (2.6); "row", the slice as one row of patches as
-            long as the longest of its sample (2.5). None means "grid".
-        attend_padding: whether patches that pad a short slice take part in attention (2.5). None means no.
+        image_size, patch_size: in pixels; the learned position table has
+            (image_size // patch_size) ** 2 rows.
+        positions: "grid", two-dimensional buckets of each slice (2.6); "row", the slice as one row
+            of patches as long as the longest of its sample (2.5). None means "grid".
+        attend_padding: whether patches that pad a short slice take part in attention (2.5). None
+            means no.
         batch_size: slices that go through the tower at once; bounds memory, changes nothing else.
     """
 
@@ -90,15 +94,18 @@ class MiniCPMVVisionConfig(PreTrainedConfig):
 class MiniCPMVConfig(PreTrainedConfig):
     """A MiniCPM-V model: vision tower, resampler, language model.
 
-    Accepts the nested form (`text_config`, `vision_config`) and the flat form of released files. Every field of the
-    language model can be read at the top too (`config.hidden_size`), as tools written for released files do.
+    Accepts the nested form (`text_config`, `vision_config`) and the flat form of released files.
+    Every field of the language model can be read at the top too (`config.hidden_size`), as tools
+    written for released files do.
 
     Fields:
         version: the release, e.g. "2.6"; decides what the released file leaves unsaid.
         query_num: visual tokens per slice (learned queries of the resampler).
-        slice_config: how pictures are cut, for the check against the processor (`scale_resolution` in pixels).
-        image_token_id: the placeholder; image_start_id ... slice_end_id: the tags around it. Used to find the
-            placeholders when a batch comes without `mm_token_type_ids` and `image_bound`.
+        slice_config: how pictures are cut, for the check against the processor (`scale_resolution`
+            in pixels).
+        image_token_id: the placeholder; image_start_id ... slice_end_id: the tags around it. Used
+            to find the placeholders when a batch comes without `mm_token_type_ids` and
+            `image_bound`.
 
     Raises:
         ValueError: the version is not known, or the file's language model cannot be told.
@@ -112,8 +119,8 @@ class MiniCPMVConfig(PreTrainedConfig):
     attribute_map = {"num_queries": "query_num"}
     keys_to_ignore_at_inference = ["past_key_values"]
 
-    text_config: dict | PreTrainedConfig | None = None
-    vision_config: dict | PreTrainedConfig | None = None
+    text_config: Any = None
+    vision_config: Any = None
     version: str | float | int | None = None
     query_num: int = 64
     image_size: int = 448
@@ -192,7 +199,7 @@ class MiniCPMVConfig(PreTrainedConfig):
 
     def __getattr__(self, name: str) -> Any:
         """A field of the language model, read at the top as in released files."""
-        text_config = self.__dict__.get("text_config")
+        text_config: Any = self.__dict__.get("text_config")
         is_ready = "_post_init_done" in self.__dict__ and isinstance(text_config, PreTrainedConfig)
         if is_ready and not name.startswith("_"):
             if name in text_config.__dict__:
@@ -216,7 +223,9 @@ class MiniCPMVConfig(PreTrainedConfig):
         for key in ("text_config", "auto_map", "dtype"):
             flat.pop(key, None)
         flat["vision_config"] = {key: getattr(self.vision_config, key) for key in _VISION_FIELDS}
-        flat["vision_config"]["model_type"] = _RELEASED_VISION_TYPES.get(self.version, "siglip")
+        flat["vision_config"]["model_type"] = _RELEASED_VISION_TYPES.get(
+            str(self.version), "siglip"
+        )
         if self.dtype is not None:
             flat["torch_dtype"] = str(self.dtype).removeprefix("torch.")
         flat["architectures"] = ["MiniCPMV"]
@@ -226,7 +235,8 @@ class MiniCPMVConfig(PreTrainedConfig):
     def to_released_dict(self) -> dict[str, Any]:
         """The flat `config.json` that released code, llama.cpp and other engines read.
 
-        For a config that came from such a file: that file, with only the values rewritten that have changed since.
+        For a config that came from such a file: that file, with only the values rewritten that
+        have changed since.
         """
         released = copy.deepcopy(self._released or {})
         for key, value in self._flat_values().items():
@@ -248,9 +258,9 @@ class MiniCPMVConfig(PreTrainedConfig):
         super()._remove_keys_not_serialized(d)
 
     @property
-    def release(self) -> Any:
+    def release(self) -> Release:
         """The row of `versions.py` that this config belongs to."""
-        return RELEASES[self.version]
+        return release_of({"version": self.version})
 
 
 __all__ = ["MiniCPMVConfig", "MiniCPMVVisionConfig"]

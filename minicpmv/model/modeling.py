@@ -1,10 +1,11 @@
 """MiniCPM-V as transformers classes: encode the slices, splice their tokens into the text, decode.
 
     pixel_values  -> vision_tower -> resampler -> query_num vectors per slice
-    input_ids     -> embeddings, where those vectors replace the placeholders -> language_model -> lm_head
+    input_ids     -> embeddings, where those vectors replace the placeholders
+                  -> language_model -> lm_head
 
-The placeholder is `<unk>`, which a user may type too, so its place decides and not its id: `image_bound` says where,
-else `mm_token_type_ids`, else the tags around it.
+The placeholder is `<unk>`, which a user may type too, so its place decides and not its id:
+`image_bound` says where, else `mm_token_type_ids`, else the tags around it.
 """
 
 from typing import Any
@@ -58,10 +59,11 @@ class MiniCPMVPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a checkpoint, strictly: a missing, extra or mis-shaped tensor is an error that names it.
+        """Load a checkpoint, strictly: a missing, extra or mis-shaped tensor is a named error.
 
-        As in transformers otherwise. Who passes `output_loading_info=True`, `ignore_mismatched_sizes=True` or a
-        `state_dict` of their own looks at the differences themselves.
+        As in transformers otherwise. Who passes `output_loading_info=True`,
+        `ignore_mismatched_sizes=True` or a `state_dict` of their own looks at the differences
+        themselves.
 
         Raises:
             ValueError: the checkpoint's tensors are not the model's.
@@ -93,9 +95,9 @@ class MiniCPMVPreTrainedModel(PreTrainedModel):
         ]
         if any(problems):
             raise ValueError(
-                f"The tensors of {str(pretrained_model_name_or_path)!r} are not those of its config: "
-                f"{'; '.join(filter(None, problems))}. Download the checkpoint again, or check that "
-                "config.json belongs to it."
+                f"The tensors of {str(pretrained_model_name_or_path)!r} are not those of its "
+                f"config: {'; '.join(filter(None, problems))}. Download the checkpoint again, or "
+                "check that config.json belongs to it."
             )
         return model
 
@@ -140,41 +142,40 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
         """Encode slices.
 
         Args:
-            pixel_values: (num_slices, channels, patch_size, patch_size * max_patches), zero-padded strips.
+            pixel_values: (num_slices, channels, patch_size, patch_size * max_patches), zero-padded
+                strips.
             target_sizes: (num_slices, 2), height and width of each slice in patches.
-            slices_per_sample: where padding takes part in attention (release 2.5), how many rows belong to each
-                sample, so that a sample does not depend on its batch mates. None: all rows are one sample's.
+            slices_per_sample: where padding takes part in attention (release 2.5), how many rows
+                belong to each sample, so that a sample does not depend on its batch mates. None:
+                all rows are one sample's.
 
         Returns:
-            `pooler_output` (num_slices, query_num, hidden) for the language model, and the tower's output.
+            `pooler_output` (num_slices, query_num, hidden) for the language model, and the tower's
+            output.
 
         Raises:
-            ValueError: the two inputs disagree about the number of slices or patches.
+            ValueError: the inputs disagree about the number of slices or patches.
         """
-        patch_size = self.config.vision_config.patch_size
-        if len(pixel_values) != len(target_sizes):
-            raise ValueError(
-                f"target_sizes has {len(target_sizes)} rows and pixel_values {len(pixel_values)}; "
-                "both need one row per slice."
-            )
-        max_patches = pixel_values.shape[-1] // patch_size
-        if pixel_values.ndim != 4 or pixel_values.shape[-2] != patch_size:
-            raise ValueError(
-                f"pixel_values has shape {tuple(pixel_values.shape)}; expected (num_slices, 3, {patch_size}, "
-                f"{patch_size} * max_patches), as MiniCPMVProcessor returns them."
-            )
         tower_config = self.config.vision_config
+        patch_size = tower_config.patch_size
+        _check_slices(pixel_values, target_sizes, patch_size)
+        max_patches = pixel_values.shape[-1] // patch_size
         outputs = []
         if tower_config.attend_padding:
-            # Padding is seen, so each sample is padded to its own longest slice and encoded by itself.
-            start = 0
-            for num_slices in slices_per_sample or [len(pixel_values)]:
-                rows = slice(start, start + num_slices)
-                start += num_slices
-                if num_slices:
-                    length = int(target_sizes[rows].prod(dim=1).max()) * patch_size
-                    strips = pixel_values[rows, ..., :length]
-                    outputs.append(self.vision_tower(strips, target_sizes[rows], **kwargs))
+            # Padding is seen, so each sample is padded to its own longest slice and encoded by
+            # itself.
+            counts = slices_per_sample or [len(pixel_values)]
+            if sum(counts) != len(pixel_values):
+                raise ValueError(
+                    f"slices_per_sample counts {sum(counts)} slices and pixel_values has "
+                    f"{len(pixel_values)} rows; they must agree."
+                )
+            for strips, sizes in zip(
+                pixel_values.split(counts), target_sizes.split(counts), strict=True
+            ):
+                if len(strips):
+                    length = int(sizes.prod(dim=1).max()) * patch_size
+                    outputs.append(self.vision_tower(strips[..., :length], sizes, **kwargs))
         else:
             for start in range(0, len(pixel_values), tower_config.batch_size):
                 rows = slice(start, start + tower_config.batch_size)
@@ -191,40 +192,67 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
     def get_placeholder_mask(
         self,
         input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
         image_bound: list[torch.Tensor] | None = None,
-        shape: torch.Size | None = None,
     ) -> torch.Tensor:
         """Where visual tokens go: (batch, seq), bool.
 
         Args:
+            input_ids: (batch, seq), or `inputs_embeds` (batch, seq, hidden) instead.
+            mm_token_type_ids: (batch, seq), above 0 at placeholders.
             image_bound: per sample (num_slices, 2), [start, end) of each run of placeholders.
-            shape: (batch, seq), needed with `image_bound` where there are no `input_ids`.
 
         Raises:
             ValueError: nothing tells where the placeholders are.
         """
         if image_bound is not None:
-            shape = input_ids.shape if input_ids is not None else shape
-            mask = torch.zeros(shape, dtype=torch.bool)
+            tokens: Any = input_ids if input_ids is not None else inputs_embeds
+            mask = torch.zeros(tokens.shape[:2], dtype=torch.bool)
             for sample, bounds in enumerate(image_bound):
                 for start, end in torch.as_tensor(bounds).reshape(-1, 2).tolist():
                     mask[sample, start:end] = True
-            return mask.to(self.device)
+            return mask.to(tokens.device)
         if mm_token_type_ids is not None:
             return mm_token_type_ids > 0
         config = self.config
-        if input_ids is None or config.image_token_id is None:
+        if config.image_token_id is None:
             raise ValueError(
-                "Pictures were given, but nothing tells where they go in the text: pass mm_token_type_ids "
-                "or image_bound as MiniCPMVProcessor returns them, or set config.image_token_id."
+                "Pictures were given, but nothing tells where they go in the text: pass "
+                "mm_token_type_ids or image_bound as MiniCPMVProcessor returns them, or set "
+                "config.image_token_id."
             )
-        mask = input_ids == config.image_token_id
+
+        def places(token_id: Any) -> torch.Tensor:
+            if input_ids is not None:
+                return torch.eq(input_ids, token_id)
+            assert inputs_embeds is not None
+            token = torch.tensor(token_id, device=inputs_embeds.device)
+            return torch.eq(inputs_embeds, self.get_input_embeddings()(token)).all(dim=-1)
+
+        mask = places(config.image_token_id)
         if config.image_start_id is not None:
-            opens = (input_ids == config.image_start_id) | (input_ids == config.slice_start_id)
-            closes = (input_ids == config.image_end_id) | (input_ids == config.slice_end_id)
-            mask &= (opens.cumsum(1) - closes.cumsum(1)) > 0
+            opens = places(config.image_start_id) | places(config.slice_start_id)
+            closes = places(config.image_end_id) | places(config.slice_end_id)
+            mask = mask & ((opens.cumsum(1) - closes.cumsum(1)) > 0)
         return mask
+
+    def count_slices(self, placeholders: torch.Tensor, num_slices: int) -> list[int]:
+        """How many of the `num_slices` slices are each sample's, by its placeholders.
+
+        Raises:
+            ValueError: placeholders and visual tokens differ in number.
+        """
+        num_queries = self.config.query_num
+        counts = placeholders.sum(dim=1).tolist()
+        if sum(counts) != num_slices * num_queries or any(n % num_queries for n in counts):
+            raise ValueError(
+                f"The text has {sum(counts)} placeholders ({counts} per sample) and the pictures "
+                f"give {num_slices * num_queries} visual tokens ({num_slices} slices x "
+                f"{num_queries}). Use one processor call for both, and do not truncate its "
+                "input_ids."
+            )
+        return [count // num_queries for count in counts]
 
     @can_return_tuple
     def forward(
@@ -248,8 +276,10 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
             input_ids: (batch, seq), or `inputs_embeds` (batch, seq, hidden) instead.
             pixel_values, target_sizes: one row per slice, all samples' slices in prompt order; see
                 `get_image_features`.
-            mm_token_type_ids: (batch, seq), 1 at placeholders; or image_bound: per sample (num_slices, 2).
-            image_features: (num_slices, query_num, hidden), instead of `pixel_values`: already encoded.
+            mm_token_type_ids: (batch, seq), 1 at placeholders; or image_bound: per sample
+                (num_slices, 2).
+            image_features: (num_slices, query_num, hidden), instead of `pixel_values`: already
+                encoded.
 
         Raises:
             ValueError: placeholders and visual tokens differ in number; the message gives both.
@@ -258,26 +288,20 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
             raise ValueError("Pass either input_ids or inputs_embeds.")
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-        if pixel_values is not None and image_features is None:
-            if target_sizes is None:
-                raise ValueError(
-                    "pixel_values need target_sizes, one row (height, width) per slice."
-                )
+        images = pixel_values if image_features is None else image_features
+        if images is not None:
             mask = self.get_placeholder_mask(
-                input_ids, mm_token_type_ids, image_bound, inputs_embeds.shape[:2]
+                input_ids, inputs_embeds, mm_token_type_ids, image_bound
             )
-            slices_per_sample = None
-            if self.config.vision_config.attend_padding:
-                slices_per_sample = (mask.sum(dim=1) // self.config.query_num).tolist()
-            image_features = self.get_image_features(
-                pixel_values, target_sizes, slices_per_sample, return_dict=True
-            ).pooler_output
-        elif image_features is not None:
-            mask = self.get_placeholder_mask(
-                input_ids, mm_token_type_ids, image_bound, inputs_embeds.shape[:2]
+            slices_per_sample = self.count_slices(mask, len(images))
+            if image_features is None:
+                image_features = self.get_image_features(
+                    pixel_values, target_sizes, slices_per_sample, return_dict=True
+                ).pooler_output
+            inputs_embeds = inputs_embeds.masked_scatter(
+                mask.to(inputs_embeds.device)[..., None],
+                image_features.to(inputs_embeds.device, inputs_embeds.dtype),
             )
-        if image_features is not None:
-            inputs_embeds = _splice(inputs_embeds, mask, image_features)
         return self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -327,7 +351,8 @@ class MiniCPMVForConditionalGeneration(MiniCPMVPreTrainedModel, GenerationMixin)
 
         Args:
             labels: (batch, seq), -100 where no loss is wanted; shifted inside.
-            logits_to_keep: compute only the last so many logits, or those at the given places; 0 means all.
+            logits_to_keep: compute only the last so many logits, or those at the given places; 0
+                means all.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -397,9 +422,9 @@ class MiniCPMVForConditionalGeneration(MiniCPMVPreTrainedModel, GenerationMixin)
         input_ids: torch.Tensor | None = None,
         **model_kwargs: Any,
     ) -> tuple[torch.Tensor | None, dict[str, Any]]:
-        """Copies of every sample for beams and `num_return_sequences`: a sample's slices stay together.
+        """Copies of every sample, for beams and `num_return_sequences`.
 
-        Pictures are encoded once, before they are copied.
+        A sample's slices stay together. Pictures are encoded once, before they are copied.
         """
         image_keys = ("pixel_values", "target_sizes", "image_bound", "image_features")
         images = {key: model_kwargs.pop(key, None) for key in image_keys}
@@ -423,15 +448,15 @@ class MiniCPMVForConditionalGeneration(MiniCPMVPreTrainedModel, GenerationMixin)
         model_kwargs: dict[str, Any],
     ) -> dict[str, Any]:
         embeds = model_kwargs.get("inputs_embeds")
-        shape = embeds.shape[:2] if embeds is not None else input_ids.shape
         mask = self.model.get_placeholder_mask(
             input_ids if embeds is None else None,
+            embeds,
             model_kwargs.get("mm_token_type_ids"),
             images["image_bound"],
-            shape,
         )
-        slices_per_sample = (mask.sum(dim=1) // self.config.query_num).tolist()
         features = images["image_features"]
+        encoded = images["pixel_values"] if features is None else features
+        slices_per_sample = self.model.count_slices(mask, len(encoded))
         if features is None:
             features = self.model.get_image_features(
                 images["pixel_values"], images["target_sizes"], slices_per_sample, return_dict=True
@@ -446,32 +471,38 @@ class MiniCPMVForConditionalGeneration(MiniCPMVPreTrainedModel, GenerationMixin)
         }
 
 
-def _splice(
-    inputs_embeds: torch.Tensor, mask: torch.Tensor, image_features: torch.Tensor
-) -> torch.Tensor:
-    """Write visual tokens over the placeholders; `mask` (batch, seq)."""
-    features = image_features.reshape(-1, inputs_embeds.shape[-1])
-    num_placeholders = int(mask.sum())
-    if num_placeholders != len(features):
-        num_queries = image_features.shape[-2]
+def _check_slices(
+    pixel_values: torch.Tensor, target_sizes: torch.Tensor | None, patch_size: int
+) -> None:
+    if target_sizes is None:
+        raise ValueError("pixel_values need target_sizes, one row (height, width) per slice.")
+    if pixel_values.ndim != 4 or pixel_values.shape[2] != patch_size or not len(pixel_values):
         raise ValueError(
-            f"The text has {num_placeholders} placeholders and the pictures give {len(features)} visual tokens "
-            f"({len(features) // num_queries} slices x {num_queries}). Use one processor call for both, and do "
-            "not truncate its input_ids."
+            f"pixel_values has shape {tuple(pixel_values.shape)}; expected (num_slices, channels, "
+            f"{patch_size}, {patch_size} * max_patches), as MiniCPMVProcessor returns them. "
+            "For text alone, leave it out."
         )
-    mask = mask.to(inputs_embeds.device)[..., None].expand_as(inputs_embeds)
-    features = features.to(inputs_embeds.device, inputs_embeds.dtype)
-    return inputs_embeds.masked_scatter(mask, features)
+    if target_sizes.shape != (len(pixel_values), 2):
+        raise ValueError(
+            f"target_sizes has shape {tuple(target_sizes.shape)} and pixel_values "
+            f"{len(pixel_values)} rows; both need one row per slice, target_sizes two columns."
+        )
+    longest = int(target_sizes.prod(dim=1).max())
+    if longest * patch_size > pixel_values.shape[3]:
+        raise ValueError(
+            f"target_sizes tells of a slice of {longest} patches, and pixel_values holds "
+            f"{pixel_values.shape[3] // patch_size} per slice."
+        )
 
 
 def _concatenate(parts: list[torch.Tensor], max_patches: int) -> torch.Tensor:
-    """(num_slices, max_patches, hidden) from parts of (some, at most max_patches, hidden), zero-padded."""
+    """Parts of (some, at most max_patches, hidden) to (all, max_patches, hidden), zero-padded."""
     padded = [nn.functional.pad(part, (0, 0, 0, max_patches - part.shape[1])) for part in parts]
     return torch.cat(padded) if len(padded) > 1 else padded[0]
 
 
 def _concatenate_layers(parts: list[Any]) -> tuple[torch.Tensor, ...] | None:
-    """Per layer, the rows of all parts; None where nothing was recorded or the parts differ in length."""
+    """Per layer, the rows of all parts; None where none were recorded or they differ in length."""
     if len(parts) == 1:
         return parts[0]
     if any(part is None for part in parts):

@@ -1,7 +1,8 @@
-"""The resampler: a fixed number of visual tokens from a slice of any shape (MiniCPM-V, arXiv 2408.01800, section 3.1).
+"""The resampler: a fixed number of visual tokens from a slice of any shape.
 
-Learned queries look once at the patches of a slice. Keys carry a two-dimensional sine-cosine position, values do not.
-Unusual here: the inner names (`attn.in_proj_weight`, `proj`) are those of the released tensors.
+Learned queries look once at the patches of a slice (MiniCPM-V, arXiv 2408.01800, section 3.1). Keys
+carry a two-dimensional sine-cosine position, values do not. Unusual here: the inner names
+(`attn.in_proj_weight`, `proj`) are those of the released tensors.
 """
 
 import torch
@@ -67,8 +68,8 @@ class MiniCPMVResampler(nn.Module):
         patch_size = config.vision_config.hidden_size
         if hidden_size % 128:
             raise ValueError(
-                f"The resampler has heads of 128 channels; the language model's hidden_size {hidden_size} "
-                "is not a multiple of 128."
+                f"The resampler has heads of 128 channels; the language model's hidden_size "
+                f"{hidden_size} is not a multiple of 128."
             )
         self.query = nn.Parameter(torch.empty(config.query_num, hidden_size))
         # Released checkpoints have no kv_proj where the widths agree.
@@ -84,7 +85,11 @@ class MiniCPMVResampler(nn.Module):
         self.proj = nn.Parameter(torch.empty(hidden_size, hidden_size))
 
     def forward(self, patches: torch.Tensor, target_sizes: torch.Tensor) -> torch.Tensor:
-        """Compress `patches` (num_slices, max_patches, vision hidden) to (num_slices, query_num, hidden)."""
+        """Compress `patches` (num_slices, max_patches, vision hidden).
+
+        Returns:
+            (num_slices, query_num, hidden)
+        """
         key_value = self.ln_kv(self.kv_proj(patches))  # (num_slices, max_patches, hidden)
         num_slices, max_patches, hidden_size = key_value.shape
         target_sizes = target_sizes.to(key_value.device)

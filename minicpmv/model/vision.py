@@ -1,11 +1,13 @@
 """The vision tower: a SigLIP transformer over slices of any shape (NaViT, arXiv 2307.06304).
 
-A slice comes as a strip of its patches, `(channels, patch_size, patch_size * num_patches)`, zero-padded to the longest
-strip of the batch. Unusual here: the learned position table belongs to a square picture of 980 pixels; a slice of
-another shape finds its rows by rounding fractional coordinates down to the table's grid ("buckets").
+A slice comes as a strip of its patches, `(channels, patch_size, patch_size * num_patches)`,
+zero-padded to the longest strip of the batch. Unusual here: the learned position table belongs to
+a square picture of 980 pixels; a slice of another shape finds its rows by rounding fractional
+coordinates down to the table's grid ("buckets").
 
-Release 2.5 differs in two ways that its weights were trained with, named by fields of the config: padding patches take
-part in attention (`attend_padding`), and positions are those of one long row of patches (`positions="row"`).
+Release 2.5 differs in two ways that its weights were trained with, named by fields of the config:
+padding patches take part in attention (`attend_padding`), and positions are those of one long row
+of patches (`positions="row"`).
 """
 
 from collections.abc import Callable
@@ -38,7 +40,11 @@ def eager_attention_forward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention as the formula says: softmax in float32, then back.
 
-    `query`, `key`, `value`: (batch, num_heads, seq, head_dim). Returns (batch, seq, num_heads, head_dim) and the weights.
+    Args:
+        query, key, value: (batch, num_heads, seq, head_dim).
+
+    Returns:
+        (batch, seq, num_heads, head_dim), and the weights (batch, num_heads, seq, seq).
     """
     weights = (query @ key.transpose(-1, -2)) * scaling
     if attention_mask is not None:
@@ -52,16 +58,17 @@ def eager_attention_forward(
 def position_buckets(num_patches: int, table_side: int) -> torch.Tensor:
     """Rows of the position table for the patches along one axis of a slice.
 
-    Patch i of n lies at i / n of the slice; its bucket is the number of boundaries k / table_side, k >= 1, at or below it.
-    Several places fall on a boundary, where the last bit decides: `torch.arange` on CPU rounds as the released models do.
+    Patch i of n lies at i / n of the slice; its bucket is the number of boundaries k / table_side,
+    k >= 1, at or below it. Several places fall on a boundary, where the last bit decides:
+    `torch.arange` on CPU rounds as the released models do.
 
     Returns:
         (num_patches,), 0 to table_side - 1, on CPU.
     """
     # From 0 to just below 1, in steps of 1 / num_patches rounded to float32.
-    place = torch.arange(0, 1 - 1e-6, 1 / torch.tensor(num_patches), device="cpu")
+    place = torch.arange(0, 1 - 1e-6, (1 / torch.tensor(num_patches)).item(), device="cpu")
     boundaries = torch.arange(1 / table_side, 1.0, 1 / table_side, device="cpu")
-    # The released bucket edge is exclusive on the right: a place on a boundary belongs to the next bucket.
+    # The bucket edge is exclusive on the right: a place on a boundary belongs to the next bucket.
     return torch.bucketize(place, boundaries, right=True)
 
 
@@ -85,7 +92,7 @@ class MiniCPMVVisionEmbeddings(nn.Module):
         return patches + self.position_embedding(position_ids)
 
     def position_ids(self, target_sizes: torch.Tensor, max_patches: int) -> torch.Tensor:
-        """Rows of the position table: (num_slices, max_patches), 0 where there is no patch; on CPU."""
+        """Rows of the position table, 0 where there is no patch: (num_slices, max_patches), CPU."""
         if self.config.positions == "row":
             return position_buckets(max_patches, self.table_side).expand(len(target_sizes), -1)
         ids = torch.zeros(len(target_sizes), max_patches, dtype=torch.long, device="cpu")
@@ -179,8 +186,8 @@ class MiniCPMVVisionEncoder(nn.Module):
 class MiniCPMVVisionModel(PreTrainedModel):
     """Slices in, one vector per patch out.
 
-    Expects `pixel_values` (num_slices, channels, patch_size, patch_size * max_patches), values in -1 to 1, and
-    `target_sizes` (num_slices, 2): height and width of each slice in patches.
+    Expects `pixel_values` (num_slices, channels, patch_size, patch_size * max_patches), values in
+    -1 to 1, and `target_sizes` (num_slices, 2): height and width of each slice in patches.
     """
 
     config: MiniCPMVVisionConfig
@@ -217,7 +224,9 @@ class MiniCPMVVisionModel(PreTrainedModel):
     def forward(
         self, pixel_values: torch.Tensor, target_sizes: torch.Tensor, **kwargs: Any
     ) -> BaseModelOutput:
-        """Returns `last_hidden_state` (num_slices, max_patches, hidden); rows past a slice's own patches are meaningless."""
+        """Encode; of `last_hidden_state` (num_slices, max_patches, hidden), rows past a slice's
+        own patches are meaningless.
+        """
         hidden_states = self.embeddings(pixel_values, target_sizes)
         attention_mask = None
         if not self.config.attend_padding:
