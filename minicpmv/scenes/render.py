@@ -252,9 +252,9 @@ class _Painter:
                 ImageFilter.GaussianBlur(rng.uniform(0.003, 0.007) * self.short / 2)
             )
         if rng.random() < 0.15:
-            noise = np.random.default_rng(rng.getrandbits(32)).normal(
-                0, rng.uniform(2, 9), (self.height, self.width, 1)
-            )
-            pixels = np.asarray(image, dtype=np.float32) + noise
-            image = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
+            generator = np.random.default_rng(rng.getrandbits(32))
+            noise = generator.standard_normal((self.height, self.width, 1), dtype=np.float32)
+            noise *= rng.uniform(2, 9)
+            pixels = np.asarray(image) + noise.astype(np.int16)
+            image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
         return image

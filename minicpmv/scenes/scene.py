@@ -25,7 +25,7 @@ class Figure:
 
     @property
     def area(self) -> float:
-        """Area of the bounding box, the measure by which one figure is called bigger than another."""
+        """Area of the bounding box, by which one figure is called bigger than another."""
         top, left, bottom, right = self.box
         return (bottom - top) * (right - left)
 

@@ -90,7 +90,7 @@ MAX_TURN = {
 
 
 def place(shape: str, centre: Point, radius: float, degrees: float) -> list[Point]:
-    """The polygon of `shape` turned by `degrees` around `centre`, (y, x) in the unit of `radius`."""
+    """The polygon of `shape` turned by `degrees` around `centre`, (y, x) as `radius`."""
     turn = math.radians(degrees)
     sine, cosine = math.sin(turn), math.cos(turn)
     return [

@@ -138,7 +138,7 @@ class _Page:
         num_learned: int = 0,
         task: int = IGNORED,
     ) -> bool:
-        """Append tokens, the last `num_learned` of them to be learned; False when they do not fit."""
+        """Append tokens, the last `num_learned` to be learned; False when they do not fit."""
         start, stop = self.used, self.used + len(ids)
         if stop > len(self.input_ids):
             return False

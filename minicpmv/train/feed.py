@@ -23,6 +23,7 @@ from minicpmv.scenes import Scene, patch_labels, render
 from minicpmv.train.dialogue import Dialogue, DialogueWriter
 
 NUM_TARGETS = 4  # shape, colour, centre, glyph
+QUEUE_LENGTH = 40  # batches rendered ahead: 5 MB each at 32 pictures
 NO_PATCH = 255  # dense label of padding
 
 
@@ -140,7 +141,7 @@ def batches(
             yield make_batch(first, options, writer)
             first += 1
     context = multiprocessing.get_context("spawn")
-    queues = [context.Queue(maxsize=6) for _ in range(workers)]
+    queues = [context.Queue(maxsize=QUEUE_LENGTH) for _ in range(workers)]
     processes = [
         context.Process(
             target=_serve, args=(options, first + i, workers, cores, queues[i]), daemon=True

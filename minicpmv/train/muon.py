@@ -35,16 +35,15 @@ class MuonAdamW:
     """Steps `matrices` by Muon and `others` by AdamW.
 
     Args:
-        matrices: parameters of two dimensions; a stack of square projections (3 * hidden, hidden)
-            is split by the caller's `parts`, a number of equal row blocks per parameter.
-        others: everything else.
+        matrices: parameters of two dimensions; others: everything else.
         learning_rate: of Muon; `adam_learning_rate` of AdamW.
+        weight_decay: of the matrices.
+        max_norm: longest gradient, over all parameters together.
     """
 
     def __init__(
         self,
         matrices: Sequence[nn.Parameter],
-        parts: Sequence[int],
         others: Sequence[nn.Parameter],
         *,
         learning_rate: float,
@@ -54,7 +53,8 @@ class MuonAdamW:
         betas: tuple[float, float] = (0.9, 0.95),
         max_norm: float = 1.0,
     ) -> None:
-        self.matrices, self.parts, self.others = list(matrices), list(parts), list(others)
+        self.matrices: list[torch.Tensor] = list(matrices)
+        self.others: list[torch.Tensor] = list(others)
         self.learning_rate, self.adam_learning_rate = learning_rate, adam_learning_rate
         self.weight_decay, self.momentum, self.betas = weight_decay, momentum, betas
         self.max_norm = max_norm
@@ -94,15 +94,14 @@ class MuonAdamW:
         ahead = torch._foreach_lerp(gradients, moments, self.momentum)  # Nesterov
         # Matrices of one shape are orthogonalised together.
         by_shape: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
-        for master, update, parts in zip(self.masters, ahead, self.parts, strict=False):
-            for block, part in zip(master.chunk(parts), update.chunk(parts), strict=True):
-                by_shape[part.shape].append((block, part))
+        for master, update in zip(self.masters, ahead, strict=False):
+            by_shape[update.shape].append((master, update))
         for (rows, cols), pairs in by_shape.items():
-            updates = orthogonalise(torch.stack([part for _, part in pairs])).float()
-            blocks = [block for block, _ in pairs]
-            torch._foreach_mul_(blocks, 1 - rate * self.weight_decay)
+            updates = orthogonalise(torch.stack([update for _, update in pairs])).float()
+            masters = [master for master, _ in pairs]
+            torch._foreach_mul_(masters, 1 - rate * self.weight_decay)
             step = rate * max(1.0, rows / cols) ** 0.5
-            torch._foreach_add_(blocks, list(updates.unbind()), alpha=-step)
+            torch._foreach_add_(masters, list(updates.unbind()), alpha=-step)
 
     def _step_others(self, gradients: list[torch.Tensor], rate: float) -> None:
         split = len(self.matrices)

@@ -199,14 +199,13 @@ class TrainingNetwork(nn.Module):
 
 @torch.no_grad()
 def initialise(model: MiniCPMVForConditionalGeneration, generator: torch.Generator) -> None:
-    """Random weights that learn soon: matrices keep the scale of their input, and queries begin as
-    a coarse map.
+    """Random weights that learn soon.
 
-    The resampler's learned queries start as the positions of a regular grid, so that each looks at
-    its own part of the picture from the first step; without that, a long plateau passes before
-    cross-attention finds out where to look.
+    Matrices keep the scale of their input. Attention in the tower begins between patches that are
+    near and alike (mimetic initialisation, arXiv 2305.09828), and the resampler's queries begin as
+    a coarse map of the picture: without that, a long plateau passes before attention finds out
+    where to look.
     """
-    config: MiniCPMVConfig = model.config
     depth = {
         "vision_tower": len(model.model.vision_tower.encoder.layers),
         "language_model": len(model.model.language_model.layers),
@@ -218,21 +217,53 @@ def initialise(model: MiniCPMVForConditionalGeneration, generator: torch.Generat
         if name.endswith(("out_proj.weight", "o_proj.weight", "fc2.weight", "down_proj.weight")):
             layers = next(number for part, number in depth.items() if part in name)
             parameter.mul_((2 * layers) ** -0.5)  # the residual stream keeps its scale
+    # Large enough that a token is not drowned by what the first layers add to it.
+    embedding = model.get_input_embeddings().weight
+    embedding.normal_(0, 0.2, generator=generator)
+    _initialise_tower(model, generator)
+    if math.isqrt(model.config.query_num) ** 2 == model.config.query_num:
+        _initialise_resampler(model, generator)
 
+
+def _rotation(size: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.linalg.qr(torch.empty(size, size).normal_(generator=generator)).Q
+
+
+def _initialise_tower(model: MiniCPMVForConditionalGeneration, generator: torch.Generator) -> None:
+    """Positions as sines and cosines, and queries equal to keys: near and alike patches attend."""
+    tower = model.model.vision_tower
+    side = tower.embeddings.table_side
+    hidden_size = tower.config.hidden_size
+    place = torch.arange(side)
+    row, column = torch.meshgrid(place, place, indexing="ij")
+    num_frequencies = hidden_size // 4
+    # From a quarter turn per patch down to one that hardly turns over the whole picture.
+    frequency = 1.5 * 100.0 ** (-torch.arange(num_frequencies) / num_frequencies)
+    angles = [axis.flatten()[:, None] * frequency for axis in (column, row)]
+    code = torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=-1)
+    code -= code.mean(dim=0)
+    tower.embeddings.position_embedding.weight.copy_(1.2 * code)
+    for layer in tower.encoder.layers:
+        rotation = _rotation(hidden_size, generator)  # each head projects on its own rows
+        layer.self_attn.q_proj.weight.copy_(rotation)
+        layer.self_attn.k_proj.weight.copy_(rotation)
+
+
+def _initialise_resampler(
+    model: MiniCPMVForConditionalGeneration, generator: torch.Generator
+) -> None:
+    """Query i starts as the position of the middle of cell i of a regular grid."""
+    config: MiniCPMVConfig = model.config
     resampler = model.model.resampler
     hidden_size = model.lm_head.in_features
     side = math.isqrt(config.query_num)
     patches = config.image_size // config.patch_size  # per side of a square picture
-    if side * side != config.query_num:
-        return
     middle = (torch.arange(side) + 0.5) * patches / side - 0.5
     row, column = torch.meshgrid(middle, middle, indexing="ij")
     code = [sincos_positions(axis.flatten(), hidden_size // 2) for axis in (column, row)]
     resampler.query.copy_(torch.cat(code, dim=-1))
-    # A common rotation for queries and keys, so that every head sees both axes; content speaks
-    # softly at first.
-    random = torch.empty(hidden_size, hidden_size).normal_(generator=generator)
-    rotation = torch.linalg.qr(random).Q
+    # One rotation for queries and keys, so that every head sees both axes; content speaks softly.
+    rotation = _rotation(hidden_size, generator)
     query, key, value = resampler.attn.in_proj_weight.chunk(3)
     query.copy_(4 * rotation)
     key.copy_(rotation)
@@ -243,5 +274,4 @@ def initialise(model: MiniCPMVForConditionalGeneration, generator: torch.Generat
         resampler.kv_proj.weight.normal_(0, width**-0.5, generator=generator)
     resampler.ln_kv.weight.fill_(0.2)
     # Visual tokens of about the size of text embeddings.
-    embedding = model.get_input_embeddings().weight
-    resampler.proj.normal_(0, float(embedding.std()) * hidden_size**-0.5 * 2, generator=generator)
+    resampler.proj.normal_(0, 0.3 * hidden_size**-0.5, generator=generator)

@@ -236,7 +236,6 @@ class Pretraining:
         }
         return MuonAdamW(
             list(matrices.values()),
-            [1] * len(matrices),
             [parameter for name, parameter in named.items() if name not in matrices],
             learning_rate=options.learning_rate,
             adam_learning_rate=options.adam_learning_rate,
