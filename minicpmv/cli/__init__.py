@@ -58,7 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as a C program that dies of SIGPIPE
     except (ValueError, OSError, ImportError) as error:
-        return _report(str(error) or type(error).__name__, args.traceback)
+        message = str(error) or type(error).__name__
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            message = f"{error.filename}: {error.strerror}"
+        return _report(message, args.traceback)
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         return _report(f"unexpected {message}", args.traceback, hint=" (--traceback shows where)")
@@ -103,22 +106,31 @@ def _add_summaries(commands: "argparse._SubParsersAction", names: Sequence[str] 
 
 
 def _add_traceback(parser: argparse.ArgumentParser) -> None:
+    """Add the flag to a parser and to those of its own subcommands."""
     parser.add_argument(
         "--traceback",
         action="store_true",
         default=argparse.SUPPRESS,
         help="show where an error arose",
     )
+    for inner in _inner_parsers(parser):
+        _add_traceback(inner)
+
+
+def _inner_parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    actions = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return [inner for action in actions for inner in action.choices.values()]
 
 
 def _parse_command(parser: CommandParser, words: Sequence[str], args: argparse.Namespace) -> None:
     """Parse a command's own words; flags may stand between files, and a misspelt flag is named."""
-    nested = any(action.nargs == argparse.PARSER for action in parser._actions)
-    parse = parser.parse_known_args if nested else parser.parse_known_intermixed_args
+    inner = _inner_parsers(parser)
+    parse = parser.parse_known_args if inner else parser.parse_known_intermixed_args
     _, unknown = parse(words, args)
     if unknown:
         flag = next((word for word in unknown if word.startswith("-")), unknown[0])
-        close = difflib.get_close_matches(flag, parser._option_string_actions, n=1)
+        flags = [known for p in (parser, *inner) for known in p._option_string_actions]
+        close = difflib.get_close_matches(flag, flags, n=1)
         meant = f". Did you mean {close[0]}?" if close else ""
         parser.error(f"unknown argument {flag}{meant}")
 
