@@ -246,7 +246,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(version):
     inputs = tiny_batch(SAMPLES)
     plain = gradients(tiny_model(version), inputs)
     model = tiny_model(version)
-    # The older name is deprecated from transformers 5.20 on, the newer one unknown before.
+    # Newer transformers deprecate one name, older ones do not know the other.
     newer = getattr(model, "activation_checkpointing_enable", None)
     (newer or model.gradient_checkpointing_enable)()
     checkpointed = gradients(model, inputs)

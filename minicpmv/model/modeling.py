@@ -8,9 +8,12 @@ The placeholder is `<unk>`, which a user may type too, so its place decides and 
 `image_bound` says where, else `mm_token_type_ids`, else the tags around it.
 """
 
+import logging
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModel, GenerationMixin
 from transformers import initialization as init
@@ -67,6 +70,7 @@ class MiniCPMVPreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: the checkpoint's tensors are not the model's.
+            OSError: a file is missing, damaged or cut short.
         """
         looks_itself = (
             kwargs.get("output_loading_info")
@@ -75,13 +79,23 @@ class MiniCPMVPreTrainedModel(PreTrainedModel):
         )
         if looks_itself:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path,
-            *args,
-            **kwargs,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that all differences are reported at once, below
-        )
+        logger = logging.getLogger("transformers.modeling_utils")
+        logger.addFilter(_is_no_load_report)
+        try:
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path,
+                *args,
+                **kwargs,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that all differences are reported at once
+            )
+        except SafetensorError as error:
+            raise OSError(
+                f"{_damaged_file(pretrained_model_name_or_path)} is damaged or not complete "
+                f"({error}). Download it again."
+            ) from error
+        finally:
+            logger.removeFilter(_is_no_load_report)
         problems = [
             _list_problem("missing", [to_released(name) for name in info["missing_keys"]]),
             _list_problem("unexpected", [to_released(name) for name in info["unexpected_keys"]]),
@@ -100,6 +114,22 @@ class MiniCPMVPreTrainedModel(PreTrainedModel):
                 "check that config.json belongs to it."
             )
         return model
+
+
+def _is_no_load_report(record: logging.LogRecord) -> bool:
+    """transformers prints a table of the differences that we raise as one line."""
+    message = record.getMessage()
+    return "LOAD REPORT" not in message or "CONVERSION" in message
+
+
+def _damaged_file(folder: Any) -> str:
+    for path in sorted(Path(str(folder)).glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except SafetensorError:
+            return repr(str(path))
+    return f"A weight file of {str(folder)!r}"
 
 
 def _list_problem(kind: str, names: list[str], most: int = 6) -> str:
