@@ -122,7 +122,7 @@ def with_help(page):
     def fill(match):
         return f"```text\n$ {match[1]}\n{help_of(*match[1].split()[1:-1])}```"
 
-    return re.sub(r"```text\n\$ (minicpmv.* --help)\n.*?```", fill, page, flags=re.DOTALL)
+    return re.sub(r"```text\n\$ (minicpmv[^\n]* --help)\n.*?```", fill, page, flags=re.DOTALL)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="argparse lays the flags out differently")

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .model_files import find_file, locate, read_json, use_cache_when_offline
+from .model_files import find_file, locate, read_json
 
 if TYPE_CHECKING:
     from minicpmv.model.configuration import MiniCPMVConfig
@@ -59,16 +59,15 @@ def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
         OSError: there is no such model, or a file of it is missing.
         ValueError: a file is damaged, or the release is not known.
     """
-    use_cache_when_offline(model)
     import minicpmv.auto  # noqa: F401 - registers the classes
     from minicpmv.agreement import disagreements
     from minicpmv.model.configuration import MiniCPMVConfig
     from minicpmv.processing.processor import MiniCPMVProcessor
 
-    config = MiniCPMVConfig.from_dict(read_json(model, "config.json", revision))
-    read_json(model, "preprocessor_config.json", revision)  # for a clear error when it is damaged
-    _check_tokenizer(find_file(model, "tokenizer.json", revision))
-    location = locate(model)
+    location = locate(model, revision)
+    config = MiniCPMVConfig.from_dict(read_json(location, "config.json", revision))
+    read_json(location, "preprocessor_config.json", revision)  # for a clear error when damaged
+    _check_tokenizer(find_file(location, "tokenizer.json", revision))
     processor = MiniCPMVProcessor.from_pretrained(
         location, **({"revision": revision} if revision else {})
     )

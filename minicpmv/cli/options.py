@@ -8,8 +8,6 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .model_files import use_cache_when_offline
-
 if TYPE_CHECKING:
     from minicpmv.chat import Chat
 
@@ -119,7 +117,6 @@ def _given(args: argparse.Namespace, names: Any) -> dict[str, Any]:
 
 def load_chat(args: argparse.Namespace) -> "Chat":
     """Load the model the flags ask for; a progress bar is shown on a terminal only."""
-    use_cache_when_offline(args.model)
     from minicpmv.chat import load
 
     chat = load(args.model, progress=sys.stderr.isatty(), **load_options(args))

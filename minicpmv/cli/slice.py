@@ -14,7 +14,7 @@ from minicpmv.processing.slicing import SlicePlan, plan_slices
 from minicpmv.versions import release_of
 
 from .attachments import read_pictures
-from .model_files import read_json
+from .model_files import locate, read_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -96,7 +96,7 @@ class Settings:
             OSError: there is no such model or file.
         """
         file = "preprocessor_config.json"
-        config = read_json(model, file, revision)
+        config = read_json(locate(model, revision), file, revision)
         names = ("max_slice_nums", "scale_resolution", "patch_size", "image_feature_size")
         missing = [name for name in names if name not in config]
         if missing:

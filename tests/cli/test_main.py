@@ -123,13 +123,12 @@ def test_a_reader_that_leaves_is_no_error():
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("name", ["ask", "info", "slice"])
-def test_a_model_that_cannot_be_fetched_is_one_line_and_soon(name, picture):
-    arguments = [picture, "-m"] if name == "slice" else ["What?", "-m"] if name == "ask" else []
+@pytest.mark.parametrize("name", ["ask", "info"])
+def test_a_model_that_cannot_be_fetched_is_one_line_and_soon(name):
+    arguments = ["What?", "-m"] if name == "ask" else []
     environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": ""}
     done = command(name, *arguments, "somebody/something", env=environment, timeout=30)
     assert (done.returncode, done.stdout) == (1, "")
-    notice, error = done.stderr.splitlines()
-    assert notice.startswith("http://127.0.0.1:9 cannot be reached")
-    assert error.startswith("minicpmv: error: ")
-    assert "somebody/something" in error
+    assert done.stderr.startswith("minicpmv: error: ")
+    assert "somebody/something" in done.stderr
+    assert done.stderr.count("\n") == 1
