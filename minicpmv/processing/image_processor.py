@@ -9,7 +9,7 @@ One row of `pixel_values` is one slice: its patches side by side, (channels, pat
 real.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -108,7 +108,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
             setattr(self, name, getattr(self, name))  # so that they are written to the file
         if self.use_image_id is None:
             self.use_image_id = self.release.use_image_id
-        _check_compat(self.compat)
+        check_settings(vars(self))
 
     @classmethod
     def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -172,6 +172,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
                 f"{type(self).__name__} does not know {', '.join(map(repr, unknown))}. "
                 f"Known: {', '.join(sorted(self.valid_kwargs.__annotations__))}."
             )
+        check_settings(kwargs)
         # None means the processor's own setting, as in released calls.
         kwargs = {
             name: value for name, value in kwargs.items() if value is not None or name == "compat"
@@ -179,17 +180,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
         return super().preprocess(images, **kwargs)
 
     def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
-        _check_compat(kwargs.get("compat"))
-        for name in ("max_slice_nums", "scale_resolution", "patch_size"):
-            value = kwargs[name]
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1.")
-        for name in ("do_resize", "do_center_crop"):
-            if kwargs.get(name) is not None:
-                raise ValueError(
-                    f"{name} has no effect here: sizes follow from the slicing rule. "
-                    "slice_mode=False takes the image as it is."
-                )
+        check_settings(kwargs)
 
     def _preprocess_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         samples = nested_images(self.fetch_images(images))
@@ -361,6 +352,30 @@ class MiniCPMVImageProcessor(MiniCPMVImageProcessorPil):
     """The name that released `preprocessor_config.json` files ask for; the same class."""
 
 
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Settings of our own have a sensible type and range; None is left to the processor.
+
+    Raises:
+        ValueError: names the setting, what it is and what it may be.
+    """
+    for name in ("max_slice_nums", "scale_resolution", "patch_size", "image_feature_size"):
+        value = settings.get(name)
+        if value is not None and (type(value) is not int or value < 1):
+            raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+    for name in ("slice_mode", "use_image_id", "return_released_layout"):
+        value = settings.get(name)
+        if value not in (None, True, False):
+            raise ValueError(f"{name} is {value!r}; it is True or False.")
+    if settings.get("compat") not in (None, "released"):
+        raise ValueError(f"compat is {settings['compat']!r}; it is None or 'released'.")
+    for name in ("do_resize", "do_center_crop"):
+        if settings.get(name) is not None:
+            raise ValueError(
+                f"{name} has no effect here: sizes follow from the slicing rule. "
+                "slice_mode=False takes the image as it is."
+            )
+
+
 def cut(
     image: Image.Image, plan: SlicePlan, resample: Any = Image.Resampling.BICUBIC
 ) -> list[Image.Image]:
@@ -476,8 +491,3 @@ def _with_our_names(kwargs: Any) -> dict[str, Any]:
             )
     kwargs.pop("auto_map", None)  # names code files of the released repository, which we replace
     return kwargs
-
-
-def _check_compat(compat: Any) -> None:
-    if compat not in (None, "released"):
-        raise ValueError(f"compat is {compat!r}; it is None or 'released'.")

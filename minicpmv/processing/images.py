@@ -127,7 +127,7 @@ def image_from_array(array: Any, channels: Literal["first", "last"] | None = Non
         array = array.detach().cpu()
         array = (array.float() if array.is_floating_point() else array).numpy()
     if array.ndim == 3:
-        first, last = array.shape[0] in (1, 2, 3, 4), array.shape[-1] in (1, 2, 3, 4)
+        first, last = array.shape[0] in (1, 3, 4), array.shape[-1] in (1, 2, 3, 4)
         if channels is None and (first or last):
             channels = "first" if first and (is_tensor or not last) else "last"
         if channels == "first":

@@ -8,6 +8,7 @@ Unusual here: text inside chat messages is data. A tag such as `<image>` or `<|i
 types is encoded as plain characters; only the template and this file write the real ones.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -26,7 +27,7 @@ from transformers.processing_utils import (
 
 from ..versions import Release
 from .encoding import Encoded, Span, encode, pad
-from .image_processor import MiniCPMVImageProcessorKwargs, pad_strips
+from .image_processor import MiniCPMVImageProcessorKwargs, check_settings, pad_strips
 from .messages import normalised, reserved_tags
 from .placeholders import IMAGE_MARKER, MARKER, VIDEO_MARKER
 from .samples import (
@@ -164,6 +165,7 @@ class MiniCPMVProcessor(ProcessorMixin):
         if kwargs.pop("audio", None) is not None:
             raise ValueError("This model family does not hear; remove audio.")
         _check_keywords(kwargs)
+        check_settings({**kwargs, **(kwargs.get("images_kwargs") or {})})
         merged = self._merge_kwargs(
             MiniCPMVProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
         )
@@ -379,6 +381,12 @@ class MiniCPMVProcessor(ProcessorMixin):
         """Write the processor's files, among them `preprocessor_config.json` as released."""
         self.image_processor.save_pretrained(save_directory)
         return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    def to_json_file(self, json_file_path: Any) -> None:
+        """Write `processor_config.json`; the image processor's settings stay in their own file."""
+        written = {key: value for key, value in self.to_dict().items() if key != "image_processor"}
+        text = json.dumps(written, indent=2, sort_keys=True) + "\n"
+        Path(json_file_path).write_text(text, encoding="utf-8")
 
     def _get_num_multimodal_tokens(
         self, image_sizes: Iterable[tuple[int, int]] | None = None, **kwargs: Any

@@ -1,0 +1,42 @@
+import json
+
+import pytest
+
+from minicpmv.processing.placeholders import IMAGE_MARKER, MARKER, Tags, image_placeholder
+
+from ..conftest import GOLDEN_FOLDERS
+from .conftest import golden_processor
+
+
+def test_placeholders_are_as_recorded(version):
+    records = json.loads((GOLDEN_FOLDERS[version] / "public" / "images.json").read_text())
+    image_processor = golden_processor(version).image_processor
+    for record in records:
+        text = image_processor.get_slice_image_placeholder(
+            tuple(record["size"]), 3, record["max_slice_nums"]
+        )
+        assert text == record["placeholder"]
+
+
+def test_a_pair_of_tags_around_the_grid():
+    text = image_placeholder((2, 1), 2, tag_every_slice=False)
+    one = "<image><unk><unk></image>"
+    assert text == f"{one}<slice>{one}\n{one}</slice>"
+
+
+def test_a_pair_of_tags_around_every_slice():
+    text = image_placeholder((2, 2), 1, tag_every_slice=True, image_id=12)
+    row = "<slice><unk></slice>" * 2
+    assert text == f"<image_id>12</image_id><image><unk></image>{row}\n{row}"
+
+
+@pytest.mark.parametrize("tag_every_slice", [True, False])
+@pytest.mark.parametrize("grid", [None, (1, 2), (3, 3), (9, 1)])
+def test_every_slice_has_its_fillers(tag_every_slice, grid):
+    text = image_placeholder(grid, 5, tags=Tags(filler="*"), tag_every_slice=tag_every_slice)
+    assert text.count("*") == 5 * (1 + (grid[0] * grid[1] if grid else 0))
+    assert text.count("\n") == (grid[0] - 1 if grid else 0)
+
+
+def test_the_marker_matches_literally():
+    assert MARKER.findall(f"{IMAGE_MARKER} (<image>x/</image>)") == [IMAGE_MARKER]

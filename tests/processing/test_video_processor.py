@@ -1,0 +1,17 @@
+import torch
+
+from minicpmv.processing import MiniCPMVVideoProcessor
+
+from ..conftest import CHECKPOINTS, picture
+
+
+def test_frames_become_rows(version):
+    video_processor = MiniCPMVVideoProcessor.from_pretrained(CHECKPOINTS[version])
+    frames = [picture(430, 760, seed) for seed in range(3)]
+    one = video_processor(frames, return_tensors="pt")
+    two = video_processor([frames[:1], frames[1:]], return_tensors="pt")
+    assert torch.equal(one["pixel_values"], two["pixel_values"])
+    assert one["num_slices"] == [3, 3, 3]
+    many = video_processor([picture(430, 760)] * 17)
+    assert many["num_slices"] == [1] * 17
+    assert video_processor.to_dict()["video_processor_type"] == "MiniCPMVVideoProcessor"
