@@ -20,11 +20,11 @@ from tokenizers import Tokenizer
 
 from minicpmv.processing.slicing import best_resize
 from minicpmv.scenes import Scene, patch_labels, render
+from minicpmv.scenes.labels import CELLS, NO_LABEL
 from minicpmv.train.dialogue import Dialogue, DialogueWriter
 
-NUM_TARGETS = 4  # shape, colour, centre, glyph
+NUM_TARGETS = 4 + CELLS**2 + 2  # rows of `PatchLabels`, stacked
 QUEUE_LENGTH = 40  # batches rendered ahead: 5 MB each at 32 pictures
-NO_PATCH = 255  # dense label of padding
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Batch(NamedTuple):
 
     patches: np.ndarray  # (batch, max_patches, 3 * patch_size**2) uint8, channel by channel
     target_sizes: np.ndarray  # (batch, 2) int64: rows and columns of patches
-    targets: np.ndarray  # (batch, NUM_TARGETS, max_patches) uint8, NO_PATCH beyond the picture
+    targets: np.ndarray  # (batch, NUM_TARGETS, max_patches) uint8, NO_LABEL beyond the picture
     dialogue: Dialogue  # each field (batch, seq)
 
 
@@ -93,7 +93,7 @@ def make_batch(number: int, options: FeedOptions, writer: DialogueWriter) -> Bat
     size, patch = options.batch_size, options.patch_size
     patches = np.zeros((size, options.max_patches, 3 * patch**2), dtype=np.uint8)
     target_sizes = np.zeros((size, 2), dtype=np.int64)
-    targets = np.full((size, NUM_TARGETS, options.max_patches), NO_PATCH, dtype=np.uint8)
+    targets = np.full((size, NUM_TARGETS, options.max_patches), NO_LABEL, dtype=np.uint8)
     dialogues = []
     for row in range(size):
         seed = number * size + row
@@ -101,7 +101,7 @@ def make_batch(number: int, options: FeedOptions, writer: DialogueWriter) -> Bat
         rows, cols = image.height // patch, image.width // patch
         patches[row, : rows * cols] = to_patches(image, patch)
         target_sizes[row] = rows, cols
-        targets[row, :, : rows * cols] = patch_labels(scene, rows, cols)
+        targets[row, :, : rows * cols] = np.vstack(patch_labels(scene, rows, cols))
         dialogues.append(writer.write(scene, random.Random(f"dialogue:{options.seed + seed}")))
     fields = (np.stack(field) for field in zip(*dialogues, strict=True))
     return Batch(patches, target_sizes, targets, Dialogue(*fields))

@@ -15,11 +15,20 @@ from torch import nn
 from minicpmv.model.configuration import MiniCPMVConfig
 from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
 from minicpmv.model.resampler import sincos_positions
-from minicpmv.scenes.labels import CENTRE_CLASSES, COLOUR_CLASSES, GLYPH_CLASSES, SHAPE_CLASSES
+from minicpmv.scenes.labels import (
+    CELLS,
+    CENTRE_CLASSES,
+    COLOUR_CLASSES,
+    GLYPH_CLASSES,
+    NO_LABEL,
+    OFFSET_UNIT,
+    SHAPE_CLASSES,
+)
 from minicpmv.train.dialogue import FIRST_TURN, IGNORED, OPENING, PICTURE
-from minicpmv.train.feed import NO_PATCH, Batch
+from minicpmv.train.feed import Batch
 
 TARGET_CLASSES = (len(SHAPE_CLASSES), len(COLOUR_CLASSES), CENTRE_CLASSES, len(GLYPH_CLASSES))
+HEAD_SIZES = (*TARGET_CLASSES, CELLS**2, 2)  # classes, cells covered, offset of the middle
 MAX_ANSWER_TOKENS = (
     48  # labels per dialogue that are learned; the rest of an overlong one is left out
 )
@@ -34,7 +43,7 @@ class Tensors(NamedTuple):
     patch_positions: torch.Tensor  # (batch, max_patches) rows of the tower's position table
     key_positions: torch.Tensor  # (batch, max_patches, hidden) sine-cosine code for the resampler
     patch_bias: torch.Tensor  # (batch, 1, 1, max_patches) 0 or a large negative number
-    targets: torch.Tensor  # (batch, targets, max_patches) int64, IGNORED beyond the picture
+    targets: torch.Tensor  # (batch, targets, max_patches) int64, IGNORED where none
     input_ids: torch.Tensor  # (batch, seq)
     position_ids: torch.Tensor  # (batch, seq)
     text_bias: torch.Tensor  # (batch, 1, seq, seq)
@@ -95,7 +104,7 @@ class TrainingNetwork(nn.Module):
         for layer in model.model.vision_tower.encoder.layers:
             layer.mlp.activation = SigmoidGelu()
         hidden_size = model.model.vision_tower.config.hidden_size
-        self.heads = nn.Linear(hidden_size, sum(TARGET_CLASSES))
+        self.heads = nn.Linear(hidden_size, sum(HEAD_SIZES))
         nn.init.zeros_(self.heads.weight)
         nn.init.zeros_(self.heads.bias)
 
@@ -126,7 +135,7 @@ class TrainingNetwork(nn.Module):
                 [sincos_positions(axis, half) for axis in (column, row)], dim=-1
             ).to(dtype),
             patch_bias=additive_mask(index < sizes.prod(dim=1)[:, None], dtype)[:, None, None],
-            targets=targets.masked_fill(targets == NO_PATCH, IGNORED),
+            targets=targets.masked_fill(targets == NO_LABEL, IGNORED),
             input_ids=torch.from_numpy(dialogue.input_ids),
             position_ids=torch.from_numpy(dialogue.position_ids),
             text_bias=additive_mask(allowed, dtype)[:, None],
@@ -175,15 +184,27 @@ class TrainingNetwork(nn.Module):
         return self.model.lm_head(language_model.norm(hidden_states.gather(1, places)))
 
     def dense_loss(self, features: torch.Tensor, tensors: Tensors) -> torch.Tensor:
-        """Mean over the targets of the cross-entropy of all patches."""
+        """Mean cross-entropy of the classes, of the cells covered, and the error of the offsets."""
+        predicted = self.heads(features).float().split(HEAD_SIZES, -1)
         loss = features.new_zeros((), dtype=torch.float32)
-        for target, logits in zip(
-            tensors.targets.unbind(1), self.heads(features).split(TARGET_CLASSES, -1), strict=True
+        num_classes = len(TARGET_CLASSES)
+        for logits, target in zip(
+            predicted[:num_classes], tensors.targets[:, :num_classes].unbind(1), strict=True
         ):
             loss = loss + nn.functional.cross_entropy(
-                logits.float().flatten(0, 1), target.flatten(), ignore_index=IGNORED
+                logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED
             )
-        return loss / len(TARGET_CLASSES)
+        covered = tensors.targets[:, num_classes:-2].mT  # (batch, max_patches, CELLS**2)
+        of_cells = nn.functional.binary_cross_entropy_with_logits(
+            predicted[-2], covered.clamp(min=0).float(), reduction="none"
+        )
+        loss = loss + (of_cells * (covered >= 0)).sum() / (covered >= 0).sum().clamp(min=1)
+        offset = tensors.targets[:, -2:].mT  # (batch, max_patches, 2)
+        error = nn.functional.smooth_l1_loss(
+            predicted[-1], (offset - 128) * OFFSET_UNIT, reduction="none"
+        )
+        of_offsets = (error * (offset >= 0)).sum() / (offset >= 0).sum().clamp(min=1)
+        return (loss + 0.3 * of_offsets) / len(HEAD_SIZES)
 
     def forward(self, tensors: Tensors, with_language: bool = True) -> Losses:
         features = self.look(tensors)
