@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText
 import minicpmv.auto  # noqa: F401
 from minicpmv.model.configuration import MiniCPMVConfig
 from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
-from minicpmv.processing.image_processor import MiniCPMVImageProcessorPil
+from minicpmv.processing import MiniCPMVProcessor
 from minicpmv.versions import RELEASES
 
 VERSIONS = sorted(RELEASES)
@@ -180,8 +180,8 @@ class Golden:
         return AutoModelForImageTextToText.from_pretrained(self.checkpoint).eval()
 
     @cached_property
-    def image_processor(self) -> Any:
-        return MiniCPMVImageProcessorPil.from_pretrained(self.checkpoint, compat="released")
+    def processor(self) -> Any:
+        return MiniCPMVProcessor.from_pretrained(self.checkpoint, compat="released")
 
     def image(self, name: str) -> Image.Image:
         with Image.open(self.public / "images" / f"{name}.png") as image:
@@ -235,7 +235,7 @@ class GoldenCase:
         images += _pictures(self.golden.messages(record))
         if images:
             limit = (record.get("kwargs") or {}).get("max_slice_nums")
-            features = self.golden.image_processor(
+            features = self.golden.processor.image_processor(
                 images, max_slice_nums=limit, return_tensors="pt"
             )
             inputs |= {

@@ -421,26 +421,32 @@ class MiniCPMVForConditionalGeneration(MiniCPMVPreTrainedModel, GenerationMixin)
         pixel_values: torch.Tensor | None = None,
         target_sizes: torch.Tensor | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
-        image_bound: list[torch.Tensor] | None = None,
         image_features: torch.Tensor | None = None,
         is_first_iteration: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
+        # With a cache, the pictures are part of it after the first step.
+        shows_pictures = is_first_iteration or not kwargs.get("use_cache", True)
+        if shows_pictures and mm_token_type_ids is not None:
+            tokens: Any = input_ids
+            if is_first_iteration and inputs_embeds is not None:
+                tokens = inputs_embeds
+            # What follows the prompt is text, such as tokens that an assistant model proposes.
+            num_new = max(0, tokens.shape[1] - mm_token_type_ids.shape[1])
+            mm_token_type_ids = nn.functional.pad(mm_token_type_ids, (0, num_new))
         model_inputs = super().prepare_inputs_for_generation(
             input_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
+            mm_token_type_ids=mm_token_type_ids if shows_pictures else None,
             is_first_iteration=is_first_iteration,
             **kwargs,
         )
-        # With a cache, the pictures are part of it after the first step.
-        if is_first_iteration or not kwargs.get("use_cache", True):
+        if shows_pictures:
             model_inputs |= {
                 "pixel_values": pixel_values,
                 "target_sizes": target_sizes,
-                "mm_token_type_ids": mm_token_type_ids,
-                "image_bound": image_bound,
                 "image_features": image_features,
             }
         return model_inputs
@@ -454,51 +460,43 @@ class MiniCPMVForConditionalGeneration(MiniCPMVPreTrainedModel, GenerationMixin)
     ) -> tuple[torch.Tensor | None, dict[str, Any]]:
         """Copies of every sample, for beams and `num_return_sequences`.
 
-        A sample's slices stay together. Pictures are encoded once, before they are copied.
+        A sample's slices stay together, and are encoded once, before they are copied. However the
+        placeholders were given, `mm_token_type_ids` says where they are from here on.
         """
-        image_keys = ("pixel_values", "target_sizes", "image_bound", "image_features")
-        images = {key: model_kwargs.pop(key, None) for key in image_keys}
-        if expand_size > 1 and (
-            images["pixel_values"] is not None or images["image_features"] is not None
-        ):
-            images = self._expand_images(input_ids, images, expand_size, model_kwargs)
+        image_bound = model_kwargs.pop("image_bound", None)
+        names = ("pixel_values", "target_sizes", "image_features")
+        images = {name: model_kwargs.pop(name, None) for name in names}
+        features, pixel_values = images["image_features"], images["pixel_values"]
+        if features is not None or pixel_values is not None:
+            embeds = model_kwargs.get("inputs_embeds")
+            mask = self.model.get_placeholder_mask(
+                input_ids if embeds is None else None,
+                embeds,
+                model_kwargs.get("mm_token_type_ids"),
+                image_bound,
+            )
+            model_kwargs["mm_token_type_ids"] = mask.long()
+            if expand_size > 1:
+                num_slices = len(pixel_values if features is None else features)
+                slices_per_sample = self.model.count_slices(mask, num_slices)
+                if features is None:
+                    features = self.model.get_image_features(
+                        pixel_values, images["target_sizes"], slices_per_sample, return_dict=True
+                    ).pooler_output
+                samples = features.split(slices_per_sample)
+                images = {
+                    "image_features": torch.cat(
+                        [sample for sample in samples for _ in range(expand_size)]
+                    )
+                }
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size=expand_size,
             is_encoder_decoder=is_encoder_decoder,
             input_ids=input_ids,
             **model_kwargs,
         )
-        return input_ids, model_kwargs | {k: v for k, v in images.items() if v is not None}
-
-    def _expand_images(
-        self,
-        input_ids: torch.Tensor | None,
-        images: dict[str, Any],
-        expand_size: int,
-        model_kwargs: dict[str, Any],
-    ) -> dict[str, Any]:
-        embeds = model_kwargs.get("inputs_embeds")
-        mask = self.model.get_placeholder_mask(
-            input_ids if embeds is None else None,
-            embeds,
-            model_kwargs.get("mm_token_type_ids"),
-            images["image_bound"],
-        )
-        features = images["image_features"]
-        encoded = images["pixel_values"] if features is None else features
-        slices_per_sample = self.model.count_slices(mask, len(encoded))
-        if features is None:
-            features = self.model.get_image_features(
-                images["pixel_values"], images["target_sizes"], slices_per_sample, return_dict=True
-            ).pooler_output
-        copies = [
-            part for sample in features.split(slices_per_sample) for part in [sample] * expand_size
-        ]
-        bounds = images["image_bound"]
-        return {
-            "image_features": torch.cat(copies),
-            "image_bound": bounds and [bound for bound in bounds for _ in range(expand_size)],
-        }
+        given = {name: value for name, value in images.items() if value is not None}
+        return input_ids, model_kwargs | given
 
 
 def _check_slices(
