@@ -167,7 +167,9 @@ class MiniCPMVProcessor(ProcessorMixin):
         _check_keywords(kwargs)
         check_settings({**kwargs, **(kwargs.get("images_kwargs") or {})})
         merged = self._merge_kwargs(
-            MiniCPMVProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
+            MiniCPMVProcessorKwargs,
+            tokenizer_init_kwargs=_without_image_settings(self.tokenizer.init_kwargs),
+            **kwargs,
         )
         text_kwargs, images_kwargs = merged["text_kwargs"], merged["images_kwargs"]
         explicit = {**kwargs, **(kwargs.get("text_kwargs") or {})}
@@ -175,6 +177,8 @@ class MiniCPMVProcessor(ProcessorMixin):
         compat = images_kwargs.setdefault("compat", self.image_processor.compat)
         released_layout = bool(images_kwargs.pop("return_released_layout", False))
         images_kwargs.pop("return_tensors", None)
+        if text is None and videos is not None:
+            raise ValueError(f"videos need text with {VIDEO_MARKER} where each video stands.")
         if text is None:
             return self._only_images(images, images_kwargs, return_tensors, released_layout)
 
@@ -375,6 +379,14 @@ class MiniCPMVProcessor(ProcessorMixin):
         )
         return [self.clean_up_spaces(text).strip() for text in texts]
 
+    @classmethod
+    def _load_tokenizer_from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Settings given to `from_pretrained` for the image processor do not reach the tokenizer.
+
+        It would keep them, write them to its own file, and overrule the image processor later.
+        """
+        return super()._load_tokenizer_from_pretrained(*args, **_without_image_settings(kwargs))
+
     def save_pretrained(
         self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any
     ) -> list[str]:
@@ -550,6 +562,11 @@ def _check_keywords(kwargs: Mapping[str, Any]) -> None:
     for name in _UNSUPPORTED_TEXT_KWARGS:
         if kwargs.get(name) or (kwargs.get("text_kwargs") or {}).get(name):
             raise ValueError(f"{name} is not supported: a prompt is one text per sample.")
+
+
+def _without_image_settings(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    settings = set(MiniCPMVImageProcessorKwargs.__annotations__)
+    return {name: value for name, value in kwargs.items() if name not in settings}
 
 
 def _asked(kwargs: Mapping[str, Any], merged: Mapping[str, Any], name: str, default: bool) -> bool:

@@ -301,11 +301,12 @@ def test_images_and_markers_must_agree(processor_2_6, text, images, message):
         ({"stride": 3}, ValueError, "stride is not supported"),
         ({"padding": "max_length"}, ValueError, "needs max_length"),
         ({"audio": [1]}, ValueError, "does not hear"),
+        ({"text": None, "videos": [[1]]}, ValueError, "videos need text"),
     ],
 )
 def test_a_keyword_without_effect_or_sense_is_an_error(processor_2_6, settings, error, message):
     with pytest.raises(error, match=message):
-        processor_2_6("Hello", **settings)
+        processor_2_6(**{"text": "Hello", **settings})
 
 
 def test_something_must_be_given(processor_2_6):
@@ -470,6 +471,18 @@ def test_a_saved_processor_loads_the_same(version, processor, tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in processor.model_input_names)
     # One place for each setting: the released file.
     assert "image_processor" not in json.loads((tmp_path / "processor_config.json").read_text())
+
+
+def test_settings_of_the_image_processor_stay_there(new_processor, tmp_path):
+    processor = new_processor(max_slice_nums=2, compat="released")
+    assert not {"max_slice_nums", "compat"} & set(processor.tokenizer.init_kwargs)
+    conversation = user(picture(900, 1300), "a")
+    assert len(inputs_of(processor, conversation)["pixel_values"]) == 3
+    processor.image_processor.max_slice_nums = 1
+    assert len(inputs_of(processor, conversation)["pixel_values"]) == 1
+    processor.save_pretrained(tmp_path)
+    again = MiniCPMVProcessor.from_pretrained(tmp_path)
+    assert (again.image_processor.max_slice_nums, again.image_processor.compat) == (1, "released")
 
 
 @pytest.mark.parametrize("trust", [False, True])
