@@ -14,7 +14,7 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
-from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ..versions import Release, release_of
@@ -112,10 +112,7 @@ class MiniCPMVConfig(PreTrainedConfig):
     """
 
     model_type = "minicpmv"
-    sub_configs_defaults = {
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
-        "vision_config": MiniCPMVVisionConfig,
-    }
+    sub_configs = {"text_config": AutoConfig, "vision_config": MiniCPMVVisionConfig}
     attribute_map = {"num_queries": "query_num"}
     keys_to_ignore_at_inference = ["past_key_values"]
 
@@ -146,10 +143,11 @@ class MiniCPMVConfig(PreTrainedConfig):
 
         if is_flat:
             kwargs = self._sort_flat_fields(row.text_model_type, kwargs)
-        elif isinstance(self.text_config, dict):
-            self.text_config = {"model_type": row.text_model_type, **self.text_config}
-        elif self.text_config is None:
-            self.text_config = {"model_type": row.text_model_type}
+        if not isinstance(self.text_config, PreTrainedConfig):
+            fields = {"model_type": row.text_model_type, **(self.text_config or {})}
+            self.text_config = CONFIG_MAPPING[fields["model_type"]](**fields)
+        if not isinstance(self.vision_config, PreTrainedConfig):
+            self.vision_config = MiniCPMVVisionConfig(**(self.vision_config or {}))
         if self.drop_vision_last_layer is None:
             self.drop_vision_last_layer = is_flat  # an absent key means True in released files
         if self.use_image_id is None:
@@ -199,9 +197,9 @@ class MiniCPMVConfig(PreTrainedConfig):
 
     def __getattr__(self, name: str) -> Any:
         """A field of the language model, read at the top as in released files."""
-        text_config: Any = self.__dict__.get("text_config")
-        is_ready = "_post_init_done" in self.__dict__ and isinstance(text_config, PreTrainedConfig)
-        if is_ready and not name.startswith("_"):
+        # Not before the end of __post_init__: transformers asks there what we have ourselves.
+        if "_released_values" in self.__dict__ and not name.startswith("_"):
+            text_config = self.text_config
             if name in text_config.__dict__:
                 return getattr(text_config, name)
             if name == "rope_theta" and "rope_parameters" in text_config.__dict__:
