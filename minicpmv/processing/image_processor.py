@@ -183,20 +183,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
         check_settings(kwargs)
 
     def _preprocess_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
-        samples = nested_images(self.fetch_images(images))
-        prepared = [
-            [
-                self.process_image(
-                    image,
-                    do_convert_rgb=kwargs["do_convert_rgb"],
-                    input_data_format=kwargs.get("input_data_format"),
-                    compat=kwargs["compat"],
-                )
-                for image in sample
-            ]
-            for sample in samples
-        ]
-        return self._preprocess(prepared, **kwargs)
+        return self._preprocess(nested_images(images), **kwargs)
 
     def process_image(
         self,
@@ -207,21 +194,23 @@ class MiniCPMVImageProcessorPil(PilBackend):
         **kwargs: Any,
     ) -> Image.Image:
         """The PIL image that is resized and cut: 8-bit RGB, unless `do_convert_rgb` is False."""
-        if isinstance(image, np.ndarray | torch.Tensor):
+        image = self.fetch_images(image)
+        if not isinstance(image, Image.Image):
             side = getattr(input_data_format, "value", input_data_format)
+            if side not in _CHANNEL_AXIS:
+                raise ValueError(
+                    f"input_data_format is {side!r}; it is 'channels_first' or 'channels_last'."
+                )
             image = image_from_array(image, _CHANNEL_AXIS[side])
-        return to_rgb(image, compat) if do_convert_rgb else image
+        if do_convert_rgb or image.mode not in ("L", "LA", "RGB", "RGBA"):
+            image = to_rgb(image, compat)
+        return image
 
     def _preprocess(
         self,
-        images: list[list[Image.Image]],
+        images: list[list[Any]],
         *,
         resample: Any,
-        do_rescale: bool,
-        rescale_factor: float,
-        do_normalize: bool,
-        image_mean: Any,
-        image_std: Any,
         do_pad: bool,
         max_slice_nums: int,
         scale_resolution: int,
@@ -231,28 +220,33 @@ class MiniCPMVImageProcessorPil(PilBackend):
         return_tensors: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        settings = {"max_slices": max_slice_nums, "scale_resolution": scale_resolution}
-        grids: list[tuple[int, int]] = []
+        plans: list[SlicePlan] = []
         strips_of: list[list[np.ndarray]] = []
         sizes_of: list[list[tuple[int, int]]] = []
+        image_sizes: list[list[tuple[int, int]]] = []
         for sample in images:
             strips: list[np.ndarray] = []
             sizes: list[tuple[int, int]] = []
-            for image in sample:
-                table = _value_table(
-                    len(image.getbands()),
-                    rescale_factor if do_rescale else None,
-                    _hashable(image_mean) if do_normalize else None,
-                    _hashable(image_std) if do_normalize else None,
-                )
+            image_sizes.append([])
+            for source in sample:
+                # One image at a time is open: a video may have many, and large ones.
+                image = self.process_image(source, **kwargs)
+                image_sizes[-1].append(image.size)
                 if slice_mode:
-                    plan = plan_slices(image.height, image.width, patch_size=patch_size, **settings)
+                    plan = plan_slices(
+                        image.height,
+                        image.width,
+                        max_slices=max_slice_nums,
+                        scale_resolution=scale_resolution,
+                        patch_size=patch_size,
+                    )
                     slices = cut(image, plan, resample)
                 else:
                     plan, slices = _uncut(image, patch_size)
-                grids.append(plan.grid or (0, 0))
+                table = _table_for(image, **kwargs)
                 strips += [_patchify(_normalise(piece, table), patch_size) for piece in slices]
                 sizes += plan.target_sizes(patch_size)
+                plans.append(plan)
             strips_of.append(strips)
             sizes_of.append(sizes)
 
@@ -263,21 +257,22 @@ class MiniCPMVImageProcessorPil(PilBackend):
                         [_as(strip, return_tensors) for strip in strips] for strips in strips_of
                     ],
                     "tgt_sizes": [_as(_int_rows(sizes), return_tensors) for sizes in sizes_of],
-                    "image_sizes": [[image.size for image in sample] for sample in images],
+                    "image_sizes": image_sizes,
                 }
             )
         every_strip = [strip for strips in strips_of for strip in strips]
         every_size = _int_rows(size for sizes in sizes_of for size in sizes)
-        data: dict[str, Any] = {
-            "pixel_values": [_as(strip, return_tensors) for strip in every_strip],
-            "target_sizes": _as(every_size, return_tensors),
-            "grids": grids,
-            "num_slices": [1 + rows * cols for rows, cols in grids],
-            "image_sizes": [image.size for sample in images for image in sample],
-        }
-        if do_pad:
-            data["pixel_values"] = _as(pad_strips(every_strip), return_tensors)
-        return BatchFeature(data)
+        return BatchFeature(
+            {
+                "pixel_values": _as(pad_strips(every_strip), return_tensors)
+                if do_pad
+                else [_as(strip, return_tensors) for strip in every_strip],
+                "target_sizes": _as(every_size, return_tensors),
+                "grids": [plan.grid or (0, 0) for plan in plans],
+                "num_slices": [plan.num_slices for plan in plans],
+                "image_sizes": [size for sizes in image_sizes for size in sizes],
+            }
+        )
 
     # The names and orders of the released processors: sizes are (width, height), grids (columns,
     # rows).
@@ -417,6 +412,23 @@ def _uncut(image: Image.Image, patch_size: int) -> tuple[SlicePlan, list[Image.I
             f"{patch_size}, and slice_mode=False does not enlarge it. Use slice_mode=True."
         )
     return SlicePlan((height, width)), [image.crop((0, 0, width, height))]
+
+
+def _table_for(
+    image: Image.Image,
+    do_rescale: bool,
+    rescale_factor: float,
+    do_normalize: bool,
+    image_mean: Any,
+    image_std: Any,
+    **_: Any,
+) -> np.ndarray:
+    return _value_table(
+        len(image.getbands()),
+        rescale_factor if do_rescale else None,
+        _hashable(image_mean) if do_normalize else None,
+        _hashable(image_std) if do_normalize else None,
+    )
 
 
 @lru_cache(maxsize=16)
