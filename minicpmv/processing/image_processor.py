@@ -22,7 +22,7 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 
 from ..versions import Release, release_of
 from .images import Compat, image_from_array, load_image, to_rgb
-from .placeholders import Tags, image_placeholder
+from .placeholders import RELEASED_TAGS, image_placeholder
 from .samples import nested_images
 from .slicing import SlicePlan, plan_slices
 
@@ -89,22 +89,17 @@ class MiniCPMVImageProcessorPil(PilBackend):
 
     image_feature_size = 64
     version: str | float = "2.6"
-    im_start = "<image>"
-    im_end = "</image>"
-    slice_start = "<slice>"
-    slice_end = "</slice>"
-    im_id_start = "<image_id>"
-    im_id_end = "</image_id>"
-    unk = "<unk>"
-
-    _RELEASED_KEYS = (
-        "image_feature_size", "version", "im_start", "im_end", "slice_start", "slice_end",
-        "im_id_start", "im_id_end", "unk",
-    )  # fmt: skip
+    im_start = RELEASED_TAGS["im_start"]
+    im_end = RELEASED_TAGS["im_end"]
+    slice_start = RELEASED_TAGS["slice_start"]
+    slice_end = RELEASED_TAGS["slice_end"]
+    im_id_start = RELEASED_TAGS["im_id_start"]
+    im_id_end = RELEASED_TAGS["im_id_end"]
+    unk = RELEASED_TAGS["unk"]
 
     def __init__(self, **kwargs: Unpack[MiniCPMVImageProcessorKwargs]) -> None:
         super().__init__(**_with_our_names(kwargs))
-        for name in self._RELEASED_KEYS:
+        for name in ("version", "image_feature_size", *RELEASED_TAGS):
             setattr(self, name, getattr(self, name))  # so that they are written to the file
         if self.use_image_id is None:
             self.use_image_id = self.release.use_image_id
@@ -127,13 +122,6 @@ class MiniCPMVImageProcessorPil(PilBackend):
     def release(self) -> Release:
         """What this release leaves unsaid in its files."""
         return release_of({"version": self.version})
-
-    @property
-    def tags(self) -> Tags:
-        return Tags(
-            self.im_start, self.im_end, self.slice_start, self.slice_end,
-            self.im_id_start, self.im_id_end, self.unk,
-        )  # fmt: skip
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
         """Open whatever stands for an image, keeping the nesting; arrays and tensors pass."""
@@ -274,8 +262,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
             }
         )
 
-    # The names and orders of the released processors: sizes are (width, height), grids (columns,
-    # rows).
+    # Below, names and orders of released processors: sizes (width, height), grids (columns, rows).
 
     def plan(
         self,
@@ -337,7 +324,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
         return image_placeholder(
             grid,
             self.image_feature_size,
-            tags=self.tags,
+            tags={name: getattr(self, name) for name in RELEASED_TAGS},
             tag_every_slice=self.release.slice_tags == "cell",
             image_id=image_id,
         )

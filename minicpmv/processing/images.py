@@ -25,8 +25,7 @@ from PIL import Image, ImageOps
 
 Compat = Literal["released"] | None
 
-# 20 000 x 20 000: 1.2 GB as RGB. A small file that unpacks to more than this is a decompression
-# bomb.
+# 20 000 x 20 000, 1.2 GB as RGB. What unpacks to more than this is a decompression bomb.
 MAX_PIXELS = 400_000_000
 MAX_DOWNLOAD_BYTES = 256 * 2**20
 DOWNLOAD_TIMEOUT_S = 20  # without a byte
@@ -217,8 +216,7 @@ def _identify(file: Any, prefix: bytes) -> tuple[Image.Image | None, str | None]
         load_plugins()
         for format_id in Image.ID:
             factory, accept = Image.OPEN[format_id]
-            # A plugin without `accept` has to try; one that answers with text explains why it
-            # cannot.
+            # Without `accept` a plugin has to try; one that answers with text says why it cannot.
             accepted: bool | str = False
             try:
                 accepted = True if accept is None else accept(prefix[:16])

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .placeholders import MARKER
+from .placeholders import IMAGE_MARKER, VIDEO_MARKER
 
+MARKER = re.compile(f"{re.escape(IMAGE_MARKER)}|{re.escape(VIDEO_MARKER)}")
 ROLES = ("system", "user", "assistant")
 QUOTE_START, QUOTE_END = "\U000f0000", "\U000f0001"
 

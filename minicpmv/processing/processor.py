@@ -28,8 +28,8 @@ from transformers.processing_utils import (
 from ..versions import Release
 from .encoding import Encoded, Span, encode, pad
 from .image_processor import MiniCPMVImageProcessorKwargs, check_settings, pad_strips
-from .messages import normalised, reserved_tags
-from .placeholders import IMAGE_MARKER, MARKER, VIDEO_MARKER
+from .messages import MARKER, normalised, reserved_tags
+from .placeholders import IMAGE_MARKER, VIDEO_MARKER
 from .samples import (
     default_frame_slices,
     images_per_sample,

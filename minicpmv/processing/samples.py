@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .placeholders import IMAGE_MARKER, MARKER, VIDEO_MARKER
+from .messages import MARKER
+from .placeholders import IMAGE_MARKER, VIDEO_MARKER
 
 
 def prompts_of(text: Any) -> list[str]:

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from minicpmv.processing.placeholders import IMAGE_MARKER, MARKER, Tags, image_placeholder
+from minicpmv.processing.messages import MARKER
+from minicpmv.processing.placeholders import IMAGE_MARKER, RELEASED_TAGS, image_placeholder
 
 from ..conftest import GOLDEN_FOLDERS
 from .conftest import golden_processor
@@ -33,7 +34,8 @@ def test_a_pair_of_tags_around_every_slice():
 @pytest.mark.parametrize("tag_every_slice", [True, False])
 @pytest.mark.parametrize("grid", [None, (1, 2), (3, 3), (9, 1)])
 def test_every_slice_has_its_fillers(tag_every_slice, grid):
-    text = image_placeholder(grid, 5, tags=Tags(filler="*"), tag_every_slice=tag_every_slice)
+    tags = RELEASED_TAGS | {"unk": "*"}
+    text = image_placeholder(grid, 5, tag_every_slice=tag_every_slice, tags=tags)
     assert text.count("*") == 5 * (1 + (grid[0] * grid[1] if grid else 0))
     assert text.count("\n") == (grid[0] - 1 if grid else 0)
 
