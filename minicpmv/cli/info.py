@@ -217,12 +217,12 @@ def _check_tokenizer(path: Path) -> None:
 
 def _special_tokens(processor: "MiniCPMVProcessor") -> dict[str, int | None]:
     """Ids of the strings that have a meaning of their own; None for one the tokenizer lacks."""
-    tags = processor.image_processor.tags
-    tokens = [tags.image_start, tags.image_end, tags.slice_start, tags.slice_end]
-    if processor.image_processor.use_image_id:
-        tokens += [tags.image_id_start, tags.image_id_end]
+    images = processor.image_processor
+    tokens = [images.im_start, images.im_end, images.slice_start, images.slice_end]
+    if images.use_image_id:
+        tokens += [images.im_id_start, images.im_id_end]
     vocabulary = processor.tokenizer.get_vocab()
-    return {t: vocabulary.get(t) for t in [*tokens, tags.filler, *processor.release.terminators]}
+    return {t: vocabulary.get(t) for t in [*tokens, images.unk, *processor.release.terminators]}
 
 
 def _misfits(shapes: dict[str, tuple[int, ...]], weights: "Headers") -> list[str]:
