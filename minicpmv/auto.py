@@ -16,6 +16,9 @@ from transformers import (
 )
 from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
 
+# From its module: at the top of transformers it stands only where torchvision is installed.
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+
 from .model import checkpoint_keys
 from .model.configuration import MiniCPMVConfig, MiniCPMVVisionConfig
 from .model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
@@ -23,6 +26,7 @@ from .model.vision import MiniCPMVVisionModel
 from .processing.image_processor import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
 from .processing.processor import MiniCPMVProcessor
 from .processing.tokenizer import MiniCPMVTokenizerFast
+from .processing.video_processor import MiniCPMVVideoProcessor
 
 AutoConfig.register("minicpmv", MiniCPMVConfig, exist_ok=True)
 AutoConfig.register("minicpmv_vision", MiniCPMVVisionConfig, exist_ok=True)
@@ -38,6 +42,16 @@ AutoImageProcessor.register(
     image_processor_classes={
         "pil": MiniCPMVImageProcessorPil,
         "torchvision": MiniCPMVImageProcessor,
+    },
+    exist_ok=True,
+)
+# Pipelines ask for one, always of the "torchvision" backend, and would offer to run the
+# checkpoint's remote code to get it. Ours needs no torchvision.
+AutoVideoProcessor.register(
+    MiniCPMVConfig,
+    video_processor_classes={
+        "pil": MiniCPMVVideoProcessor,
+        "torchvision": MiniCPMVVideoProcessor,
     },
     exist_ok=True,
 )

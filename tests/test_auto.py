@@ -1,0 +1,36 @@
+"""transformers' own entrances: Auto classes and pipelines find us, and never ask to run code."""
+
+import pytest
+from transformers import AutoProcessor, AutoTokenizer, pipeline
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+
+from minicpmv.processing import MiniCPMVProcessor
+
+from .conftest import CHECKPOINTS, picture
+
+
+@pytest.mark.parametrize("trust_remote_code", [None, True])
+def test_processing_classes_are_ours(version, trust_remote_code):
+    """The checkpoints' `auto_map` names remote code that is not there."""
+    arguments = {"trust_remote_code": trust_remote_code}
+    processor = AutoProcessor.from_pretrained(CHECKPOINTS[version], **arguments)
+    assert type(processor) is MiniCPMVProcessor
+    for auto_class in (AutoTokenizer, AutoVideoProcessor):
+        found = auto_class.from_pretrained(CHECKPOINTS[version], **arguments)
+        assert type(found).__module__.startswith("minicpmv.")
+
+
+def test_pipeline_answers_about_a_picture(version, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked to run remote code"))
+    ask = pipeline("image-text-to-text", model=str(CHECKPOINTS[version]))
+    content = [{"type": "image", "image": picture(40, 30)}, {"type": "text", "text": "What?"}]
+    messages = [{"role": "user", "content": content}]
+
+    def answers(chats, **options):
+        settings = {"max_new_tokens": 5, "do_sample": False}
+        return ask(text=chats, generate_kwargs=settings, return_full_text=False, **options)
+
+    one = answers(messages)
+    two = answers([messages, messages], batch_size=2)
+    assert isinstance(one[0]["generated_text"], str)
+    assert [answer[0]["generated_text"] for answer in two] == [one[0]["generated_text"]] * 2
