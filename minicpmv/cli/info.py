@@ -76,9 +76,8 @@ def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
     weights = read_headers(folder) if folder.is_dir() else None
     problems = disagreements(config, processor)
     if weights is not None:
-        problems += _misfits(shapes, weights)
+        problems += _misfits(shapes, weights, bool(config.tie_word_embeddings))
 
-    text, vision = config.text_config, config.vision_config
     sizes = count_parameters(shapes)
     total = sum(sizes.values())
     return {
@@ -87,27 +86,7 @@ def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
         "version": config.version,
         "parameters": {**sizes, "total": total},
         "memory_bytes": {dtype: total * width for dtype, width in BYTES.items()},
-        "shapes": {
-            "vision tower": {
-                "layers": vision.num_hidden_layers,
-                "hidden": vision.hidden_size,
-                "heads": vision.num_attention_heads,
-                "mlp": vision.intermediate_size,
-                "patch_size": vision.patch_size,
-                "image_size": vision.image_size,
-            },
-            "resampler": {"queries": config.query_num, "hidden": text.hidden_size},
-            "language model": {
-                "type": text.model_type,
-                "layers": text.num_hidden_layers,
-                "hidden": text.hidden_size,
-                "heads": text.num_attention_heads,
-                "key_value_heads": text.num_key_value_heads,
-                "mlp": text.intermediate_size,
-                "vocabulary": text.vocab_size,
-                "context": text.max_position_embeddings,
-            },
-        },
+        "shapes": _shapes_of_parts(config),
         "weights": None if weights is None else _summary(weights),
         "slicing": {
             name: getattr(processor.image_processor, name)
@@ -115,6 +94,32 @@ def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
         },
         "special_tokens": _special_tokens(processor),
         "disagreements": problems,
+    }
+
+
+def _shapes_of_parts(config: "MiniCPMVConfig") -> dict[str, dict[str, Any]]:
+    text: Any = config.text_config
+    vision: Any = config.vision_config
+    return {
+        "vision tower": {
+            "layers": vision.num_hidden_layers,
+            "hidden": vision.hidden_size,
+            "heads": vision.num_attention_heads,
+            "mlp": vision.intermediate_size,
+            "patch_size": vision.patch_size,
+            "image_size": vision.image_size,
+        },
+        "resampler": {"queries": config.query_num, "hidden": text.hidden_size},
+        "language model": {
+            "type": text.model_type,
+            "layers": text.num_hidden_layers,
+            "hidden": text.hidden_size,
+            "heads": text.num_attention_heads,
+            "key_value_heads": text.num_key_value_heads,
+            "mlp": text.intermediate_size,
+            "vocabulary": text.vocab_size,
+            "context": text.max_position_embeddings,
+        },
     }
 
 
@@ -225,10 +230,13 @@ def _special_tokens(processor: "MiniCPMVProcessor") -> dict[str, int | None]:
     return {t: vocabulary.get(t) for t in [*tokens, images.unk, *processor.release.terminators]}
 
 
-def _misfits(shapes: dict[str, tuple[int, ...]], weights: "Headers") -> list[str]:
-    """How the tensors of the files differ from the model's parameters; empty when they do not."""
+def _misfits(shapes: dict[str, tuple[int, ...]], weights: "Headers", is_tied: bool) -> list[str]:
+    """How the tensors of the files differ from the model's parameters; empty when they do not.
+
+    With tied embeddings the files may hold the matrix once or twice.
+    """
     missing = sorted(set(shapes) - set(weights))
-    extra = sorted(set(weights) - set(shapes))
+    extra = sorted(set(weights) - set(shapes) - ({"llm.lm_head.weight"} if is_tied else set()))
     wrong = sorted(
         name for name, (shape, _) in weights.items() if name in shapes and shapes[name] != shape
     )

@@ -83,6 +83,13 @@ def test_tensors_that_do_not_fit_are_named(run, checkpoint):
     assert "1 tensors of another shape: vpm.post_layernorm.bias" in out
 
 
+def test_tied_embeddings_may_be_in_the_file_once_or_twice(run, checkpoint):
+    change(checkpoint, "config.json", tie_word_embeddings=True)
+    assert run("info", checkpoint)[0] == 0
+    change_tensors(checkpoint, llm__lm_head__weight=None)
+    assert run("info", checkpoint)[0] == 0
+
+
 def test_shards_are_read_through_their_index(run, checkpoint):
     tensors = load_file(checkpoint / "model.safetensors")
     (checkpoint / "model.safetensors").unlink()
