@@ -53,6 +53,7 @@ def _colour_of(scene: Scene, rng: random.Random) -> Question | None:
             (
                 "What colour is the {}?",
                 "What color is the {}?",
+                "What colour is the {} in the picture?",
                 "Which colour does the {} have?",
                 "What is the colour of the {}?",
             )
@@ -73,9 +74,15 @@ def _shape_of(scene: Scene, rng: random.Random) -> Question | None:
     colour = rng.choice(colours)
     found = scene.find(colour=colour)
     if len(found) == 1:
-        forms = ["What shape is {}?", "Which shape is {}?", "What is the {} shape?"]
+        forms = [
+            "What shape is {}?",
+            "Which shape is {}?",
+            "What is the {} shape?",
+            "What shape is the {} one?",
+            "What is {}?",
+        ]
         if len(scene.figures) == 1:
-            forms += ["What shape is this?", "Which shape do you see?"]
+            forms += ["What shape is this?", "Which shape do you see?", "What shape is it?"]
     else:
         forms = ["What shape are the {} ones?", "Which shape do the {} ones have?"]
     return Question("shape", rng.choice(forms).format(colour), found[0].shape)
@@ -89,8 +96,20 @@ def _existence(scene: Scene, rng: random.Random) -> Question | None:
     seen_colours = sorted({colour for _, colour in present})
     wanted = rng.random() < 0.5
     lot = rng.random()
+    sole = [figure for figure in scene.figures if scene.count(figure.shape) == 1]
+    if sole and lot > 0.85:
+        figure = rng.choice(sole)
+        colour = figure.colour
+        if not wanted:
+            nearby = [c for c in seen_colours if c != colour]
+            others = [c for c in COLOURS if c != colour]
+            colour = rng.choice(nearby if nearby and rng.random() < 0.6 else others)
+        return Question("existence", f"Is the {figure.shape} {colour}?", "yes" if wanted else "no")
     if lot < 0.35:
         shape = rng.choice(seen_shapes if wanted else [s for s in SHAPES if s not in seen_shapes])
+        if rng.random() < 0.3:
+            text = f"Are there any {plural(shape)}?"
+            return Question("existence", text, "yes" if wanted else "no")
         thing = _article(shape)
     elif lot < 0.55:
         colour = rng.choice(
@@ -120,7 +139,9 @@ def _existence(scene: Scene, rng: random.Random) -> Question | None:
             "Is there {}?",
             "Is there {} in the picture?",
             "Is there {} in the image?",
+            "Is there {} here?",
             "Do you see {}?",
+            "Can you see {}?",
         )
     )
     return Question("existence", form.format(thing), "yes" if wanted else "no")
@@ -150,7 +171,9 @@ def _counting(scene: Scene, rng: random.Random) -> Question | None:
         (
             "How many {} are there?",
             "How many {} are in the picture?",
+            "How many {} are in the image?",
             "How many {} do you see?",
+            "How many {} can you see?",
             "Count the {}.",
         )
     )
@@ -209,7 +232,8 @@ def _position(scene: Scene, rng: random.Random) -> Question | None:
     if not clear:
         return None
     figure = rng.choice(clear)
-    return Question("position", f"Where is the {_name(scene, figure)}?", place_of(figure))
+    form = rng.choice(("Where is the {}?", "Where is the {} in the picture?"))
+    return Question("position", form.format(_name(scene, figure)), place_of(figure))
 
 
 def _size(scene: Scene, rng: random.Random) -> Question | None:
@@ -238,8 +262,11 @@ def _reading(scene: Scene, rng: random.Random) -> Question | None:
     if not scene.texts:
         return None
     text = rng.choice(scene.texts)
-    forms = ["What does it say?", "What is written here?", "Read the text."]
-    forms.append("Which word is written here?" if text.kind == "word" else "Which number is this?")
+    forms = ["What does it say?", "What is written here?", "Read the text.", "What is the text?"]
+    if text.kind == "word":
+        forms += ["Which word is written here?", "What word is this?"]
+    else:
+        forms += ["Which number is this?", "What number is this?"]
     return Question("reading", rng.choice(forms), text.text)
 
 
@@ -269,6 +296,7 @@ def _caption(scene: Scene, rng: random.Random) -> Question | None:
             "What is in this picture?",
             "What is in the image?",
             "What do you see?",
+            "What does the picture show?",
             "Describe the picture.",
             "Describe the image.",
         )

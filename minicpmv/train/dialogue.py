@@ -28,6 +28,7 @@ SMALL_TALK = (
     ("Thanks!", "You are welcome."),
 )
 CONVERSATION_SHARE = 0.2  # pictures whose questions are turns of one conversation
+CARELESS_SHARE = 0.08  # questions typed without capital and question mark
 TEXT_SHARE = 0.12  # pictures beside which a question without picture is asked
 MAX_QUESTIONS = 8
 IGNORED = -100
@@ -81,7 +82,7 @@ class DialogueWriter:
     def write(self, scene: Scene, rng: random.Random) -> Dialogue:
         """The dialogue about a scene; questions that no longer fit are left out."""
         turns = [
-            (q.text, q.answer, TASK_NAMES.index(q.task))
+            (_as_typed(q.text, rng), q.answer, TASK_NAMES.index(q.task))
             for q in questions_of(scene, MAX_QUESTIONS, rng)
         ]
         is_conversation = rng.random() < CONVERSATION_SHARE
@@ -115,6 +116,13 @@ class DialogueWriter:
 
     def _answer_length(self, answer: str) -> int:
         return len(self._ids(answer)) + len(self._end)
+
+
+def _as_typed(question: str, rng: random.Random) -> str:
+    """The question, now and then as people type it in haste."""
+    if rng.random() >= CARELESS_SHARE:
+        return question
+    return question[0].lower() + question[1:].rstrip("?.")
 
 
 class _Page:

@@ -115,9 +115,18 @@ def _serve(options: FeedOptions, first: int, stride: int, cores: tuple[int, ...]
     writer = DialogueWriter(
         Tokenizer.from_file(options.tokenizer_file), options.num_queries, options.length
     )
+    parent = os.getppid()
     number = first
     while True:
-        out.put(make_batch(number, options, writer))
+        batch = make_batch(number, options, writer)
+        while True:
+            try:
+                out.put(batch, timeout=10)
+                break
+            except queue.Full:
+                if os.getppid() != parent:  # the training was killed: nobody reads any more
+                    out.cancel_join_thread()
+                    return
         number += stride
 
 

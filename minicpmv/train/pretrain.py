@@ -47,13 +47,13 @@ class PretrainOptions:
 
     output: str = "runs/nano"
     """folder for the checkpoint; a run that was interrupted goes on from there"""
-    steps: int = 4000
+    steps: int = 3100
     """steps in all, both stages; may be changed when going on, before the decay has begun"""
-    dense_steps: int = 500
+    dense_steps: int = 600
     """first steps, on dense targets alone"""
     batch_size: int = 32
     """pictures per step, each with up to eight questions"""
-    learning_rate: float = 0.02
+    learning_rate: float = 0.006
     """of Muon, for the matrices of the layers"""
     adam_learning_rate: float = 0.0015
     """of AdamW, for embeddings, norms, resampler and heads"""
@@ -63,9 +63,9 @@ class PretrainOptions:
     """steps until the full learning rate, at the beginning of each stage"""
     decay: float = 0.25
     """share of all steps, at the end, in which the learning rate falls to zero"""
-    dense_weight: float = 1.0
+    dense_weight: float = 4.0
     """weight of the dense loss at the beginning of the joint stage"""
-    final_dense_weight: float = 0.1
+    final_dense_weight: float = 1.0
     """and from the middle of the joint stage on"""
     seed: int = 0
     """of the weights and the scenes"""

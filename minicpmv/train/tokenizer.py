@@ -53,7 +53,7 @@ def _corpus() -> list[str]:
     for seed in range(NUM_SCENES):
         scene = render(seed, size=(64, 64))
         for asked in questions_of(scene, 8, random.Random(seed)):
-            text.append(asked.text)
+            text += [asked.text, asked.text[0].lower() + asked.text[1:]]
             if not scene.texts:
                 text.append(asked.answer)
     return text
