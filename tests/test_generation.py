@@ -188,6 +188,24 @@ def test_chunks_of_a_prompt(version):
     assert torch.equal(generate(model, text, prefill_chunk_size=3), generate(model, text))
 
 
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_what_else_generate_returns(version, num_beams):
+    model, inputs = tiny_model(version), tiny_batch(SAMPLES)
+    model.set_attn_implementation("eager")
+    config = GenerationConfig(
+        max_new_tokens=3, do_sample=False, eos_token_id=None, pad_token_id=0, num_beams=num_beams,
+        return_dict_in_generate=True, output_scores=True, output_logits=True,
+        output_hidden_states=True, output_attentions=True,
+    )  # fmt: skip
+    output = model.generate(**inputs, generation_config=config)
+    rows, seq = 3 * num_beams, inputs["input_ids"].shape[1]
+    assert [tuple(scores.shape) for scores in output.scores] == [(rows, 96)] * 3
+    prefill, step = output.hidden_states[0], output.hidden_states[1]
+    assert [tuple(states.shape) for states in prefill] == [(rows, seq, 128)] * 3
+    assert [tuple(states.shape) for states in step] == [(rows, 1, 128)] * 3
+    assert [tuple(weights.shape) for weights in output.attentions[0]] == [(rows, 4, seq, seq)] * 2
+
+
 # Plans and streams
 
 

@@ -133,8 +133,7 @@ def test_nested_checkpoint_loads_as_saved(version, tmp_path):
 
 
 def test_tied_head_is_saved_once(version, tmp_path):
-    tied = {"tie_word_embeddings": True, "text_config": {"tie_word_embeddings": True}}
-    model = tiny_model(version, **tied)
+    model = tiny_model(version, text_config={"tie_word_embeddings": True})
     assert model.lm_head.weight is model.get_input_embeddings().weight
     model.save_pretrained(tmp_path)
     assert "llm.lm_head.weight" not in tensors_of(tmp_path)

@@ -321,17 +321,34 @@ def test_slices_of_samples_must_add_up():
         model.get_image_features(strips([(3, 4), (2, 5)]), torch.tensor([[3, 4], [2, 5]]), [2, 1])
 
 
-# What tower outputs come along
+# What else the outside asks for
 
 
 def test_hidden_states_and_attentions_of_the_tower(version):
+    """Zero-padded to one length, even where each sample is encoded by itself."""
     model = tiny_model(version, MiniCPMVModel)
     model.set_attn_implementation("eager")
     output = model.get_image_features(
         strips([(3, 4), (2, 5)]),
         torch.tensor([[3, 4], [2, 5]]),
+        slices_per_sample=[1, 1],
         output_hidden_states=True,
         output_attentions=True,
     )
     assert [tuple(states.shape) for states in output.hidden_states] == [(2, 12, 24)] * 3
     assert [tuple(weights.shape) for weights in output.attentions] == [(2, 3, 12, 12)] * 2
+
+
+def test_parts_are_found_by_their_usual_names(version):
+    model = tiny_model(version)
+    assert model.get_decoder() is model.model.language_model
+    assert model.get_encoder(modality="image") is model.model.vision_tower
+    assert model.get_output_embeddings() is model.lm_head
+
+
+def test_more_tokens_can_be_added(version):
+    model, inputs = tiny_model(version), tiny_batch(SAMPLES)
+    before = logits_of(model, **inputs)
+    model.resize_token_embeddings(100, mean_resizing=False)
+    assert model.config.vocab_size == model.config.text_config.vocab_size == 100
+    torch.testing.assert_close(logits_of(model, **inputs)[..., :96], before)

@@ -148,6 +148,8 @@ class MiniCPMVConfig(PreTrainedConfig):
             self.text_config = CONFIG_MAPPING[fields["model_type"]](**fields)
         if not isinstance(self.vision_config, PreTrainedConfig):
             self.vision_config = MiniCPMVVisionConfig(**(self.vision_config or {}))
+        # One switch in released files; transformers looks at ours, tools may set the text's.
+        self.tie_word_embeddings = self.tie_word_embeddings or self.text_config.tie_word_embeddings
         if self.drop_vision_last_layer is None:
             self.drop_vision_last_layer = is_flat  # an absent key means True in released files
         if self.use_image_id is None:

@@ -215,8 +215,10 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states,
             pooler_output=self.resampler(hidden_states, target_sizes),
-            hidden_states=_concatenate_layers([output.hidden_states for output in outputs]),
-            attentions=_concatenate_layers([output.attentions for output in outputs]),
+            hidden_states=_concatenate_layers(
+                [output.hidden_states for output in outputs], max_patches
+            ),
+            attentions=_concatenate_layers([output.attentions for output in outputs], max_patches),
         )
 
     def get_placeholder_mask(
@@ -524,20 +526,26 @@ def _check_slices(
 
 
 def _concatenate(parts: list[torch.Tensor], max_patches: int) -> torch.Tensor:
-    """Parts of (some, at most max_patches, hidden) to (all, max_patches, hidden), zero-padded."""
-    padded = [nn.functional.pad(part, (0, 0, 0, max_patches - part.shape[1])) for part in parts]
+    """The slices of all parts, zero-padded to the same number of patches.
+
+    Args:
+        parts: (some, patches, hidden), or attention weights (some, num_heads, patches, patches).
+    """
+    padded = []
+    for part in parts:
+        if part.ndim == 3:
+            padding = (0, 0, 0, max_patches - part.shape[1])
+        else:
+            padding = (0, max_patches - part.shape[3], 0, max_patches - part.shape[2])
+        padded.append(nn.functional.pad(part, padding) if any(padding) else part)
     return torch.cat(padded) if len(padded) > 1 else padded[0]
 
 
-def _concatenate_layers(parts: list[Any]) -> tuple[torch.Tensor, ...] | None:
-    """Per layer, the rows of all parts; None where none were recorded or they differ in length."""
-    if len(parts) == 1:
-        return parts[0]
+def _concatenate_layers(parts: list[Any], max_patches: int) -> tuple[torch.Tensor, ...] | None:
+    """Per layer, the slices of all parts; None where none were recorded."""
     if any(part is None for part in parts):
         return None
-    if len({part[0].shape[1:] for part in parts}) > 1:
-        return None
-    return tuple(torch.cat(layer) for layer in zip(*parts, strict=True))
+    return tuple(_concatenate(list(layer), max_patches) for layer in zip(*parts, strict=True))
 
 
 __all__ = ["MiniCPMVForConditionalGeneration", "MiniCPMVModel", "MiniCPMVPreTrainedModel"]
