@@ -12,10 +12,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import (
     MultiModalData,
@@ -28,6 +27,7 @@ from transformers.processing_utils import (
 from ..versions import Release
 from .encoding import Encoded, Span, encode, pad
 from .image_processor import MiniCPMVImageProcessorKwargs, check_settings, pad_strips
+from .layout import Sliced, as_kind, converted, in_prompt_order, released_layout_of
 from .messages import MARKER, normalised, reserved_tags
 from .placeholders import IMAGE_MARKER, VIDEO_MARKER
 from .samples import (
@@ -228,9 +228,9 @@ class MiniCPMVProcessor(ProcessorMixin):
         if text_kwargs.get("return_attention_mask") is False:
             del data["attention_mask"]
 
-        samples = _in_prompt_order(markers, sliced, videos_sliced)
+        samples = in_prompt_order(markers, sliced, videos_sliced)
         if released_layout:
-            return _released_layout(data, samples, return_tensors)
+            return released_layout_of(data, samples, return_tensors)
         if not _asked(kwargs, merged, "return_mm_token_type_ids", True):
             del data["mm_token_type_ids"]
         every_image = [image for sample in samples for image in sample]
@@ -239,7 +239,7 @@ class MiniCPMVProcessor(ProcessorMixin):
             padded = images_kwargs.get("do_pad", True)
             data["pixel_values"] = pad_strips(strips) if padded else strips
             data["target_sizes"] = np.concatenate([image.target_sizes for image in every_image])
-        out = BatchFeature(_converted(data, return_tensors))
+        out = BatchFeature(converted(data, return_tensors))
         if _asked(kwargs, merged, "return_text_replacement_offsets", False):
             out["text_replacement_offsets"] = replacements
         return out
@@ -430,14 +430,14 @@ class MiniCPMVProcessor(ProcessorMixin):
         if released_layout:
             return features
         names = self.image_processor.model_input_names
-        return BatchFeature({name: _as(features[name], return_tensors) for name in names})
+        return BatchFeature({name: as_kind(features[name], return_tensors) for name in names})
 
-    def _slice(self, images: list[Any], kwargs: dict[str, Any]) -> list["_Sliced"]:
+    def _slice(self, images: list[Any], kwargs: dict[str, Any]) -> list[Sliced]:
         if not images:
             return []
         features = self.image_processor.preprocess(images, **{**kwargs, "do_pad": False})
         return [
-            _Sliced(
+            Sliced(
                 features["pixel_values"][start:end],
                 features["target_sizes"][start:end],
                 features["image_sizes"][index],
@@ -455,7 +455,7 @@ class MiniCPMVProcessor(ProcessorMixin):
         return {**images_kwargs, "max_slice_nums": most}
 
     def _image_texts(
-        self, counts: Sequence[int], sliced: Sequence["_Sliced"], images_kwargs: dict[str, Any]
+        self, counts: Sequence[int], sliced: Sequence[Sliced], images_kwargs: dict[str, Any]
     ) -> list[str]:
         """Text for every image; image ids count from 0 in each sample."""
         numbered = self._use_image_id(images_kwargs)
@@ -465,7 +465,7 @@ class MiniCPMVProcessor(ProcessorMixin):
             for image, image_id in zip(sliced, ids, strict=True)
         ]
 
-    def _placeholder(self, image: "_Sliced", image_id: int | None = None) -> str:
+    def _placeholder(self, image: Sliced, image_id: int | None = None) -> str:
         return self.replace_image_token({"grids": [image.grid]}, 0, image_id=image_id)
 
     def _use_image_id(self, images_kwargs: Mapping[str, Any]) -> bool:
@@ -527,15 +527,6 @@ class MiniCPMVProcessor(ProcessorMixin):
             )
 
 
-class _Sliced(NamedTuple):
-    """One image: strips, their sizes in patches (num_slices, 2), its (width, height), its grid."""
-
-    strips: list[np.ndarray]
-    target_sizes: np.ndarray
-    image_size: tuple[int, int]
-    grid: tuple[int, int]
-
-
 def released_chat_template(release: Release) -> str:
     """The Jinja text of a release."""
     folder = Path(__file__).parent / "chat_templates"
@@ -574,66 +565,3 @@ def _asked(kwargs: Mapping[str, Any], merged: Mapping[str, Any], name: str, defa
         if source.get(name) is not None:
             return bool(source[name])
     return default
-
-
-def _in_prompt_order(
-    markers: Sequence[Sequence[str]], images: Sequence[_Sliced], videos: Sequence[list[_Sliced]]
-) -> list[list[_Sliced]]:
-    """Images and frames of each sample as their markers stand in the prompt."""
-    next_image, next_video = iter(images), iter(videos)
-    samples = []
-    for kinds in markers:
-        sample: list[_Sliced] = []
-        for kind in kinds:
-            sample += [next(next_image)] if kind == "image" else next(next_video)
-        samples.append(sample)
-    return samples
-
-
-def _released_layout(
-    data: dict[str, list], samples: Sequence[Sequence[_Sliced]], return_tensors: Any
-) -> BatchFeature:
-    """Nested lists as the released processors return them: per sample, then per slice."""
-    out = BatchFeature(_converted(data, return_tensors))
-    edges = [np.diff([0, *mask, 0]) for mask in data["mm_token_type_ids"]]
-    out["image_bound"] = [
-        _as(
-            np.stack([np.flatnonzero(edge == 1), np.flatnonzero(edge == -1)], axis=1),
-            return_tensors,
-        )
-        for edge in edges
-    ]
-    out["pixel_values"] = [
-        [_as(strip, return_tensors) for image in sample for strip in image.strips]
-        for sample in samples
-    ]
-    none = np.zeros((0, 2), np.int64)
-    out["tgt_sizes"] = [
-        _as(np.concatenate([none, *(image.target_sizes for image in sample)]), return_tensors)
-        for sample in samples
-    ]
-    out["image_sizes"] = [[image.image_size for image in sample] for sample in samples]
-    return out
-
-
-def _converted(data: Mapping[str, Any], return_tensors: Any) -> dict[str, Any]:
-    """Everything as tensors, as arrays, or (None) as lists."""
-    lengths = {len(ids) for ids in data["input_ids"]}
-    if len(lengths) > 1 and return_tensors is not None:
-        raise ValueError(
-            f"Prompts of {min(lengths)} to {max(lengths)} tokens cannot become one tensor without "
-            "padding. Use padding=True, or return_tensors=None."
-        )
-    return {
-        name: [_as(strip, return_tensors) for strip in values]
-        if name == "pixel_values" and isinstance(values, list)
-        else _as(values, return_tensors)
-        for name, values in data.items()
-    }
-
-
-def _as(values: Any, return_tensors: Any) -> Any:
-    kind = getattr(return_tensors, "value", return_tensors)
-    if kind is None:
-        return list(values)
-    return torch.as_tensor(np.asarray(values)) if kind == "pt" else np.asarray(values)

@@ -1,0 +1,81 @@
+"""Slices of images into prompt order, and inputs into the form that was asked for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers.image_processing_utils import BatchFeature
+
+
+class Sliced(NamedTuple):
+    """One image: strips, their sizes in patches (num_slices, 2), its (width, height), its grid."""
+
+    strips: list[np.ndarray]
+    target_sizes: np.ndarray
+    image_size: tuple[int, int]
+    grid: tuple[int, int]
+
+
+def in_prompt_order(
+    markers: Sequence[Sequence[str]], images: Sequence[Sliced], videos: Sequence[list[Sliced]]
+) -> list[list[Sliced]]:
+    """Images and frames of each sample as their markers stand in the prompt."""
+    next_image, next_video = iter(images), iter(videos)
+    samples = []
+    for kinds in markers:
+        sample: list[Sliced] = []
+        for kind in kinds:
+            sample += [next(next_image)] if kind == "image" else next(next_video)
+        samples.append(sample)
+    return samples
+
+
+def released_layout_of(
+    data: dict[str, list], samples: Sequence[Sequence[Sliced]], return_tensors: Any
+) -> BatchFeature:
+    """Nested lists as the released processors return them: per sample, then per slice."""
+    out = BatchFeature(converted(data, return_tensors))
+    edges = [np.diff([0, *mask, 0]) for mask in data["mm_token_type_ids"]]
+    out["image_bound"] = [
+        as_kind(
+            np.stack([np.flatnonzero(edge == 1), np.flatnonzero(edge == -1)], axis=1),
+            return_tensors,
+        )
+        for edge in edges
+    ]
+    out["pixel_values"] = [
+        [as_kind(strip, return_tensors) for image in sample for strip in image.strips]
+        for sample in samples
+    ]
+    none = np.zeros((0, 2), np.int64)
+    out["tgt_sizes"] = [
+        as_kind(np.concatenate([none, *(image.target_sizes for image in sample)]), return_tensors)
+        for sample in samples
+    ]
+    out["image_sizes"] = [[image.image_size for image in sample] for sample in samples]
+    return out
+
+
+def converted(data: Mapping[str, Any], return_tensors: Any) -> dict[str, Any]:
+    """Everything as tensors, as arrays, or (None) as lists."""
+    lengths = {len(ids) for ids in data["input_ids"]}
+    if len(lengths) > 1 and return_tensors is not None:
+        raise ValueError(
+            f"Prompts of {min(lengths)} to {max(lengths)} tokens cannot become one tensor without "
+            "padding. Use padding=True, or return_tensors=None."
+        )
+    return {
+        name: [as_kind(strip, return_tensors) for strip in values]
+        if name == "pixel_values" and isinstance(values, list)
+        else as_kind(values, return_tensors)
+        for name, values in data.items()
+    }
+
+
+def as_kind(values: Any, return_tensors: Any) -> Any:
+    """One array as a tensor ("pt"), an array ("np") or a list (None)."""
+    kind = getattr(return_tensors, "value", return_tensors)
+    if kind is None:
+        return list(values)
+    return torch.as_tensor(np.asarray(values)) if kind == "pt" else np.asarray(values)
