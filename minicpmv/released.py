@@ -131,7 +131,8 @@ def _released_conversation(conversation: Any, image: Any, index: int) -> list[di
             "picture into that list and pass image=None."
         )
     images = list(image) if isinstance(image, list | tuple) else [image]
-    return [{**first, "content": [*images, first["content"]]}, *rest]
+    blocks = [{"type": "image", "image": picture} for picture in images]  # a path is no text here
+    return [{**first, "content": [*blocks, first["content"]]}, *rest]
 
 
 class AutoModel:

@@ -192,6 +192,17 @@ def test_what_was_ignored_or_crashed_is_a_clear_error(
         list(model.chat(**arguments))  # a stream raises at its first piece at the latest
 
 
+def test_a_picture_given_by_its_path_is_seen(tmp_path: Any) -> None:
+    model, tokenizer, _ = loaded("2.6")
+    image = recorded_picture("2.6", "p01_tiny_30x40")
+    image.save(tmp_path / "tiny.png")
+    msgs = [{"role": "user", "content": "What is it?"}]
+    settings = {"msgs": msgs, "tokenizer": tokenizer, "sampling": False, "max_new_tokens": 8}
+    assert model.chat(image=str(tmp_path / "tiny.png"), **settings) == model.chat(
+        image=image, **settings
+    )
+
+
 def test_auto_model_has_the_head_and_transformers_own_has_not() -> None:
     import transformers
 
