@@ -9,7 +9,7 @@ from minicpmv import load
 from minicpmv.scenes import render
 
 chat = load(sys.argv[1] if len(sys.argv) > 1 else "nano")
-scenes = [render(seed, split="test", kind="few") for seed in range(20, 24)]
+scenes = [render(seed, split="test", kind="many") for seed in range(20, 24)]
 requests = [("How many shapes are there?", [scene.image]) for scene in scenes]
 requests.append("What is your name?")  # a question without a picture fits into the same batch
 
