@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .model_files import find_file, locate, read_json
+from .slice import slice_limits
 
 if TYPE_CHECKING:
     from minicpmv.model.configuration import MiniCPMVConfig
@@ -139,9 +140,8 @@ def as_text(report: dict[str, Any]) -> str:
         lines.append(f"{'weights':15}not fetched, so not compared with the model")
     slicing = report["slicing"]
     lines.append(
-        f"{'pictures':15}slices of {slicing['scale_resolution']} px, at most "
-        f"{slicing['max_slice_nums']} beside the overview, "
-        f"{slicing['image_feature_size']} tokens each"
+        f"{'pictures':15}{slice_limits(slicing['scale_resolution'], slicing['max_slice_nums'])}, "
+        f"{slicing['image_feature_size']} tokens per slice"
     )
     lines += ["", "special tokens"]
     lines += [f"  {token:22}{index}" for token, index in report["special_tokens"].items()]

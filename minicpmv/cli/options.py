@@ -53,9 +53,7 @@ GENERATION_OPTIONS = {
         GenerationOption("max_new_tokens", int, "longest answer, in tokens"),
         GenerationOption("min_new_tokens", int, "shortest answer, in tokens"),
         GenerationOption("seed", int, "the same number draws the same answer"),
-        GenerationOption(
-            "max_slice_nums", int, "most slices a picture is cut into, beside the overview"
-        ),
+        GenerationOption("max_slice_nums", int, "most cells a picture is cut into; 1 does not cut"),
         GenerationOption("use_image_id", bool, "number the pictures in the prompt"),
         GenerationOption("max_inp_length", int, "longest prompt, in tokens"),
     )

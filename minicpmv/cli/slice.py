@@ -49,7 +49,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         "--max-slice-nums",
         type=int,
         metavar="N",
-        help="most slices beside the overview (default: the model's)",
+        help="most cells a picture is cut into; 1 does not cut (default: the model's)",
     )
     parser.add_argument("--out", metavar="FILE", help="draw the cut into this picture file")
     parser.add_argument(
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps(report | cost.as_dict(), ensure_ascii=False))
     else:
         title = f"{args.file}: {picture.height} x {picture.width} pixels (height x width)"
-        limits = f"{settings.scale_resolution} px slices, at most {max_slices} beside the overview"
+        limits = slice_limits(settings.scale_resolution, max_slices)
         print(f"{title}\n{args.model}: {limits}\n\n{cost.table()}")
 
 
@@ -178,6 +178,12 @@ class Cost:
             rows, cols = self.plan.grid
             groups.append((f"grid of {rows} x {cols}", self.plan.cell, rows * cols))
         return groups
+
+
+def slice_limits(scale_resolution: int, max_slices: int) -> str:
+    """What a model's settings mean for pictures, in words."""
+    cut = f"and at most {max_slices} cells of that size" if max_slices > 1 else "never cut"
+    return f"an overview of {scale_resolution} x {scale_resolution} pixels in area, {cut}"
 
 
 def plan_cost(height: int, width: int, max_slices: int, settings: Settings) -> Cost:
