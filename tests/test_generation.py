@@ -183,9 +183,13 @@ def test_assistants_change_only_the_speed(version):
 
 
 def test_chunks_of_a_prompt(version):
-    """Text may be prefilled in chunks; with pictures, transformers says that it may not."""
-    model, text = tiny_model(version), sample_of(tiny_batch(SAMPLES), 2)
+    """Text may be prefilled in chunks; with pictures that is an error, not a wrong answer."""
+    model, inputs = tiny_model(version), tiny_batch(SAMPLES)
+    text, pictures = sample_of(inputs, 2), sample_of(inputs, 0)
     assert torch.equal(generate(model, text, prefill_chunk_size=3), generate(model, text))
+    for num_beams in (1, 2):
+        with pytest.raises(ValueError, match="prefill_chunk_size=3 cannot be used"):
+            generate(model, pictures, prefill_chunk_size=3, num_beams=num_beams)
 
 
 @pytest.mark.parametrize("num_beams", [1, 2])

@@ -414,6 +414,23 @@ class MiniCPMVForConditionalGeneration(MiniCPMVPreTrainedModel, GenerationMixin)
             attentions=outputs.attentions,
         )
 
+    def _prefill(
+        self,
+        input_ids: torch.Tensor,
+        generation_config: Any,
+        model_kwargs: dict[str, Any],
+        is_first_iteration: bool = True,
+    ) -> Any:
+        # In pieces, some versions of transformers drop the pictures without a word.
+        names = ("pixel_values", "image_features")
+        has_pictures = any(model_kwargs.get(name) is not None for name in names)
+        if generation_config.prefill_chunk_size is not None and has_pictures:
+            raise ValueError(
+                f"prefill_chunk_size={generation_config.prefill_chunk_size} cannot be used with "
+                "pictures, which need the whole prompt at once. Leave it out."
+            )
+        return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
+
     def prepare_inputs_for_generation(
         self,
         input_ids: torch.Tensor,
