@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import select
 import stat
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ Answer one question about pictures. The answer goes to stdout, everything else t
 
 Text piped to stdin is put in front of PROMPT; with the file `-`, stdin is a picture instead.
 """
+
+PATIENCE_S = 3.0  # with a silent pipe, until we say what we wait for
 
 EPILOG = """\
 examples:
@@ -116,6 +119,8 @@ def _piped_text() -> str:
     """What another program or a file feeds into stdin; nothing when stdin is a terminal."""
     if sys.stdin is None or not _is_fed(sys.stdin):
         return ""
+    if os.name == "posix" and not select.select([sys.stdin], [], [], PATIENCE_S)[0]:
+        print("minicpmv: waiting for text on stdin (< /dev/null gives none)", file=sys.stderr)
     try:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 
 import pytest
 from PIL import Image
@@ -97,6 +98,25 @@ def test_a_pipe_is_read_like_a_file(run, fake_chat, monkeypatch):
         monkeypatch.setattr("sys.stdin", stdin)
         run("ask", "Then?")
     assert fake_chat.calls[0]["prompt"] == "from a pipe\nThen?"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere a pipe cannot be asked")
+def test_a_silent_pipe_is_waited_for_aloud(run, fake_chat, monkeypatch):
+    monkeypatch.setattr("minicpmv.cli.ask.PATIENCE_S", 0.1)
+    reader, writer = os.pipe()
+
+    def write_late():
+        os.write(writer, b"late")
+        os.close(writer)
+
+    timer = threading.Timer(0.5, write_late)
+    timer.start()
+    with os.fdopen(reader) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        code, _, err = run("ask", "Then?")
+    timer.join()
+    assert (code, fake_chat.calls[0]["prompt"]) == (0, "late\nThen?")
+    assert err == "minicpmv: waiting for text on stdin (< /dev/null gives none)\n"
 
 
 def test_dash_is_a_picture_from_stdin(run, fake_chat, feed, picture):
