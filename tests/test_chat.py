@@ -6,22 +6,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from minicpmv import Answer, Chat, load
 from minicpmv.generation import plan_generation
 
-from .recorded import CHECKPOINTS
-
-
-def picture(height: int, width: int, seed: int = 0) -> Image.Image:
-    """Smooth colours by seed."""
-    colours = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    return Image.fromarray(colours).resize((width, height), Image.Resampling.BICUBIC)
+from .conftest import CHECKPOINTS, picture
 
 
 @pytest.fixture(scope="module", params=["2.5", "2.6"])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from minicpmv import AutoModel, AutoTokenizer, MiniCPMV, MiniCPMVChat, MiniCPMVProcessor, img2base64
 
-from .recorded import CHECKPOINTS, recorded_conversations, recorded_messages, recorded_picture
+from .conftest import CHECKPOINTS, Golden, golden_records
 
 
 @lru_cache
@@ -21,12 +21,14 @@ def loaded(version: str) -> tuple[Any, Any, Any]:
     return model.eval(), tokenizer, MiniCPMVProcessor.from_pretrained(folder, compat="released")
 
 
-@pytest.mark.parametrize(("version", "record"), recorded_conversations())
+@pytest.mark.parametrize(("version", "record"), golden_records())
 def test_recorded_conversation(version: str, record: dict[str, Any]) -> None:
     model, tokenizer, processor = loaded(version)
     options = {
-        "image": recorded_picture(version, record["image"]) if record.get("image") else None,
-        "msgs": recorded_messages(version, record),
+        "image": Golden(version).image(record["image"]) if record.get("image") else None,
+        "msgs": json.dumps(record["msgs"])
+        if record.get("msgs_as_json")
+        else Golden(version).messages(record),
         "tokenizer": tokenizer,
         "processor": processor,
         "max_new_tokens": 12,
@@ -49,7 +51,7 @@ def test_single_image_snippet() -> None:
     )
     model = model.eval()
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=True)
-    image = recorded_picture("2.6", "p03_336x672").convert("RGB")
+    image = Golden("2.6").image("p03_336x672").convert("RGB")
     question = "What is in the image?"
     msgs = [{"role": "user", "content": [image, question]}]
 
@@ -70,7 +72,7 @@ def test_single_image_snippet() -> None:
 
 def test_first_llama3_snippet() -> None:
     model, tokenizer, _ = loaded("2.5")
-    image = recorded_picture("2.5", "p02_448x448").convert("RGB")
+    image = Golden("2.5").image("p02_448x448").convert("RGB")
     msgs = [{"role": "user", "content": "What is in the image?"}]
     torch.manual_seed(3)
     res = model.chat(
@@ -104,7 +106,7 @@ def test_first_llama3_snippet() -> None:
 def test_few_shot_snippet_is_one_conversation() -> None:
     model, tokenizer, _ = loaded("2.6")
     names = ("p01_tiny_30x40", "p03_336x672", "p13_halfround_63x65")
-    image1, image2, image_test = (recorded_picture("2.6", name).convert("RGB") for name in names)
+    image1, image2, image_test = (Golden("2.6").image(name).convert("RGB") for name in names)
     question = "production date"
     msgs = [
         {"role": "user", "content": [image1, question]},
@@ -121,7 +123,7 @@ def test_few_shot_snippet_is_one_conversation() -> None:
 
 def test_video_snippet_uses_its_parameters() -> None:
     model, tokenizer, _ = loaded("2.6")
-    frames = [recorded_picture("2.6", f"p21_frame{i}_760x430").convert("RGB") for i in range(2)]
+    frames = [Golden("2.6").image(f"p21_frame{i}_760x430").convert("RGB") for i in range(2)]
     msgs = [{"role": "user", "content": [*frames, "Describe the video"]}]
     params = {"use_image_id": False, "max_slice_nums": 2}
     settings = {"tokenizer": tokenizer, "sampling": False, "max_new_tokens": 6}
@@ -130,7 +132,7 @@ def test_video_snippet_uses_its_parameters() -> None:
 
 
 def test_first_readme_snippet(tmp_path: Any) -> None:
-    recorded_picture("2.5", "p03_336x672").save(tmp_path / "picture.jpg")
+    Golden("2.5").image("p03_336x672").save(tmp_path / "picture.jpg")
     chat_model = MiniCPMVChat(CHECKPOINTS["2.5"], device="cpu")
     im_64 = img2base64(tmp_path / "picture.jpg")
     msgs = [{"role": "user", "content": "What is interesting about this image?"}]
@@ -151,7 +153,7 @@ def test_first_readme_snippet(tmp_path: Any) -> None:
 
 def test_vision_hidden_states_replace_the_tower() -> None:
     model, tokenizer, processor = loaded("2.6")
-    image = recorded_picture("2.6", "p01_tiny_30x40")
+    image = Golden("2.6").image("p01_tiny_30x40")
     msgs = [{"role": "user", "content": [image, "What is the color?"]}]
     settings = {"tokenizer": tokenizer, "processor": processor, "sampling": False}
     settings |= {"max_new_tokens": 8}
@@ -183,7 +185,7 @@ def test_what_was_ignored_or_crashed_is_a_clear_error(
     arguments: dict[str, Any], message: str
 ) -> None:
     model, tokenizer, _ = loaded("2.6")
-    image = recorded_picture("2.6", "p01_tiny_30x40")
+    image = Golden("2.6").image("p01_tiny_30x40")
     msgs = [{"role": "user", "content": [image, "What is it?"]}]
     if arguments.get("image") == "picture":
         arguments = {"image": image}
@@ -194,7 +196,7 @@ def test_what_was_ignored_or_crashed_is_a_clear_error(
 
 def test_a_picture_given_by_its_path_is_seen(tmp_path: Any) -> None:
     model, tokenizer, _ = loaded("2.6")
-    image = recorded_picture("2.6", "p01_tiny_30x40")
+    image = Golden("2.6").image("p01_tiny_30x40")
     image.save(tmp_path / "tiny.png")
     msgs = [{"role": "user", "content": "What is it?"}]
     settings = {"msgs": msgs, "tokenizer": tokenizer, "sampling": False, "max_new_tokens": 8}
