@@ -47,7 +47,7 @@ class PretrainOptions:
 
     output: str = "runs/nano"
     """folder for the checkpoint; a run that was interrupted goes on from there"""
-    steps: int = 3100
+    steps: int = 2450
     """steps in all, both stages; may be changed when going on, before the decay has begun"""
     dense_steps: int = 600
     """first steps, on dense targets alone"""
@@ -63,9 +63,9 @@ class PretrainOptions:
     """steps until the full learning rate, at the beginning of each stage"""
     decay: float = 0.25
     """share of all steps, at the end, in which the learning rate falls to zero"""
-    dense_weight: float = 4.0
+    dense_weight: float = 12.0
     """weight of the dense loss at the beginning of the joint stage"""
-    final_dense_weight: float = 1.0
+    final_dense_weight: float = 3.0
     """and from the middle of the joint stage on"""
     seed: int = 0
     """of the weights and the scenes"""
@@ -362,6 +362,8 @@ class Meter:
         predicted = losses.predicted.numpy()
         for row, labels in enumerate(dialogue.labels):
             places = np.flatnonzero(labels != IGNORED)[: predicted.shape[1]]
+            if not len(places):  # a scene that admits no question
+                continue
             hits = predicted[row, : len(places)] == labels[places]
             # An answer is a run of neighbouring places.
             starts = np.flatnonzero(np.diff(places, prepend=-2) > 1)
