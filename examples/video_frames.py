@@ -22,4 +22,5 @@ def frame(number: int) -> Image.Image:
 
 chat = load(sys.argv[1] if len(sys.argv) > 1 else "nano")
 frames = [frame(number) for number in range(4)]
-print(chat.ask("What happens in the video?", videos=[frames], max_new_tokens=60))
+question = "What colour is the circle?"
+print("Answer:", chat.ask(question, videos=[frames], max_new_tokens=60))
