@@ -321,9 +321,9 @@ WEIGHTS = {
     "colour": 3,
     "shape": 3,
     "existence": 4,
-    "counting": 5,
-    "relation": 1,
-    "position": 1,
+    "counting": 7,
+    "relation": 2,
+    "position": 2,
     "size": 1,
     "background": 0.5,
     "reading": 6,  # only scenes with text admit it

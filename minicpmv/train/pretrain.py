@@ -47,7 +47,7 @@ class PretrainOptions:
 
     output: str = "runs/nano"
     """folder for the checkpoint; a run that was interrupted goes on from there"""
-    steps: int = 2450
+    steps: int = 3200
     """steps in all, both stages; may be changed when going on, before the decay has begun"""
     dense_steps: int = 600
     """first steps, on dense targets alone"""
@@ -65,7 +65,7 @@ class PretrainOptions:
     """share of all steps, at the end, in which the learning rate falls to zero"""
     dense_weight: float = 12.0
     """weight of the dense loss at the beginning of the joint stage"""
-    final_dense_weight: float = 3.0
+    final_dense_weight: float = 4.0
     """and from the middle of the joint stage on"""
     seed: int = 0
     """of the weights and the scenes"""
