@@ -1,4 +1,4 @@
-"""MiniCPM-V in plain PyTorch: look at pictures and video, chat, train, measure, export.
+"""MiniCPM-V in plain PyTorch: look at pictures, talk about them, train, measure.
 
 Importing the package is instant: every public name is found on first touch, and torch is loaded
 only then.

@@ -11,7 +11,7 @@ a string, a PIL image, or a dictionary `{"type": "text" | "image" | "video", ...
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -165,12 +165,9 @@ class Chat:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
-        conversations = [
-            _conversation(*request, ())
-            if isinstance(request, tuple)
-            else _conversation(request, (), ())
-            for request in requests
-        ]
+        if isinstance(requests, str | Mapping) or not isinstance(requests, Iterable):
+            raise ValueError(f"requests is {_short(requests)}; pass a list of requests.")
+        conversations = [_request(index, request) for index, request in enumerate(requests)]
         answers: list[Answer] = []
         for start in range(0, len(conversations), batch_size):
             answers += self.answer_all(conversations[start : start + batch_size], options)
@@ -211,7 +208,9 @@ class Chat:
         """Inputs on the model's device, and the plan, for one call of `generate`."""
         options = dict(options)
         image_features = options.pop("image_features", None)
-        system = options.pop("system_prompt", None) or self.system
+        asked = options.pop("system_prompt", None)
+        for conversation in conversations:
+            _check_conversation(conversation)
         processing = {
             name: options.pop(name) for name in _PROCESSING_OPTIONS if options.get(name) is not None
         }
@@ -221,7 +220,7 @@ class Chat:
             processing.setdefault("max_inp_length", self.processor.release.max_inp_length)
         plan = plan_generation(self.processor, self.model.generation_config, options)
         inputs = self.processor.apply_chat_template(
-            [_with_system(conversation, system) for conversation in conversations],
+            [_with_system(messages, asked, self.system) for messages in conversations],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
@@ -381,6 +380,8 @@ def locate(name_or_path: str | Path, revision: str | None = None) -> str:
         OSError: the hub does not have it, or cannot be reached.
     """
     name = str(name_or_path)
+    if not name:
+        raise ValueError("The name of the model is empty. Give a folder, a hub name, or nano.")
     if name == "nano":
         return str(files("minicpmv") / "nano")
     if Path(name).is_dir():
@@ -437,7 +438,7 @@ def _device(device: str | torch.device) -> torch.device:
 
 
 def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
-    if isinstance(dtype, torch.dtype) or dtype == "auto":
+    if dtype == "auto":
         return dtype
     known = {
         "float32": torch.float32,
@@ -447,9 +448,11 @@ def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
         "float16": torch.float16,
         "fp16": torch.float16,
     }
+    if dtype in known.values():
+        return dtype
     if dtype not in known:
-        raise ValueError(f"dtype {dtype!r} is not known. Known: auto, {', '.join(known)}.")
-    return known[dtype]
+        raise ValueError(f"dtype {str(dtype)!r} is not known. Known: auto, {', '.join(known)}.")
+    return known[str(dtype)]
 
 
 @contextmanager
@@ -500,17 +503,13 @@ def _conversation(
     prompt: str | Conversation, images: Iterable[Any], videos: Iterable[Any]
 ) -> Conversation:
     """Messages of one request; images and videos go before the question."""
-    if isinstance(images, str | bytes | Path) or not isinstance(images, Iterable):
-        raise ValueError(
-            f"images is {type(images).__name__}; pass a list: images=[{_short(images)}]."
-        )
-    images, videos = list(images), list(videos)
+    images, videos = _listed("images", images), _listed("videos", videos)
     if not isinstance(prompt, str):
         if images or videos:
             raise ValueError(
                 "A whole conversation was given: put images and videos into its messages."
             )
-        return list(prompt)
+        return prompt
     if not prompt.strip():
         raise ValueError("The prompt is empty. Give a question or an instruction.")
     if not images and not videos:
@@ -520,12 +519,63 @@ def _conversation(
     return [{"role": "user", "content": [*blocks, {"type": "text", "text": prompt}]}]
 
 
+def _request(index: int, request: Any) -> Conversation:
+    """One entry of a batch as messages."""
+    if isinstance(request, tuple):
+        if len(request) != 2 or not isinstance(request[0], str):
+            raise ValueError(f"Request {index} is {_short(request)}; a pair is (prompt, images).")
+        return _conversation(request[0], request[1], ())
+    return _conversation(request, (), ())
+
+
+def _listed(name: str, items: Any) -> list[Any]:
+    """`items` as a list. What may be one picture is refused: an array can be iterated, too."""
+    if isinstance(items, list | tuple | Iterator):
+        return list(items)
+    text = repr(items).splitlines()[0] if isinstance(items, str | Path) else name.removesuffix("s")
+    raise ValueError(f"{name} is {type(items).__name__}; pass a list: {name}=[{text}].")
+
+
+def _check_conversation(conversation: Any) -> None:
+    """A conversation asks something: a list of messages, the last a user's with content."""
+    if not isinstance(conversation, list | tuple) or not conversation:
+        raise ValueError(
+            f"A conversation is {_short(conversation)}; expected a question, or a list of messages "
+            "{'role': 'user', 'content': ...}."
+        )
+    for index, message in enumerate(conversation):
+        if not isinstance(message, Mapping):
+            raise ValueError(
+                f"Message {index} is {_short(message)}; expected a dict with role and content."
+            )
+    last = conversation[-1]
+    content = last.get("content")
+    if last.get("role") != "user":
+        raise ValueError(
+            f"The last message has the role {last.get('role')!r}; it must be a user's, to be "
+            "answered."
+        )
+    if content is None or (isinstance(content, str) and not content.strip()) or not len(content):
+        raise ValueError("The last message is empty. Give a question or an instruction.")
+
+
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _with_system(conversation: Conversation, system: str | None) -> Conversation:
-    if not system or (conversation and conversation[0].get("role") == "system"):
+def _with_system(
+    conversation: Conversation, asked: str | None, standing: str | None
+) -> Conversation:
+    """The conversation with a system message: its own, else the one asked for, else the chat's."""
+    if conversation[0].get("role") == "system":
+        if asked:
+            raise ValueError(
+                "system_prompt was given, but the conversation begins with a system message; "
+                "keep one."
+            )
+        return conversation
+    system = asked or standing
+    if not system:
         return conversation
     return [{"role": "system", "content": system}, *conversation]

@@ -7,6 +7,7 @@ The repetition penalty counts new tokens only, as in the released code, which ge
 embeddings and so never shows the prompt to the penalty.
 """
 
+import numbers
 import queue
 import threading
 from collections.abc import Iterator, Mapping
@@ -25,9 +26,57 @@ from transformers.generation import (
 
 from .versions import Release
 
-_SAMPLING_ONLY = ("temperature", "top_p", "top_k", "min_p", "typical_p")
 _LONGEST_CLEAN_UP = 4  # characters of " 've"
-_BEAM_ONLY = ("length_penalty", "early_stopping")
+
+
+@dataclass(frozen=True)
+class _Option:
+    """What a generation option may be; `needs` names the mode without which it has no effect."""
+
+    kind: type
+    above: float | None = None
+    least: float | None = None
+    most: float | None = None
+    needs: str = ""
+    hint: str = ""
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise ValueError unless `value` is one of mine."""
+        kinds: dict[type, Any] = {bool: bool, int: numbers.Integral, float: numbers.Real}
+        is_flag = isinstance(value, bool)
+        if not isinstance(value, kinds[self.kind]) or is_flag != (self.kind is bool):
+            wanted = {bool: "True or False", int: "a whole number", float: "a number"}[self.kind]
+            raise ValueError(f"{name} is {value!r}; it must be {wanted}.")
+        if self.above is not None and not value > self.above:
+            raise ValueError(f"{name} is {value}; it must be above {self.above}.{self.hint}")
+        if self.least is not None and not value >= self.least:
+            raise ValueError(f"{name} is {value}; it must be at least {self.least}.")
+        if self.most is not None and not value <= self.most:
+            raise ValueError(f"{name} is {value}; it must be at most {self.most}.")
+
+
+_OPTIONS = {
+    "sampling": _Option(bool),
+    "do_sample": _Option(bool),
+    "seed": _Option(int, least=0, most=2**63 - 1),
+    "temperature": _Option(
+        float,
+        above=0,
+        needs="sampling=True",
+        hint=" For the likeliest answer pass sampling=False, num_beams=1.",
+    ),
+    "top_p": _Option(float, above=0, most=1, needs="sampling=True"),
+    "top_k": _Option(int, least=1, needs="sampling=True"),
+    "min_p": _Option(float, least=0, most=1, needs="sampling=True"),
+    "repetition_penalty": _Option(float, above=0),
+    "no_repeat_ngram_size": _Option(int, least=1),
+    "num_beams": _Option(int, least=1),
+    "length_penalty": _Option(float, needs="num_beams above 1"),
+    "early_stopping": _Option(bool, needs="num_beams above 1"),
+    "max_new_tokens": _Option(int, least=1),
+    "min_new_tokens": _Option(int, least=0),
+    "max_time": _Option(float, above=0),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,25 +98,24 @@ def plan_generation(
     Args:
         processor: `MiniCPMVProcessor`; it knows the release and the tokens that end an answer.
         stored: what the model brought from its `generation_config.json`.
-        options: `sampling` (draw, or search with beams), `seed`, and any field of transformers'
-            `GenerationConfig`, such as `temperature`, `top_p`, `top_k`, `num_beams`,
-            `repetition_penalty`, `max_new_tokens`, `min_new_tokens`. A value of None means "not
-            given".
+        options: `sampling` (draw, or search with beams), `seed`, `temperature`, `top_p`, `top_k`,
+            `min_p`, `repetition_penalty`, `no_repeat_ngram_size`, `num_beams`, `length_penalty`,
+            `early_stopping`, `max_new_tokens`, `min_new_tokens`, `max_time` (seconds). A value of
+            None means "not given".
 
     Raises:
         ValueError: an option is unknown, out of range, or would have no effect beside the others.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    seed = given.pop("seed", None)
-    sampling = given.pop("sampling", None)
-    known = GenerationConfig().to_dict()
-    unknown = sorted(set(given) - set(known))
+    unknown = sorted(set(given) - set(_OPTIONS))
     if unknown:
         raise ValueError(
-            f"Unknown option {', '.join(map(repr, unknown))}. Known: sampling, seed, temperature, "
-            "top_p, top_k, repetition_penalty, num_beams, max_new_tokens, min_new_tokens, and the "
-            "other fields of transformers.GenerationConfig."
+            f"Unknown option {', '.join(map(repr, unknown))}. Known: {', '.join(_OPTIONS)}."
         )
+    for name, value in given.items():
+        _OPTIONS[name].check(name, value)
+    seed = given.pop("seed", None)
+    sampling = given.pop("sampling", None)
     file = _explicit_values(stored)
     if sampling is not None and given.get("do_sample", sampling) != sampling:
         raise ValueError(
@@ -86,36 +134,27 @@ def plan_generation(
             "temperature": defaults.temperature,
             "repetition_penalty": defaults.repetition_penalty,
         }
-        ineffective = []
     else:
         values = {
             "do_sample": False,
             "num_beams": defaults.num_beams,
             "repetition_penalty": defaults.beam_repetition_penalty,
         }
-        ineffective = [name for name in _SAMPLING_ONLY if name in given]
     values |= {"max_new_tokens": release.max_new_tokens}
     if draws == file.get("do_sample", draws):
-        values |= {key: value for key, value in file.items() if key in known}
+        values |= file
     values |= given | {"do_sample": draws}
-    if values.get("num_beams", 1) == 1:
-        ineffective += [name for name in _BEAM_ONLY if name in given]
-    if ineffective:
-        need = "sampling=True" if ineffective[0] in _SAMPLING_ONLY else "num_beams above 1"
+    modes = {"": True, "sampling=True": draws, "num_beams above 1": values.get("num_beams", 1) > 1}
+    for name in given:
+        need = _OPTIONS[name].needs
+        if not modes[need]:
+            raise ValueError(f"{name} has no effect without {need}. Remove it, or pass {need}.")
+    if values.get("min_new_tokens", 0) > values["max_new_tokens"]:
         raise ValueError(
-            f"{', '.join(ineffective)} has no effect without {need}. Remove it, or pass {need}."
+            f"min_new_tokens is {values['min_new_tokens']} and max_new_tokens "
+            f"{values['max_new_tokens']}; the first cannot be larger."
         )
-    if draws and not values["temperature"] > 0:
-        raise ValueError(
-            f"temperature is {values['temperature']}; it must be above 0. For the most likely "
-            "answer pass sampling=False, num_beams=1."
-        )
-    for name, lowest in (("max_new_tokens", 1), ("min_new_tokens", 0), ("num_beams", 1)):
-        if values.get(name) is not None and values[name] < lowest:
-            raise ValueError(f"{name} is {values[name]}; it must be at least {lowest}.")
     penalty = float(values.pop("repetition_penalty"))
-    if not penalty > 0:
-        raise ValueError(f"repetition_penalty is {penalty}; it must be above 0 (1 means none).")
     config = GenerationConfig(
         **values,
         eos_token_id=processor.terminator_ids,
@@ -126,18 +165,9 @@ def plan_generation(
 
 
 def _explicit_values(stored: GenerationConfig | None) -> dict[str, Any]:
-    """The fields that a checkpoint's `generation_config.json` sets, ids aside."""
-    if stored is None:
-        return {}
-    values = stored.to_diff_dict()
-    return {
-        key: value
-        for key, value in values.items()
-        if not key.startswith("_")
-        and not key.endswith("_token_id")
-        and value is not None
-        and key not in ("transformers_version", "max_length", "use_cache")
-    }
+    """The options that a checkpoint's `generation_config.json` sets."""
+    values = {} if stored is None else stored.to_diff_dict()
+    return {name: values[name] for name in _OPTIONS if values.get(name) is not None}
 
 
 def generate_ids(

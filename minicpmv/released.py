@@ -3,17 +3,18 @@ imports changed.
 
     from minicpmv import AutoModel, AutoTokenizer
 
-    model = AutoModel.from_pretrained("openbmb/MiniCPM-V-2_6",
-    torch_dtype=torch.bfloat16).eval().cuda() tokenizer =
-    AutoTokenizer.from_pretrained("openbmb/MiniCPM-V-2_6") answer = model.chat(image=None,
-    msgs=[{"role": "user", "content": [image, question]}], tokenizer=tokenizer)
+    model = AutoModel.from_pretrained("openbmb/MiniCPM-V-2_6").eval().cuda()
+    tokenizer = AutoTokenizer.from_pretrained("openbmb/MiniCPM-V-2_6")
+    msgs = [{"role": "user", "content": [image, question]}]
+    answer = model.chat(image=None, msgs=msgs, tokenizer=tokenizer)
 
 What the released `chat()` ignored in silence is an error here.
 """
 
 import base64
+import binascii
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,16 @@ class MiniCPMV(MiniCPMVForConditionalGeneration):
     """The model with the released `chat()`."""
 
     _processor: MiniCPMVProcessor | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As `forward`; also takes the released layout, and the released `model(data)`."""
+        if args and isinstance(args[0], Mapping):
+            kwargs, args = {**args[0], **kwargs}, args[1:]
+        return super().__call__(*args, **rows_per_slice(kwargs))
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers' `generate`; also takes the released layout."""
+        return super().generate(*args, **rows_per_slice(kwargs))
 
     def chat(
         self,
@@ -72,9 +83,11 @@ class MiniCPMV(MiniCPMVForConditionalGeneration):
             raise ValueError(
                 "msgs is missing; pass [{'role': 'user', 'content': [image, question]}]."
             )
-        msgs = json.loads(msgs) if isinstance(msgs, str) else msgs
+        msgs = _parsed("msgs", msgs) if isinstance(msgs, str) else msgs
+        if not isinstance(msgs, list | tuple):
+            raise ValueError(f"msgs is {type(msgs).__name__}; expected a list of messages.")
         is_batch = bool(msgs) and isinstance(msgs[0], list)
-        conversations = msgs if is_batch else [msgs]
+        conversations: list[Any] = list(msgs) if is_batch else [msgs]
         images = image if is_batch and image is not None else [image] * len(conversations)
         if len(images) != len(conversations):
             raise ValueError(
@@ -95,6 +108,11 @@ class MiniCPMV(MiniCPMVForConditionalGeneration):
             "use_image_id": use_image_id,
         }
         if vision_hidden_states is not None:
+            if len(vision_hidden_states) != len(conversations):
+                raise ValueError(
+                    f"{len(conversations)} conversations but {len(vision_hidden_states)} "
+                    "vision_hidden_states; pass a tensor per conversation."
+                )
             options["image_features"] = torch.cat(list(vision_hidden_states))
         chat = Chat(self, self._processor_with(tokenizer, processor), name=self.name_or_path)
         if not stream:
@@ -110,12 +128,41 @@ class MiniCPMV(MiniCPMVForConditionalGeneration):
         self, tokenizer: Any, processor: MiniCPMVProcessor | None
     ) -> MiniCPMVProcessor:
         if processor is not None:
+            if not isinstance(processor, MiniCPMVProcessor):
+                raise ValueError(
+                    f"processor is {type(processor).__name__}; expected a MiniCPMVProcessor."
+                )
             return processor
         if self._processor is None:
             self._processor = MiniCPMVProcessor.from_pretrained(self.name_or_path)
         if tokenizer is not None and tokenizer is not self._processor.tokenizer:
             self._processor = MiniCPMVProcessor(self._processor.image_processor, tokenizer)
         return self._processor
+
+
+def rows_per_slice(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Model inputs with the released nested lists made into one row per slice.
+
+    Args:
+        inputs: `pixel_values` per sample a list of strips (3, patch_size, patch_size * patches),
+            `tgt_sizes` per sample (num_slices, 2), `image_sizes`; anything else passes through.
+    """
+    inputs = dict(inputs)
+    if "tgt_sizes" not in inputs:
+        return inputs
+    inputs.pop("image_sizes", None)
+    sizes, strips = inputs.pop("tgt_sizes"), inputs.pop("pixel_values", None)
+    if isinstance(sizes, list | tuple):
+        rows = [torch.as_tensor(part).reshape(-1, 2) for part in sizes]
+        sizes = torch.cat(rows) if rows else torch.zeros(0, 2, dtype=torch.long)
+    if isinstance(strips, list | tuple):
+        flat = [torch.as_tensor(strip) for sample in strips for strip in sample]
+        longest = max((strip.shape[-1] for strip in flat), default=0)
+        padded = [torch.nn.functional.pad(strip, (0, longest - strip.shape[-1])) for strip in flat]
+        strips = torch.stack(padded) if padded else None
+    if strips is not None and len(strips):
+        inputs |= {"pixel_values": strips, "target_sizes": sizes}
+    return inputs
 
 
 def _released_conversation(conversation: Any, image: Any, index: int) -> list[dict[str, Any]]:
@@ -174,6 +221,16 @@ class AutoProcessor:
         return MiniCPMVProcessor.from_pretrained(path, **_without_remote_code(kwargs))
 
 
+def _parsed(name: str, text: Any) -> Any:
+    """The messages in JSON text."""
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(
+            f"{name} is not JSON text ({error}). Pass json.dumps of a list of messages."
+        ) from error
+
+
 def _without_remote_code(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in kwargs.items() if key not in _REMOTE_CODE_KEYWORDS}
 
@@ -199,8 +256,14 @@ class MiniCPMVChat:
         missing = [key for key in ("image", "question") if key not in input]
         if missing:
             raise ValueError(f"The input has no {' and no '.join(map(repr, missing))}.")
-        msgs = json.loads(input["question"])
-        conversation = _released_conversation(msgs, base64.b64decode(input["image"]), 0)
+        msgs = _parsed("question", input["question"])
+        try:
+            image = base64.b64decode(input["image"], validate=True)
+        except (binascii.Error, TypeError, ValueError) as error:
+            raise ValueError(
+                f"image is not base64 text ({error}). Use img2base64(file_name)."
+            ) from error
+        conversation = _released_conversation(msgs, image, 0)
         return self._chat.ask(conversation, **options).text
 
 

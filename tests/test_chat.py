@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -134,6 +135,16 @@ def test_literal_tags_in_a_question_are_text(chat: Chat) -> None:
         ({"num_beams": -1}, "num_beams is -1"),
         ({"repetition_penalty": 0}, "repetition_penalty is 0"),
         ({"sampling": True, "do_sample": False}, "contradict"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5; it must be a whole number"),
+        ({"max_new_tokens": True}, "max_new_tokens is True; it must be a whole number"),
+        ({"temperature": "hot"}, "temperature is 'hot'; it must be a number"),
+        ({"sampling": "no"}, "sampling is 'no'; it must be True or False"),
+        ({"top_p": 2}, "top_p is 2; it must be at most 1"),
+        ({"top_k": 0}, "top_k is 0; it must be at least 1"),
+        ({"seed": -1}, "seed is -1; it must be at least 0"),
+        ({"min_new_tokens": 10, "max_new_tokens": 3}, "the first cannot be larger"),
+        ({"max_length": 30}, "Unknown option 'max_length'"),
+        ({"eos_token_id": 5}, "Unknown option 'eos_token_id'"),
         ({"max_slice_nums": 0}, "max_slice_nums is 0"),
         ({"max_new_tokens": 10**6}, "max_new_tokens is 1000000"),
     ],
@@ -152,8 +163,32 @@ def test_empty_prompt_is_an_error(chat: Chat, prompt: str) -> None:
 def test_a_single_picture_must_be_in_a_list(chat: Chat) -> None:
     with pytest.raises(ValueError, match=r"pass a list: images=\['street.jpg'\]"):
         chat.ask("What is it?", "street.jpg")
-    with pytest.raises(ValueError, match="pass a list"):
-        chat.ask("What is it?", picture(10, 10))
+    one = picture(10, 10)
+    for image in (one, np.asarray(one), torch.zeros(3, 9, 9), {"a": one}, b"bytes", None):
+        with pytest.raises(ValueError, match=r"pass a list: images=\[image\]"):
+            chat.ask("What is it?", image)
+
+
+@pytest.mark.parametrize(
+    ("requests", "message"),
+    [
+        ("hello", "requests is 'hello'; pass a list of requests"),
+        ({"role": "user"}, "pass a list of requests"),
+        ([("hello",)], r"Request 0 is \('hello',\); a pair is \(prompt, images\)"),
+        ([5], "expected a question, or a list of messages"),
+        ([[]], "expected a question, or a list of messages"),
+        ([["hello"]], "Message 0 is 'hello'; expected a dict with role and content"),
+    ],
+)
+def test_requests_of_another_form_are_named(chat: Chat, requests: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        chat.batch(requests)
+
+
+def test_two_system_prompts_are_an_error(chat: Chat) -> None:
+    messages = [{"role": "system", "content": "A"}, {"role": "user", "content": "B"}]
+    with pytest.raises(ValueError, match="keep one"):
+        chat.ask(messages, system_prompt="C")
 
 
 def plan(chat: Chat, stored: Any = None, **options: Any) -> Any:

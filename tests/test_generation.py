@@ -256,7 +256,7 @@ def test_plan_takes_the_callers_word_then_the_files_then_the_releases(version):
         ({"sampling": True, "do_sample": False}, "contradict each other"),
         ({"temperature": 0.0}, r"temperature is 0\.0; it must be above 0"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0; it must be at least 1"),
-        ({"repetition_penalty": 0}, r"repetition_penalty is 0\.0; it must be above 0"),
+        ({"repetition_penalty": 0}, r"repetition_penalty is 0; it must be above 0"),
     ],
 )
 def test_options_without_sense_are_named(options, message):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from minicpmv import AutoModel, AutoTokenizer, MiniCPMV, MiniCPMVChat, MiniCPMVProcessor, img2base64
 
-from .conftest import CHECKPOINTS, Golden, golden_records
+from .conftest import CHECKPOINTS, Golden, golden_records, picture
 
 
 @lru_cache
@@ -177,6 +177,12 @@ def test_vision_hidden_states_replace_the_tower() -> None:
         ({"image": "picture"}, "image= was given, but the content of the first message is a list"),
         ({"msgs": None}, "msgs is missing"),
         ({"msgs": []}, "expected a list of messages"),
+        ({"msgs": {"role": "user"}}, "msgs is dict; expected a list of messages"),
+        ({"msgs": "what?"}, "msgs is not JSON text"),
+        ({"msgs": [{"role": "user", "content": ""}]}, "The last message is empty"),
+        ({"msgs": [{"role": "assistant", "content": "Hi"}]}, "it must be a user's"),
+        ({"vision_hidden_states": []}, "pass a tensor per conversation"),
+        ({"processor": 5}, "processor is int; expected a MiniCPMVProcessor"),
         ({"max_inp_length": 20}, "cutting there would cut an image"),
         ({"sampling": False, "num_beams": 3, "stream": True}, "cannot show beams"),
     ],
@@ -203,6 +209,25 @@ def test_a_picture_given_by_its_path_is_seen(tmp_path: Any) -> None:
     assert model.chat(image=str(tmp_path / "tiny.png"), **settings) == model.chat(
         image=image, **settings
     )
+
+
+def test_released_layout_gives_the_same_logits_and_tokens() -> None:
+    model, _, processor = loaded("2.6")
+    texts = ["(<image>./</image>) and (<image>./</image>)", "text only", "(<image>./</image>)"]
+    images = [[picture(40, 30), picture(500, 900, 1)], [], [picture(30, 60, 2)]]
+    rows = processor(texts, images)
+    nested = processor(texts, images, return_released_layout=True)
+    assert isinstance(nested["pixel_values"], list)
+    with torch.inference_mode():
+        expected = model(**rows).logits
+        assert torch.equal(model(**nested).logits, expected)
+        assert torch.equal(model(dict(nested)).logits, expected)
+        settings = {"max_new_tokens": 4, "do_sample": False, "num_beams": 2}
+        assert torch.equal(model.generate(**nested, **settings), model.generate(**rows, **settings))
+    nested = processor(["text only"], [[]], return_released_layout=True)
+    with torch.inference_mode():
+        alone = model(**processor(["text only"])).logits
+        assert torch.equal(model(**nested).logits, alone)
 
 
 def test_auto_model_has_the_head_and_transformers_own_has_not() -> None:

@@ -322,6 +322,11 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
             inputs_embeds = self.get_input_embeddings()(input_ids)
         images = pixel_values if image_features is None else image_features
         if images is not None:
+            if not isinstance(images, torch.Tensor):
+                raise ValueError(
+                    f"The pictures are {type(images).__name__}; expected one tensor with a row per "
+                    "slice. The released nested lists are taken by minicpmv.AutoModel's models."
+                )
             mask = self.get_placeholder_mask(
                 input_ids, inputs_embeds, mm_token_type_ids, image_bound
             )
