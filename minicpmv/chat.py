@@ -504,6 +504,16 @@ def _conversation(
 ) -> Conversation:
     """Messages of one request; images and videos go before the question."""
     images, videos = _listed("images", images), _listed("videos", videos)
+    for video in videos:
+        if isinstance(video, str | Path):
+            raise ValueError(
+                f"A video is a list of frames here, not the file {str(video)!r}. "
+                "Take frames from it first."
+            )
+        if not isinstance(video, list | tuple) and getattr(video, "ndim", 0) != 4:
+            raise ValueError(
+                f"A video is {type(video).__name__}; it must be a list of frames: videos=[[a, b]]."
+            )
     if not isinstance(prompt, str):
         if images or videos:
             raise ValueError(
@@ -555,8 +565,17 @@ def _check_conversation(conversation: Any) -> None:
             f"The last message has the role {last.get('role')!r}; it must be a user's, to be "
             "answered."
         )
+    for index, message in enumerate(conversation):
+        blocks = message.get("content")
+        for block in blocks if isinstance(blocks, list | tuple) else ():
+            if block is None or (isinstance(block, Mapping) and not _holds_something(block)):
+                raise ValueError(f"Message {index} has the block {block!r}, which holds nothing.")
     if content is None or (isinstance(content, str) and not content.strip()) or not len(content):
         raise ValueError("The last message is empty. Give a question or an instruction.")
+
+
+def _holds_something(block: Mapping[str, Any]) -> bool:
+    return any(value is not None for key, value in block.items() if key != "type")
 
 
 def _short(value: Any) -> str:

@@ -185,6 +185,22 @@ def test_requests_of_another_form_are_named(chat: Chat, requests: Any, message: 
         chat.batch(requests)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"images": [None]}, "Message 0 has the block .* which holds nothing"),
+        ({"videos": [picture(9, 9)]}, "it must be a list of frames"),
+        ({"videos": ["clip.mp4"]}, "not the file 'clip.mp4'"),
+        ({"videos": "clip.mp4"}, "pass a list: videos="),
+    ],
+)
+def test_what_is_no_picture_and_no_video_is_named(
+    chat: Chat, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        chat.ask("What is it?", **arguments)
+
+
 def test_two_system_prompts_are_an_error(chat: Chat) -> None:
     messages = [{"role": "system", "content": "A"}, {"role": "user", "content": "B"}]
     with pytest.raises(ValueError, match="keep one"):

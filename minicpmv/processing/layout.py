@@ -73,6 +73,14 @@ def converted(data: Mapping[str, Any], return_tensors: Any) -> dict[str, Any]:
     }
 
 
+def check_output(return_tensors: Any, padding_side: Any) -> None:
+    """Raise ValueError for a kind of tensors or a side of padding that does not exist."""
+    if getattr(return_tensors, "value", return_tensors) not in ("pt", "np", None):
+        raise ValueError(f"return_tensors is {return_tensors!r}; it is 'pt', 'np' or None.")
+    if padding_side not in ("left", "right"):
+        raise ValueError(f"padding_side is {padding_side!r}; it is 'left' or 'right'.")
+
+
 def as_kind(values: Any, return_tensors: Any) -> Any:
     """One array as a tensor ("pt"), an array ("np") or a list (None)."""
     kind = getattr(return_tensors, "value", return_tensors)

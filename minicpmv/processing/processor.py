@@ -27,7 +27,7 @@ from transformers.processing_utils import (
 from ..versions import Release
 from .encoding import Encoded, Span, encode, pad
 from .image_processor import MiniCPMVImageProcessorKwargs, check_settings, pad_strips
-from .layout import Sliced, as_kind, converted, in_prompt_order, released_layout_of
+from .layout import Sliced, as_kind, check_output, converted, in_prompt_order, released_layout_of
 from .messages import MARKER, normalised, reserved_tags
 from .placeholders import IMAGE_MARKER, VIDEO_MARKER
 from .samples import (
@@ -174,6 +174,8 @@ class MiniCPMVProcessor(ProcessorMixin):
         text_kwargs, images_kwargs = merged["text_kwargs"], merged["images_kwargs"]
         explicit = {**kwargs, **(kwargs.get("text_kwargs") or {})}
         return_tensors = text_kwargs.get("return_tensors", "pt")
+        side = explicit.get("padding_side") or "left"
+        check_output(return_tensors, side)
         compat = images_kwargs.setdefault("compat", self.image_processor.compat)
         released_layout = bool(images_kwargs.pop("return_released_layout", False))
         images_kwargs.pop("return_tensors", None)
@@ -220,7 +222,7 @@ class MiniCPMVProcessor(ProcessorMixin):
             masks,
             text_kwargs,
             pad_id=0 if compat == "released" else self.tokenizer.pad_token_id,
-            side=explicit.get("padding_side") or "left",
+            side=side,
             hide_zero=compat == "released" and self.release.mask_token_zero,
         )
         if not text_kwargs.get("return_offsets_mapping"):

@@ -16,6 +16,8 @@ def prompts_of(text: Any) -> list[str]:
     """One prompt or several as a list of its own."""
     if isinstance(text, str):
         return [text]
+    if isinstance(text, list | tuple) and not text:
+        raise ValueError("text is an empty list; give at least one prompt.")
     if isinstance(text, list | tuple) and all(isinstance(prompt, str) for prompt in text):
         return list(text)
     raise TypeError(

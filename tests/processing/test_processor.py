@@ -509,3 +509,16 @@ def test_templates_serve_the_tokenizer_too(processor):
 def test_every_release_has_a_template():
     for release in RELEASES.values():
         assert release.chat_template.endswith(".jinja")
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        ("a", {"padding_side": "up"}, "padding_side is 'up'; it is 'left' or 'right'"),
+        ("a", {"return_tensors": "tf"}, "return_tensors is 'tf'; it is 'pt', 'np' or None"),
+        ([], {}, "text is an empty list"),
+    ],
+)
+def test_outputs_that_do_not_exist_are_refused(processor, text, settings, message):
+    with pytest.raises(ValueError, match=message):
+        processor(text, **settings)
