@@ -45,10 +45,21 @@ def read_conversation(path: str) -> dict[str, Any]:
         conversation = json.loads(Path(path).read_text(encoding="utf-8"))
         if conversation["format"] != FORMAT:
             raise ValueError(f"unknown format {conversation['format']!r}")
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path!r} is not a conversation saved by /save.") from None
-    conversation["messages"] = _from_json(conversation["messages"])
-    return conversation
+        messages = _from_json(conversation["messages"])
+        if not all({"role", "content"} <= set(message) for message in messages):
+            raise ValueError("a message has no role or no content")
+        return {
+            "model": conversation["model"],
+            "system": conversation["system"],
+            "options": dict(conversation["options"]),
+            "messages": messages,
+        }
+    except OSError as error:
+        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+            raise
+        raise ValueError(f"{path!r} holds a damaged picture.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path!r} is not a conversation saved by /save ({error}).") from None
 
 
 def _to_json(part: Any) -> Any:

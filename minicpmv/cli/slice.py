@@ -7,6 +7,7 @@ import argparse
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicpmv.processing.placeholders import image_placeholder
@@ -60,6 +61,8 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 def run(args: argparse.Namespace) -> None:
     from minicpmv.processing.images import to_rgb
 
+    if args.out:
+        _check_out(args.out, args.file)
     settings = Settings.read(args.model, args.revision)
     (picture,) = (to_rgb(picture) for picture in read_pictures([args.file]))
     max_slices = settings.max_slice_nums if args.max_slice_nums is None else args.max_slice_nums
@@ -73,6 +76,18 @@ def run(args: argparse.Namespace) -> None:
         title = f"{args.file}: {picture.height} x {picture.width} pixels (height x width)"
         limits = slice_limits(settings.scale_resolution, max_slices)
         print(f"{title}\n{args.model}: {limits}\n\n{cost.table()}")
+
+
+def _check_out(out: str, file: str) -> None:
+    """The drawing is never written over the picture, nor in a format that is no picture's."""
+    from PIL import Image
+
+    if file != "-" and Path(out).resolve() == Path(file).resolve():
+        raise ValueError(f"--out {out!r} is the picture itself; choose another name.")
+    if Image.registered_extensions().get(Path(out).suffix.lower()) not in Image.SAVE:
+        raise ValueError(
+            f"--out {out!r} does not end in a picture format; use .png, .jpg or .webp."
+        )
 
 
 @dataclass(frozen=True)

@@ -199,3 +199,21 @@ def test_ctrl_c_at_the_prompt_does_not_leave_and_ctrl_d_does(monkeypatch, capsys
 
 def test_a_picture_cannot_come_from_stdin(run, fake_chat):
     assert "stdin" in run("chat", "-")[2]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no json",
+        '{"format": "minicpmv conversation 1"}',
+        '{"format": "minicpmv conversation 1", "messages": [5], "model": "", "system": null}',
+        '{"format": "minicpmv conversation 1", "messages": [{"role": "user", "content": '
+        '[{"png": "AAAA"}]}], "model": "", "system": null, "options": {}}',
+    ],
+)
+def test_a_damaged_conversation_is_one_line(tmp_path, text):
+    from minicpmv.cli.conversation_file import read_conversation
+
+    (tmp_path / "saved.json").write_text(text)
+    with pytest.raises(ValueError, match=r"saved\.json' (is not a conversation|holds a damaged)"):
+        read_conversation(str(tmp_path / "saved.json"))

@@ -140,3 +140,15 @@ def test_errors_name_what_is_wrong(run, model, wide, tmp_path):
         assert err.count("\n") == 1
     (model / "preprocessor_config.json").write_text('{"version": 2.6}')
     assert "lacks max_slice_nums, scale_resolution" in run("slice", wide, "-m", model)[2]
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("scene.png", "is the picture itself"), ("cut.txt", "does not end in a picture format")],
+)
+def test_out_is_checked_before_anything_is_written(run, tmp_path, out, message):
+    Image.new("RGB", (50, 40), "red").save(tmp_path / "scene.png")
+    before = (tmp_path / "scene.png").read_bytes()
+    code, _, err = run("slice", str(tmp_path / "scene.png"), "--out", str(tmp_path / out))
+    assert (code, message in err) == (1, True)
+    assert (tmp_path / "scene.png").read_bytes() == before
