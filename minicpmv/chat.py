@@ -130,10 +130,9 @@ class Chat:
             prompt: the question, or a whole conversation (few-shot examples, a past dialogue).
             images: shown before the question, in this order.
             videos: each a list of frames; encoded without image ids.
-            options: `sampling`, `temperature`, `top_p`, `top_k`, `repetition_penalty`, `num_beams`,
-                `max_new_tokens`, `min_new_tokens`, `seed`, `max_slice_nums`, `use_image_id`,
-                `max_inp_length`, `system_prompt`, and the fields of transformers'
-                `GenerationConfig`.
+            options: `max_slice_nums`, `use_image_id`, `max_inp_length`, `system_prompt`, and those
+                of `minicpmv.generation.plan_generation`: `sampling`, `temperature`, `top_p`,
+                `top_k`, `repetition_penalty`, `num_beams`, `max_new_tokens`, `seed` ...
 
         Raises:
             ValueError: a picture cannot be read, or an option is unknown or without effect.

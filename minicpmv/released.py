@@ -74,7 +74,7 @@ class MiniCPMV(MiniCPMVForConditionalGeneration):
             sampling: True draws (`top_p`, `top_k`, `temperature`), False searches with beams.
             vision_hidden_states: per conversation (num_slices, query_num, hidden), to skip the
                 vision tower.
-            options: any other field of transformers' `GenerationConfig`.
+            options: `temperature`, `top_p`, `num_beams` ...; see `plan_generation`.
 
         Returns:
             The answer; a list of answers for a batch; with `stream=True` an iterator of text.
