@@ -361,13 +361,13 @@ def load(
         processor = MiniCPMVProcessor.from_pretrained(path, compat=compat, **options)
         if device_map is not None:
             options |= {"device_map": device_map, "max_memory": max_memory}
+        elif target.type != "cpu":
+            options["device_map"] = target  # straight to it, without a copy on the CPU
         if attn_implementation is not None:
             options["attn_implementation"] = attn_implementation
         model = MiniCPMVForConditionalGeneration.from_pretrained(
             path, dtype=_dtype(dtype), **options
         )
-    if device_map is None:
-        model.to(target)
     return Chat(model.eval(), processor, name=str(name_or_path))
 
 
