@@ -102,6 +102,15 @@ def test_readme_marks_the_two_commands():
         assert all("\n" not in command for _, command in marked)
 
 
+def test_the_demo_answers_as_the_readmes_say(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    for page in (ROOT / "README.md", ROOT / "README_zh.md"):
+        command = blocks(page, "bash")[0].split("&& ")[1]
+        assert main(shlex.split(command)[1:]) == 0
+        answer = capsys.readouterr().out.strip()
+        assert re.search(f'["“]{re.escape(answer)}["”]', page.read_text(encoding="utf-8"))
+
+
 def help_of(*arguments):
     """What `minicpmv ... --help` prints in a terminal of 100 columns."""
     output, columns = io.StringIO(), os.environ.get("COLUMNS")
