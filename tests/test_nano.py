@@ -1,0 +1,99 @@
+"""The model in the box: it is complete, it looks, and what it is said to do is what it does."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+import minicpmv
+from minicpmv.evaluate.scenes import evaluate_task, score
+from minicpmv.scenes import render
+
+NANO = Path(str(files("minicpmv"))) / "nano"
+DEMO = Path(__file__).parents[1] / "examples" / "scene.png"
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return minicpmv.load(progress=False)
+
+
+def test_the_demo_picture_is_drawn_by_scenes():
+    scene = render(1449, "test", kind="few", size=(448, 448))
+    assert Image.open(DEMO).convert("RGB").tobytes() == scene.image.tobytes()
+    assert {(figure.colour, figure.shape) for figure in scene.figures} == {
+        ("blue", "circle"),
+        ("green", "triangle"),
+        ("purple", "star"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("What colour is the star?", "purple"),
+        ("What shape is blue?", "circle"),
+        ("How many shapes are there?", "3"),
+        ("Is there a green triangle?", "yes"),
+        ("Is there a red heart?", "no"),
+    ],
+)
+def test_nano_answers_about_the_demo_picture(nano, question, answer):
+    assert nano.ask(question, [DEMO]).text == answer
+
+
+def test_the_answer_changes_with_the_picture(nano):
+    """The same question, other pictures: what it says follows what is there."""
+    pictures = {}
+    for colour, rgb in {
+        "red": (220, 30, 30),
+        "blue": (30, 60, 220),
+        "green": (20, 150, 50),
+    }.items():
+        picture = Image.new("RGB", (224, 224), "white")
+        picture.paste(Image.new("RGB", (90, 90), rgb), (60, 70))
+        pictures[colour] = picture
+    for colour, picture in pictures.items():
+        assert nano.ask("What colour is the square?", [picture]).text == colour
+        assert nano.ask("What shape is this?", [picture]).text == "square"
+    assert nano.ask("What colour is the circle?", [DEMO]).text == "blue"
+
+
+def test_it_says_so_when_there_is_no_picture(nano):
+    assert nano.ask("What colour is the star?").text == "I see no picture."
+
+
+def test_a_small_sample_of_held_out_scenes_is_answered_as_the_card_promises(nano):
+    """Far below the card's scores, so that chance in 40 scenes does not break it."""
+    for task, floor in {"colour": 0.7, "shape": 0.7, "existence": 0.75, "counting": 0.6}.items():
+        items = evaluate_task(nano, task, split="test", seed=0, number=40)
+        assert score(items).share >= floor, task
+
+
+def test_the_files_are_those_of_a_released_checkpoint_and_small():
+    names = {path.name for path in NANO.iterdir()}
+    assert {
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    } <= names
+    assert sum(path.stat().st_size for path in NANO.iterdir() if path.is_file()) < 25e6
+    config = json.loads((NANO / "config.json").read_text())
+    assert (config["model_type"], str(config["version"])) == ("minicpmv", "2.6")
+    with safe_open(NANO / "model.safetensors", "pt") as tensors:
+        assert all(name.startswith(("llm.", "vpm.", "resampler.")) for name in tensors.keys())
+
+
+def test_the_card_names_its_scores_and_the_command_that_measures_them():
+    card = (NANO / "README.md").read_text(encoding="utf-8")
+    for task in ("colour", "shape", "existence", "counting", "reading"):
+        assert f"| {task} |" in card
+    assert "minicpmv evaluate scenes" in card
+    assert "95 %" in card
