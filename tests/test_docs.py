@@ -195,14 +195,20 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize(("column", "version"), [(1, "2.5"), (2, "2.6")])
+NANO = ROOT / "minicpmv" / "nano"
+
+
+@pytest.mark.parametrize(("column", "version"), [(1, "2.5"), (2, "2.6"), (3, "nano")])
 def test_parameters_and_memory(column, version):
     from minicpmv.cli.info import count_parameters, parameter_shapes
     from minicpmv.model.configuration import MiniCPMVConfig
 
-    shape = SHAPES[version]
-    config = {"model_type": "minicpmv", "version": version, "drop_vision_last_layer": False}
-    sizes = count_parameters(parameter_shapes(MiniCPMVConfig.from_dict(config | shape)))
+    if version == "nano":
+        shape = json.loads((NANO / "config.json").read_text())
+    else:
+        shape = SHAPES[version] | {"model_type": "minicpmv", "version": version}
+        shape["drop_vision_last_layer"] = False
+    sizes = count_parameters(parameter_shapes(MiniCPMVConfig.from_dict(shape)))
     total = sum(sizes.values())
     head_dim = shape["hidden_size"] // shape["num_attention_heads"]
     cache = 2 * shape["num_hidden_layers"] * shape["num_key_value_heads"] * head_dim * 2
@@ -214,6 +220,15 @@ def test_parameters_and_memory(column, version):
     assert said["weights, float16 or bfloat16"] == f"{2 * total / 1e9:.2f} GB"
     assert said["weights, float32"] == f"{4 * total / 1e9:.2f} GB"
     assert said["cache per 1000 tokens, 16 bit"] == f"{1000 * cache / 1e9:.3f} GB"
+
+
+def test_scores_in_the_readmes_are_those_of_the_card():
+    card = (NANO / "README.md").read_text(encoding="utf-8")
+    for page in (ROOT / "README.md", ROOT / "README_zh.md"):
+        text = " ".join(page.read_text(encoding="utf-8").split())
+        for task in ("colour", "shape", "existence", "counting"):
+            score = re.search(rf"^\| {task} \| ([\d.]+)%", card, flags=re.MULTILINE)[1]
+            assert f"{score} %" in text
 
 
 if __name__ == "__main__":
