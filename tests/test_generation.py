@@ -169,6 +169,14 @@ def test_continuing_with_a_cache_is_starting_over(version):
     )
     assert torch.equal(continued.sequences, afresh.sequences)
 
+    again = model.generate(**inputs, generation_config=config)
+    given_twice = model.generate(
+        **inputs | second | {"mm_token_type_ids": types},
+        past_key_values=again.past_key_values,
+        generation_config=config,
+    )
+    assert torch.equal(given_twice.sequences, afresh.sequences)
+
 
 def test_assistants_change_only_the_speed(version):
     model, inputs = tiny_model(version), sample_of(tiny_batch(SAMPLES), 0)

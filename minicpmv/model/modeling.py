@@ -467,6 +467,14 @@ class MiniCPMVForConditionalGeneration(MiniCPMVPreTrainedModel, GenerationMixin)
             is_first_iteration=is_first_iteration,
             **kwargs,
         )
+        types = model_inputs.get("mm_token_type_ids")
+        if shows_pictures and past_key_values is not None and types is not None:
+            # A cache that the caller brings may hold the pictures already.
+            tokens = model_inputs.get("input_ids")
+            tokens = model_inputs["inputs_embeds"] if tokens is None else tokens
+            types = types[:, -tokens.shape[1] :]  # transformers 5.19 leaves it uncut
+            model_inputs["mm_token_type_ids"] = types
+            shows_pictures = past_key_values.get_seq_length() == 0 or bool(types.any())
         if shows_pictures:
             model_inputs |= {
                 "pixel_values": pixel_values,
