@@ -28,6 +28,7 @@ from .agreement import disagreements
 from .generation import GenerationPlan, generate_ids, plan_generation, stream_ids, stream_text
 from .model.modeling import MiniCPMVForConditionalGeneration
 from .processing.processor import MiniCPMVProcessor
+from .processing.samples import refuse_video_file
 from .versions import RELEASES
 
 Message = dict[str, Any]
@@ -210,11 +211,8 @@ class Chat:
         asked = options.pop("system_prompt", None)
         for conversation in conversations:
             _check_conversation(conversation)
-        processing = {
-            name: options.pop(name) for name in _PROCESSING_OPTIONS if options.get(name) is not None
-        }
-        for name in _PROCESSING_OPTIONS:
-            options.pop(name, None)
+        given = {name: options.pop(name, None) for name in _PROCESSING_OPTIONS}
+        processing = {name: value for name, value in given.items() if value is not None}
         if self.processor.image_processor.compat == "released":
             processing.setdefault("max_inp_length", self.processor.release.max_inp_length)
         plan = plan_generation(self.processor, self.model.generation_config, options)
@@ -254,10 +252,6 @@ class Chat:
         """Answer conversations in one padded batch."""
         begin = time.perf_counter()
         inputs, plan = self._prepare(conversations, options)
-        if (plan.config.num_return_sequences or 1) > 1:
-            raise ValueError(
-                "num_return_sequences gives several answers; use model.generate for that."
-            )
         rows = generate_ids(self.model, inputs, plan).tolist()
         seconds = time.perf_counter() - begin
         terminators = set(plan.config.eos_token_id)
@@ -481,14 +475,8 @@ def _library_output(progress: bool) -> Iterator[None]:
 def _readable_errors(path: str) -> Iterator[None]:
     """One line about a folder or a name that cannot be loaded, instead of a library's
     paragraphs."""
-    from safetensors import SafetensorError
-
     try:
         yield
-    except SafetensorError as error:
-        raise OSError(
-            f"The weights in {path!r} are damaged or not complete ({error}). Download them again."
-        ) from error
     except json.JSONDecodeError as error:
         raise ValueError(
             f"A JSON file in {path!r} is damaged: {error}. Download it again."
@@ -504,11 +492,7 @@ def _conversation(
     """Messages of one request; images and videos go before the question."""
     images, videos = _listed("images", images), _listed("videos", videos)
     for video in videos:
-        if isinstance(video, str | Path):
-            raise ValueError(
-                f"A video is a list of frames here, not the file {str(video)!r}. "
-                "Take frames from it first."
-            )
+        refuse_video_file(video)
         if not isinstance(video, list | tuple) and getattr(video, "ndim", 0) != 4:
             raise ValueError(
                 f"A video is {type(video).__name__}; it must be a list of frames: videos=[[a, b]]."

@@ -177,7 +177,7 @@ def generate_ids(
     streamer: BaseStreamer | None = None,
     stopping: StoppingCriteria | None = None,
 ) -> torch.Tensor:
-    """New token ids, with pad tokens after a terminator: (batch * num_return_sequences, new)."""
+    """New token ids, with pad tokens after a terminator: (batch, new)."""
     prompt_length = inputs["input_ids"].shape[1]
     processors = LogitsProcessorList()
     if plan.repetition_penalty != 1.0:
@@ -209,10 +209,8 @@ def stream_ids(model: Any, inputs: Mapping[str, Any], plan: GenerationPlan) -> I
         raise ValueError(
             f"A stream answers one conversation; {len(inputs['input_ids'])} were given."
         )
-    if (plan.config.num_beams or 1) > 1 or (plan.config.num_return_sequences or 1) > 1:
-        raise ValueError(
-            "A stream cannot show beams or several sequences. Pass num_beams=1, or sampling=True."
-        )
+    if (plan.config.num_beams or 1) > 1:
+        raise ValueError("A stream cannot show beams. Pass num_beams=1, or sampling=True.")
     tokens: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
     stop = _StopWhenSet()
 

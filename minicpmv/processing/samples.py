@@ -85,11 +85,7 @@ def videos_as_frames(
         )
 
     def frames_of(video: Any) -> list[Any]:
-        if isinstance(video, str | Path):
-            raise ValueError(
-                f"A video is a list of frames here, not the file {str(video)!r}. "
-                "Take frames from it first."
-            )
+        refuse_video_file(video)
         frames = list(video)
         if not frames:
             raise ValueError("A video has no frames.")
@@ -103,6 +99,15 @@ def videos_as_frames(
     if depth == 2:
         return [[frames_of(video) for video in videos]]
     return [[frames_of(video) for video in sample or []] for sample in videos]
+
+
+def refuse_video_file(video: Any) -> None:
+    """Raise ValueError for the name of a video file."""
+    if isinstance(video, str | Path):
+        raise ValueError(
+            f"A video is a list of frames here, not the file {str(video)!r}. "
+            "Take frames from it first."
+        )
 
 
 def choose_frames(frames: Sequence[Any], num_frames: int) -> list[Any]:
