@@ -6,26 +6,33 @@ then on only the config speaks, and no `forward` asks which release it is. Impor
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenIds:
-    """Ids of the visual tags in a released vocabulary of `vocab_size` rows."""
+    """Ids of the visual tags in a released vocabulary of `vocab_size` rows.
+
+    None for slice tags where pictures are never cut.
+    """
 
     vocab_size: int
     image_token_id: int
     image_start_id: int
     image_end_id: int
-    slice_start_id: int
-    slice_end_id: int
+    slice_start_id: int | None = None
+    slice_end_id: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Settings of the released `chat()`: `sampling=True` draws, `sampling=False` searches."""
+    """Settings of the released `chat()`: `sampling=True` draws, `sampling=False` searches.
 
+    `draws` says which of the two it does when not asked.
+    """
+
+    draws: bool = True
     top_p: float = 0.8
     top_k: int = 100
     temperature: float = 0.7
@@ -36,17 +43,30 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """One release of the family.
+    """One release of the family that sees pictures.
 
     Fields:
-        version: as `config.version` says it, a string.
+        version: as `config.version` says it, a string; "omnilmm-12b" for OmniLMM-12B, whose files
+            have none.
+        model_type: as `config.json` says it.
         name: what people call it; repo_ids: where the weights were released.
         text_model_type: transformers' name of the language model.
-        vision_positions: "grid", two-dimensional buckets of each slice; "row", the slice read as
-            one row of patches as long as the longest slice beside it. Released 2.5 weights expect
-            "row".
+        vision_tower: "navit", one learned table for slices of any shape (`model/vision.py`); "vit",
+            timm's layout, positions enlarged to each slice (`model/vit.py`).
+        vision_positions: "navit" only. "grid", two-dimensional buckets of each slice; "row", the
+            slice read as one row of patches as long as the longest slice beside it. Released 2.5
+            weights expect "row".
         attend_padding: whether the patches that pad a short slice take part in attention. Released
             2.5 weights expect it.
+        query_positions: whether the resampler adds its stored position table to its queries.
+        key_positions: "sincos", computed for the slice's own shape; "table", the stored table
+            enlarged to it.
+        slicing: "adaptive", cut as `processing/slicing.py` plans; "square", resized to a square of
+            `image_size` pixels whatever its shape, never cut.
+        pads_uncut: what `slice_mode=False` does with rows and columns that fill no patch: True
+            fills the patch with zeros, False leaves them out.
+        image_mean, image_std: per channel, of values from 0 to 1.
+        tags: reserved strings that are not those of `placeholders.RELEASED_TAGS`.
         slice_tags: "cell", a tag pair around every slice; "grid", one pair around all slices of an
             image.
         use_image_id: whether `<image_id>k</image_id>` stands before every image.
@@ -62,17 +82,26 @@ class Release:
     """
 
     version: str
+    model_type: Literal["minicpmv", "omnilmm"] = "minicpmv"
     name: str
     repo_ids: tuple[str, ...]
     text_model_type: str
-    vision_positions: Literal["grid", "row"]
-    attend_padding: bool
-    slice_tags: Literal["grid", "cell"]
-    use_image_id: bool
+    vision_tower: Literal["navit", "vit"]
+    vision_positions: Literal["grid", "row"] = "grid"
+    attend_padding: bool = False
+    query_positions: bool = False
+    key_positions: Literal["sincos", "table"] = "sincos"
+    slicing: Literal["adaptive", "square"] = "adaptive"
+    pads_uncut: bool = False
+    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    slice_tags: Literal["grid", "cell"] = "grid"
+    use_image_id: bool = False
     chat_template: str
     terminators: tuple[str, ...]
-    clean_up_spaces: bool
-    mask_token_zero: bool
+    clean_up_spaces: bool = False
+    mask_token_zero: bool = False
     max_new_tokens: int
     max_inp_length: int
     token_ids: TokenIds
@@ -83,18 +112,55 @@ RELEASES: dict[str, Release] = {
     release.version: release
     for release in (
         Release(
+            version="1.0",
+            name="MiniCPM-V 1.0",
+            repo_ids=("openbmb/MiniCPM-V",),
+            text_model_type="minicpm",
+            vision_tower="vit",
+            query_positions=True,
+            key_positions="table",
+            slicing="square",
+            chat_template="minicpm_v.jinja",
+            terminators=("</s>",),
+            max_new_tokens=2048,
+            max_inp_length=2048,
+            token_ids=TokenIds(
+                vocab_size=122753, image_token_id=0, image_start_id=101, image_end_id=102
+            ),
+            sampling=Sampling(draws=False, temperature=0.6, repetition_penalty=1.0),
+        ),
+        Release(
+            version="2.0",
+            name="MiniCPM-V 2.0",
+            repo_ids=("openbmb/MiniCPM-V-2",),
+            text_model_type="minicpm",
+            vision_tower="vit",
+            query_positions=True,
+            pads_uncut=True,
+            chat_template="minicpm_v.jinja",
+            terminators=("</s>",),
+            max_new_tokens=1024,
+            max_inp_length=2048,
+            token_ids=TokenIds(
+                vocab_size=122753,
+                image_token_id=0,
+                image_start_id=101,
+                image_end_id=102,
+                slice_start_id=111,
+                slice_end_id=112,
+            ),
+        ),
+        Release(
             version="2.5",
             name="MiniCPM-Llama3-V 2.5",
             repo_ids=("openbmb/MiniCPM-Llama3-V-2_5",),
             text_model_type="llama",
+            vision_tower="navit",
             vision_positions="row",
             attend_padding=True,
-            slice_tags="grid",
-            use_image_id=False,
             chat_template="minicpm_llama3_v_2_5.jinja",
             terminators=("<|end_of_text|>", "<|eot_id|>"),
             clean_up_spaces=True,
-            mask_token_zero=False,
             max_new_tokens=1024,
             max_inp_length=2048,
             token_ids=TokenIds(
@@ -111,13 +177,11 @@ RELEASES: dict[str, Release] = {
             name="MiniCPM-V 2.6",
             repo_ids=("openbmb/MiniCPM-V-2_6",),
             text_model_type="qwen2",
-            vision_positions="grid",
-            attend_padding=False,
+            vision_tower="navit",
             slice_tags="cell",
             use_image_id=True,
             chat_template="minicpm_v_2_6.jinja",
             terminators=("<|im_end|>", "<|endoftext|>"),
-            clean_up_spaces=False,
             mask_token_zero=True,
             max_new_tokens=2048,
             max_inp_length=8192,
@@ -130,6 +194,35 @@ RELEASES: dict[str, Release] = {
                 slice_end_id=151657,
             ),
         ),
+        Release(
+            version="omnilmm-12b",
+            model_type="omnilmm",
+            name="OmniLMM-12B",
+            repo_ids=("openbmb/OmniLMM-12B",),
+            text_model_type="mistral",
+            vision_tower="vit",
+            query_positions=True,
+            key_positions="table",
+            slicing="square",
+            image_mean=(0.48145466, 0.4578275, 0.40821073),
+            image_std=(0.26862954, 0.26130258, 0.27577711),
+            tags={"im_start": "<im_start>", "im_end": "<im_end>", "unk": "<im_patch>"},
+            chat_template="omnilmm.jinja",
+            terminators=("</s>",),
+            max_new_tokens=1024,
+            max_inp_length=2048,
+            token_ids=TokenIds(
+                vocab_size=32009, image_token_id=32000, image_start_id=32001, image_end_id=32002
+            ),
+            sampling=Sampling(
+                top_p=0.9,
+                top_k=30,
+                temperature=0.6,
+                repetition_penalty=1.1,
+                num_beams=1,
+                beam_repetition_penalty=1.1,
+            ),
+        ),
     )
 }
 
@@ -137,13 +230,19 @@ RELEASES: dict[str, Release] = {
 def release_of(config: Mapping[str, Any]) -> Release:
     """The row that a `config.json` or `preprocessor_config.json` belongs to.
 
-    `version` decides (2.5 says "2.5" in one file and 2.5 in the other). A config without one is
-    2.5, the only release known here that was published before the field existed.
+    `version` decides (2.5 says "2.5" in one file and 2.5 in the other). Files older than the field
+    are told apart by what else they hold: OmniLMM by its `model_type`; 1.0 and 2.0 by the MiniCPM
+    language model or the name of their vision encoder, 2.0 alone by its settings for slices; what
+    is left is 2.5.
 
     Raises:
         ValueError: `version` is not a release this package knows.
     """
     version = config.get("version")
+    if version is None and config.get("model_type") == "omnilmm":
+        version = "omnilmm-12b"
+    elif version is None and ("scale_emb" in config or "vision_encoder" in config):
+        version = "2.0" if "slice_mode" in config or "scale_resolution" in config else "1.0"
     version = "2.5" if version is None else str(version)
     if version not in RELEASES:
         known = ", ".join(RELEASES)
