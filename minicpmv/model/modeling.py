@@ -8,12 +8,9 @@ The placeholder is `<unk>`, which a user may type too, so its place decides and 
 `image_bound` says where, else `mm_token_type_ids`, else the tags around it.
 """
 
-import logging
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModel, GenerationMixin
 from transformers import initialization as init
@@ -27,11 +24,12 @@ from transformers.utils.generic import can_return_tuple
 
 from .checkpoint_keys import to_released
 from .configuration import MiniCPMVConfig
+from .loading import StrictLoading
 from .resampler import MiniCPMVResampler, MiniCPMVResamplerAttention
 from .vision import MiniCPMVVisionModel
 
 
-class MiniCPMVPreTrainedModel(PreTrainedModel):
+class MiniCPMVPreTrainedModel(StrictLoading, PreTrainedModel):
     config: MiniCPMVConfig
     config_class = MiniCPMVConfig
     base_model_prefix = "model"
@@ -60,84 +58,9 @@ class MiniCPMVPreTrainedModel(PreTrainedModel):
             init.trunc_normal_(module.in_proj_weight, std=std)
             init.zeros_(module.in_proj_bias)
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a checkpoint, strictly: a missing, extra or mis-shaped tensor is a named error.
-
-        As in transformers otherwise. Who passes `output_loading_info=True`,
-        `ignore_mismatched_sizes=True` or a `state_dict` of their own looks at the differences
-        themselves.
-
-        Raises:
-            ValueError: the checkpoint's tensors are not the model's.
-            OSError: a file is missing, damaged or cut short.
-        """
-        looks_itself = (
-            kwargs.get("output_loading_info")
-            or kwargs.get("ignore_mismatched_sizes")
-            or kwargs.get("state_dict") is not None
-        )
-        if looks_itself:
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        logger = logging.getLogger("transformers.modeling_utils")
-        logger.addFilter(_is_no_load_report)
-        try:
-            model, info = super().from_pretrained(
-                pretrained_model_name_or_path,
-                *args,
-                **kwargs,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # so that all differences are reported at once
-            )
-        except SafetensorError as error:
-            raise OSError(
-                f"{_damaged_file(pretrained_model_name_or_path)} is damaged or not complete "
-                f"({error}). Download it again."
-            ) from error
-        finally:
-            logger.removeFilter(_is_no_load_report)
-        problems = [
-            _list_problem("missing", [to_released(name) for name in info["missing_keys"]]),
-            _list_problem("unexpected", [to_released(name) for name in info["unexpected_keys"]]),
-            _list_problem(
-                "of another shape",
-                [
-                    f"{to_released(name)} {tuple(found)}, expected {tuple(expected)}"
-                    for name, found, expected in info["mismatched_keys"]
-                ],
-            ),
-        ]
-        if any(problems):
-            raise ValueError(
-                f"The tensors of {str(pretrained_model_name_or_path)!r} are not those of its "
-                f"config: {'; '.join(filter(None, problems))}. Download the checkpoint again, or "
-                "check that config.json belongs to it."
-            )
-        return model
-
-
-def _is_no_load_report(record: logging.LogRecord) -> bool:
-    """transformers prints a table of the differences that we raise as one line."""
-    message = record.getMessage()
-    return "LOAD REPORT" not in message or "CONVERSION" in message
-
-
-def _damaged_file(folder: Any) -> str:
-    for path in sorted(Path(str(folder)).glob("*.safetensors")):
-        try:
-            with safe_open(path, "pt"):
-                pass
-        except SafetensorError:
-            return repr(str(path))
-    return f"A weight file of {str(folder)!r}"
-
-
-def _list_problem(kind: str, names: list[str], most: int = 6) -> str:
-    """ "2 missing: a, b"; empty without names."""
-    if not names:
-        return ""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{len(names)} {kind}: {', '.join(sorted(names)[:most])}{more}"
+    @staticmethod
+    def released_name(name: str) -> str:
+        return to_released(name)
 
 
 class MiniCPMVModel(MiniCPMVPreTrainedModel):
