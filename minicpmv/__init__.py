@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .chat import Answer, AnswerStream, Chat, load
+    from .chat import Answer, AnswerStream, Chat
+    from .loader import load
     from .model.configuration import MiniCPMVConfig, MiniCPMVVisionConfig
     from .model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
     from .processing.image_processor import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
@@ -41,7 +42,7 @@ _HOMES = {
     "MiniCPMVProcessor": "processing.processor",
     "MiniCPMVVisionConfig": "model.configuration",
     "img2base64": "released",
-    "load": "chat",
+    "load": "loader",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]

@@ -1,4 +1,4 @@
-"""`load` a model, then `ask`, `stream` or talk to it: what most people use.
+"""`ask` a loaded model, `stream` its answer or talk to it: what most people use.
 
     chat = load("openbmb/MiniCPM-V-2_6")
     print(chat.ask("What is written on the sign?", ["street.jpg"]))
@@ -8,28 +8,19 @@ messages, `{"role": "user" | "assistant" | "system", "content": text or list of 
 a string, a PIL image, or a dictionary `{"type": "text" | "image" | "video", ...}`.
 """
 
-import json
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import HfApi, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
-from transformers.utils import logging as transformers_logging
 
-from . import auto  # noqa: F401 - registers the classes
 from .agreement import disagreements
 from .generation import GenerationPlan, generate_ids, plan_generation, stream_ids, stream_text
 from .model.modeling import MiniCPMVForConditionalGeneration
 from .processing.processor import MiniCPMVProcessor
 from .processing.samples import refuse_video_file
-from .versions import RELEASES
 
 Message = dict[str, Any]
 Conversation = list[Message]
@@ -309,181 +300,6 @@ class Chat:
             seconds=time.perf_counter() - begin,
             finish_reason="stop" if ended else "length",
         )
-
-
-def load(
-    name_or_path: str | Path = "nano",
-    device: str | torch.device = "auto",
-    dtype: str | torch.dtype = "auto",
-    *,
-    attn_implementation: str | None = None,
-    device_map: Any = None,
-    max_memory: dict[Any, Any] | None = None,
-    revision: str | None = None,
-    compat: Literal["released"] | None = None,
-    progress: bool | None = None,
-) -> Chat:
-    """Load a model and its processor.
-
-    Args:
-        name_or_path: a folder, a name on the Hugging Face hub, a version ("2.6"), or "nano", the
-            small model in this package.
-        device: "auto" takes CUDA, then MPS, then CPU; or any torch device.
-        dtype: "auto" keeps the checkpoint's own; or "float32", "bfloat16", "float16".
-        device_map, max_memory: spread the weights over devices, as in transformers; instead of
-            `device`.
-        compat: "released" reproduces released behaviour that loses user data; see
-            docs/differences.md.
-        progress: show a bar on stderr while weights load; None: when stderr is a terminal.
-
-    Raises:
-        ValueError: the model is not known, or its files do not fit together.
-        OSError: its files cannot be read.
-    """
-    if device_map is not None and device != "auto":
-        raise ValueError(f"device={str(device)!r} and device_map={device_map!r}: pass one of them.")
-    if device_map is None and max_memory is not None:
-        raise ValueError("max_memory has no effect without device_map; pass device_map='auto'.")
-    target = _device(device)
-    path = locate(name_or_path, revision)
-    _check_files(path)
-    options: dict[str, Any] = {"revision": revision} if revision else {}
-    with (
-        _library_output(sys.stderr.isatty() if progress is None else progress),
-        _readable_errors(path),
-    ):
-        processor = MiniCPMVProcessor.from_pretrained(path, compat=compat, **options)
-        if device_map is not None:
-            options |= {"device_map": device_map, "max_memory": max_memory}
-        elif target.type != "cpu":
-            options["device_map"] = target  # straight to it, without a copy on the CPU
-        if attn_implementation is not None:
-            options["attn_implementation"] = attn_implementation
-        model = MiniCPMVForConditionalGeneration.from_pretrained(
-            path, dtype=_dtype(dtype), **options
-        )
-    return Chat(model.eval(), processor, name=str(name_or_path))
-
-
-def locate(name_or_path: str | Path, revision: str | None = None) -> str:
-    """The folder or hub name that is meant; without network, the folder of the hub's kept copy.
-
-    Raises:
-        ValueError: the name cannot be a model.
-        OSError: the hub does not have it, or cannot be reached.
-    """
-    name = str(name_or_path)
-    if not name:
-        raise ValueError("The name of the model is empty. Give a folder, a hub name, or nano.")
-    if name == "nano":
-        return str(files("minicpmv") / "nano")
-    if Path(name).is_dir():
-        return name
-    known = ", ".join(["nano", *RELEASES, *(r.repo_ids[0] for r in RELEASES.values())])
-    if Path(name).exists():
-        raise ValueError(f"Model {name!r} is a file; a model is a folder with config.json in it.")
-    name = RELEASES[name].repo_ids[0] if name in RELEASES else name
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ValueError(f"Model {name!r} is not known and no such folder exists. Known: {known}.")
-    # One question before many downloads: each of those would try again for half a minute.
-    try:
-        HfApi().model_info(name, revision=revision, timeout=10)
-    except (HfHubHTTPError, HFValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(f"The hub does not give {name!r}: {reason} Known: {known}.") from error
-    except (HTTPError, OSError) as error:
-        kept = try_to_load_from_cache(name, "config.json", revision=revision)
-        if not isinstance(kept, str):
-            raise OSError(
-                f"Model {name!r} is no folder here, and the Hugging Face hub cannot be reached "
-                f"({error}). Check the name and the network. Known: {known}."
-            ) from error
-        return str(Path(kept).parent)
-    return name
-
-
-def _check_files(path: str) -> None:
-    """What a folder must have before anything is read from it."""
-    names = ("config.json", "preprocessor_config.json")
-    missing = [name for name in names if Path(path).is_dir() and not (Path(path) / name).is_file()]
-    if missing:
-        raise OSError(
-            f"{path!r} has no {' and no '.join(missing)}, so it is no MiniCPM-V checkpoint, or not "
-            "all of one. Download it again, or check the path."
-        )
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if device != "auto":
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(
-                f"Device {str(device)!r} is not to be had here ({str(error).splitlines()[0]}). "
-                "Known: auto, cpu, cuda, cuda:N, mps."
-            ) from error
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
-
-
-def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
-    if dtype == "auto":
-        return dtype
-    known = {
-        "float32": torch.float32,
-        "fp32": torch.float32,
-        "bfloat16": torch.bfloat16,
-        "bf16": torch.bfloat16,
-        "float16": torch.float16,
-        "fp16": torch.float16,
-    }
-    if dtype in known.values():
-        return dtype
-    if dtype not in known:
-        raise ValueError(f"dtype {str(dtype)!r} is not known. Known: auto, {', '.join(known)}.")
-    return known[str(dtype)]
-
-
-@contextmanager
-def _library_output(progress: bool) -> Iterator[None]:
-    """transformers' progress bar when wanted; its load report never, since `from_pretrained` raises
-    it."""
-    verbosity = transformers_logging.get_verbosity()
-    bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    (
-        transformers_logging.enable_progress_bar
-        if progress
-        else transformers_logging.disable_progress_bar
-    )()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        (
-            transformers_logging.enable_progress_bar
-            if bar
-            else transformers_logging.disable_progress_bar
-        )()
-
-
-@contextmanager
-def _readable_errors(path: str) -> Iterator[None]:
-    """One line about a folder or a name that cannot be loaded, instead of a library's
-    paragraphs."""
-    try:
-        yield
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"A JSON file in {path!r} is damaged: {error}. Download it again."
-        ) from error
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(f"Cannot load the model {path!r}: {reason}") from error
 
 
 def _conversation(

@@ -22,7 +22,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers import AutoTokenizer as TransformersAutoTokenizer
 
-from .chat import Chat, load, locate
+from .chat import Chat
+from .loader import load, locate
 from .model.modeling import MiniCPMVForConditionalGeneration
 from .processing.processor import MiniCPMVProcessor
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from minicpmv.chat import load
+from minicpmv.loader import load
 from minicpmv.scenes import render
 from minicpmv.train import pretrain
 from minicpmv.train.dialogue import FIRST_TURN, IGNORED, DialogueWriter

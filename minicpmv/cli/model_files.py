@@ -19,9 +19,9 @@ def locate(model: str, revision: str | None = None) -> str:
         return str(files("minicpmv") / "nano")
     if Path(model).is_dir():
         return model
-    from minicpmv import chat
+    from minicpmv import loader
 
-    return chat.locate(model, revision)
+    return loader.locate(model, revision)
 
 
 def find_file(location: str, name: str, revision: str | None = None) -> Path:

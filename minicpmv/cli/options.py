@@ -115,7 +115,7 @@ def _given(args: argparse.Namespace, names: Any) -> dict[str, Any]:
 
 def load_chat(args: argparse.Namespace) -> "Chat":
     """Load the model the flags ask for; a progress bar is shown on a terminal only."""
-    from minicpmv.chat import load
+    from minicpmv.loader import load
 
     chat = load(args.model, progress=sys.stderr.isatty(), **load_options(args))
     chat.system = args.system

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from minicpmv.chat import Chat, load
+from minicpmv.chat import Chat
 from minicpmv.evaluate.metrics import character_error_rate, is_right, wilson_interval
+from minicpmv.loader import load
 from minicpmv.scenes import TASKS, Question, Scene, ask, render
 
 DEFAULT_TASKS = (

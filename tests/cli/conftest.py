@@ -1,4 +1,4 @@
-"""A model that answers at once: the interface of `minicpmv.chat`, to test commands against."""
+"""A model that answers at once: the interface of `minicpmv.Chat`, to test commands against."""
 
 import sys
 import types
@@ -88,16 +88,16 @@ class FakeChat:
 
 @pytest.fixture
 def fake_chat(monkeypatch):
-    """The chat that `minicpmv.chat.load` gives to every command of the test."""
+    """The chat that `minicpmv.load` gives to every command of the test."""
     chat = FakeChat()
-    module = types.ModuleType("minicpmv.chat")
+    module = types.ModuleType("minicpmv.loader")
 
     def load(name="nano", **options):
         chat.name, chat.loaded_with = name, options
         return chat
 
     module.load = load
-    monkeypatch.setitem(sys.modules, "minicpmv.chat", module)
+    monkeypatch.setitem(sys.modules, "minicpmv.loader", module)
     return chat
 
 
