@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
+    AutoModelForSequenceClassification,
     AutoProcessor,
 )
 from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
@@ -21,6 +22,8 @@ from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 from .model import checkpoint_keys
 from .model.configuration import MiniCPMVConfig, MiniCPMVVisionConfig
+from .model.configuration_minicpm import MiniCPMConfig
+from .model.minicpm import MiniCPMForCausalLM, MiniCPMForSequenceClassification, MiniCPMModel
 from .model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
 from .model.vision import MiniCPMVVisionModel
 from .processing.image_processor import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
@@ -35,6 +38,13 @@ AutoModel.register(MiniCPMVVisionConfig, MiniCPMVVisionModel, exist_ok=True)
 for auto_class in (AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM):
     auto_class.register(MiniCPMVConfig, MiniCPMVForConditionalGeneration, exist_ok=True)
 checkpoint_keys.register()
+
+AutoConfig.register("minicpm", MiniCPMConfig, exist_ok=True)
+AutoModel.register(MiniCPMConfig, MiniCPMModel, exist_ok=True)
+AutoModelForCausalLM.register(MiniCPMConfig, MiniCPMForCausalLM, exist_ok=True)
+AutoModelForSequenceClassification.register(
+    MiniCPMConfig, MiniCPMForSequenceClassification, exist_ok=True
+)
 
 AutoProcessor.register(MiniCPMVConfig, MiniCPMVProcessor, exist_ok=True)
 AutoImageProcessor.register(
@@ -62,3 +72,5 @@ for name in ("MiniCPMVTokenizer", "MiniCPMVTokenizerFast"):
 # Trainers and engines look a checkpoint's `architectures` up on the transformers module.
 transformers.MiniCPMV = MiniCPMVForConditionalGeneration
 transformers.MiniCPMVForConditionalGeneration = MiniCPMVForConditionalGeneration
+for text_class in (MiniCPMForCausalLM, MiniCPMForSequenceClassification, MiniCPMModel):
+    setattr(transformers, text_class.__name__, text_class)

@@ -14,6 +14,9 @@ from safetensors import SafetensorError, safe_open
 class StrictLoading:
     """Stands before `PreTrainedModel` in a class's bases; makes `from_pretrained` strict."""
 
+    # What a checkpoint may lack, by the start of its name: it is trained next.
+    _fresh_on_load: tuple[str, ...] = ()
+
     @staticmethod
     def released_name(name: str) -> str:
         """The name in released files of our parameter `name`."""
@@ -56,8 +59,10 @@ class StrictLoading:
             ) from error
         finally:
             logger.removeFilter(_is_no_load_report)
+        missing = [cls.released_name(name) for name in info["missing_keys"]]
+        fresh = [name for name in missing if name.startswith(cls._fresh_on_load)]
         problems = [
-            _list_problem("missing", [cls.released_name(name) for name in info["missing_keys"]]),
+            _list_problem("missing", [name for name in missing if name not in fresh]),
             _list_problem(
                 "unexpected", [cls.released_name(name) for name in info["unexpected_keys"]]
             ),
@@ -74,6 +79,11 @@ class StrictLoading:
                 f"The tensors of {str(pretrained_model_name_or_path)!r} are not those of its "
                 f"config: {'; '.join(filter(None, problems))}. Download the checkpoint again, or "
                 "check that config.json belongs to it."
+            )
+        if fresh:
+            logger.warning(
+                f"{', '.join(fresh)} is not in {str(pretrained_model_name_or_path)!r} and starts "
+                "with random numbers: train it before use."
             )
         return model
 

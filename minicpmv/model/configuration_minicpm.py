@@ -1,0 +1,186 @@
+"""Numbers of the MiniCPM language models: `MiniCPMConfig`, dense and mixture of experts.
+
+Released `config.json` files say less than they mean: no `model_type`, no `rope_theta`, no
+`tie_word_embeddings`. The defaults below are those of the released code, and decide. Saving writes
+the file back as it was read, changed only where the model has changed.
+"""
+
+import copy
+import json
+import math
+import os
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+# Serialised by transformers for its own sake; no released file has them.
+_UNRELEASED_FIELDS = {
+    "_name_or_path",
+    "auto_map",
+    "chunk_size_feed_forward",
+    "dtype",
+    "is_encoder_decoder",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+    "rope_parameters",
+}
+
+
+@strict
+class MiniCPMConfig(PreTrainedConfig):
+    """A MiniCPM language model (arXiv 2404.06395): 2B, 1B, 2B-128k, MoE-8x2B.
+
+    Fields:
+        scale_emb: token embeddings are multiplied by it.
+        scale_depth: what every layer adds is multiplied by `scale_depth / sqrt(num_hidden_layers)`.
+        dim_model_base: width of the model that the learning rates were found on; the last hidden
+            state is divided by `hidden_size / dim_model_base` before the head.
+        num_experts: 0 for a dense model; num_experts_per_tok: how many of them see a token.
+        rope_scaling: None, or {"type": "linear" or "dynamic", "factor": above 1}, the released
+            form of `rope_parameters`.
+        output_router_logits: whether to return what the routers said.
+        router_aux_loss_coef: weight of the loss that keeps experts evenly busy, added while
+            training. 0: none; the paper trained with 0.01.
+
+    Raises:
+        ValueError: numbers that do not go together.
+    """
+
+    model_type = "minicpm"
+    keys_to_ignore_at_inference = ["past_key_values"]
+    base_model_tp_plan = {
+        "layers.*.self_attn.q_proj": "colwise",
+        "layers.*.self_attn.k_proj": "colwise",
+        "layers.*.self_attn.v_proj": "colwise",
+        "layers.*.self_attn.o_proj": "rowwise",
+        "layers.*.mlp.gate_proj": "colwise",
+        "layers.*.mlp.up_proj": "colwise",
+        "layers.*.mlp.down_proj": "rowwise",
+        "layers.*.mlp.experts.*.w1": "colwise",
+        "layers.*.mlp.experts.*.w3": "colwise",
+        "layers.*.mlp.experts.*.w2": "rowwise",
+    }
+    base_model_pp_plan = {
+        "embed_tokens": (["input_ids"], ["inputs_embeds"]),
+        "layers": (["hidden_states", "attention_mask"], ["hidden_states"]),
+        "norm": (["hidden_states"], ["hidden_states"]),
+    }
+
+    vocab_size: int = 32000
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    num_key_value_heads: Any = None  # a number; None means num_attention_heads
+    hidden_act: str = "silu"
+    max_position_embeddings: int = 2048
+    initializer_range: float = 0.02
+    rms_norm_eps: float = 1e-6
+    use_cache: bool = True
+    pad_token_id: int | None = None
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    tie_word_embeddings: bool = True
+    rope_parameters: Any = None
+    attention_bias: bool = False
+    attention_dropout: float | int = 0.0
+    scale_emb: float | int = 1
+    scale_depth: float | int = 1
+    dim_model_base: float | int = 1
+    num_experts: int = 0
+    num_experts_per_tok: int = 0
+    output_router_logits: bool = False
+    router_aux_loss_coef: float | int = 0.0
+
+    def __post_init__(self, **kwargs: Any):
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        kwargs.pop("auto_map", None)
+        super().__post_init__(**kwargs)
+        self.auto_map: dict[str, str] = {}  # our classes are native; TRL reads a dict here
+        self._check()
+        self._released: dict[str, Any] = {}
+        self._released_values: dict[str, Any] = {}
+
+    def _check(self) -> None:
+        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
+        if self.hidden_size % heads or heads % kv_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads "
+                f"{heads}, and that a multiple of num_key_value_heads {kv_heads}."
+            )
+        if self.num_experts and not 1 <= self.num_experts_per_tok <= self.num_experts:
+            raise ValueError(
+                f"num_experts_per_tok is {self.num_experts_per_tok}; with num_experts "
+                f"{self.num_experts} it must be from 1 to {self.num_experts}."
+            )
+        rope = self.rope_parameters
+        rope_type, factor = rope["rope_type"], rope.get("factor")
+        if rope_type not in ("default", "linear", "dynamic"):
+            raise ValueError(
+                f"rope_scaling of type {rope_type!r} is not known to MiniCPM; expected "
+                "'linear' or 'dynamic'."
+            )
+        is_number = isinstance(factor, int | float) and not isinstance(factor, bool)
+        if rope_type != "default" and not (is_number and factor > 1):
+            raise ValueError(f"rope_scaling has factor {factor!r}; expected a number above 1.")
+
+    @property
+    def residual_scale(self) -> float:
+        """What every attention and MLP output is multiplied by before it is added."""
+        return self.scale_depth / math.sqrt(self.num_hidden_layers)
+
+    @property
+    def logits_scaling(self) -> float:
+        """What the last hidden state is divided by before the head."""
+        return self.hidden_size / self.dim_model_base
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        released = copy.deepcopy(config_dict)  # the call below adds its keywords to config_dict
+        out = super().from_dict(config_dict, **kwargs)
+        config = out[0] if isinstance(out, tuple) else out
+        config._released_values = cls(**copy.deepcopy(released))._flat_values()
+        config._released = released
+        return out
+
+    def _flat_values(self) -> dict[str, Any]:
+        """Every field under the key that a released file gives it."""
+        fields = PreTrainedConfig.to_dict(self)
+        flat = {key: value for key, value in fields.items() if key not in _UNRELEASED_FIELDS}
+        rope = self.rope_parameters
+        flat["rope_theta"] = rope["rope_theta"]
+        flat["rope_scaling"] = None
+        if rope["rope_type"] != "default":
+            flat["rope_scaling"] = {"type": rope["rope_type"], "factor": rope["factor"]}
+        if self.dtype is not None:
+            flat["torch_dtype"] = str(self.dtype).removeprefix("torch.")
+        return flat
+
+    def to_released_dict(self) -> dict[str, Any]:
+        """The `config.json` that released code, llama.cpp and other engines read.
+
+        For a config that came from such a file: that file, with only the values rewritten that
+        have changed since, and the `model_type` that it lacks.
+        """
+        released = copy.deepcopy(self._released)
+        for key, value in self._flat_values().items():
+            if key not in self._released_values or self._released_values[key] != value:
+                released[key] = value
+        released["model_type"] = self.model_type
+        return released
+
+    def to_json_file(self, json_file_path: str | os.PathLike, use_diff: bool = True) -> None:
+        with open(json_file_path, "w", encoding="utf-8") as file:
+            json.dump(self.to_released_dict(), file, indent=2, ensure_ascii=False)
+            file.write("\n")
+
+    def _remove_keys_not_serialized(self, d: dict[str, Any]) -> None:
+        d.pop("_released", None)
+        d.pop("_released_values", None)
+        super()._remove_keys_not_serialized(d)
+
+
+__all__ = ["MiniCPMConfig"]

@@ -1,0 +1,468 @@
+"""The MiniCPM decoder, dense and mixture of experts (arXiv 2404.06395).
+
+A Llama but for three numbers, which let learning rates found on a tiny model serve a large one:
+
+    input_ids -> embed_tokens * scale_emb
+              -> layers: hidden + residual_scale * attention(norm(hidden)), the MLP alike
+              -> norm -> / logits_scaling -> lm_head
+
+The scale belongs to the embedding module: `inputs_embeds` are used as given. In the mixture of
+experts every MLP is eight, of which a router chooses two for each token.
+
+Rotary frequencies are computed in each call. "dynamic" (NTK-aware) scaling takes the length of the
+keys, padding and cache included; keys in the cache keep the rotation they were written with.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import GenerationMixin
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import (
+    GenericForSequenceClassification,
+    GradientCheckpointingLayer,
+)
+from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.models.llama.modeling_llama import (
+    LlamaRMSNorm,
+    eager_attention_forward,
+    rotate_half,
+)
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_minicpm import MiniCPMConfig
+from .loading import StrictLoading
+
+
+class MiniCPMEmbedding(nn.Embedding):
+    """Token vectors times `embed_scale`; the table itself, which the head may share, is not."""
+
+    def __init__(self, config: MiniCPMConfig):
+        super().__init__(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.embed_scale = config.scale_emb
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return super().forward(input_ids) * self.embed_scale
+
+
+class MiniCPMRotaryEmbedding(nn.Module):
+    """Cosines and sines of all positions, in float32 (RoFormer, arXiv 2104.09864)."""
+
+    def __init__(self, config: MiniCPMConfig):
+        super().__init__()
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.rope_parameters = config.rope_parameters
+        self.max_position_embeddings = config.max_position_embeddings
+
+    @torch.no_grad()
+    def forward(
+        self, position_ids: torch.Tensor, num_keys: int | torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            position_ids: (batch, seq).
+            num_keys: length of the keys that these queries will see, cached ones included.
+
+        Returns:
+            Cosines and sines, each (batch, seq, head_dim).
+        """
+        rope, device = self.rope_parameters, position_ids.device
+        theta = rope["rope_theta"]
+        positions = position_ids.float()
+        if rope["rope_type"] == "linear":
+            positions = positions / rope["factor"]
+        elif rope["rope_type"] == "dynamic":
+            # 1 up to the length that the model was trained for
+            length = torch.as_tensor(num_keys, dtype=torch.float32, device=device)
+            ratio = (length / self.max_position_embeddings).clamp(min=1)
+            stretch = rope["factor"] * ratio - (rope["factor"] - 1)
+            theta = theta * stretch ** (self.head_dim / (self.head_dim - 2))
+        exponents = torch.arange(0, self.head_dim, 2, device=device).float() / self.head_dim
+        frequencies = 1.0 / theta**exponents
+        angles = positions[..., None] * frequencies  # (batch, seq, head_dim / 2)
+        angles = torch.cat((angles, angles), dim=-1)
+        return angles.cos(), angles.sin()
+
+
+def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """`states` (batch, num_heads, seq, head_dim) turned in float32, then as before.
+
+    Args:
+        cos, sin: (batch, seq, head_dim).
+    """
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+    wide = states.float()
+    return (wide * cos + rotate_half(wide) * sin).to(states.dtype)
+
+
+class MiniCPMAttention(nn.Module):
+    def __init__(self, config: MiniCPMConfig, layer_idx: int):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = True
+        hidden, bias = config.hidden_size, config.attention_bias
+        kv_hidden = config.num_key_value_heads * self.head_dim
+        self.q_proj = nn.Linear(hidden, hidden, bias=bias)
+        self.k_proj = nn.Linear(hidden, kv_hidden, bias=bias)
+        self.v_proj = nn.Linear(hidden, kv_hidden, bias=bias)
+        self.o_proj = nn.Linear(hidden, hidden, bias=bias)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        shape = hidden_states.shape[:-1]
+        heads = (*shape, -1, self.head_dim)
+        query = self.q_proj(hidden_states).view(heads).transpose(1, 2)
+        key = self.k_proj(hidden_states).view(heads).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
+        query, key = rotate(query, *position_embeddings), rotate(key, *position_embeddings)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        output, weights = attention(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            scaling=self.scaling,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            **kwargs,
+        )
+        return self.o_proj(output.reshape(*shape, -1).contiguous()), weights
+
+
+class MiniCPMMLP(nn.Module):
+    def __init__(self, config: MiniCPMConfig):
+        super().__init__()
+        self.activation = ACT2FN[config.hidden_act]
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        gate = self.activation(self.gate_proj(hidden_states))
+        return self.down_proj(gate * self.up_proj(hidden_states))
+
+
+class MiniCPMExpert(nn.Module):
+    """An MLP in the names of the released mixture: w1 is the gate, w3 goes up, w2 down."""
+
+    def __init__(self, config: MiniCPMConfig):
+        super().__init__()
+        self.activation = ACT2FN[config.hidden_act]
+        self.w1 = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.w2 = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.w3 = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.w2(self.activation(self.w1(hidden_states)) * self.w3(hidden_states))
+
+
+class MiniCPMMoE(nn.Module):
+    """A router and its experts. No token is dropped, whatever the load."""
+
+    def __init__(self, config: MiniCPMConfig):
+        super().__init__()
+        self.top_k = config.num_experts_per_tok
+        self.gate = nn.Linear(config.hidden_size, config.num_experts, bias=False)
+        self.experts = nn.ModuleList(MiniCPMExpert(config) for _ in range(config.num_experts))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        tokens = hidden_states.flatten(0, -2)  # (num_tokens, hidden)
+        weights, chosen = route(self.gate(tokens), self.top_k)
+        slots = chosen.flatten()  # (num_tokens * top_k), the expert of each slot
+        order = slots.argsort(stable=True)
+        counts = slots.bincount(minlength=len(self.experts)).tolist()
+        outputs = [
+            expert(chunk)
+            for expert, chunk in zip(
+                self.experts, tokens[order // self.top_k].split(counts), strict=True
+            )
+            # Trained on several devices, every expert must take its turn on each of them.
+            if len(chunk) or self.training
+        ]
+        by_slot = torch.cat(outputs)[order.argsort()].view(*chosen.shape, -1)
+        mixed = (by_slot * weights[..., None].to(by_slot.dtype)).sum(dim=1)
+        return mixed.view(hidden_states.shape)
+
+
+def route(router_logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The experts of each token and their weights, which sum to 1, in float32.
+
+    Args:
+        router_logits: (num_tokens, num_experts).
+
+    Returns:
+        Weights and indices of experts, each (num_tokens, top_k), most probable first.
+    """
+    probabilities = router_logits.softmax(dim=-1, dtype=torch.float32)
+    weights, chosen = probabilities.topk(top_k, dim=-1)
+    return weights / weights.sum(dim=-1, keepdim=True), chosen
+
+
+def balance_loss(
+    router_logits: tuple[torch.Tensor, ...],
+    top_k: int,
+    attention_mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """What keeps experts evenly busy: `top_k / top_k = 1` per layer when they are, more else.
+
+    Per layer, the sum over experts of (mean probability) x (share of the slots), times their
+    number. Padding does not count.
+
+    Args:
+        router_logits: per layer (num_tokens, num_experts).
+        attention_mask: (batch, seq), 0 at padding; its last columns are the tokens.
+    """
+    losses = []
+    for logits in router_logits:
+        num_tokens, num_experts = logits.shape
+        probabilities = logits.softmax(dim=-1, dtype=torch.float32)
+        load = torch.zeros_like(probabilities)
+        load = load.scatter(1, probabilities.topk(top_k, dim=-1).indices, 1 / top_k)
+        if attention_mask is None:
+            shares, load = probabilities.mean(dim=0), load.mean(dim=0)
+        else:
+            seq = num_tokens // len(attention_mask)
+            mask = attention_mask[:, -seq:].flatten().to(probabilities)
+            mask = mask[:, None] / mask.sum()
+            shares, load = (probabilities * mask).sum(dim=0), (load * mask).sum(dim=0)
+        losses.append(num_experts * (shares * load).sum())
+    return torch.stack([loss.to(losses[0].device) for loss in losses]).sum()
+
+
+class MiniCPMDecoderLayer(GradientCheckpointingLayer):
+    """Pre-norm block: attention, then MLP, each scaled before it is added."""
+
+    def __init__(self, config: MiniCPMConfig, layer_idx: int):
+        super().__init__()
+        self.residual_scale = config.residual_scale
+        self.self_attn = MiniCPMAttention(config, layer_idx)
+        self.mlp = MiniCPMMoE(config) if config.num_experts else MiniCPMMLP(config)
+        self.input_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        attended, _ = self.self_attn(self.input_layernorm(hidden_states), attention_mask, **kwargs)
+        hidden_states = hidden_states + attended * self.residual_scale
+        update = self.mlp(self.post_attention_layernorm(hidden_states))
+        return hidden_states + update * self.residual_scale
+
+
+class MiniCPMPreTrainedModel(StrictLoading, PreTrainedModel):
+    config: MiniCPMConfig
+    config_class = MiniCPMConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MiniCPMDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {
+        "router_logits": OutputRecorder(nn.Linear, index=0, layer_name="mlp.gate"),
+        "hidden_states": MiniCPMDecoderLayer,
+        "attentions": MiniCPMAttention,
+    }
+
+    def __init__(self, config: MiniCPMConfig, *args: Any, **kwargs: Any):
+        super().__init__(config, *args, **kwargs)
+        # How many tokens an expert sees is known only when they have been routed.
+        self._can_compile_fullgraph = config.num_experts == 0
+
+
+class MiniCPMModel(MiniCPMPreTrainedModel):
+    """The decoder without a head."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^score\.", r"rotary_emb\.inv_freq$"]
+
+    def __init__(self, config: MiniCPMConfig):
+        super().__init__(config)
+        self.embed_tokens = MiniCPMEmbedding(config)
+        self.layers = nn.ModuleList(
+            MiniCPMDecoderLayer(config, index) for index in range(config.num_hidden_layers)
+        )
+        self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.rotary_emb = MiniCPMRotaryEmbedding(config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> MoeModelOutputWithPast:
+        """One pass over text.
+
+        Args:
+            input_ids: (batch, seq), or `inputs_embeds` (batch, seq, hidden) instead, scaled
+                already, as `get_input_embeddings()` returns them.
+            attention_mask: (batch, past + seq), 0 at padding.
+            position_ids: (batch, seq); by default counted from the cache's end, padding included.
+
+        Raises:
+            ValueError: both or neither of `input_ids` and `inputs_embeds` are given.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass either input_ids or inputs_embeds.")
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        seq = inputs_embeds.shape[1]
+        num_past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        num_keys = num_past + seq
+        if position_ids is None:
+            position_ids = (torch.arange(seq, device=inputs_embeds.device) + num_past).unsqueeze(0)
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
+        position_embeddings = self.rotary_emb(position_ids, num_keys)
+        hidden_states = inputs_embeds
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states,
+                mask,
+                position_embeddings=position_embeddings,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                **kwargs,
+            )
+        return MoeModelOutputWithPast(
+            last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values
+        )
+
+
+class MiniCPMForCausalLM(MiniCPMPreTrainedModel, GenerationMixin):
+    """Text in, logits of the next token out."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
+
+    def __init__(self, config: MiniCPMConfig):
+        super().__init__(config)
+        self.model = MiniCPMModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        output_router_logits: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> MoeCausalLMOutputWithPast:
+        """As `MiniCPMModel.forward`, with logits.
+
+        Args:
+            labels: (batch, seq), -100 where no loss is wanted; shifted inside.
+            output_router_logits: return `router_logits`, per layer (batch * seq, num_experts), and
+                `aux_loss`; None: as the config says.
+            logits_to_keep: compute only the last so many logits, or those at the given places; 0
+                means all.
+        """
+        config = self.config
+        if output_router_logits is None:
+            output_router_logits = config.output_router_logits
+        is_balanced = self.training and labels is not None and config.router_aux_loss_coef > 0
+        wants_routers = config.num_experts > 0 and (output_router_logits or is_balanced)
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_router_logits=wants_routers,
+            **kwargs,
+        )
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, keep] / config.logits_scaling)
+        loss: Any = None
+        aux_loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=config.vocab_size, **kwargs
+            )
+        if wants_routers:
+            aux_loss = balance_loss(
+                outputs.router_logits, config.num_experts_per_tok, attention_mask
+            )
+        if is_balanced and aux_loss is not None:
+            loss += config.router_aux_loss_coef * aux_loss.to(logits.device)
+        return MoeCausalLMOutputWithPast(
+            loss=loss,
+            aux_loss=aux_loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            router_logits=outputs.router_logits,
+        )
+
+
+class MiniCPMForSequenceClassification(GenericForSequenceClassification, MiniCPMPreTrainedModel):
+    """Text in, one score per label out, read at the last token that is not padding."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+    _fresh_on_load = ("score.",)
+
+    def __init__(self, config: MiniCPMConfig):
+        MiniCPMPreTrainedModel.__init__(self, config)
+        self.num_labels = config.num_labels
+        self.model = MiniCPMModel(config)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.post_init()
+
+
+__all__ = [
+    "MiniCPMForCausalLM",
+    "MiniCPMForSequenceClassification",
+    "MiniCPMModel",
+    "MiniCPMPreTrainedModel",
+]
