@@ -7,11 +7,11 @@ def disagreements(config: Any, processor: Any) -> list[str]:
     """What the two sides of a checkpoint say differently, one line each; empty when they agree.
 
     Args:
-        config: `MiniCPMVConfig`.
+        config: `MiniCPMVConfig` or `OmniLMMConfig`.
         processor: `MiniCPMVProcessor`.
     """
-    images, tokenizer = processor.image_processor, processor.tokenizer
-    sliced = config.slice_config or {}
+    images, tokenizer, release = processor.image_processor, processor.tokenizer, config.release
+    sliced = getattr(config, "slice_config", None) or {}
     pairs = [
         ("query_num", config.query_num, "image_feature_size", images.image_feature_size),
         (
@@ -20,23 +20,27 @@ def disagreements(config: Any, processor: Any) -> list[str]:
             "patch_size",
             images.patch_size,
         ),
-        ("version", config.version, "version", str(images.version)),
-        ("slice_mode", config.slice_mode, "slice_mode", images.slice_mode),
-        ("use_image_id", config.use_image_id, "use_image_id", images.use_image_id),
+        ("version", release.version, "version", str(images.version)),
     ]
+    if release.slicing == "square":
+        pairs.append(("image_size", config.image_size, "image_size", images.image_size))
+    else:
+        pairs += [
+            ("slice_mode", config.slice_mode, "slice_mode", images.slice_mode),
+            ("use_image_id", config.use_image_id, "use_image_id", images.use_image_id),
+        ]
     for name in ("max_slice_nums", "scale_resolution"):
         if name in sliced:
             pairs.append((f"slice_config.{name}", sliced[name], name, getattr(images, name)))
+        elif getattr(config, name, None) is not None:
+            pairs.append((name, getattr(config, name), name, getattr(images, name)))
     lines = [
         f"config.json says {field} {ours!r}, preprocessor_config.json {other} {theirs!r}"
         for field, ours, other, theirs in pairs
         if ours != theirs
     ]
     vocabulary = tokenizer.get_vocab()
-    tags = [images.im_start, images.im_end, images.slice_start, images.slice_end, images.unk]
-    if images.use_image_id:
-        tags += [images.im_id_start, images.im_id_end]
-    tags += config.release.terminators
+    tags = [*images.tags_for(), *release.terminators]
     missing = [tag for tag in tags if tag not in vocabulary]
     if missing:
         lines.append(f"the tokenizer has no token {', '.join(missing)}")
