@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .processing.processor import MiniCPMVProcessor
     from .released import (
         AutoModel,
+        AutoModelForCausalLM,
         AutoProcessor,
         AutoTokenizer,
         MiniCPMV,
@@ -29,6 +30,7 @@ _HOMES = {
     "Answer": "chat",
     "AnswerStream": "chat",
     "AutoModel": "released",
+    "AutoModelForCausalLM": "released",
     "AutoProcessor": "released",
     "AutoTokenizer": "released",
     "Chat": "chat",

@@ -17,10 +17,18 @@ from typing import Any, Literal
 import torch
 
 from .agreement import disagreements
-from .generation import GenerationPlan, generate_ids, plan_generation, stream_ids, stream_text
-from .model.modeling import MiniCPMVForConditionalGeneration
+from .generation import (
+    GenerationPlan,
+    answer_end,
+    generate_ids,
+    plan_generation,
+    stream_ids,
+    stream_text,
+)
 from .processing.processor import MiniCPMVProcessor
 from .processing.samples import refuse_video_file
+from .processing.text import TextProcessor
+from .versions import Release
 
 Message = dict[str, Any]
 Conversation = list[Message]
@@ -92,8 +100,8 @@ class Chat:
 
     def __init__(
         self,
-        model: MiniCPMVForConditionalGeneration,
-        processor: MiniCPMVProcessor,
+        model: Any,
+        processor: MiniCPMVProcessor | TextProcessor,
         name: str = "",
     ):
         problems = disagreements(model.config, processor)
@@ -204,7 +212,7 @@ class Chat:
             _check_conversation(conversation)
         given = {name: options.pop(name, None) for name in _PROCESSING_OPTIONS}
         processing = {name: value for name, value in given.items() if value is not None}
-        if self.processor.image_processor.compat == "released":
+        if self.processor.compat == "released" and isinstance(self.processor.release, Release):
             processing.setdefault("max_inp_length", self.processor.release.max_inp_length)
         plan = plan_generation(self.processor, self.model.generation_config, options)
         inputs = self.processor.apply_chat_template(
@@ -226,7 +234,7 @@ class Chat:
         self, num_prompt_tokens: int, plan: GenerationPlan, options: dict[str, Any]
     ) -> None:
         """Let the answer end where the model's context does; a prompt that fills it is an error."""
-        room = self.model.config.text_config.max_position_embeddings - num_prompt_tokens
+        room = context_length(self.model.config) - num_prompt_tokens
         wanted = options.get("max_new_tokens")
         if room < (wanted or 1):
             raise ValueError(
@@ -245,15 +253,14 @@ class Chat:
         inputs, plan = self._prepare(conversations, options)
         rows = generate_ids(self.model, inputs, plan).tolist()
         seconds = time.perf_counter() - begin
-        terminators = set(plan.config.eos_token_id)
         answers = []
         for row, mask in zip(rows, inputs["attention_mask"], strict=True):
-            end = next((i for i, token in enumerate(row) if token in terminators), None)
+            end = answer_end(row, self.processor)
             answers.append(
                 Answer(
                     text=self.processor.decode_answer(row),
                     num_input_tokens=int(mask.sum()),
-                    num_output_tokens=len(row) if end is None else end + 1,
+                    num_output_tokens=len(row) if end is None else end,
                     seconds=seconds,
                     finish_reason="length" if end is None else "stop",
                 )
@@ -292,14 +299,21 @@ class Chat:
                 yield piece
         finally:
             ids.close()  # type: ignore[attr-defined]
-        ended = bool(seen) and seen[-1] in set(plan.config.eos_token_id)
         yield Answer(
             text=text,
             num_input_tokens=int(inputs["attention_mask"].sum()),
             num_output_tokens=len(seen),
             seconds=time.perf_counter() - begin,
-            finish_reason="stop" if ended else "length",
+            finish_reason="length" if answer_end(seen, self.processor) is None else "stop",
         )
+
+
+def context_length(config: Any) -> int:
+    """Most tokens of a prompt and its answer together."""
+    text = config.get_text_config()
+    rope = text.rope_parameters or {}
+    stretches = rope.get("rope_type") == "dynamic"
+    return int(text.max_position_embeddings * (rope["factor"] if stretches else 1))
 
 
 def _conversation(

@@ -3,14 +3,17 @@
 Every road (Python, command line, the released `chat()`) ends here. The tokens come from
 transformers' `generate`; a faster engine takes its place behind `generate_ids` and `stream_ids`.
 
-The repetition penalty counts new tokens only, as in the released code, which generates from
-embeddings and so never shows the prompt to the penalty.
+The repetition penalty of the releases that see pictures counts new tokens only, as in the released
+code, which generates from embeddings and so never shows the prompt to the penalty. That of the text
+models counts the prompt, too.
 """
 
 import numbers
 import queue
+import re
 import threading
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +21,18 @@ import torch
 from transformers import GenerationConfig
 from transformers.generation import (
     BaseStreamer,
+    LogitsProcessor,
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
 )
 
-from .versions import Release
+from .versions import TextRelease
 
 _LONGEST_CLEAN_UP = 4  # characters of " 've"
+_BYTE = re.compile("<0x[0-9A-F]{2}>")  # a token of SentencePiece for one byte
+_STOP_WINDOW = 16  # tokens; a stop text written in single bytes has 8
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ _OPTIONS = {
         hint=" For the likeliest answer pass sampling=False, num_beams=1.",
     ),
     "top_p": _Option(float, above=0, most=1, needs="sampling=True"),
-    "top_k": _Option(int, least=1, needs="sampling=True"),
+    "top_k": _Option(int, least=0, needs="sampling=True"),  # 0 draws from all tokens
     "min_p": _Option(float, least=0, most=1, needs="sampling=True"),
     "repetition_penalty": _Option(float, above=0),
     "no_repeat_ngram_size": _Option(int, least=1),
@@ -81,10 +87,18 @@ _OPTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationPlan:
-    """What one call of `generate` will do: its config, and the two things that stand outside it."""
+    """What one call of `generate` will do: its config, and the things that stand outside it.
+
+    Fields:
+        penalise_prompt: whether the penalty counts the prompt.
+        has_stop_text: whether these new tokens hold a text that ends the answer; None when tokens
+            alone do.
+    """
 
     config: GenerationConfig
     repetition_penalty: float
+    penalise_prompt: bool = False
+    has_stop_text: Callable[[Sequence[int]], bool] | None = None
     seed: int | None
 
 
@@ -96,7 +110,8 @@ def plan_generation(
     """Resolve options: the caller's, else `generation_config.json`'s, else the release's.
 
     Args:
-        processor: `MiniCPMVProcessor`; it knows the release and the tokens that end an answer.
+        processor: `MiniCPMVProcessor` or `TextProcessor`; it knows the release and the tokens that
+            end an answer.
         stored: what the model brought from its `generation_config.json`.
         options: `sampling` (draw, or search with beams), `seed`, `temperature`, `top_p`, `top_k`,
             `min_p`, `repetition_penalty`, `no_repeat_ngram_size`, `num_beams`, `length_penalty`,
@@ -116,16 +131,20 @@ def plan_generation(
         _OPTIONS[name].check(name, value)
     seed = given.pop("seed", None)
     sampling = given.pop("sampling", None)
-    file = _explicit_values(stored)
+    release: TextRelease = processor.release
+    defaults = release.sampling
+    file = {
+        name: value
+        for name, value in _explicit_values(stored).items()
+        if release.unused_settings.get(name) != value
+    }
     if sampling is not None and given.get("do_sample", sampling) != sampling:
         raise ValueError(
             f"sampling={sampling} and do_sample={given['do_sample']} contradict each other; "
             "pass one."
         )
-    draws = given.get("do_sample", file.get("do_sample", True) if sampling is None else sampling)
-
-    release: Release = processor.release
-    defaults = release.sampling
+    usual = file.get("do_sample", defaults.draws)
+    draws = given.get("do_sample", usual if sampling is None else sampling)
     if draws:
         values = {
             "do_sample": True,
@@ -137,6 +156,10 @@ def plan_generation(
     else:
         values = {
             "do_sample": False,
+            # Left out, `generate` would fill them in from the model's own settings, and warn.
+            "temperature": 1.0,
+            "top_p": 1.0,
+            "top_k": 50,
             "num_beams": defaults.num_beams,
             "repetition_penalty": defaults.beam_repetition_penalty,
         }
@@ -155,13 +178,22 @@ def plan_generation(
             f"{values['max_new_tokens']}; the first cannot be larger."
         )
     penalty = float(values.pop("repetition_penalty"))
+    pad_id = processor.tokenizer.pad_token_id
     config = GenerationConfig(
         **values,
         eos_token_id=processor.terminator_ids,
-        pad_token_id=processor.tokenizer.pad_token_id,
+        pad_token_id=processor.terminator_ids[0] if pad_id is None else pad_id,
         repetition_penalty=1.0,
     )
-    return GenerationPlan(config=config, repetition_penalty=penalty, seed=seed)
+    # Beams are compared at their full length, and the released code never ended there.
+    stops = release.stop_texts and (config.num_beams or 1) == 1 and processor.compat != "released"
+    return GenerationPlan(
+        config=config,
+        repetition_penalty=penalty,
+        penalise_prompt=release.penalise_prompt,
+        has_stop_text=processor.has_stop_text if stops else None,
+        seed=seed,
+    )
 
 
 def _explicit_values(stored: GenerationConfig | None) -> dict[str, Any]:
@@ -176,16 +208,22 @@ def generate_ids(
     plan: GenerationPlan,
     streamer: BaseStreamer | None = None,
     stopping: StoppingCriteria | None = None,
+    logits_processors: Sequence[LogitsProcessor] = (),
 ) -> torch.Tensor:
     """New token ids, with pad tokens after a terminator: (batch, new)."""
     prompt_length = inputs["input_ids"].shape[1]
-    processors = LogitsProcessorList()
+    processors = LogitsProcessorList(logits_processors)
     if plan.repetition_penalty != 1.0:
         processors.append(
-            RepetitionPenaltyLogitsProcessor(
+            _PenaltyOnPromptToo(plan.repetition_penalty, plan.config.pad_token_id)
+            if plan.penalise_prompt
+            else RepetitionPenaltyLogitsProcessor(
                 plan.repetition_penalty, prompt_ignore_length=prompt_length
             )
         )
+    criteria = StoppingCriteriaList([stopping] if stopping else [])
+    if plan.has_stop_text is not None:
+        criteria.append(_StopAtText(plan.has_stop_text, prompt_length))
     if plan.seed is not None:
         torch.manual_seed(plan.seed)
     with torch.inference_mode():
@@ -194,7 +232,7 @@ def generate_ids(
             generation_config=plan.config,
             logits_processor=processors,
             streamer=streamer,
-            stopping_criteria=StoppingCriteriaList([stopping] if stopping else []),
+            stopping_criteria=criteria,
         )
     return ids[:, prompt_length:]
 
@@ -239,24 +277,58 @@ def stream_text(ids: Iterator[int], processor: Any, strip: bool = True) -> Itera
 
     Joined, they are `processor.decode_answer` of all ids.
 
-    Held back are bytes that do not make a character yet and, where the release removes spaces
-    before punctuation, the last word if it may turn out to be such punctuation.
+    Held back are bytes, which become a character or garbage together; where the release removes
+    spaces before punctuation, the last word if it may turn out to be such punctuation; and what may
+    become a text that ends the answer.
     """
-    cleans_up = processor.release.clean_up_spaces
     seen: list[int] = []
     shown = ""
     for token in ids:
         seen.append(token)
-        text = processor.decode_answer(seen, strip=strip).rstrip("\ufffd")
-        if cleans_up:
-            last_word = text.rfind(" ", len(text) - _LONGEST_CLEAN_UP)
-            text = text if last_word < 0 else text[:last_word]
+        if _BYTE.fullmatch(processor.tokenizer.convert_ids_to_tokens(token)):
+            continue
+        text = _settled(processor.decode_answer(seen, strip=strip), processor.release)
+        text = text.rstrip() if strip else text
         if len(text) > len(shown):
             yield text[len(shown) :]
             shown = text
     text = processor.decode_answer(seen, strip=strip)
     if len(text) > len(shown):
         yield text[len(shown) :]
+
+
+def _settled(text: str, release: TextRelease) -> str:
+    """The part of a growing answer that later tokens cannot change."""
+    text = text.rstrip("\ufffd")
+    if release.clean_up_spaces:
+        last_word = text.rfind(" ", len(text) - _LONGEST_CLEAN_UP)
+        text = text if last_word < 0 else text[:last_word]
+    starts = (stop[:length] for stop in release.stop_texts for length in range(1, len(stop)))
+    held = max((len(start) for start in starts if text.endswith(start)), default=0)
+    return text[: len(text) - held]
+
+
+def answer_end(ids: Sequence[int], processor: Any) -> int | None:
+    """How many of the new tokens are the answer and what ended it; None when nothing did."""
+    terminators = set(processor.terminator_ids)
+    end = next((index + 1 for index, token in enumerate(ids) if token in terminators), None)
+    if processor.release.stop_texts and processor.has_stop_text(ids[:end]):
+        return bisect_left(
+            range(len(ids)), True, key=lambda length: processor.has_stop_text(ids[:length])
+        )
+    return end
+
+
+class _PenaltyOnPromptToo(RepetitionPenaltyLogitsProcessor):
+    """Counts the prompt and not what pads it on the left."""
+
+    def __init__(self, penalty: float, pad_token_id: int):
+        super().__init__(penalty)
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any) -> torch.Tensor:
+        is_padding = (input_ids != self.pad_token_id).cumsum(dim=1) == 0
+        return super().__call__(torch.where(is_padding, input_ids[:, -1:], input_ids), scores)
 
 
 class _QueueStreamer(BaseStreamer):
@@ -286,3 +358,16 @@ class _StopWhenSet(StoppingCriteria):
         return torch.full(
             (input_ids.shape[0],), self.event.is_set(), device=input_ids.device, dtype=torch.bool
         )
+
+
+class _StopAtText(StoppingCriteria):
+    """Ends a row whose newest tokens write a text that ends answers."""
+
+    def __init__(self, has_stop_text: Callable[[Sequence[int]], bool], prompt_length: int):
+        self.has_stop_text = has_stop_text
+        self.prompt_length = prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        start = max(self.prompt_length, input_ids.shape[1] - _STOP_WINDOW)
+        ends = [self.has_stop_text(row) for row in input_ids[:, start:].tolist()]
+        return torch.tensor(ends, device=input_ids.device)

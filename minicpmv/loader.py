@@ -2,22 +2,52 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+from transformers import PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from . import auto  # noqa: F401 - registers the classes
 from .chat import Chat
+from .model.loading import StrictLoading
+from .model.minicpm import MiniCPMForCausalLM
 from .model.modeling import MiniCPMVForConditionalGeneration
 from .processing.processor import MiniCPMVProcessor
-from .versions import RELEASES
+from .processing.text import TextProcessor
+from .versions import RELEASES, TEXT_RELEASES, model_type_of, release_of, text_release_of
+
+
+class LlamaForCausalLM(StrictLoading, transformers.LlamaForCausalLM):
+    """A text model whose scalings are folded into its weights."""
+
+
+class MixtralForCausalLM(StrictLoading, transformers.MixtralForCausalLM):
+    """The same for the mixture of experts."""
+
+
+# By `model_type` of config.json.
+MODEL_CLASSES: dict[str, Any] = {
+    "minicpmv": MiniCPMVForConditionalGeneration,
+    "minicpm": MiniCPMForCausalLM,
+    "llama": LlamaForCausalLM,
+    "mixtral": MixtralForCausalLM,
+}
+VISION_TYPES = {release.model_type for release in RELEASES.values()}
+
+_SHORT_NAMES = {name: row.repo_ids[0] for name, row in (RELEASES | TEXT_RELEASES).items()}
+_REPO_IDS = {
+    repo_id.partition("/")[2].lower(): repo_id
+    for row in (RELEASES | TEXT_RELEASES).values()
+    for repo_id in row.repo_ids
+}
 
 
 def load(
@@ -35,8 +65,8 @@ def load(
     """Load a model and its processor.
 
     Args:
-        name_or_path: a folder, a name on the Hugging Face hub, a version ("2.6"), or "nano", the
-            small model in this package.
+        name_or_path: a folder, a name on the Hugging Face hub, a short one ("2.6", "omnilmm-12b",
+            "2b", "MiniCPM-2B-dpo-bf16"), or "nano", the small model in this package.
         device: "auto" takes CUDA, then MPS, then CPU; or any torch device.
         dtype: "auto" keeps the checkpoint's own; or "float32", "bfloat16", "float16".
         device_map, max_memory: spread the weights over devices, as in transformers; instead of
@@ -55,23 +85,72 @@ def load(
         raise ValueError("max_memory has no effect without device_map; pass device_map='auto'.")
     target = _device(device)
     path = locate(name_or_path, revision)
-    _check_files(path)
-    options: dict[str, Any] = {"revision": revision} if revision else {}
+    hub: dict[str, Any] = {"revision": revision} if revision else {}
     with (
         _library_output(sys.stderr.isatty() if progress is None else progress),
         _readable_errors(path),
     ):
-        processor = MiniCPMVProcessor.from_pretrained(path, compat=compat, **options)
+        fields = read_config(path, **hub)
+        processor = load_processor(path, fields, compat=compat, **hub)
+        options = dict(hub)
         if device_map is not None:
             options |= {"device_map": device_map, "max_memory": max_memory}
         elif target.type != "cpu":
             options["device_map"] = target  # straight to it, without a copy on the CPU
         if attn_implementation is not None:
             options["attn_implementation"] = attn_implementation
-        model = MiniCPMVForConditionalGeneration.from_pretrained(
+        model = MODEL_CLASSES[model_type_of(fields)].from_pretrained(
             path, dtype=_dtype(dtype), **options
         )
     return Chat(model.eval(), processor, name=str(name_or_path))
+
+
+def read_config(path: str, **hub: Any) -> dict[str, Any]:
+    """The fields of a model's `config.json`.
+
+    Args:
+        path: what `locate` returned.
+
+    Raises:
+        OSError: there is no such file, or another that must stand beside it is missing.
+        ValueError: no class here reads such a model.
+    """
+    _check_file(path, "config.json")
+    fields, _ = PreTrainedConfig.get_config_dict(path, **hub)
+    model_type = model_type_of(fields)
+    if model_type not in MODEL_CLASSES:
+        raise ValueError(
+            f"config.json of {path!r} is of a {model_type!r} model. This package reads "
+            f"{', '.join(MODEL_CLASSES)}."
+        )
+    if model_type == "minicpmv" and release_of(fields).vision_tower == "navit":
+        _check_file(path, "preprocessor_config.json")
+    return fields
+
+
+def load_processor(
+    path: str,
+    fields: Mapping[str, Any],
+    compat: Literal["released"] | None = None,
+    **hub: Any,
+) -> MiniCPMVProcessor | TextProcessor:
+    """The processor of a model whose `config.json` has these fields.
+
+    Raises:
+        ValueError: a model in the format of Llama that was not made from MiniCPM.
+    """
+    if model_type_of(fields) in VISION_TYPES:
+        return MiniCPMVProcessor.from_pretrained(path, compat=compat, **hub)
+    release = text_release_of(fields)
+    processor = TextProcessor.from_pretrained(path, release, compat, **hub)
+    template = str(processor.tokenizer.chat_template)
+    if model_type_of(fields) != "minicpm" and release.user_tag not in template:
+        raise ValueError(
+            f"{path!r} is a {model_type_of(fields)} model, and its chat template does not write "
+            f"{release.user_tag!r}, so it was not made from {release.name}. Load it with "
+            "transformers itself."
+        )
+    return processor
 
 
 def locate(name_or_path: str | Path, revision: str | None = None) -> str:
@@ -88,37 +167,35 @@ def locate(name_or_path: str | Path, revision: str | None = None) -> str:
         return str(files("minicpmv") / "nano")
     if Path(name).is_dir():
         return name
-    known = ", ".join(["nano", *RELEASES, *(r.repo_ids[0] for r in RELEASES.values())])
+    known = f"nano, {', '.join(_SHORT_NAMES)}, and names on the hub such as openbmb/MiniCPM-V-2_6."
     if Path(name).exists():
         raise ValueError(f"Model {name!r} is a file; a model is a folder with config.json in it.")
-    name = RELEASES[name].repo_ids[0] if name in RELEASES else name
+    name = _SHORT_NAMES.get(name.lower(), _REPO_IDS.get(name.lower(), name))
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ValueError(f"Model {name!r} is not known and no such folder exists. Known: {known}.")
+        raise ValueError(f"Model {name!r} is not known and no such folder exists. Known: {known}")
     # One question before many downloads: each of those would try again for half a minute.
     try:
         HfApi().model_info(name, revision=revision, timeout=10)
     except (HfHubHTTPError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise OSError(f"The hub does not give {name!r}: {reason} Known: {known}.") from error
+        raise OSError(f"The hub does not give {name!r}: {reason} Known: {known}") from error
     except (HTTPError, OSError) as error:
         kept = try_to_load_from_cache(name, "config.json", revision=revision)
         if not isinstance(kept, str):
             raise OSError(
                 f"Model {name!r} is no folder here, and the Hugging Face hub cannot be reached "
-                f"({error}). Check the name and the network. Known: {known}."
+                f"({error}). Check the name and the network. Known: {known}"
             ) from error
         return str(Path(kept).parent)
     return name
 
 
-def _check_files(path: str) -> None:
-    """What a folder must have before anything is read from it."""
-    names = ("config.json", "preprocessor_config.json")
-    missing = [name for name in names if Path(path).is_dir() and not (Path(path) / name).is_file()]
-    if missing:
+def _check_file(path: str, name: str) -> None:
+    """A folder must have this file before anything is read from it."""
+    if Path(path).is_dir() and not (Path(path) / name).is_file():
         raise OSError(
-            f"{path!r} has no {' and no '.join(missing)}, so it is no MiniCPM-V checkpoint, or not "
-            "all of one. Download it again, or check the path."
+            f"{path!r} has no {name}, so it is no MiniCPM-V or MiniCPM checkpoint, or not all of "
+            "one. Download it again, or check the path."
         )
 
 

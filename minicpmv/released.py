@@ -8,7 +8,9 @@ imports changed.
     msgs = [{"role": "user", "content": [image, question]}]
     answer = model.chat(image=None, msgs=msgs, tokenizer=tokenizer)
 
-What the released `chat()` ignored in silence is an error here.
+`chat()` has the arguments and results that each release had, so there is a class for each of its
+three forms: `MiniCPMV` (2.5, 2.6), `MiniCPMV2` (1.0, 2.0) and `MiniCPMForCausalLM` (text). What the
+released ones ignored in silence is an error here.
 """
 
 import base64
@@ -16,24 +18,34 @@ import binascii
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
-from transformers import AutoTokenizer as TransformersAutoTokenizer
+import transformers
+from transformers import PreTrainedConfig
 
-from .chat import Chat
-from .loader import load, locate
+from .chat import Chat, context_length
+from .generation import generate_ids, plan_generation
+from .loader import MODEL_CLASSES, VISION_TYPES, load, locate
+from .model import minicpm
 from .model.modeling import MiniCPMVForConditionalGeneration
 from .processing.processor import MiniCPMVProcessor
+from .processing.text import TextProcessor, load_text_tokenizer
+from .versions import model_type_of, release_of, text_release_of
 
 # Keywords of the released loaders that native classes have no use for.
 _REMOTE_CODE_KEYWORDS = ("trust_remote_code", "code_revision")
 
 
 class MiniCPMV(MiniCPMVForConditionalGeneration):
-    """The model with the released `chat()`."""
+    """2.5 and 2.6, with their `chat()`.
 
+    Attributes:
+        compat: "released" reproduces released behaviour that loses user data; see
+            docs/differences.md. `AutoModel.from_pretrained(..., compat="released")` sets it.
+    """
+
+    compat: Literal["released"] | None = None
     _processor: MiniCPMVProcessor | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -135,7 +147,9 @@ class MiniCPMV(MiniCPMVForConditionalGeneration):
                 )
             return processor
         if self._processor is None:
-            self._processor = MiniCPMVProcessor.from_pretrained(self.name_or_path)
+            self._processor = MiniCPMVProcessor.from_pretrained(
+                self.name_or_path, compat=self.compat
+            )
         if tokenizer is not None and tokenizer is not self._processor.tokenizer:
             self._processor = MiniCPMVProcessor(self._processor.image_processor, tokenizer)
         return self._processor
@@ -183,21 +197,161 @@ def _released_conversation(conversation: Any, image: Any, index: int) -> list[di
     return [{**first, "content": [*blocks, first["content"]]}, *rest]
 
 
+class MiniCPMV2(MiniCPMV):
+    """1.0 and 2.0, with their `chat()`."""
+
+    def chat(  # type: ignore[override]
+        self,
+        image: Any = None,
+        msgs: Any = None,
+        context: None = None,
+        tokenizer: Any = None,
+        vision_hidden_states: list[torch.Tensor] | None = None,
+        max_new_tokens: int | None = None,
+        sampling: bool | None = None,
+        max_inp_length: int | None = None,
+        *,
+        processor: MiniCPMVProcessor | None = None,
+        **options: Any,
+    ) -> tuple[str, list[dict[str, Any]], dict[str, Any]]:
+        """Answer a conversation.
+
+        Args:
+            image: a picture put in front of the first message; None for text alone.
+            msgs: messages `{"role", "content"}`; also as JSON text.
+            context: None. The conversation so far belongs into `msgs`.
+            sampling: True draws, False searches with beams; 1.0 searches and 2.0 draws when not
+                told.
+            options: `temperature`, `top_p`, `num_beams` ...; see `plan_generation`.
+
+        Returns:
+            The answer; `msgs` with the answer, a new list; the settings it was generated with.
+        """
+        if context is not None:
+            raise ValueError("context has no effect; put the whole conversation into msgs.")
+        msgs = _parsed("msgs", msgs) if isinstance(msgs, str) else msgs
+        if isinstance(msgs, list) and msgs and isinstance(msgs[0], list):
+            raise ValueError("msgs is a list of conversations; this chat() answers one.")
+        draws = self.config.release.sampling.draws if sampling is None else sampling
+        options |= {"sampling": draws, "max_new_tokens": max_new_tokens}
+        processor = self._processor_with(tokenizer, processor)
+        plan = plan_generation(processor, self.generation_config, options)
+        answer = super().chat(
+            image,
+            msgs,
+            processor=processor,
+            max_inp_length=max_inp_length,
+            vision_hidden_states=vision_hidden_states,
+            **options,
+        )
+        names = ("top_p", "top_k", "temperature") if plan.config.do_sample else ("num_beams",)
+        settings = {name: getattr(plan.config, name) for name in names}
+        if plan.config.do_sample:
+            settings["do_sample"] = True
+        if plan.repetition_penalty != 1.0:
+            settings["repetition_penalty"] = plan.repetition_penalty
+        assert isinstance(answer, str)
+        return answer, [*msgs, {"role": "assistant", "content": answer}], settings
+
+
+# `save_pretrained` writes the name of the class into config.json; other tools know only this one.
+MiniCPMV2.__name__ = "MiniCPMV"
+
+
+class MiniCPMForCausalLM(minicpm.MiniCPMForCausalLM):
+    """The text models, with their `chat()`.
+
+    Attributes:
+        compat: as in `MiniCPMV`.
+    """
+
+    compat: Literal["released"] | None = None
+
+    def chat(
+        self,
+        tokenizer: Any,
+        query: str,
+        history: list[dict[str, str]] | None = None,
+        role: str = "user",
+        max_length: int = 4096,
+        num_beams: int = 1,
+        do_sample: bool = True,
+        top_p: float | None = None,
+        temperature: float | None = None,
+        logits_processor: Any = None,
+        **options: Any,
+    ) -> tuple[str, list[dict[str, str]]]:
+        """Answer the next turn of a conversation.
+
+        Args:
+            history: earlier messages `{"role", "content"}`; it is not changed.
+            role: of the query, "user".
+            max_length: most tokens of prompt and answer together; `max_new_tokens` counts the
+                answer alone, and wins.
+            top_p, temperature: 0.8 and 0.3 when left out.
+            options: `repetition_penalty`, `top_k`, `seed` ...; see `plan_generation`.
+
+        Returns:
+            The answer; the history with query and answer, a new list.
+        """
+        if role != "user":
+            raise ValueError(f"role is {role!r}; only a user's query is answered.")
+        if not isinstance(query, str) or not query.strip():
+            raise ValueError(f"query is {query!r}; expected a question or an instruction.")
+        release = text_release_of(self.config.to_dict())
+        processor = TextProcessor(tokenizer, release, self.compat)
+        messages = [*(history or []), {"role": role, "content": query}]
+        inputs = processor.apply_chat_template(
+            [messages], add_generation_prompt=True, tokenize=True
+        ).to(self.device)
+        num_prompt_tokens = inputs["input_ids"].shape[1]
+        room = min(max_length, context_length(self.config)) - num_prompt_tokens
+        if options.get("max_new_tokens") is None:
+            options["max_new_tokens"] = room
+        if options["max_new_tokens"] < 1:
+            raise ValueError(
+                f"The prompt has {num_prompt_tokens} tokens, which leaves none of max_length "
+                f"{max_length} for the answer. Raise max_length, or shorten the history."
+            )
+        options |= {"do_sample": do_sample, "top_p": top_p, "temperature": temperature}
+        plan = plan_generation(
+            processor, self.generation_config, {"num_beams": num_beams, **options}
+        )
+        ids = generate_ids(self, inputs, plan, logits_processors=logits_processor or ())
+        response = processor.decode_answer(ids[0], strip=False)
+        return response, [*messages, {"role": "assistant", "content": response}]
+
+
 class AutoModel:
     """`AutoModel` of the model cards: the class with the head and `chat()`."""
 
     @staticmethod
-    def from_pretrained(pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(
+        pretrained_model_name_or_path: Any,
+        *args: Any,
+        compat: Literal["released"] | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Load a model by folder, hub name, version or "nano"; keywords as in transformers.
 
         `trust_remote_code` is accepted and has nothing to trust: no code of a checkpoint is run.
+        `compat="released"` lets `chat()` reproduce the quirks in docs/differences.md.
         """
         path = locate(pretrained_model_name_or_path)
         kwargs = _without_remote_code(kwargs)
-        config = kwargs.get("config") or AutoConfig.from_pretrained(path, **_hub_keywords(kwargs))
-        if config.model_type == MiniCPMV.config_class.model_type:
-            return MiniCPMV.from_pretrained(path, *args, **kwargs)
-        return AutoModelForCausalLM.from_pretrained(path, *args, **kwargs)
+        model_class = _model_class(_fields(path, kwargs))
+        model = model_class.from_pretrained(path, *args, **kwargs)
+        if compat is not None:
+            if not issubclass(model_class, MiniCPMV | MiniCPMForCausalLM):
+                raise ValueError(
+                    f"compat={compat!r} has no effect: {model_class.__name__} has no chat()."
+                )
+            model.compat = compat
+        return model
+
+
+class AutoModelForCausalLM(AutoModel):
+    """The same under the name that other cards import."""
 
 
 class AutoTokenizer:
@@ -207,9 +361,11 @@ class AutoTokenizer:
     def from_pretrained(pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a tokenizer by folder, hub name, version or "nano"; keywords as in transformers."""
         path = locate(pretrained_model_name_or_path)
-        return TransformersAutoTokenizer.from_pretrained(
-            path, *args, **_without_remote_code(kwargs)
-        )
+        kwargs = _without_remote_code(kwargs)
+        model_type = model_type_of(_fields(path, kwargs))
+        if model_type in MODEL_CLASSES and model_type not in VISION_TYPES:
+            return load_text_tokenizer(path, *args, **kwargs)
+        return transformers.AutoTokenizer.from_pretrained(path, *args, **kwargs)
 
 
 class AutoProcessor:
@@ -232,11 +388,28 @@ def _parsed(name: str, text: Any) -> Any:
         ) from error
 
 
+def _fields(path: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `config.json`, or of the config among the keywords."""
+    if kwargs.get("config") is not None:
+        return kwargs["config"].to_dict()
+    return PreTrainedConfig.get_config_dict(path, **_hub_keywords(kwargs))[0]
+
+
+def _model_class(fields: Mapping[str, Any]) -> Any:
+    """The class whose `chat()` is that of the release; transformers' own for other models."""
+    model_type = model_type_of(fields)
+    if model_type == "minicpm":
+        return MiniCPMForCausalLM
+    if model_type == "minicpmv":
+        return {"1.0": MiniCPMV2, "2.0": MiniCPMV2}.get(release_of(fields).version, MiniCPMV)
+    return MODEL_CLASSES.get(model_type, transformers.AutoModelForCausalLM)
+
+
 def _without_remote_code(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in kwargs.items() if key not in _REMOTE_CODE_KEYWORDS}
 
 
-def _hub_keywords(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _hub_keywords(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     names = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
     return {key: kwargs[key] for key in names if key in kwargs}
 
@@ -277,4 +450,14 @@ def img2base64(file_name: str | Path) -> str:
     return base64.b64encode(Path(file_name).read_bytes()).decode("ascii")
 
 
-__all__ = ["AutoModel", "AutoProcessor", "AutoTokenizer", "MiniCPMV", "MiniCPMVChat", "img2base64"]
+__all__ = [
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoProcessor",
+    "AutoTokenizer",
+    "MiniCPMForCausalLM",
+    "MiniCPMV",
+    "MiniCPMV2",
+    "MiniCPMVChat",
+    "img2base64",
+]

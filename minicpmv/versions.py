@@ -42,14 +42,46 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Release:
+class TextRelease:
+    """One release of a language model: what prompts and answers need to know of it.
+
+    Fields:
+        name: what people call it; repo_ids: where the weights were released.
+        terminators: token texts that end an answer.
+        stop_texts: texts that end an answer, too, although the vocabulary has no tokens for them;
+            the released `chat()` cuts there.
+        user_tag: what the chat template writes before a user's message. A checkpoint in the format
+            of Llama is ours when its template has it.
+        clean_up_spaces: whether answers lose the space before punctuation, as the released
+            tokenizer does.
+        penalise_prompt: whether the repetition penalty counts the tokens of the prompt, as in
+            released code that generates from token ids.
+        max_new_tokens: longest answer of the released `chat()`, in tokens.
+        sampling: its settings.
+        unused_settings: what the released `generation_config.json` says and the released `chat()`
+            overrules; another value there is the wish of whoever wrote it.
+    """
+
+    name: str
+    repo_ids: tuple[str, ...]
+    terminators: tuple[str, ...] = ("</s>",)
+    stop_texts: tuple[str, ...] = ()
+    user_tag: str = ""
+    clean_up_spaces: bool = False
+    penalise_prompt: bool = False
+    max_new_tokens: int
+    sampling: Sampling = Sampling()
+    unused_settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release(TextRelease):
     """One release of the family that sees pictures.
 
     Fields:
         version: as `config.version` says it, a string; "omnilmm-12b" for OmniLMM-12B, whose files
             have none.
         model_type: as `config.json` says it.
-        name: what people call it; repo_ids: where the weights were released.
         text_model_type: transformers' name of the language model.
         vision_tower: "navit", one learned table for slices of any shape (`model/vision.py`); "vit",
             timm's layout, positions enlarged to each slice (`model/vit.py`).
@@ -65,33 +97,21 @@ class Release:
             `image_size` pixels whatever its shape, never cut.
         pads_uncut: what `slice_mode=False` does with rows and columns that fill no patch: True
             fills the patch with zeros, False leaves them out.
-        has_preprocessor_config: whether the repository has `preprocessor_config.json`; where not,
-            `config.json` says how pictures are cut.
         image_mean, image_std: per channel, of values from 0 to 1.
         tags: reserved strings that are not those of `placeholders.RELEASED_TAGS`.
         slice_tags: "cell", a tag pair around every slice; "grid", one pair around all slices of an
             image.
         use_image_id: whether `<image_id>k</image_id>` stands before every image.
         chat_template: file name in `processing/chat_templates`.
-        image_tag: what the released code replaced by the picture when the first message held it;
-            done only under `compat="released"`.
-        terminators: token texts that end an answer.
-        clean_up_spaces: whether answers lose the space before punctuation, as the released
-            tokenizer does.
-        released_decoding: how the released code wrote special tokens in answers, done only under
-            `compat="released"`: "plain", as they are; "spaced", with a space before the text before
-            them; "dropped", not at all.
         mask_token_zero: whether the released code hides prompt tokens of id 0 ("!") from attention;
             done only under `compat="released"`.
-        max_new_tokens, max_inp_length: defaults of the released `chat()`, in tokens.
+        max_inp_length: where the released `chat()` cuts a prompt, in tokens.
         token_ids: the visual tags in the released vocabulary, for a config that comes without a
             tokenizer.
     """
 
     version: str
     model_type: Literal["minicpmv", "omnilmm"] = "minicpmv"
-    name: str
-    repo_ids: tuple[str, ...]
     text_model_type: str
     vision_tower: Literal["navit", "vit"]
     vision_positions: Literal["grid", "row"] = "grid"
@@ -100,22 +120,15 @@ class Release:
     key_positions: Literal["sincos", "table"] = "sincos"
     slicing: Literal["adaptive", "square"] = "adaptive"
     pads_uncut: bool = False
-    has_preprocessor_config: bool = True
     image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     tags: Mapping[str, str] = field(default_factory=dict)
     slice_tags: Literal["grid", "cell"] = "grid"
     use_image_id: bool = False
     chat_template: str
-    image_tag: str | None = None
-    terminators: tuple[str, ...]
-    clean_up_spaces: bool = False
-    released_decoding: Literal["plain", "spaced", "dropped"] = "plain"
     mask_token_zero: bool = False
-    max_new_tokens: int
     max_inp_length: int
     token_ids: TokenIds
-    sampling: Sampling = Sampling()
 
 
 RELEASES: dict[str, Release] = {
@@ -130,10 +143,8 @@ RELEASES: dict[str, Release] = {
             query_positions=True,
             key_positions="table",
             slicing="square",
-            has_preprocessor_config=False,
             chat_template="minicpm_v.jinja",
             terminators=("</s>",),
-            released_decoding="spaced",
             max_new_tokens=2048,
             max_inp_length=2048,
             token_ids=TokenIds(
@@ -149,10 +160,8 @@ RELEASES: dict[str, Release] = {
             vision_tower="vit",
             query_positions=True,
             pads_uncut=True,
-            has_preprocessor_config=False,
             chat_template="minicpm_v.jinja",
             terminators=("</s>",),
-            released_decoding="spaced",
             max_new_tokens=1024,
             max_inp_length=2048,
             token_ids=TokenIds(
@@ -218,14 +227,11 @@ RELEASES: dict[str, Release] = {
             query_positions=True,
             key_positions="table",
             slicing="square",
-            has_preprocessor_config=False,
             image_mean=(0.48145466, 0.4578275, 0.40821073),
             image_std=(0.26862954, 0.26130258, 0.27577711),
             tags={"im_start": "<im_start>", "im_end": "<im_end>", "unk": "<im_patch>"},
             chat_template="omnilmm.jinja",
-            image_tag="<image>",
             terminators=("</s>",),
-            released_decoding="dropped",
             max_new_tokens=1024,
             max_inp_length=2048,
             token_ids=TokenIds(
@@ -242,6 +248,68 @@ RELEASES: dict[str, Release] = {
         ),
     )
 }
+
+
+# Settings of the released `chat()` of the text models; top_k is what transformers adds.
+_TEXT_SAMPLING = Sampling(
+    top_k=50, temperature=0.3, repetition_penalty=1.0, num_beams=1, beam_repetition_penalty=1.0
+)
+_TEXT: dict[str, Any] = {
+    "stop_texts": ("<AI>", "<用户>"),
+    "user_tag": "<用户>",
+    "penalise_prompt": True,
+    "max_new_tokens": 4096,
+    "sampling": _TEXT_SAMPLING,
+    "unused_settings": {"do_sample": True, "top_p": 0.8, "temperature": 0.8},
+}
+
+TEXT_RELEASES: dict[str, TextRelease] = {
+    "2b": TextRelease(
+        name="MiniCPM-2B",
+        repo_ids=(
+            "openbmb/MiniCPM-2B-sft-bf16",
+            "openbmb/MiniCPM-2B-sft-fp32",
+            "openbmb/MiniCPM-2B-dpo-bf16",
+            "openbmb/MiniCPM-2B-dpo-fp16",
+            "openbmb/MiniCPM-2B-dpo-fp32",
+        ),
+        **_TEXT,
+    ),
+    "1b": TextRelease(name="MiniCPM-1B", repo_ids=("openbmb/MiniCPM-1B-sft-bf16",), **_TEXT),
+    "2b-128k": TextRelease(
+        name="MiniCPM-2B-128k",
+        repo_ids=("openbmb/MiniCPM-2B-128k",),
+        terminators=("</s>", "<|im_end|>"),
+        **_TEXT | {"user_tag": "<|im_start|>"},
+    ),
+    "moe-8x2b": TextRelease(
+        name="MiniCPM-MoE-8x2B", repo_ids=("openbmb/MiniCPM-MoE-8x2B",), **_TEXT
+    ),
+}
+
+
+def model_type_of(config: Mapping[str, Any]) -> str:
+    """`model_type` of a `config.json`; released text models leave it to their class's default."""
+    architectures = config.get("architectures") or [""]
+    named = "minicpm" if architectures[0].startswith("MiniCPMFor") else ""
+    return config.get("model_type") or named
+
+
+def text_release_of(config: Mapping[str, Any]) -> TextRelease:
+    """The row that the `config.json` of a text model belongs to.
+
+    Told apart by what each alone has: experts, positions that stretch, key heads that several query
+    heads share; what is left is 2B.
+    """
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if config.get("num_experts") or config.get("num_local_experts"):
+        return TEXT_RELEASES["moe-8x2b"]
+    if "dynamic" in (rope.get("type"), rope.get("rope_type")):
+        return TEXT_RELEASES["2b-128k"]
+    heads = config.get("num_attention_heads")
+    if config.get("num_key_value_heads", heads) not in (None, heads):
+        return TEXT_RELEASES["1b"]
+    return TEXT_RELEASES["2b"]
 
 
 def release_of(config: Mapping[str, Any]) -> Release:

@@ -140,7 +140,7 @@ def test_literal_tags_in_a_question_are_text(chat: Chat) -> None:
         ({"temperature": "hot"}, "temperature is 'hot'; it must be a number"),
         ({"sampling": "no"}, "sampling is 'no'; it must be True or False"),
         ({"top_p": 2}, "top_p is 2; it must be at most 1"),
-        ({"top_k": 0}, "top_k is 0; it must be at least 1"),
+        ({"top_k": -1}, "top_k is -1; it must be at least 0"),
         ({"seed": -1}, "seed is -1; it must be at least 0"),
         ({"min_new_tokens": 10, "max_new_tokens": 3}, "the first cannot be larger"),
         ({"max_length": 30}, "Unknown option 'max_length'"),
@@ -261,8 +261,17 @@ def test_unknown_models_are_named(name: str, message: str) -> None:
 
 
 def test_folder_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"has no config\.json and no preprocessor_config\.json"):
+    with pytest.raises(
+        OSError, match=r"has no config\.json, so it is no MiniCPM-V or MiniCPM checkpoint"
+    ):
         load(tmp_path)
+
+
+def test_folder_without_settings_for_pictures(tmp_path: Path) -> None:
+    folder = copied("2.6", tmp_path)
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(OSError, match=r"has no preprocessor_config\.json"):
+        load(folder)
 
 
 def test_unreachable_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,167 @@
+"""The processor of the text models: a tokenizer and its chat template, no pictures.
+
+It has the part of `MiniCPMVProcessor` that a conversation needs, so that `Chat` and
+`generation.py` take either.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from transformers import BatchFeature, PreTrainedTokenizerFast
+
+from ..versions import TextRelease
+from .encoding import encode
+from .messages import normalised, reserved_tags
+
+
+class TextProcessor:
+    """Conversations to token ids, token ids to answers.
+
+    Args:
+        tokenizer: the tokenizer of the checkpoint, with a chat template.
+        release: the row of the checkpoint in `versions.py`.
+        compat: "released" reproduces released behaviour that loses user data; see
+            docs/differences.md.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        release: TextRelease,
+        compat: Literal["released"] | None = None,
+    ):
+        if compat not in (None, "released"):
+            raise ValueError(f"compat is {compat!r}; it must be None or 'released'.")
+        if not tokenizer.chat_template:
+            raise ValueError(
+                f"The tokenizer of {tokenizer.name_or_path!r} has no chat_template, so it is not "
+                "known how a conversation is written. Take the tokenizer files of the release."
+            )
+        self.tokenizer = tokenizer
+        self.release = release
+        self.compat = compat
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Any,
+        release: TextRelease,
+        compat: Literal["released"] | None = None,
+        **kwargs: Any,
+    ) -> "TextProcessor":
+        """Read the tokenizer of a folder or hub name; keywords as in transformers."""
+        return cls(load_text_tokenizer(pretrained_model_name_or_path, **kwargs), release, compat)
+
+    @property
+    def terminator_ids(self) -> list[int]:
+        """Ids that end an answer."""
+        texts = dict.fromkeys([*self.release.terminators, self.tokenizer.eos_token])
+        return [self.tokenizer.convert_tokens_to_ids(text) for text in texts]
+
+    def apply_chat_template(
+        self,
+        conversation: Sequence[Any],
+        *,
+        add_generation_prompt: bool = False,
+        tokenize: bool = False,
+        return_dict: bool = True,
+        processor_kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Prompt text, or with `tokenize=True` the inputs, of one conversation or a list of them.
+
+        With `tokenize=True` the tags of the vocabulary, such as `</s>`, are plain text when they
+        stand in a message; with `compat="released"` they keep their meaning.
+
+        Returns:
+            Text or a list of texts; or `input_ids` and `attention_mask` (batch, seq), padded on the
+            left.
+
+        Raises:
+            ValueError: a message holds a picture or a video, or an option is for pictures.
+        """
+        if processor_kwargs:
+            raise ValueError(
+                f"{', '.join(processor_kwargs)} has no effect: {self.release.name} reads text only."
+            )
+        is_batch = bool(conversation) and not isinstance(conversation[0], Mapping)
+        quote = None
+        if tokenize and self.compat != "released":
+            quote = reserved_tags(map(str, self.tokenizer.added_tokens_encoder), keep_markers=False)
+        texts = [
+            self.tokenizer.apply_chat_template(
+                [self._as_text(i, message) for i, message in enumerate(normalised(turns, quote))],
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+            )
+            for turns in (conversation if is_batch else [conversation])
+        ]
+        if not tokenize:
+            return texts if is_batch else texts[0]
+        inputs = self._padded([self._ids(text) for text in texts])
+        return inputs if return_dict else inputs["input_ids"]
+
+    def has_stop_text(self, ids: Sequence[int]) -> bool:
+        """Whether new tokens hold a text that ends the answer."""
+        text = self._decode(ids)
+        return any(stop in text for stop in self.release.stop_texts)
+
+    def decode_answer(self, output_ids: Any, *, strip: bool = True) -> str:
+        """The text of one generated answer.
+
+        It ends before the first terminator or stop text and keeps other special tokens. With
+        `compat="released"` the last token is dropped whatever it is, as it was.
+        """
+        ids = [int(token) for token in output_ids]
+        terminators = set(self.terminator_ids)
+        end = next((index for index, token in enumerate(ids) if token in terminators), len(ids))
+        text = self._decode(ids[:-1] if self.compat == "released" else ids[:end])
+        for stop in self.release.stop_texts:
+            text = text.partition(stop)[0]
+        return text.strip() if strip else text
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+
+    def _as_text(self, index: int, message: dict[str, Any]) -> dict[str, Any]:
+        """The message with its blocks as one text."""
+        content = message.get("content", "")
+        if isinstance(content, str):
+            return {**message, "content": content}
+        for block in content:
+            if block["type"] != "text":
+                raise ValueError(
+                    f"Message {index} has a block of type {block['type']!r}, but "
+                    f"{self.release.name} reads text only. Load a release that sees pictures: "
+                    "2.6, or nano."
+                )
+        return {**message, "content": "\n".join(block["text"] for block in content)}
+
+    def _ids(self, text: str) -> list[int]:
+        bos = self.tokenizer.bos_token
+        return encode(self.tokenizer, text, not (bos and text.startswith(bos))).ids
+
+    def _padded(self, rows: list[list[int]]) -> BatchFeature:
+        pad_id = self.tokenizer.pad_token_id
+        pad_id = self.terminator_ids[0] if pad_id is None else pad_id
+        longest = max(map(len, rows))
+        missing = [longest - len(row) for row in rows]
+        return BatchFeature(
+            {
+                "input_ids": torch.tensor(
+                    [[pad_id] * n + row for n, row in zip(missing, rows, strict=True)]
+                ),
+                "attention_mask": torch.tensor([[0] * n + [1] * (longest - n) for n in missing]),
+            }
+        )
+
+
+def load_text_tokenizer(pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+    """The tokenizer that a checkpoint's `tokenizer.json` describes, whatever class it names.
+
+    The class in the released files, LlamaTokenizer, reads only the vocabulary from there since
+    transformers 5, and then encodes leading spaces otherwise than the models were trained with.
+    """
+    return PreTrainedTokenizerFast.from_pretrained(pretrained_model_name_or_path, **kwargs)
