@@ -14,12 +14,8 @@ def disagreements(config: Any, processor: Any) -> list[str]:
     """
     lines, tags = [], list(processor.release.terminators)
     if not isinstance(processor, TextProcessor):
-        lines = _about_pictures(config, processor)
-        images = processor.image_processor
-        tags = [images.im_start, images.im_end, images.slice_start, images.slice_end, images.unk]
-        if images.use_image_id:
-            tags += [images.im_id_start, images.im_id_end]
-        tags += config.release.terminators
+        lines = _about_pictures(config, processor.image_processor)
+        tags = [*processor.image_processor.tags_for(), *config.release.terminators]
     vocabulary = processor.tokenizer.get_vocab()
     missing = [tag for tag in tags if tag not in vocabulary]
     if missing:
@@ -30,9 +26,10 @@ def disagreements(config: Any, processor: Any) -> list[str]:
     return lines
 
 
-def _about_pictures(config: Any, processor: Any) -> list[str]:
-    images = processor.image_processor
-    sliced = config.slice_config or {}
+def _about_pictures(config: Any, images: Any) -> list[str]:
+    """What `MiniCPMVConfig` or `OmniLMMConfig` and an image processor say differently."""
+    release = config.release
+    sliced = getattr(config, "slice_config", None) or {}
     pairs = [
         ("query_num", config.query_num, "image_feature_size", images.image_feature_size),
         (
@@ -41,13 +38,20 @@ def _about_pictures(config: Any, processor: Any) -> list[str]:
             "patch_size",
             images.patch_size,
         ),
-        ("version", config.version, "version", str(images.version)),
-        ("slice_mode", config.slice_mode, "slice_mode", images.slice_mode),
-        ("use_image_id", config.use_image_id, "use_image_id", images.use_image_id),
+        ("version", release.version, "version", str(images.version)),
     ]
+    if release.slicing == "square":
+        pairs.append(("image_size", config.image_size, "image_size", images.image_size))
+    else:
+        pairs += [
+            ("slice_mode", config.slice_mode, "slice_mode", images.slice_mode),
+            ("use_image_id", config.use_image_id, "use_image_id", images.use_image_id),
+        ]
     for name in ("max_slice_nums", "scale_resolution"):
         if name in sliced:
             pairs.append((f"slice_config.{name}", sliced[name], name, getattr(images, name)))
+        elif getattr(config, name, None) is not None:
+            pairs.append((name, getattr(config, name), name, getattr(images, name)))
     return [
         f"config.json says {field} {ours!r}, preprocessor_config.json {other} {theirs!r}"
         for field, ours, other, theirs in pairs

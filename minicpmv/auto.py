@@ -4,6 +4,8 @@ An explicitly registered class wins over a checkpoint's `auto_map`, with and wit
 `trust_remote_code`.
 """
 
+from typing import Any
+
 import transformers
 from transformers import (
     AutoConfig,
@@ -15,7 +17,11 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoProcessor,
 )
-from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
+from transformers.models.auto.tokenization_auto import (
+    MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS,
+    REGISTERED_TOKENIZER_CLASSES,
+    TOKENIZER_MAPPING_NAMES,
+)
 
 # From its module: at the top of transformers it stands only where torchvision is installed.
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
@@ -26,9 +32,13 @@ from .model.configuration_minicpm import MiniCPMConfig
 from .model.minicpm import MiniCPMForCausalLM, MiniCPMForSequenceClassification, MiniCPMModel
 from .model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
 from .model.vision import MiniCPMVVisionModel
-from .processing.image_processor import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
+from .processing.image_processor import (
+    MiniCPMVImageProcessor,
+    MiniCPMVImageProcessorPil,
+    settings_without_file,
+)
 from .processing.processor import MiniCPMVProcessor
-from .processing.tokenizer import MiniCPMVTokenizerFast
+from .processing.tokenizer import MiniCPMTokenizerFast, MiniCPMVTokenizerFast
 from .processing.video_processor import MiniCPMVVideoProcessor
 
 AutoConfig.register("minicpmv", MiniCPMVConfig, exist_ok=True)
@@ -66,8 +76,36 @@ AutoVideoProcessor.register(
     exist_ok=True,
 )
 # By name and not by config class: so ours is used even where remote code is allowed.
-for name in ("MiniCPMVTokenizer", "MiniCPMVTokenizerFast"):
+for name in ("MiniCPMVTokenizer", "MiniCPMVTokenizerFast", "LlamaTokenizerWrapper"):
     REGISTERED_TOKENIZER_CLASSES[name] = MiniCPMVTokenizerFast
+for name in ("MiniCPMTokenizer", "MiniCPMTokenizerFast"):
+    REGISTERED_TOKENIZER_CLASSES[name] = MiniCPMTokenizerFast
+# Some checkpoints name LlamaTokenizer, and transformers' class of today gives other ids.
+for model_type, name in (
+    ("minicpm", "MiniCPMTokenizerFast"),
+    ("minicpmv", "MiniCPMVTokenizerFast"),
+    ("omnilmm", "MiniCPMVTokenizerFast"),
+):
+    TOKENIZER_MAPPING_NAMES[model_type] = name
+    MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS.add(model_type)
+
+_image_processor_from_file = AutoImageProcessor.from_pretrained
+
+
+def _image_processor_from_pretrained(name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+    """1.0, 2.0 and OmniLMM-12B have no `preprocessor_config.json`, which transformers asks for
+    before it asks who reads it."""
+    try:
+        return _image_processor_from_file(name_or_path, *args, **kwargs)
+    except OSError:
+        if settings_without_file(name_or_path, **kwargs) is None:
+            raise
+    for unused in ("backend", "config", "trust_remote_code", "use_fast"):
+        kwargs.pop(unused, None)
+    return MiniCPMVImageProcessor.from_pretrained(name_or_path, *args, **kwargs)
+
+
+AutoImageProcessor.from_pretrained = staticmethod(_image_processor_from_pretrained)
 
 # Trainers and engines look a checkpoint's `architectures` up on the transformers module.
 transformers.MiniCPMV = MiniCPMVForConditionalGeneration

@@ -97,12 +97,19 @@ class Release(TextRelease):
             `image_size` pixels whatever its shape, never cut.
         pads_uncut: what `slice_mode=False` does with rows and columns that fill no patch: True
             fills the patch with zeros, False leaves them out.
+        has_preprocessor_config: whether the repository has `preprocessor_config.json`; where not,
+            `config.json` says how pictures are cut.
         image_mean, image_std: per channel, of values from 0 to 1.
         tags: reserved strings that are not those of `placeholders.RELEASED_TAGS`.
         slice_tags: "cell", a tag pair around every slice; "grid", one pair around all slices of an
             image.
         use_image_id: whether `<image_id>k</image_id>` stands before every image.
         chat_template: file name in `processing/chat_templates`.
+        image_tag: what the released code replaced by the picture when the first message held it;
+            done only under `compat="released"`.
+        released_decoding: how the released code wrote special tokens in answers, done only under
+            `compat="released"`: "plain", as they are; "spaced", with a space before the text before
+            them; "dropped", not at all.
         mask_token_zero: whether the released code hides prompt tokens of id 0 ("!") from attention;
             done only under `compat="released"`.
         max_inp_length: where the released `chat()` cuts a prompt, in tokens.
@@ -120,12 +127,15 @@ class Release(TextRelease):
     key_positions: Literal["sincos", "table"] = "sincos"
     slicing: Literal["adaptive", "square"] = "adaptive"
     pads_uncut: bool = False
+    has_preprocessor_config: bool = True
     image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     tags: Mapping[str, str] = field(default_factory=dict)
     slice_tags: Literal["grid", "cell"] = "grid"
     use_image_id: bool = False
     chat_template: str
+    image_tag: str | None = None
+    released_decoding: Literal["plain", "spaced", "dropped"] = "plain"
     mask_token_zero: bool = False
     max_inp_length: int
     token_ids: TokenIds
@@ -143,8 +153,10 @@ RELEASES: dict[str, Release] = {
             query_positions=True,
             key_positions="table",
             slicing="square",
+            has_preprocessor_config=False,
             chat_template="minicpm_v.jinja",
             terminators=("</s>",),
+            released_decoding="spaced",
             max_new_tokens=2048,
             max_inp_length=2048,
             token_ids=TokenIds(
@@ -160,8 +172,10 @@ RELEASES: dict[str, Release] = {
             vision_tower="vit",
             query_positions=True,
             pads_uncut=True,
+            has_preprocessor_config=False,
             chat_template="minicpm_v.jinja",
             terminators=("</s>",),
+            released_decoding="spaced",
             max_new_tokens=1024,
             max_inp_length=2048,
             token_ids=TokenIds(
@@ -227,11 +241,14 @@ RELEASES: dict[str, Release] = {
             query_positions=True,
             key_positions="table",
             slicing="square",
+            has_preprocessor_config=False,
             image_mean=(0.48145466, 0.4578275, 0.40821073),
             image_std=(0.26862954, 0.26130258, 0.27577711),
             tags={"im_start": "<im_start>", "im_end": "<im_end>", "unk": "<im_patch>"},
             chat_template="omnilmm.jinja",
+            image_tag="<image>",
             terminators=("</s>",),
+            released_decoding="dropped",
             max_new_tokens=1024,
             max_inp_length=2048,
             token_ids=TokenIds(

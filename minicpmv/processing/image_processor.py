@@ -4,13 +4,18 @@ The reference for pixels is Pillow's bicubic filter on 8-bit RGB, as the release
 trained and run. Other resizers change what can be read in a picture, so both class names below mean
 this one implementation; torchvision is not needed.
 
+1.0 and OmniLMM-12B squeeze every picture into one square and never cut it; 1.0, 2.0 and
+OmniLMM-12B keep the settings in `config.json`.
+
 One row of `pixel_values` is one slice: its patches side by side, (channels, patch_size, patch_size
 * patches), with zeros up to the longest slice of the call. `target_sizes` says how many patches are
 real.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,8 +24,9 @@ from PIL import Image
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ImagesKwargs, Unpack
+from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, cached_file
 
-from ..versions import Release, release_of
+from ..versions import RELEASES, Release, release_of
 from .images import Compat, image_from_array, load_image, to_rgb
 from .placeholders import RELEASED_TAGS, image_placeholder
 from .samples import nested_images
@@ -31,6 +37,15 @@ _CHANNEL_AXIS: dict[str | None, Literal["first", "last"] | None] = {
     "channels_first": "first",
     "channels_last": "last",
 }
+_HUB_KEYWORDS = (
+    "cache_dir",
+    "force_download",
+    "proxies",
+    "token",
+    "local_files_only",
+    "revision",
+    "subfolder",
+)
 
 
 class MiniCPMVImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -40,11 +55,13 @@ class MiniCPMVImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[c
         Most detail slices of one image, at least 1.
     scale_resolution (`int`, *optional*, defaults to 448):
         Side in pixels of the square whose area a slice has.
+    image_size (`int`, *optional*):
+        Side in pixels of the square that every picture becomes, in releases that never cut.
     patch_size (`int`, *optional*, defaults to 14):
         Side of a patch in pixels.
     slice_mode (`bool`, *optional*, defaults to `True`):
-        False takes the image as it is: neither resized nor cut, less the rows and columns that fill
-            no patch.
+        False takes the image as it is, neither resized nor cut. Rows and columns that fill no patch
+            are left out; 2.0 fills the patch with zeros. Releases that never cut are always False.
     use_image_id (`bool`, *optional*):
         Whether the prompt numbers the images. None: as the release does.
     compat (`"released"`, *optional*):
@@ -55,6 +72,7 @@ class MiniCPMVImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[c
 
     max_slice_nums: int | None
     scale_resolution: int | None
+    image_size: int | None
     patch_size: int | None
     slice_mode: bool | None
     use_image_id: bool | None
@@ -80,10 +98,11 @@ class MiniCPMVImageProcessorPil(PilBackend):
     resample = Image.Resampling.BICUBIC
     image_mean = (0.5, 0.5, 0.5)
     image_std = (0.5, 0.5, 0.5)
-    max_slice_nums = 9
-    scale_resolution = 448
+    max_slice_nums: int | None = 9
+    scale_resolution: int | None = 448
+    image_size: int | None = None
     patch_size = 14
-    slice_mode = True
+    slice_mode: bool | None = True
     use_image_id: bool | None = None
     compat: Compat = None
 
@@ -98,12 +117,30 @@ class MiniCPMVImageProcessorPil(PilBackend):
     unk = RELEASED_TAGS["unk"]
 
     def __init__(self, **kwargs: Unpack[MiniCPMVImageProcessorKwargs]) -> None:
-        super().__init__(**_with_our_names(kwargs))
+        settings = _with_our_names(kwargs)
+        release = release_of({"version": settings.get("version", self.version)})
+        settings = _defaults_of(release) | settings
+        check_effect(release, settings)
+        super().__init__(**settings)
         for name in ("version", "image_feature_size", *RELEASED_TAGS):
             setattr(self, name, getattr(self, name))  # so that they are written to the file
         if self.use_image_id is None:
             self.use_image_id = self.release.use_image_id
         check_settings(vars(self))
+
+    @classmethod
+    def get_image_processor_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Settings from `preprocessor_config.json`; for releases without one, `config.json`."""
+        try:
+            return super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
+        except OSError:
+            settings = settings_without_file(pretrained_model_name_or_path, **kwargs)
+            if settings is None:
+                raise
+        unused = {*_HUB_KEYWORDS, "image_processor_filename", "_from_auto", "_from_pipeline"}
+        return settings, {key: value for key, value in kwargs.items() if key not in unused}
 
     @classmethod
     def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -161,6 +198,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
                 f"Known: {', '.join(sorted(self.valid_kwargs.__annotations__))}."
             )
         check_settings(kwargs)
+        check_effect(self.release, kwargs)
         # None means the processor's own setting, as in released calls.
         kwargs = {
             name: value for name, value in kwargs.items() if value is not None or name == "compat"
@@ -200,8 +238,9 @@ class MiniCPMVImageProcessorPil(PilBackend):
         *,
         resample: Any,
         do_pad: bool,
-        max_slice_nums: int,
-        scale_resolution: int,
+        max_slice_nums: int | None,
+        scale_resolution: int | None,
+        image_size: int | None,
         patch_size: int,
         slice_mode: bool,
         return_released_layout: bool | None = None,
@@ -220,19 +259,22 @@ class MiniCPMVImageProcessorPil(PilBackend):
                 # One image at a time is open: a video may have many, and large ones.
                 image = self.process_image(source, **kwargs)
                 image_sizes[-1].append(image.size)
-                if slice_mode:
-                    plan = plan_slices(
-                        image.height,
-                        image.width,
-                        max_slices=max_slice_nums,
-                        scale_resolution=scale_resolution,
-                        patch_size=patch_size,
-                    )
-                    slices = cut(image, plan, resample)
-                else:
-                    plan, slices = _uncut(image, patch_size)
+                plan = self._plan(
+                    image.height,
+                    image.width,
+                    max_slice_nums=max_slice_nums,
+                    scale_resolution=scale_resolution,
+                    image_size=image_size,
+                    patch_size=patch_size,
+                    slice_mode=slice_mode,
+                )
+                resized = slice_mode or image_size is not None
+                pieces = cut(image, plan, resample) if resized else [image]
                 table = _table_for(image, **kwargs)
-                strips += [_patchify(_normalise(piece, table), patch_size) for piece in slices]
+                strips += [
+                    _patchify(_fitted(_normalise(piece, table), size), patch_size)
+                    for piece, size in zip(pieces, plan.sizes, strict=True)
+                ]
                 sizes += plan.target_sizes(patch_size)
                 plans.append(plan)
             strips_of.append(strips)
@@ -270,16 +312,43 @@ class MiniCPMVImageProcessorPil(PilBackend):
         max_slice_nums: int | None = None,
         scale_resolution: int | None = None,
     ) -> SlicePlan:
-        """How an image of `image_size` = (width, height) pixels is cut."""
+        """How an image of `image_size` = (width, height) pixels is cut where slices are wanted."""
         width, height = image_size
-        return plan_slices(
+        return self._plan(
             height,
             width,
-            max_slices=self.max_slice_nums if max_slice_nums is None else max_slice_nums,
+            max_slice_nums=self.max_slice_nums if max_slice_nums is None else max_slice_nums,
             scale_resolution=self.scale_resolution
             if scale_resolution is None
             else scale_resolution,
+            image_size=self.image_size,
             patch_size=self.patch_size,
+            slice_mode=True,
+        )
+
+    def _plan(
+        self,
+        height: int,
+        width: int,
+        *,
+        max_slice_nums: int | None,
+        scale_resolution: int | None,
+        image_size: int | None,
+        patch_size: int,
+        slice_mode: bool,
+    ) -> SlicePlan:
+        if image_size is not None:
+            return SlicePlan((image_size, image_size))
+        if not slice_mode:
+            return _uncut(height, width, patch_size, fill=self.release.pads_uncut)
+        assert max_slice_nums is not None
+        assert scale_resolution is not None
+        return plan_slices(
+            height,
+            width,
+            max_slices=max_slice_nums,
+            scale_resolution=scale_resolution,
+            patch_size=patch_size,
         )
 
     def get_sliced_grid(
@@ -319,6 +388,15 @@ class MiniCPMVImageProcessorPil(PilBackend):
         rows, cols = plan.grid
         return overview, [cells[row * cols : (row + 1) * cols] for row in range(rows)], [cols, rows]
 
+    def tags_for(self, use_image_id: bool | None = None) -> list[str]:
+        """The reserved strings that stand around images in prompts."""
+        names = ["im_start", "im_end", "unk"]
+        if self.image_size is None:
+            names += ["slice_start", "slice_end"]
+        if self.use_image_id if use_image_id is None else use_image_id:
+            names += ["im_id_start", "im_id_end"]
+        return [getattr(self, name) for name in names]
+
     def placeholder(self, grid: tuple[int, int] | None, image_id: int | None = None) -> str:
         """Text that stands for an image with this grid of (rows, cols) in the prompt."""
         return image_placeholder(
@@ -340,7 +418,13 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: names the setting, what it is and what it may be.
     """
-    for name in ("max_slice_nums", "scale_resolution", "patch_size", "image_feature_size"):
+    for name in (
+        "max_slice_nums",
+        "scale_resolution",
+        "image_size",
+        "patch_size",
+        "image_feature_size",
+    ):
         value = settings.get(name)
         if value is not None and (type(value) is not int or value < 1):
             raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1.")
@@ -356,6 +440,78 @@ def check_settings(settings: Mapping[str, Any]) -> None:
                 f"{name} has no effect here: sizes follow from the slicing rule. "
                 "slice_mode=False takes the image as it is."
             )
+
+
+def check_effect(release: Release, settings: Mapping[str, Any]) -> None:
+    """Settings mean something for pictures of this release; None is no setting.
+
+    Raises:
+        ValueError: names the setting and the reason.
+    """
+    if release.slicing == "adaptive":
+        if settings.get("image_size") is not None:
+            raise ValueError(
+                f"image_size has no effect for {release.name}: it cuts pictures to slices of about "
+                "scale_resolution squared pixels. Set scale_resolution."
+            )
+        return
+    reason = f"{release.name} squeezes every picture into one square and never cuts it"
+    for name in ("max_slice_nums", "scale_resolution"):
+        if settings.get(name) is not None:
+            raise ValueError(f"{name} has no effect: {reason}. Remove it.")
+    if settings.get("slice_mode"):
+        raise ValueError(f"slice_mode=True is not possible: {reason}. Remove it.")
+
+
+def settings_without_file(name_or_path: Any, **kwargs: Any) -> dict[str, Any] | None:
+    """Settings of a checkpoint whose release has no `preprocessor_config.json`, from `config.json`.
+
+    Args:
+        name_or_path: folder or hub name; kwargs: of the hub, others have no effect.
+
+    Returns:
+        None when the checkpoint has the file, or its release should have.
+    """
+    hub = {key: kwargs[key] for key in _HUB_KEYWORDS if kwargs.get(key) is not None}
+    hub["_raise_exceptions_for_missing_entries"] = False
+    name_or_path = str(name_or_path)
+    if cached_file(name_or_path, IMAGE_PROCESSOR_NAME, **hub) is not None:
+        return None
+    path = cached_file(name_or_path, CONFIG_NAME, **hub)
+    if path is None:
+        return None
+    config = json.loads(Path(path).read_text(encoding="utf-8"))
+    if config.get("model_type") not in {release.model_type for release in RELEASES.values()}:
+        return None
+    release = release_of(config)
+    if release.has_preprocessor_config:
+        return None
+    settings = {
+        "version": release.version,
+        "image_processor_type": "MiniCPMVImageProcessor",
+        "image_feature_size": config.get("query_num", config.get("num_query")),
+        "patch_size": config.get("patch_size"),
+    }
+    if release.slicing == "square":
+        settings["image_size"] = config.get("image_size")
+    else:
+        sliced = {**config, **(config.get("slice_config") or {})}
+        for name in ("slice_mode", "max_slice_nums", "scale_resolution"):
+            settings[name] = sliced.get(name)
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _defaults_of(release: Release) -> dict[str, Any]:
+    """What the row of a release says, for settings that its files leave unsaid."""
+    defaults: dict[str, Any] = {
+        **release.tags,
+        "image_mean": release.image_mean,
+        "image_std": release.image_std,
+    }
+    if release.slicing == "square":
+        never = {"max_slice_nums": None, "scale_resolution": None, "slice_mode": False}
+        defaults |= {"image_size": 448, **never}
+    return defaults
 
 
 def cut(
@@ -390,15 +546,25 @@ def _resize(image: Image.Image, size: tuple[int, int], resample: Any) -> Image.I
     return image if image.size == (width, height) else image.resize((width, height), resample)
 
 
-def _uncut(image: Image.Image, patch_size: int) -> tuple[SlicePlan, list[Image.Image]]:
-    height = image.height // patch_size * patch_size
-    width = image.width // patch_size * patch_size
-    if not height or not width:
+def _uncut(height: int, width: int, patch_size: int, *, fill: bool) -> SlicePlan:
+    """The image as it is, in whole patches: fewer, or with `fill` more, than it has pixels for."""
+    rows, cols = height // patch_size, width // patch_size
+    if fill:
+        rows, cols = -(-height // patch_size), -(-width // patch_size)
+    if not rows or not cols:
         raise ValueError(
-            f"An image of {image.width} x {image.height} pixels holds no patch of {patch_size} x "
+            f"An image of {width} x {height} pixels holds no patch of {patch_size} x "
             f"{patch_size}, and slice_mode=False does not enlarge it. Use slice_mode=True."
         )
-    return SlicePlan((height, width)), [image.crop((0, 0, width, height))]
+    return SlicePlan((rows * patch_size, cols * patch_size))
+
+
+def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Channels-first pixels of that (height, width): cut, or filled with zeros, right and below."""
+    height, width = size
+    image = image[:, :height, :width]
+    missing = height - image.shape[1], width - image.shape[2]
+    return np.pad(image, ((0, 0), (0, missing[0]), (0, missing[1]))) if any(missing) else image
 
 
 def _table_for(

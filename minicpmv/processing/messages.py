@@ -74,10 +74,38 @@ def reserved_tags(added_tokens: Iterable[str], *, keep_markers: bool) -> re.Patt
         for token in added_tokens
         if token.startswith("<") and token.endswith(">") and not _FREE_TAGS.fullmatch(token)
     ]
-    tags.append("<video>")  # half of the marker of a video, which is no token
-    reserved = "|".join(map(re.escape, sorted(tags, key=len, reverse=True)))
+    tags += ["<image>", "<video>"]  # halves of the markers, which need not be tokens
+    reserved = "|".join(map(re.escape, sorted(set(tags), key=len, reverse=True)))
     keep = MARKER.pattern if keep_markers else "(?!)"
     return re.compile(f"(?P<keep>{keep})|(?P<tag>{reserved})")
+
+
+def with_images_at(tag: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Normalised messages with the images of the first user message where its text holds `tag`.
+
+    Text without the tag, and text without images, stays. One image stands at every tag.
+
+    Raises:
+        ValueError: there are several images, and tags of another number.
+    """
+    index = next((i for i, message in enumerate(messages) if message.get("role") == "user"), None)
+    content = None if index is None else messages[index].get("content")
+    if index is None or not isinstance(content, list):
+        return messages
+    images = [block for block in content if block["type"] == "image"]
+    text = "\n".join(block["text"] for block in content if block["type"] == "text")
+    first, *rest = text.split(tag)
+    if not images or not rest or len(images) + 1 < len(content):
+        return messages
+    if len(images) not in (1, len(rest)):
+        raise ValueError(
+            f"The first message has {len(rest)} {tag} and {len(images)} images; give one {tag} per "
+            "image."
+        )
+    blocks: list[dict[str, Any]] = [{"type": "text", "text": first}]
+    for image, after in zip(images * (len(rest) // len(images)), rest, strict=True):
+        blocks += [image | {"inline": True}, {"type": "text", "text": after, "inline": True}]
+    return [*messages[:index], messages[index] | {"content": blocks}, *messages[index + 1 :]]
 
 
 def unquoted(text: str) -> tuple[str, list[int], list[tuple[int, int]]]:

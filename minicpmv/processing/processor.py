@@ -26,10 +26,16 @@ from transformers.processing_utils import (
 
 from ..versions import Release
 from .encoding import Encoded, Span, encode, pad
-from .image_processor import MiniCPMVImageProcessorKwargs, check_settings, pad_strips
+from .image_processor import (
+    MiniCPMVImageProcessorKwargs,
+    check_effect,
+    check_settings,
+    pad_strips,
+)
 from .layout import Sliced, as_kind, check_output, converted, in_prompt_order, released_layout_of
-from .messages import MARKER, normalised, reserved_tags
-from .placeholders import IMAGE_MARKER, VIDEO_MARKER
+from .messages import MARKER, normalised, reserved_tags, with_images_at
+from .pieces import joined_as_released
+from .placeholders import IMAGE_MARKER, RELEASED_TAGS, VIDEO_MARKER
 from .samples import (
     default_frame_slices,
     images_per_sample,
@@ -104,7 +110,9 @@ class MiniCPMVProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.image_token = IMAGE_MARKER
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_processor.unk)
-        name_tags(tokenizer)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.unk_token  # 1.0 names none and has always padded so
+        name_tags(tokenizer, {name: getattr(image_processor, name) for name in RELEASED_TAGS})
 
     @property
     def release(self) -> Release:
@@ -170,7 +178,9 @@ class MiniCPMVProcessor(ProcessorMixin):
         if kwargs.pop("audio", None) is not None:
             raise ValueError("This model family does not hear; remove audio.")
         _check_keywords(kwargs)
-        check_settings({**kwargs, **(kwargs.get("images_kwargs") or {})})
+        given = {**kwargs, **(kwargs.get("images_kwargs") or {})}
+        check_settings(given)
+        check_effect(self.release, given)
         merged = self._merge_kwargs(
             MiniCPMVProcessorKwargs,
             tokenizer_init_kwargs=_without_image_settings(self.tokenizer.init_kwargs),
@@ -330,13 +340,18 @@ class MiniCPMVProcessor(ProcessorMixin):
         compat = processor_kwargs.get("compat", self.image_processor.compat)
         quote = None
         if tokenize and compat != "released":
-            added = map(str, self.tokenizer.added_tokens_encoder)
+            tokens = self.tokenizer.added_tokens_decoder.values()
+            added = [str(token) for token in tokens if token.special]
             beside = processor_kwargs.get("images") is not None
             quote = reserved_tags(added, keep_markers=beside)
         conversations = [
             normalised(messages, quote, check_roles=chat_template is None)
             for messages in (conversation if batched else [conversation])
         ]
+        if compat == "released" and self.release.image_tag is not None:
+            conversations = [
+                with_images_at(self.release.image_tag, messages) for messages in conversations
+            ]
         return super().apply_chat_template(
             conversations if batched else conversations[0],
             chat_template,
@@ -350,7 +365,8 @@ class MiniCPMVProcessor(ProcessorMixin):
         It ends before the first terminator (with `cut=False` only a trailing one is removed), loses
         a leading begin-of-sequence token, keeps other special tokens, and is stripped (streams of
         the released code were not: `strip=False`). Answers of 2.5 also lose the space before
-        punctuation. With `compat="released"` every id 0 ("!") is deleted, as it was.
+        punctuation. With `compat="released"` every id 0 ("!" in 2.6, `<unk>` in 1.0 and 2.0) is
+        deleted, and special tokens are written or left out, as they were.
         """
         ids = [int(token) for token in np.asarray(output_ids).reshape(-1).tolist()]
         terminators = set(self.terminator_ids)
@@ -363,11 +379,20 @@ class MiniCPMVProcessor(ProcessorMixin):
             ids = ids[1:]
         if ids and ids[-1] in terminators:
             ids = ids[:-1]
-        text = self.tokenizer.decode(
+        text = self.clean_up_spaces(self._text_of(ids))
+        return text.strip() if strip else text
+
+    def _text_of(self, ids: list[int]) -> str:
+        compat = self.image_processor.compat
+        way = self.release.released_decoding if compat == "released" else "plain"
+        if way == "spaced":
+            pieces = self.tokenizer.convert_ids_to_tokens(ids)
+            return joined_as_released(pieces, set(self.tokenizer.all_special_tokens))
+        if way == "dropped":
+            return self.tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=True)
+        return self.tokenizer.decode(
             ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
-        text = self.clean_up_spaces(text)
-        return text.strip() if strip else text
 
     def clean_up_spaces(self, text: str) -> str:
         """`text` without the spaces that 2.5 removes when it decodes; unchanged otherwise."""
@@ -456,9 +481,10 @@ class MiniCPMVProcessor(ProcessorMixin):
         ]
 
     def _frame_kwargs(self, images_kwargs: dict[str, Any], num_frames: int) -> dict[str, Any]:
-        if images_kwargs.get("max_slice_nums") is not None:
+        ours = self.image_processor
+        if images_kwargs.get("max_slice_nums") is not None or ours.max_slice_nums is None:
             return images_kwargs
-        most = default_frame_slices(num_frames, self.image_processor.max_slice_nums)
+        most = default_frame_slices(num_frames, ours.max_slice_nums)
         return {**images_kwargs, "max_slice_nums": most}
 
     def _image_texts(
@@ -481,17 +507,14 @@ class MiniCPMVProcessor(ProcessorMixin):
 
     def _check_tags(self, images_kwargs: Mapping[str, Any]) -> None:
         """The vocabulary has the tags that will be written."""
-        ours = self.image_processor
-        tags = [ours.im_start, ours.im_end, ours.slice_start, ours.slice_end, ours.unk]
-        if self._use_image_id(images_kwargs):
-            tags += [ours.im_id_start, ours.im_id_end]
         added = self.tokenizer.added_tokens_encoder
+        tags = self.image_processor.tags_for(self._use_image_id(images_kwargs))
         missing = [tag for tag in tags if tag not in added]
         if missing:
             raise ValueError(
                 f"The tokenizer lacks {', '.join(missing)}, which stand around images in release "
-                f"{ours.version}. Use the checkpoint's own tokenizer, and use_image_id=False where "
-                "the release has no image ids."
+                f"{self.image_processor.version}. Use the checkpoint's own tokenizer, and "
+                "use_image_id=False where the release has no image ids."
             )
 
     def _adds_special_tokens(self, prompt: str, explicit: Mapping[str, Any], compat: Any) -> bool:
@@ -526,11 +549,11 @@ class MiniCPMVProcessor(ProcessorMixin):
         last_token = prompt.tokens_before(spans[-1][1]) if spans else 0
         if last_token > limit:
             slices = images_kwargs.get("max_slice_nums") or self.image_processor.max_slice_nums
+            fewer = f"lower max_slice_nums (now {slices}), " if slices else ""
             raise ValueError(
                 f"Sample {index} has {len(prompt.ids)} tokens and its last image ends at token "
                 f"{last_token}, but the prompt may have {limit}; cutting there would cut an image. "
-                f"Raise max_inp_length to at least {len(prompt.ids)}, lower max_slice_nums "
-                f"(now {slices}), or give fewer images."
+                f"Raise max_inp_length to at least {len(prompt.ids)}, {fewer}or give fewer images."
             )
 
 

@@ -1,12 +1,17 @@
-"""The tokenizer class that released `tokenizer_config.json` files name."""
+"""The tokenizer classes that released `tokenizer_config.json` files name."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from .pieces import SPACE, joined
+from .tokenizer_model import fast_tokenizer
+
 
 class MiniCPMVTokenizerFast(PreTrainedTokenizerFast):
-    """A tokenizer read from `tokenizer.json`, which knows its visual tags by name.
+    """A tokenizer read from `tokenizer.json`, or else `tokenizer.model`, which knows its visual
+    tags by name.
 
     `im_start` is the text `<image>` and `im_start_id` its id, likewise for the other tags. A tag
     that the vocabulary lacks has the id of the unknown token, as in the released classes.
@@ -27,6 +32,38 @@ class MiniCPMVTokenizerFast(PreTrainedTokenizerFast):
     im_id_start = "<image_id>"
     im_id_end = "</image_id>"
     eot_token = "<|eot_id|>"
+
+    # See `fast_tokenizer`.
+    as_llama_fast = False
+
+    @classmethod
+    def convert_to_native_format(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Arguments of the class from the files of a checkpoint."""
+        if kwargs.get("tokenizer_file") is not None or kwargs.get("vocab_file") is None:
+            return super().convert_to_native_format(*args, **kwargs)
+        kwargs["tokenizer_object"] = fast_tokenizer(
+            kwargs["vocab_file"],
+            kwargs.get("added_tokens_decoder"),
+            as_llama_fast=cls.as_llama_fast,
+        )
+        kwargs.setdefault("add_bos_token", True)
+        return kwargs
+
+    @property
+    def spells_in_bytes(self) -> bool:
+        """Whether characters outside the vocabulary are tokens such as `<0xE6>`."""
+        return bool(getattr(self.backend_tokenizer.model, "byte_fallback", False))
+
+    def _decode(
+        self, token_ids: Any, skip_special_tokens: bool = False, *args: Any, **kwargs: Any
+    ) -> str:
+        if not self.spells_in_bytes:
+            return super()._decode(token_ids, skip_special_tokens, *args, **kwargs)
+        # The decoder of tokenizers gives up whole characters that stand beside a broken one.
+        ids = [token_ids] if isinstance(token_ids, int) else token_ids
+        text = joined(self.convert_ids_to_tokens(ids, skip_special_tokens=skip_special_tokens))
+        puts_space_in_front = self.backend_tokenizer.decoder.decode([SPACE]) == ""
+        return text.removeprefix(" ") if puts_space_in_front else text
 
     @property
     def bos_id(self) -> int:
@@ -78,13 +115,27 @@ class MiniCPMVTokenizerFast(PreTrainedTokenizerFast):
 MiniCPMVTokenizer = MiniCPMVTokenizerFast
 
 
-def name_tags(tokenizer: Any) -> None:
-    """Give a tokenizer of another class the same names; engines for released models read them."""
+class MiniCPMTokenizerFast(MiniCPMVTokenizerFast):
+    """Of the text models: their `tokenizer.model` has always been read as a fast Llama one."""
+
+    as_llama_fast = True
+
+
+def name_tags(tokenizer: Any, tags: Mapping[str, str]) -> None:
+    """Give a tokenizer the names of its tags; engines for released models read them.
+
+    Args:
+        tags: of its release, under the names of `placeholders.RELEASED_TAGS`.
+    """
+    named = {name: tag for name, tag in tags.items() if name != "unk"}
     if isinstance(tokenizer, MiniCPMVTokenizerFast):
+        for name, tag in named.items():
+            if getattr(tokenizer, name) != tag:
+                setattr(tokenizer, name, tag)
         return
     for name, value in vars(MiniCPMVTokenizerFast).items():
         if isinstance(value, str) and not name.startswith("_"):
-            setattr(tokenizer, name, value)
+            setattr(tokenizer, name, named.get(name, value))
     for name, value in vars(MiniCPMVTokenizerFast).items():
         if isinstance(value, property) and value.fget is not None:
             setattr(tokenizer, name, value.fget(tokenizer))

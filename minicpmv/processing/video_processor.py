@@ -24,7 +24,8 @@ class MiniCPMVVideoProcessor(MiniCPMVImageProcessorPil):
         """
         listed = [video for sample in videos_as_frames(images) for video in sample]
         longest = max((len(video) for video in listed), default=0)
-        kwargs.setdefault("max_slice_nums", default_frame_slices(longest, self.max_slice_nums))
+        if self.max_slice_nums is not None:
+            kwargs.setdefault("max_slice_nums", default_frame_slices(longest, self.max_slice_nums))
         return super().preprocess([frame for video in listed for frame in video], **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
