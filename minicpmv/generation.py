@@ -285,7 +285,7 @@ def stream_text(ids: Iterator[int], processor: Any, strip: bool = True) -> Itera
     shown = ""
     for token in ids:
         seen.append(token)
-        if _BYTE.fullmatch(processor.tokenizer.convert_ids_to_tokens(token)):
+        if _BYTE.fullmatch(str(processor.tokenizer.convert_ids_to_tokens(token))):
             continue
         text = _settled(processor.decode_answer(seen, strip=strip), processor.release)
         text = text.rstrip() if strip else text

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from transformers import BatchFeature, PreTrainedTokenizerFast
+from transformers import BatchFeature
 
 from ..versions import TextRelease
 from .encoding import encode
 from .messages import normalised, reserved_tags
+from .tokenizer import MiniCPMTokenizerFast
 
 
 class TextProcessor:
@@ -121,6 +122,8 @@ class TextProcessor:
         return text.strip() if strip else text
 
     def _decode(self, ids: Sequence[int]) -> str:
+        if self.compat == "released":  # loses characters beside a broken one
+            return self.tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=False)
         return self.tokenizer.decode(
             list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
@@ -159,9 +162,9 @@ class TextProcessor:
 
 
 def load_text_tokenizer(pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-    """The tokenizer that a checkpoint's `tokenizer.json` describes, whatever class it names.
+    """The tokenizer of a text model, whatever class its files name.
 
-    The class in the released files, LlamaTokenizer, reads only the vocabulary from there since
-    transformers 5, and then encodes leading spaces otherwise than the models were trained with.
+    LlamaTokenizer, which released files name, has encoded leading spaces in another way since
+    transformers 5.
     """
-    return PreTrainedTokenizerFast.from_pretrained(pretrained_model_name_or_path, **kwargs)
+    return MiniCPMTokenizerFast.from_pretrained(pretrained_model_name_or_path, **kwargs)
