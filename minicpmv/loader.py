@@ -22,6 +22,7 @@ from .model.minicpm import MiniCPMForCausalLM
 from .model.modeling import MiniCPMVForConditionalGeneration
 from .processing.processor import MiniCPMVProcessor
 from .processing.text import TextProcessor
+from .quantization import bits_config
 from .versions import RELEASES, TEXT_RELEASES, model_type_of, release_of, text_release_of
 
 
@@ -59,6 +60,7 @@ def load(
     device_map: Any = None,
     max_memory: dict[Any, Any] | None = None,
     revision: str | None = None,
+    quantize: Literal["int4", "int8"] | None = None,
     compat: Literal["released"] | None = None,
     progress: bool | None = None,
 ) -> Chat:
@@ -71,6 +73,8 @@ def load(
         dtype: "auto" keeps the checkpoint's own; or "float32", "bfloat16", "float16".
         device_map, max_memory: spread the weights over devices, as in transformers; instead of
             `device`.
+        quantize: keep the decoder layers in 4 or 8 bits, from full weights; released int4 files
+            need nothing said. See docs/quantization.md.
         compat: "released" reproduces released behaviour that loses user data; see
             docs/differences.md.
         progress: show a bar on stderr while weights load; None: when stderr is a terminal.
@@ -78,6 +82,7 @@ def load(
     Raises:
         ValueError: the model is not known, or its files do not fit together.
         OSError: its files cannot be read.
+        ImportError: its weights are, or shall be, quantised, and bitsandbytes is not installed.
     """
     if device_map is not None and device != "auto":
         raise ValueError(f"device={str(device)!r} and device_map={device_map!r}: pass one of them.")
@@ -95,8 +100,10 @@ def load(
         options = dict(hub)
         if device_map is not None:
             options |= {"device_map": device_map, "max_memory": max_memory}
-        elif target.type != "cpu":
+        else:
             options["device_map"] = target  # straight to it, without a copy on the CPU
+        if quantize is not None:
+            options["quantization_config"] = bits_config(quantize)
         if attn_implementation is not None:
             options["attn_implementation"] = attn_implementation
         model = MODEL_CLASSES[model_type_of(fields)].from_pretrained(

@@ -70,6 +70,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--device", help="cpu, cuda, cuda:1, mps or auto (the default)")
     add("--dtype", help="float32, bfloat16, float16 or auto (the default)")
     add("--device-map", metavar="MAP", help="spread the weights over devices: auto, balanced ...")
+    add("--quantize", choices=["int4", "int8"], help="keep the decoder layers in 4 or 8 bits")
     add("--attn-implementation", metavar="NAME", help="sdpa, eager, flash_attention_2 ...")
     add("--revision", help="branch, tag or commit on the hub")
     add("--compat", choices=["released"], help="reproduce the quirks in docs/differences.md")
@@ -91,7 +92,15 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
 
 def load_options(args: argparse.Namespace) -> dict[str, Any]:
     """The keywords for `minicpmv.load` that were given on the command line."""
-    names = ("device", "dtype", "device_map", "attn_implementation", "revision", "compat")
+    names = (
+        "device",
+        "dtype",
+        "device_map",
+        "quantize",
+        "attn_implementation",
+        "revision",
+        "compat",
+    )
     return _given(args, names)
 
 

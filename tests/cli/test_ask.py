@@ -30,8 +30,8 @@ def test_every_option_reaches_the_model(run, fake_chat):
         " --max-slice-nums 4 --no-use-image-id --max-inp-length 99"
     )
     load_flags = (
-        "-m there --device cpu --dtype bfloat16 --device-map auto --attn-implementation eager"
-        " --revision main --compat released --system Briefly."
+        "-m there --device cpu --dtype bfloat16 --device-map auto --quantize int4"
+        " --attn-implementation eager --revision main --compat released --system Briefly."
     )
     code, _, _ = run("ask", "Hello", *flags.split(), *load_flags.split())
     assert code == 0
@@ -56,6 +56,7 @@ def test_every_option_reaches_the_model(run, fake_chat):
         "device": "cpu",
         "dtype": "bfloat16",
         "device_map": "auto",
+        "quantize": "int4",
         "attn_implementation": "eager",
         "revision": "main",
         "compat": "released",

@@ -1,0 +1,43 @@
+"""Weights of fewer bits: released int4 files as they are, and quantising while loading.
+
+    bits.py     bitsandbytes: NF4 and int8, in released files and from full weights
+    gptq.py     AutoGPTQ files, unpacked to dense weights
+    files.py    which tensors a checkpoint's files hold
+
+Stands to the left of `model/`, whose `from_pretrained` asks `reader_for` how a checkpoint is to be
+read; imports nothing of ours. Only this room imports bitsandbytes.
+"""
+
+from typing import Any
+
+from .bits import BitsReader, bits_config
+from .files import read_quantization
+from .gptq import GptqReader
+
+
+def reader_for(
+    model_class: Any, path: Any, keywords: dict[str, Any]
+) -> BitsReader | GptqReader | None:
+    """Who reads the checkpoint at `path`, from the keywords of `from_pretrained`.
+
+    None for full weights, and for formats that are left to transformers.
+
+    Raises:
+        ImportError: bitsandbytes is wanted and not installed.
+        ValueError: the tensors of the files are not those of a quantised model.
+        OSError: a file is missing or damaged.
+    """
+    written = read_quantization(path, keywords)
+    asked = keywords.get("quantization_config")
+    if written is None:
+        if getattr(asked, "quant_method", None) == "bitsandbytes":
+            return BitsReader(model_class, path, keywords, None)
+        return None
+    if written.get("load_in_4bit") or written.get("load_in_8bit"):
+        return BitsReader(model_class, path, keywords, written)
+    if written.get("quant_method") == "gptq" and asked is None and not GptqReader.is_elsewhere():
+        return GptqReader(model_class, path, keywords, written)
+    return None
+
+
+__all__ = ["BitsReader", "GptqReader", "bits_config", "reader_for"]

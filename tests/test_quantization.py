@@ -1,0 +1,355 @@
+"""int4 and int8: released bitsandbytes files, quantising while loading, AutoGPTQ files.
+
+No released int4 file is small enough to ship. The fixture packs a golden checkpoint with the
+functions of bitsandbytes, and writes the tensors under the names and in the layout of
+MiniCPM-Llama3-V-2_5-int4 and MiniCPM-V-2_6-int4.
+"""
+
+import importlib.util
+import json
+import shutil
+import warnings
+
+import bitsandbytes
+import pytest
+import torch
+from bitsandbytes.functional import quantize_4bit
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+
+from minicpmv import load
+from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
+
+from .conftest import CHECKPOINTS, Golden, golden_case, picture, tiny_model
+
+# What config.json of an int4 release may list, and the parts that are then packed.
+SKIP_LISTS = {
+    ("vpm", "resampler", "lm_head"): ("llm.model.layers.",),
+    ("out_proj", "kv_proj", "lm_head"): ("llm.model.layers.", "vpm.encoder.layers."),
+}
+
+
+def packed(name, weight):
+    """The tensors that stand for one weight in an int4 file."""
+    data, state = quantize_4bit(weight, compress_statistics=True, quant_type="nf4")
+    return {name: data} | {f"{name}.{key}": t for key, t in state.as_dict(packed=True).items()}
+
+
+def int4_release(
+    version,
+    folder,
+    skip=("vpm", "resampler", "lm_head"),
+    change=lambda tensors: 0,
+    packs=lambda weight: True,
+):
+    """A checkpoint in the layout of an int4 release."""
+    shutil.copytree(CHECKPOINTS[version], folder)
+    tensors = load_file(folder / "model.safetensors")
+    for name in list(tensors):
+        is_linear = name.endswith("weight") and tensors[name].ndim == 2
+        listed = any(entry in name for entry in skip)
+        is_part = name.startswith(SKIP_LISTS[skip])
+        if is_part and is_linear and not listed and packs(tensors[name]):
+            tensors |= packed(name, tensors[name])
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {
+        "_load_in_4bit": True,
+        "_load_in_8bit": False,
+        "bnb_4bit_compute_dtype": "bfloat16",
+        "bnb_4bit_quant_storage": "uint8",
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "llm_int8_enable_fp32_cpu_offload": False,
+        "llm_int8_has_fp16_weight": False,
+        "llm_int8_skip_modules": list(skip),
+        "llm_int8_threshold": 6.0,
+        "load_in_4bit": True,
+        "load_in_8bit": False,
+        "quant_method": "bitsandbytes",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def unpacked(folder):
+    """The dense tensors of an int4 file, with plain arithmetic."""
+    tensors = load_file(folder / "model.safetensors")
+    for name in [name for name in tensors if name.endswith(".quant_state.bitsandbytes__nf4")]:
+        weight = name.removesuffix(".quant_state.bitsandbytes__nf4")
+        facts = json.loads(bytes(tensors.pop(name).tolist()))
+        scales = tensors.pop(f"{weight}.nested_quant_map")[tensors.pop(f"{weight}.absmax").long()]
+        nested = tensors.pop(f"{weight}.nested_absmax").repeat_interleave(facts["nested_blocksize"])
+        scales = scales * nested[: len(scales)] + facts["nested_offset"]
+        bytes_ = tensors[weight].flatten().long()
+        values = torch.stack([bytes_ >> 4, bytes_ & 15], dim=1).flatten()
+        values = tensors.pop(f"{weight}.quant_map")[values]
+        scales = scales.repeat_interleave(facts["blocksize"])[: len(values)]
+        tensors[weight] = (values * scales).reshape(facts["shape"])
+    return tensors
+
+
+def quantised_chat(version, quantize, **options):
+    """A golden checkpoint, quantised while loading; its rows of 224 inputs stay dense in int4."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        chat = load(CHECKPOINTS[version], device="cpu", quantize=quantize, **options)
+    messages = [str(warning.message) for warning in caught]
+    assert len(messages) == (1 if quantize == "int4" else 0)
+    assert all("inputs are no multiple of 64" in message for message in messages)
+    return chat
+
+
+def quantised_model(version, quantize, **options):
+    return quantised_chat(version, quantize, **options).model
+
+
+def linear_types(model, prefix):
+    """Class names of the linear layers under `prefix`."""
+    return {
+        type(module).__name__
+        for name, module in model.named_modules()
+        if name.startswith(prefix) and isinstance(module, nn.Linear)
+    }
+
+
+def logits_of(model, inputs):
+    with torch.no_grad():
+        return model(**inputs).logits.float()
+
+
+# Released int4 files
+
+
+@pytest.mark.parametrize("skip", SKIP_LISTS, ids=lambda skip: skip[0])
+def test_released_int4_is_the_weights_unpacked_by_hand(version, skip, tmp_path):
+    folder = int4_release(version, tmp_path / "int4", skip)
+    model = MiniCPMVForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    # Rows of 224 inputs end inside a block of 64, which bitsandbytes misreads on CPUs.
+    assert linear_types(model, "model.language_model") == {"Linear4bit", "Linear"}
+    assert type(model.get_submodule("model.language_model.layers.0.mlp.down_proj")) is nn.Linear
+    assert linear_types(model, "model.vision_tower") == {"Linear"}
+    assert "Linear4bit" not in linear_types(model, "model.resampler")
+    assert model.config.quantization_config.llm_int8_skip_modules == list(skip)
+
+    dense = tmp_path / "dense"
+    shutil.copytree(CHECKPOINTS[version], dense)
+    save_file(unpacked(folder), dense / "model.safetensors", metadata={"format": "pt"})
+    expected = MiniCPMVForConditionalGeneration.from_pretrained(dense)
+    inputs = golden_case(version, "single_tiny").inputs
+    torch.testing.assert_close(
+        logits_of(model, inputs), logits_of(expected, inputs), atol=1e-4, rtol=0
+    )
+
+
+def test_released_int4_is_what_quantising_gives(version, tmp_path):
+    folder = int4_release(version, tmp_path / "int4", packs=lambda weight: weight.shape[1] == 256)
+    released = load(folder, device="cpu").model
+    quantised = quantised_model(version, "int4")
+    inputs = golden_case(version, "single_tiny").inputs
+    found = logits_of(released, inputs)
+    torch.testing.assert_close(found, logits_of(quantised, inputs), atol=0, rtol=0)
+    assert not torch.equal(found, logits_of(Golden(version).model, inputs))
+
+
+def test_int4_in_pieces(tmp_path):
+    released = int4_release("2.6", tmp_path / "int4")
+    model = load(released, device="cpu").model
+    model.save_pretrained(tmp_path / "pieces", max_shard_size="1MB")
+    assert len(list((tmp_path / "pieces").glob("*.safetensors"))) > 2
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path / "pieces")
+    inputs = golden_case("2.6", "single_tiny").inputs
+    assert torch.equal(logits_of(again, inputs), logits_of(model, inputs))
+
+
+LAYER = "llm.model.layers.1.mlp.up_proj"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda tensors: tensors.pop(f"{LAYER}.weight.absmax"),
+            rf"not those of its config: 1 missing: {LAYER}\.weight\.absmax\. Download",
+        ),
+        (
+            lambda tensors: tensors.pop(f"{LAYER}.weight.nested_quant_map"),
+            rf"1 missing: {LAYER}\.weight\.nested_quant_map\.",
+        ),
+        (
+            lambda tensors: tensors.pop(f"{LAYER}.weight.quant_state.bitsandbytes__nf4"),
+            rf"1 missing: {LAYER}\.weight\.quant_state\.bitsandbytes__nf4\.",
+        ),
+        (lambda tensors: tensors.pop(f"{LAYER}.weight"), rf"1 missing: {LAYER}\.weight\."),
+        (
+            lambda tensors: tensors.update({"llm.model.norm.weight.absmax": torch.ones(1)}),
+            r"1 unexpected: llm\.model\.norm\.weight\.absmax\.",
+        ),
+        (
+            lambda tensors: tensors.update({"llm.model.layers.9.mlp.up_proj.bias": torch.ones(1)}),
+            r"1 unexpected: llm\.model\.layers\.9\.mlp\.up_proj\.bias\.",
+        ),
+        (
+            lambda tensors: tensors.update({"resampler.query": torch.ones(3, 256)}),
+            r"1 of another shape: resampler\.query \(3, 256\), expected \(\d+, 256\)\.",
+        ),
+        (
+            lambda tensors: tensors.update(packed(f"{LAYER}.weight", torch.randn(64, 256))),
+            rf"1 of another shape: {LAYER}\.weight \(64, 256\), expected \(\d+, 256\)\.",
+        ),
+    ],
+    ids=["absmax", "nested", "state", "weight", "beside", "extra", "shape", "packed-shape"],
+)
+def test_wrong_tensors_are_named(tmp_path, change, message):
+    folder = int4_release("2.6", tmp_path / "int4", change=change)
+    with pytest.raises(ValueError, match=message):
+        AutoModelForImageTextToText.from_pretrained(folder)
+
+
+def test_truncated_int4_file_is_named(tmp_path):
+    folder = int4_release("2.6", tmp_path / "int4")
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:100000])
+    with pytest.raises(OSError, match=r"model\.safetensors' is damaged or not complete"):
+        AutoModelForImageTextToText.from_pretrained(folder)
+
+
+# Quantising while loading
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("quantize", ["int4", "int8"])
+def test_quantised_while_loading(version, quantize, dtype, tmp_path):
+    chat = quantised_chat(version, quantize, dtype=dtype)
+    model = chat.model
+    quantised = "Linear4bit" if quantize == "int4" else "Linear8bitLt"
+    assert quantised in linear_types(model, "model.language_model")
+    for part in ("model.vision_tower", "model.resampler", "lm_head"):
+        assert quantised not in linear_types(model, part)
+    wanted = getattr(torch, dtype)
+    assert {p.dtype for p in model.model.vision_tower.parameters()} == {wanted}
+    if quantize == "int4":
+        up_proj = model.get_submodule("model.language_model.layers.0.mlp.up_proj")
+        assert up_proj.compute_dtype == wanted
+        assert up_proj.weight.dtype == torch.uint8
+
+    model.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["quantization_config"]["llm_int8_skip_modules"] == [
+        "vpm",
+        "resampler",
+        "lm_head",
+    ]
+    assert written["torch_dtype"] == dtype
+    answer = chat.ask("What?", [picture(30, 40)], max_new_tokens=3)
+    assert answer.num_output_tokens <= 3
+    again = load_again(tmp_path, version).model
+    inputs = golden_case(version, "text_only").inputs
+    assert torch.equal(logits_of(again, inputs), logits_of(model, inputs))
+    again = load_again(tmp_path, version).model
+    again.save_pretrained(tmp_path / "again")
+    first, second = load_file(tmp_path / "model.safetensors"), None
+    second = load_file(tmp_path / "again" / "model.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def load_again(folder, version):
+    for path in CHECKPOINTS[version].iterdir():
+        if not (folder / path.name).exists():
+            shutil.copy(path, folder)
+    return load(folder, device="cpu")
+
+
+@pytest.mark.parametrize(("quantize", "most"), [("int4", 0.5), ("int8", 0.05)])
+def test_quantised_logits_are_near(version, quantize, most):
+    """Random weights are hard to quantise: trained ones lie far closer."""
+    model = quantised_model(version, quantize)
+    inputs = golden_case(version, "single_tiny").inputs
+    expected = logits_of(Golden(version).model, inputs)
+    error = (logits_of(model, inputs) - expected).norm() / expected.norm()
+    assert 0 < error < most
+
+
+def test_who_names_modules_decides(tmp_path):
+    """A BitsAndBytesConfig may name modules as released files or as we do."""
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["vpm", "resampler", "lm_head", "model.language_model.layers.0"],
+    )
+    with pytest.warns(UserWarning, match="1 of 7 layers keep"):
+        model = AutoModelForImageTextToText.from_pretrained(
+            CHECKPOINTS["2.6"], quantization_config=config
+        )
+    assert linear_types(model, "model.language_model.layers.0.") == {"Linear"}
+    assert linear_types(model, "model.language_model.layers.1.self_attn") == {"Linear4bit"}
+    assert linear_types(model, "model.vision_tower") == {"Linear"}
+    up_proj = model.get_submodule("model.language_model.layers.1.mlp.up_proj")
+    assert up_proj.compute_dtype == torch.bfloat16
+
+
+def test_layers_of_odd_size_stay_dense(version, tmp_path):
+    tiny_model(version, text_config={"intermediate_size": 40}).save_pretrained(tmp_path)
+    message = (
+        r"2 of 14 layers keep .* multiple of 64: llm\.model\.layers\.0\.mlp\.down_proj has 40\."
+    )
+    with pytest.warns(UserWarning, match=message):
+        model = AutoModelForImageTextToText.from_pretrained(
+            tmp_path, quantization_config=BitsAndBytesConfig(load_in_4bit=True)
+        )
+    assert type(model.get_submodule("model.language_model.layers.0.mlp.down_proj")) is nn.Linear
+    assert linear_types(model, "model.language_model.layers.0.self_attn") == {"Linear4bit"}
+
+
+def test_repacked_weights_are_not_saved(tmp_path):
+    model = quantised_model("2.6", "int4", dtype="bfloat16")
+    weight = model.get_submodule("model.language_model.layers.0.mlp.up_proj").weight
+    weight.quant_state.packing_format_for_cpu = True  # as after a call on a CPU with AVX512-BF16
+    with pytest.raises(ValueError, match=r"repacked .*layers\.0\.mlp\.up_proj.* for this CPU"):
+        model.save_pretrained(tmp_path)
+
+
+# What users run into
+
+
+def test_casts_are_refused_in_one_line():
+    model = quantised_model("2.6", "int4")
+    with pytest.raises(ValueError, match="not supported for quantized model"):
+        model.half()
+    with pytest.raises(ValueError, match="cannot cast a bitsandbytes model"):
+        model.to("cpu", torch.float16)
+    assert model.to("cpu") is model
+
+
+def test_quantised_twice(tmp_path):
+    folder = int4_release("2.6", tmp_path / "int4")
+    with pytest.raises(ValueError, match=r"quantised already \(int4, bitsandbytes\); leave"):
+        load(folder, device="cpu", quantize="int8")
+
+
+def test_unknown_width():
+    with pytest.raises(ValueError, match=r"quantize is 'int3'; known: 'int4', 'int8'"):
+        load(CHECKPOINTS["2.6"], device="cpu", quantize="int3")
+
+
+def test_without_bitsandbytes(tmp_path, monkeypatch):
+    folder = int4_release("2.6", tmp_path / "int4")
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "bitsandbytes" else find_spec(name, *rest),
+    )
+    with pytest.raises(ImportError, match=r'need bitsandbytes: pip install "minicpmv\[int4\]"'):
+        load(folder, device="cpu")
+    with pytest.raises(ImportError, match=r'pip install "minicpmv\[int4\]"'):
+        load(CHECKPOINTS["2.6"], device="cpu", quantize="int8")
+
+
+def test_device_that_bitsandbytes_does_not_know(monkeypatch):
+    monkeypatch.setattr(bitsandbytes, "supported_torch_devices", {"cuda", "xpu"})
+    with pytest.raises(ValueError, match=r"does not run on 'cpu'; it knows cuda, xpu\."):
+        load(CHECKPOINTS["2.6"], device="cpu", quantize="int4")
