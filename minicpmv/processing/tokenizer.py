@@ -39,6 +39,7 @@ class MiniCPMVTokenizerFast(PreTrainedTokenizerFast):
     @classmethod
     def convert_to_native_format(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Arguments of the class from the files of a checkpoint."""
+        kwargs.pop("auto_map", None)  # names code of the released repository, which we replace
         if kwargs.get("tokenizer_file") is not None or kwargs.get("vocab_file") is None:
             return super().convert_to_native_format(*args, **kwargs)
         kwargs["tokenizer_object"] = fast_tokenizer(

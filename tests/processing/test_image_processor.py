@@ -11,7 +11,8 @@ from transformers import AutoImageProcessor
 from minicpmv.processing import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
 from minicpmv.processing.image_processor import cut
 
-from ..conftest import CHECKPOINTS, GOLDEN_FOLDERS, picture
+from ..conftest import GOLDEN_FOLDERS, picture
+from .conftest import CHECKPOINTS
 
 
 def recorded_images() -> list:
@@ -49,10 +50,10 @@ def test_strips_are_as_recorded(version, record):
     assert [[list(size) for size in features["image_sizes"][0]]] == record["image_sizes"]
 
 
-def test_recorded_pixels_are_ours(version):
-    public = GOLDEN_FOLDERS[version] / "public"
+def test_recorded_pixels_are_ours(later_version):
+    public = GOLDEN_FOLDERS[later_version] / "public"
     recorded = load_file(public / "images.safetensors")
-    image_processor = MiniCPMVImageProcessorPil.from_pretrained(CHECKPOINTS[version])
+    image_processor = MiniCPMVImageProcessorPil.from_pretrained(CHECKPOINTS[later_version])
     strip = image_processor(public / "images" / "p01_tiny_30x40.png", return_tensors="pt")
     strip = strip["pixel_values"][0]
     assert torch.equal(strip[..., : 24 * 14], recorded["pixels/p01_tiny_30x40/0/first24"])
@@ -192,9 +193,9 @@ def test_released_method_names_speak_width_first():
     )
 
 
-def test_released_files_load_and_are_written_back(version, tmp_path):
-    released = json.loads((CHECKPOINTS[version] / "preprocessor_config.json").read_text())
-    image_processor = MiniCPMVImageProcessorPil.from_pretrained(CHECKPOINTS[version])
+def test_released_files_load_and_are_written_back(later_version, tmp_path):
+    released = json.loads((CHECKPOINTS[later_version] / "preprocessor_config.json").read_text())
+    image_processor = MiniCPMVImageProcessorPil.from_pretrained(CHECKPOINTS[later_version])
     image_processor.save_pretrained(tmp_path)
     written = json.loads((tmp_path / "preprocessor_config.json").read_text())
     for key in released.keys() - {"auto_map", "processor_class"}:
