@@ -12,8 +12,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .chat import Answer, AnswerStream, Chat
     from .loader import load
-    from .model.configuration import MiniCPMVConfig, MiniCPMVVisionConfig
-    from .model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
+    from .model.configuration import MiniCPMVConfig, MiniCPMVVisionConfig, OmniLMMConfig
+    from .model.modeling import (
+        MiniCPMVForConditionalGeneration,
+        MiniCPMVModel,
+        OmniLMMForConditionalGeneration,
+    )
     from .processing.image_processor import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
     from .processing.processor import MiniCPMVProcessor
     from .released import (
@@ -43,6 +47,8 @@ _HOMES = {
     "MiniCPMVModel": "model.modeling",
     "MiniCPMVProcessor": "processing.processor",
     "MiniCPMVVisionConfig": "model.configuration",
+    "OmniLMMConfig": "model.configuration",
+    "OmniLMMForConditionalGeneration": "model.modeling",
     "img2base64": "released",
     "load": "loader",
 }
@@ -53,6 +59,8 @@ __all__ = [*sorted(_HOMES), "__version__"]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'minicpmv' has no attribute {name!r}")
+    if _HOMES[name].startswith(("model.", "processing.")):
+        import_module(".auto", __name__)  # transformers reads our files only if it knows us
     return getattr(import_module(f".{_HOMES[name]}", __name__), name)
 
 

@@ -27,11 +27,22 @@ from transformers.models.auto.tokenization_auto import (
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 from .model import checkpoint_keys
-from .model.configuration import MiniCPMVConfig, MiniCPMVVisionConfig
+from .model.configuration import (
+    MiniCPMVConfig,
+    MiniCPMVVisionConfig,
+    MiniCPMVViTConfig,
+    OmniLMMConfig,
+)
 from .model.configuration_minicpm import MiniCPMConfig
 from .model.minicpm import MiniCPMForCausalLM, MiniCPMForSequenceClassification, MiniCPMModel
-from .model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
+from .model.modeling import (
+    MiniCPMVForConditionalGeneration,
+    MiniCPMVModel,
+    OmniLMMForConditionalGeneration,
+    OmniLMMModel,
+)
 from .model.vision import MiniCPMVVisionModel
+from .model.vit import MiniCPMVViTModel
 from .processing.image_processor import (
     MiniCPMVImageProcessor,
     MiniCPMVImageProcessorPil,
@@ -41,12 +52,17 @@ from .processing.processor import MiniCPMVProcessor
 from .processing.tokenizer import MiniCPMTokenizerFast, MiniCPMVTokenizerFast
 from .processing.video_processor import MiniCPMVVideoProcessor
 
-AutoConfig.register("minicpmv", MiniCPMVConfig, exist_ok=True)
-AutoConfig.register("minicpmv_vision", MiniCPMVVisionConfig, exist_ok=True)
-AutoModel.register(MiniCPMVConfig, MiniCPMVModel, exist_ok=True)
-AutoModel.register(MiniCPMVVisionConfig, MiniCPMVVisionModel, exist_ok=True)
+for config_class, model_class in (
+    (MiniCPMVConfig, MiniCPMVModel),
+    (MiniCPMVVisionConfig, MiniCPMVVisionModel),
+    (MiniCPMVViTConfig, MiniCPMVViTModel),
+    (OmniLMMConfig, OmniLMMModel),
+):
+    AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+    AutoModel.register(config_class, model_class, exist_ok=True)
 for auto_class in (AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM):
     auto_class.register(MiniCPMVConfig, MiniCPMVForConditionalGeneration, exist_ok=True)
+    auto_class.register(OmniLMMConfig, OmniLMMForConditionalGeneration, exist_ok=True)
 checkpoint_keys.register()
 
 AutoConfig.register("minicpm", MiniCPMConfig, exist_ok=True)
@@ -56,25 +72,26 @@ AutoModelForSequenceClassification.register(
     MiniCPMConfig, MiniCPMForSequenceClassification, exist_ok=True
 )
 
-AutoProcessor.register(MiniCPMVConfig, MiniCPMVProcessor, exist_ok=True)
-AutoImageProcessor.register(
-    MiniCPMVConfig,
-    image_processor_classes={
-        "pil": MiniCPMVImageProcessorPil,
-        "torchvision": MiniCPMVImageProcessor,
-    },
-    exist_ok=True,
-)
-# Pipelines ask for one, always of the "torchvision" backend, and would offer to run the
-# checkpoint's remote code to get it. Ours needs no torchvision.
-AutoVideoProcessor.register(
-    MiniCPMVConfig,
-    video_processor_classes={
-        "pil": MiniCPMVVideoProcessor,
-        "torchvision": MiniCPMVVideoProcessor,
-    },
-    exist_ok=True,
-)
+for config_class in (MiniCPMVConfig, OmniLMMConfig):
+    AutoProcessor.register(config_class, MiniCPMVProcessor, exist_ok=True)
+    AutoImageProcessor.register(
+        config_class,
+        image_processor_classes={
+            "pil": MiniCPMVImageProcessorPil,
+            "torchvision": MiniCPMVImageProcessor,
+        },
+        exist_ok=True,
+    )
+    # Pipelines ask for one, always of the "torchvision" backend, and would offer to run the
+    # checkpoint's remote code to get it. Ours needs no torchvision.
+    AutoVideoProcessor.register(
+        config_class,
+        video_processor_classes={
+            "pil": MiniCPMVVideoProcessor,
+            "torchvision": MiniCPMVVideoProcessor,
+        },
+        exist_ok=True,
+    )
 # By name and not by config class: so ours is used even where remote code is allowed.
 for name in ("MiniCPMVTokenizer", "MiniCPMVTokenizerFast", "LlamaTokenizerWrapper"):
     REGISTERED_TOKENIZER_CLASSES[name] = MiniCPMVTokenizerFast
@@ -110,5 +127,7 @@ AutoImageProcessor.from_pretrained = staticmethod(_image_processor_from_pretrain
 # Trainers and engines look a checkpoint's `architectures` up on the transformers module.
 transformers.MiniCPMV = MiniCPMVForConditionalGeneration
 transformers.MiniCPMVForConditionalGeneration = MiniCPMVForConditionalGeneration
+transformers.OmniLMMForCausalLM = OmniLMMForConditionalGeneration
+transformers.OmniLMMForConditionalGeneration = OmniLMMForConditionalGeneration
 for text_class in (MiniCPMForCausalLM, MiniCPMForSequenceClassification, MiniCPMModel):
     setattr(transformers, text_class.__name__, text_class)

@@ -85,6 +85,7 @@ class Release(TextRelease):
         text_model_type: transformers' name of the language model.
         vision_tower: "navit", one learned table for slices of any shape (`model/vision.py`); "vit",
             timm's layout, positions enlarged to each slice (`model/vit.py`).
+        vision_encoder: "vit" only. timm's name of the tower.
         vision_positions: "navit" only. "grid", two-dimensional buckets of each slice; "row", the
             slice read as one row of patches as long as the longest slice beside it. Released 2.5
             weights expect "row".
@@ -121,6 +122,7 @@ class Release(TextRelease):
     model_type: Literal["minicpmv", "omnilmm"] = "minicpmv"
     text_model_type: str
     vision_tower: Literal["navit", "vit"]
+    vision_encoder: str | None = None
     vision_positions: Literal["grid", "row"] = "grid"
     attend_padding: bool = False
     query_positions: bool = False
@@ -150,6 +152,7 @@ RELEASES: dict[str, Release] = {
             repo_ids=("openbmb/MiniCPM-V",),
             text_model_type="minicpm",
             vision_tower="vit",
+            vision_encoder="vit_so400m_patch14_siglip_384.webli",
             query_positions=True,
             key_positions="table",
             slicing="square",
@@ -170,6 +173,7 @@ RELEASES: dict[str, Release] = {
             repo_ids=("openbmb/MiniCPM-V-2",),
             text_model_type="minicpm",
             vision_tower="vit",
+            vision_encoder="vit_so400m_patch14_siglip_384.webli",
             query_positions=True,
             pads_uncut=True,
             has_preprocessor_config=False,
@@ -238,6 +242,7 @@ RELEASES: dict[str, Release] = {
             repo_ids=("openbmb/OmniLMM-12B",),
             text_model_type="mistral",
             vision_tower="vit",
+            vision_encoder="eva02_enormous_patch14_clip_224.laion2b_plus",
             query_positions=True,
             key_positions="table",
             slicing="square",

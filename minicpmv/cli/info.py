@@ -200,7 +200,9 @@ def parameter_shapes(config: "MiniCPMVConfig") -> dict[str, tuple[int, ...]]:
 
     with torch.device("meta"):
         model = MiniCPMVForConditionalGeneration(config)
-    return {to_released(name): tuple(p.shape) for name, p in model.named_parameters()}
+    return {
+        to_released(name, config.model_type): tuple(p.shape) for name, p in model.named_parameters()
+    }
 
 
 def count_parameters(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:

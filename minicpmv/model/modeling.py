@@ -23,10 +23,21 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
 from .checkpoint_keys import to_released
-from .configuration import MiniCPMVConfig
+from .configuration import (
+    MiniCPMVConfig,
+    MiniCPMVVisionConfig,
+    MiniCPMVViTConfig,
+    OmniLMMConfig,
+)
 from .loading import StrictLoading
-from .resampler import MiniCPMVResampler, MiniCPMVResamplerAttention
+from .resampler import MiniCPMVResampler, MiniCPMVResamplerAttention, square_positions
 from .vision import MiniCPMVVisionModel
+from .vit import MiniCPMVViTModel
+
+_TOWERS: dict[type, Any] = {
+    MiniCPMVVisionConfig: MiniCPMVVisionModel,
+    MiniCPMVViTConfig: MiniCPMVViTModel,
+}
 
 
 class MiniCPMVPreTrainedModel(StrictLoading, PreTrainedModel):
@@ -54,13 +65,25 @@ class MiniCPMVPreTrainedModel(StrictLoading, PreTrainedModel):
         if isinstance(module, MiniCPMVResampler):
             init.trunc_normal_(module.query, std=std)
             init.normal_(module.proj, std=module.proj.shape[0] ** -0.5)
+            if module.stores_positions:
+                init.copy_(module.pos_embed, square_positions(*module.query.shape))
         elif isinstance(module, MiniCPMVResamplerAttention):
             init.trunc_normal_(module.in_proj_weight, std=std)
             init.zeros_(module.in_proj_bias)
 
-    @staticmethod
-    def released_name(name: str) -> str:
-        return to_released(name)
+    @classmethod
+    def released_name(cls, name: str) -> str:
+        return to_released(name, cls.config_class.model_type)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for module in model.modules():
+            if isinstance(module, MiniCPMVResampler) and module.stores_positions:
+                # transformers makes every tensor that it loads trainable.
+                module.pos_embed.requires_grad_(False)
+        return loaded
 
 
 class MiniCPMVModel(MiniCPMVPreTrainedModel):
@@ -70,10 +93,10 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
 
     def __init__(self, config: MiniCPMVConfig):
         super().__init__(config)
-        vision_config = config.vision_config
-        self.vision_tower = MiniCPMVVisionModel._from_config(vision_config)
+        tower_class = _TOWERS[type(config.vision_config)]
+        self.vision_tower = tower_class._from_config(config.vision_config)
         if config.drop_vision_last_layer:
-            self.vision_tower.encoder.layers = self.vision_tower.encoder.layers[:-1]
+            self.vision_tower.drop_last_layer()
         self.resampler = MiniCPMVResampler(config)
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
@@ -187,8 +210,10 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
 
         mask = places(config.image_token_id)
         if config.image_start_id is not None:
-            opens = places(config.image_start_id) | places(config.slice_start_id)
-            closes = places(config.image_end_id) | places(config.slice_end_id)
+            opens, closes = places(config.image_start_id), places(config.image_end_id)
+            if config.slice_start_id is not None:
+                opens = opens | places(config.slice_start_id)
+                closes = closes | places(config.slice_end_id)
             mask = mask & ((opens.cumsum(1) - closes.cumsum(1)) > 0)
         return mask
 
@@ -275,12 +300,13 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
 class MiniCPMVForConditionalGeneration(MiniCPMVPreTrainedModel, GenerationMixin):
     """The whole model: pictures and text in, logits of the next token out."""
 
+    base_class = MiniCPMVModel
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: MiniCPMVConfig):
         super().__init__(config)
-        self.model = MiniCPMVModel(config)
+        self.model = self.base_class(config)
         self.lm_head = nn.Linear(
             config.text_config.hidden_size, config.text_config.vocab_size, bias=False
         )
@@ -329,7 +355,10 @@ class MiniCPMVForConditionalGeneration(MiniCPMVPreTrainedModel, GenerationMixin)
             **kwargs,
         )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, keep])
+        hidden_states = outputs.last_hidden_state[:, keep]
+        # MiniCPM's head was trained on a smaller scale than its decoder.
+        scaling = getattr(self.config.text_config, "logits_scaling", 1.0)
+        logits = self.lm_head(hidden_states / scaling)
         loss = None
         if labels is not None:
             vocab_size = self.config.text_config.vocab_size
@@ -454,6 +483,21 @@ class MiniCPMVForConditionalGeneration(MiniCPMVPreTrainedModel, GenerationMixin)
         return input_ids, model_kwargs | given
 
 
+class OmniLMMModel(MiniCPMVModel):
+    """OmniLMM-12B without its language-modelling head."""
+
+    config: OmniLMMConfig
+    config_class = OmniLMMConfig
+
+
+class OmniLMMForConditionalGeneration(MiniCPMVForConditionalGeneration):
+    """OmniLMM-12B: pictures and text in, logits of the next token out."""
+
+    config: OmniLMMConfig
+    config_class = OmniLMMConfig
+    base_class = OmniLMMModel
+
+
 def _check_slices(
     pixel_values: torch.Tensor, target_sizes: torch.Tensor | None, patch_size: int
 ) -> None:
@@ -486,10 +530,8 @@ def _concatenate(parts: list[torch.Tensor], max_patches: int) -> torch.Tensor:
     """
     padded = []
     for part in parts:
-        if part.ndim == 3:
-            padding = (0, 0, 0, max_patches - part.shape[1])
-        else:
-            padding = (0, max_patches - part.shape[3], 0, max_patches - part.shape[2])
+        missing = max(0, max_patches - part.shape[-2])  # a class token is one more
+        padding = (0, 0, 0, missing) if part.ndim == 3 else (0, missing, 0, missing)
         padded.append(nn.functional.pad(part, padding) if any(padding) else part)
     return torch.cat(padded) if len(padded) > 1 else padded[0]
 
@@ -501,4 +543,10 @@ def _concatenate_layers(parts: list[Any], max_patches: int) -> tuple[torch.Tenso
     return tuple(_concatenate(list(layer), max_patches) for layer in zip(*parts, strict=True))
 
 
-__all__ = ["MiniCPMVForConditionalGeneration", "MiniCPMVModel", "MiniCPMVPreTrainedModel"]
+__all__ = [
+    "MiniCPMVForConditionalGeneration",
+    "MiniCPMVModel",
+    "MiniCPMVPreTrainedModel",
+    "OmniLMMForConditionalGeneration",
+    "OmniLMMModel",
+]

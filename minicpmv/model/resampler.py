@@ -3,12 +3,19 @@
 Learned queries look once at the patches of a slice (MiniCPM-V, arXiv 2408.01800, section 3.1). Keys
 carry a two-dimensional sine-cosine position, values do not. Unusual here: the inner names
 (`attn.in_proj_weight`, `proj`) are those of the released tensors.
+
+The older releases store the positions of their queries, a square of 8 x 8, and add them
+(`query_positions`). 1.0 and OmniLMM-12B take the keys' positions from the same table, enlarged to
+the slice (`key_positions="table"`).
 """
+
+import math
 
 import torch
 from torch import nn
 
 from .configuration import MiniCPMVConfig
+from .vit import resize_table
 
 
 def sincos_positions(positions: torch.Tensor, channels: int) -> torch.Tensor:
@@ -26,6 +33,23 @@ def sincos_positions(positions: torch.Tensor, channels: int) -> torch.Tensor:
     frequency = 1.0 / torch.pow(10000.0, exponent / num_frequencies)
     angle = positions.to(torch.float32)[..., None] * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def grid_positions(row: torch.Tensor, column: torch.Tensor, channels: int) -> torch.Tensor:
+    """Code of places in a grid: the first half of the channels says the column, then the row.
+
+    Returns:
+        (*row.shape, channels), float32.
+    """
+    codes = [sincos_positions(axis, channels // 2) for axis in (column, row)]
+    return torch.cat(codes, dim=-1)
+
+
+def square_positions(num_places: int, channels: int) -> torch.Tensor:
+    """Code of a square grid, row by row: (num_places, channels); what released tables hold."""
+    side = math.isqrt(num_places)
+    index = torch.arange(num_places)
+    return grid_positions(index // side, index % side, channels)
 
 
 class MiniCPMVResamplerAttention(nn.Module):
@@ -71,7 +95,16 @@ class MiniCPMVResampler(nn.Module):
                 f"The resampler has heads of 128 channels; the language model's hidden_size "
                 f"{hidden_size} is not a multiple of 128."
             )
+        self.query_positions, self.key_positions = config.query_positions, config.key_positions
         self.query = nn.Parameter(torch.empty(config.query_num, hidden_size))
+        self.stores_positions = config.query_positions or config.key_positions == "table"
+        if self.stores_positions:
+            if math.isqrt(config.query_num) ** 2 != config.query_num:
+                raise ValueError(
+                    f"query_num {config.query_num} is not a square, which the stored positions of "
+                    "the queries are."
+                )
+            self.pos_embed = nn.Parameter(torch.empty_like(self.query), requires_grad=False)
         # Released checkpoints have no kv_proj where the widths agree.
         self.kv_proj = (
             nn.Identity()
@@ -93,17 +126,19 @@ class MiniCPMVResampler(nn.Module):
         key_value = self.ln_kv(self.kv_proj(patches))  # (num_slices, max_patches, hidden)
         num_slices, max_patches, hidden_size = key_value.shape
         target_sizes = target_sizes.to(key_value.device)
-        height, width = target_sizes.unbind(1)
         index = torch.arange(max_patches, device=key_value.device)
-        row, column = index // width[:, None], index % width[:, None]  # (num_slices, max_patches)
-        # The first half of the channels says the column, the second the row.
-        positions = torch.cat(
-            [sincos_positions(axis, hidden_size // 2) for axis in (column, row)], dim=-1
-        )
-        is_patch = index < (height * width)[:, None]
+        is_patch = index < target_sizes.prod(dim=1)[:, None]  # (num_slices, max_patches)
 
-        query = self.ln_q(self.query)[None].expand(num_slices, -1, -1)
-        key = key_value + positions.to(key_value.dtype)
+        query = self.ln_q(self.query)
+        if self.query_positions:
+            query = query + self.pos_embed
+        query = query[None].expand(num_slices, -1, -1)
+        if self.key_positions == "table":
+            positions = resize_table(self.pos_embed, target_sizes, max_patches, antialias=False)
+        else:
+            width = target_sizes[:, 1:]
+            positions = grid_positions(index // width, index % width, hidden_size)
+        key = key_value + positions.to(key_value)
         output = self.attn(query, key, key_value, is_patch[:, None, None, :])
         return self.ln_post(output) @ self.proj  # (num_slices, query_num, hidden)
 

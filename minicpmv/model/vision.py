@@ -213,6 +213,9 @@ class MiniCPMVVisionModel(PreTrainedModel):
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
+    def drop_last_layer(self) -> None:
+        self.encoder.layers = self.encoder.layers[:-1]
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
