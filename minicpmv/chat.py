@@ -26,14 +26,14 @@ from .generation import (
     stream_text,
 )
 from .processing.processor import MiniCPMVProcessor
-from .processing.samples import refuse_video_file
 from .processing.text import TextProcessor
+from .processing.video import VideoFile, is_file
 from .versions import Release
 
 Message = dict[str, Any]
 Conversation = list[Message]
 
-_PROCESSING_OPTIONS = ("max_slice_nums", "use_image_id", "max_inp_length")
+_PROCESSING_OPTIONS = ("max_slice_nums", "use_image_id", "max_inp_length", "num_frames", "fps")
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,13 @@ class Chat:
 
         Args:
             prompt: the question, or a whole conversation (few-shot examples, a past dialogue).
-            images: shown before the question, in this order.
-            videos: each a list of frames; encoded without image ids.
-            options: `max_slice_nums`, `use_image_id`, `max_inp_length`, `system_prompt`, and those
-                of `minicpmv.generation.plan_generation`: `sampling`, `temperature`, `top_p`,
-                `top_k`, `repetition_penalty`, `num_beams`, `max_new_tokens`, `seed` ...
+            images: shown before the question, in this order; a `VideoFile` among them is a video.
+            videos: shown after the images, each a file (of which one frame a second is taken, at
+                most 64) or a list of frames; encoded without image ids.
+            options: `max_slice_nums`, `use_image_id`, `max_inp_length`, `num_frames` or `fps` of
+                the videos, `system_prompt`, and those of
+                `minicpmv.generation.plan_generation`: `sampling`, `temperature`, `top_p`, `top_k`,
+                `repetition_penalty`, `num_beams`, `max_new_tokens`, `seed` ...
 
         Raises:
             ValueError: a picture cannot be read, or an option is unknown or without effect.
@@ -322,10 +324,11 @@ def _conversation(
     """Messages of one request; images and videos go before the question."""
     images, videos = _listed("images", images), _listed("videos", videos)
     for video in videos:
-        refuse_video_file(video)
-        if not isinstance(video, list | tuple) and getattr(video, "ndim", 0) != 4:
+        is_frames = isinstance(video, list | tuple) or getattr(video, "ndim", 0) == 4
+        if not is_frames and not is_file(video):
             raise ValueError(
-                f"A video is {type(video).__name__}; it must be a list of frames: videos=[[a, b]]."
+                f"A video is {type(video).__name__}; it must be a file or a list of frames: "
+                'videos=["clip.mp4", [a, b]].'
             )
     if not isinstance(prompt, str):
         if images or videos:
@@ -337,7 +340,12 @@ def _conversation(
         raise ValueError("The prompt is empty. Give a question or an instruction.")
     if not images and not videos:
         return [{"role": "user", "content": prompt}]
-    blocks = [{"type": "image", "image": image} for image in images]
+    blocks: list[dict[str, Any]] = [
+        {"type": "video", "video": image}
+        if isinstance(image, VideoFile)
+        else {"type": "image", "image": image}
+        for image in images
+    ]
     blocks += [{"type": "video", "video": video} for video in videos]
     return [{"role": "user", "content": [*blocks, {"type": "text", "text": prompt}]}]
 

@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from minicpmv import Answer, Chat, load
 from minicpmv.generation import plan_generation
+from minicpmv.processing.video import VideoFile
 
+from .clips import write_clip
 from .conftest import CHECKPOINTS, picture
 
 
@@ -189,8 +191,9 @@ def test_requests_of_another_form_are_named(chat: Chat, requests: Any, message: 
     ("arguments", "message"),
     [
         ({"images": [None]}, "Message 0 has the block .* which holds nothing"),
-        ({"videos": [picture(9, 9)]}, "it must be a list of frames"),
-        ({"videos": ["clip.mp4"]}, "not the file 'clip.mp4'"),
+        ({"videos": [picture(9, 9)]}, "it must be a file or a list of frames"),
+        ({"videos": [b"clip.mp4"]}, "cannot be read as a video"),
+        ({"images": [picture(9, 9)], "fps": 2}, "fps has no effect without a video"),
         ({"videos": "clip.mp4"}, "pass a list: videos="),
     ],
 )
@@ -199,6 +202,26 @@ def test_what_is_no_picture_and_no_video_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         chat.ask("What is it?", **arguments)
+
+
+def test_a_video_file_is_asked_about(chat: Chat, tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", 30)
+    frames = list(VideoFile(path))
+    options = {"sampling": False, "num_beams": 1, "max_new_tokens": 6}
+    expected = chat.ask("What happens?", videos=[frames], **options)
+    block = {"type": "video", "video": str(path)}
+    for prompt, given in [
+        ("What happens?", {"videos": [str(path)]}),
+        ("What happens?", {"videos": [path.read_bytes()], "fps": 1}),
+        ("What happens?", {"images": [VideoFile(path)]}),
+        ([{"role": "user", "content": [block, "What happens?"]}], {}),
+    ]:
+        answer = chat.ask(prompt, **given, **options)
+        assert (answer.text, answer.num_input_tokens) == (expected.text, expected.num_input_tokens)
+    more = chat.ask("What happens?", videos=[path], num_frames=5, **options)
+    assert more.num_input_tokens > expected.num_input_tokens
+    with pytest.raises(FileNotFoundError, match=r"'clip.mp4' does not exist"):
+        chat.ask("What happens?", videos=["clip.mp4"])
 
 
 def test_two_system_prompts_are_an_error(chat: Chat) -> None:

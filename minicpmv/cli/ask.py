@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .attachments import read_frames, read_pictures
+from .attachments import add_video_options, read_files, read_video, video_options
 from .options import (
     add_generation_options,
     add_model_options,
@@ -18,9 +18,9 @@ from .options import (
 )
 
 DESCRIPTION = """\
-Answer one question about pictures. The answer goes to stdout, everything else to stderr.
+Answer one question about pictures and videos. The answer goes to stdout, everything else to stderr.
 
-Text piped to stdin is put in front of PROMPT; with the file `-`, stdin is a picture instead.
+Text piped to stdin is put in front of PROMPT; with the file `-`, stdin is a picture or video.
 """
 
 PATIENCE_S = 3.0  # with a silent pipe, until we say what we wait for
@@ -29,6 +29,7 @@ EPILOG = """\
 examples:
   minicpmv ask "What is written on the sign?" street.jpg
   minicpmv ask "What has changed?" before.png after.png
+  minicpmv ask "What happens?" clip.mp4
   curl -s https://example.com/cat.jpg | minicpmv ask "Describe this." -
   minicpmv ask "Summarise this." < letter.txt
   minicpmv ask --json "How many circles are there?" scene.png | jq .text
@@ -46,15 +47,17 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         "prompt", metavar="PROMPT", nargs="?", help="the question; - reads it from stdin"
     )
     parser.add_argument(
-        "files", metavar="FILE", nargs="*", help="a picture: path, URL, or - for stdin"
+        "files", metavar="FILE", nargs="*", help="a picture or video: path, URL, or - for stdin"
     )
     parser.add_argument(
         "--video",
         metavar="PATH",
         action="append",
         default=[],
-        help="a folder of frames or an animated GIF; may be given more than once",
+        help="a video, animated GIF or folder of frames, shown after the files; may be given more "
+        "than once",
     )
+    add_video_options(parser)
     parser.add_argument("--system", metavar="TEXT", help="system prompt")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object: text, tokens, seconds"
@@ -66,10 +69,10 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 def run(args: argparse.Namespace) -> None:
     _check_order(args.prompt, args.files, args.video)
     prompt = _read_prompt(args.prompt, stdin_is_picture="-" in args.files)
-    pictures = read_pictures(args.files)
+    pictures = read_files(args.files, **video_options(args))
     options: dict[str, Any] = generation_options(args)
     if args.video:
-        options["videos"] = [read_frames([path]) for path in args.video]
+        options["videos"] = [read_video([path], **video_options(args)) for path in args.video]
     chat = load_chat(args)
     if options.get("num_beams", 1) > 1:  # beams have nothing to show before they end
         answer = chat.ask(prompt, pictures, **options)

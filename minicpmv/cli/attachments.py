@@ -1,111 +1,133 @@
-"""Pictures and frames named on the command line.
+"""Pictures and videos named on the command line.
 
 They are opened before the model loads, so that a wrong name costs no waiting.
 """
 
+import argparse
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from PIL import Image
 
-MAX_FRAMES = 64  # of one video, as published with MiniCPM-V 2.6
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv"}
+    from minicpmv.processing.video import VideoFile
 
 
-def read_pictures(files: Sequence[str]) -> list["Image.Image"]:
-    """Open every picture: a path, a URL, or `-` for the bytes on stdin.
+def add_video_options(parser: argparse.ArgumentParser) -> None:
+    """Which frames of a video are shown."""
+    parser.add_argument(
+        "--num-frames",
+        type=int,
+        metavar="N",
+        default=argparse.SUPPRESS,
+        help="show that many frames of a video, evenly spread",
+    )
+    parser.add_argument(
+        "--fps",
+        type=float,
+        metavar="X",
+        default=argparse.SUPPRESS,
+        help="show that many frames per second of a video file, at most 64; 1 by default",
+    )
+
+
+def video_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The keywords for `read_files` and `read_video` that were given on the command line."""
+    return {name: getattr(args, name) for name in ("num_frames", "fps") if hasattr(args, name)}
+
+
+def read_files(files: Sequence[str], **options: Any) -> list["Image.Image | VideoFile"]:
+    """Open every picture and video file: a path, a URL, or `-` for the bytes on stdin.
+
+    Args:
+        options: `num_frames` or `fps` of the videos.
 
     Raises:
-        ValueError: a file is a folder or a video, or stdin is asked for twice or is a terminal.
-        OSError: a file is missing, or is not a picture.
+        ValueError: a file is a folder or neither picture nor video, or stdin is asked for twice or
+            is a terminal.
+        OSError: a file is missing or cannot be read.
     """
     if list(files).count("-") > 1:
         raise ValueError("The file - was given twice, but stdin can be read only once.")
-    return [_read_picture(file) for file in files]
+    return [_read_file(file, options) for file in files]
 
 
-def _read_picture(file: str) -> "Image.Image":
+def read_picture(file: str) -> "Image.Image":
+    """Open one picture: a path, a URL, or `-` for the bytes on stdin."""
     from minicpmv.processing.images import load_image
+
+    return load_image(_source(file))
+
+
+def _read_file(file: str, options: dict[str, Any]) -> "Image.Image | VideoFile":
+    from minicpmv.processing.images import load_image
+    from minicpmv.processing.sources import is_video_file
+
+    source = _source(file)
+    return _video_file(source, options) if is_video_file(source) else load_image(source)
+
+
+def _source(file: str) -> str | bytes | BinaryIO:
+    """The path, the bytes from stdin, or what a URL gives."""
+    from minicpmv.processing.sources import open_source
 
     if file == "-":
         if sys.stdin is None or sys.stdin.isatty():
-            raise ValueError("The file - reads a picture from stdin, but nothing is piped into it.")
-        return load_image(sys.stdin.buffer.read())
+            raise ValueError("The file - is read from stdin, but nothing is piped into it.")
+        return sys.stdin.buffer.read()
+    if file.startswith(("http://", "https://")):
+        fetched, _ = open_source(file, "image")
+        fetched.name = file  # type: ignore[misc]  # for error messages
+        return fetched
     path = Path(file).expanduser()
     if path.is_dir():
         raise ValueError(f"{file!r} is a folder. For the frames of a video: --video {file}")
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        raise ValueError(_no_video_files(file))
-    return load_image(str(path) if path.exists() else file)
+    return str(path) if path.exists() else file
 
 
-def read_frames(paths: Sequence[str]) -> list["Image.Image"]:
-    """Frames of one video, in order: a folder of pictures, an animation, or the pictures named.
+def read_video(paths: Sequence[str], **options: Any) -> "Sequence[Image.Image] | VideoFile":
+    """One video: a video file, an animation, a folder of pictures, or the pictures named, in order.
 
-    At most `MAX_FRAMES` are kept, evenly spread.
+    Args:
+        options: `num_frames` or `fps`. Without them at most 64 frames are kept, evenly spread.
 
     Raises:
-        ValueError: there are no frames, or the file is a video that has to be unpacked first.
+        ValueError: there are no frames, or the file cannot be read as a video.
         OSError: a file is missing, or is not a picture.
     """
-    if len(paths) > 1:
-        return _thin([_read_picture(path) for path in paths])
     path = Path(paths[0]).expanduser()
-    if path.is_dir():
-        files = [f for f in path.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES]
-        if not files:
+    if len(paths) == 1 and not path.is_dir():
+        return _video_file(str(path) if path.exists() else paths[0], options)
+    if "fps" in options:
+        raise ValueError(f"fps has no effect on pictures, which have no time: {paths[0]!r}.")
+    if len(paths) > 1:
+        files = list(paths)
+    else:
+        from minicpmv.processing.sources import PICTURE_SUFFIXES
+
+        found = [file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES]
+        if not found:
             raise ValueError(f"The folder {str(path)!r} holds no pictures.")
-        return [_read_picture(str(file)) for file in _thin(sorted(files, key=_numbers_in_name))]
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        raise ValueError(_no_video_files(str(path)))
-    return _thin(_frames_of_animation(path))
+        files = [str(file) for file in sorted(found, key=_numbers_in_name)]
+    from minicpmv.processing.images import load_image
+    from minicpmv.processing.video import MAX_FRAMES, check_sampling, choose_frames
+
+    num_frames = options.get("num_frames")
+    check_sampling(num_frames, None)
+    return [load_image(file) for file in choose_frames(files, num_frames or MAX_FRAMES)]
 
 
-def _frames_of_animation(path: Path) -> list["Image.Image"]:
-    """Frames of a GIF, WebP or APNG: one per second, and at least four when there are as many."""
-    from PIL import Image, ImageSequence
+def _video_file(source: Any, options: dict[str, Any]) -> "VideoFile":
+    from minicpmv.processing.video import VideoFile
 
-    with Image.open(path) as animation:
-        frames = [frame.convert("RGBA") for frame in ImageSequence.Iterator(animation)]
-        # Browsers show a frame whose duration is 0 for a tenth of a second.
-        durations_ms = [
-            frame.info.get("duration", 0) or 100 for frame in ImageSequence.Iterator(animation)
-        ]
-    if len(frames) < 2:
-        raise ValueError(
-            f"{str(path)!r} is a single picture. "
-            "For a video give a folder of frames, several pictures, or an animation."
-        )
-    step_ms = min(1000, sum(durations_ms) / 4)
-    chosen, now_ms, next_ms = [], 0.0, 0.0
-    for frame, duration_ms in zip(frames, durations_ms, strict=True):
-        if now_ms >= next_ms:
-            chosen.append(frame)
-            next_ms += step_ms
-        now_ms += duration_ms
-    return chosen
-
-
-def _thin(frames: list) -> list:
-    """At most `MAX_FRAMES`, evenly spread, from the middle of each share."""
-    if len(frames) <= MAX_FRAMES:
-        return frames
-    gap = len(frames) / MAX_FRAMES
-    return [frames[int(i * gap + gap / 2)] for i in range(MAX_FRAMES)]
+    video = VideoFile(source, **options)
+    len(video)  # reads it once, and says now what is wrong with it
+    return video
 
 
 def _numbers_in_name(path: Path) -> list:
     """Sort key under which frame2 comes before frame10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
-
-
-def _no_video_files(path: str) -> str:
-    return (
-        f"{path!r} is a video file, which this version does not read. Unpack one frame a second "
-        f"into a folder and give that: ffmpeg -i {path} -vf fps=1 frames/%04d.png"
-    )

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .attachments import read_frames, read_pictures
+from .attachments import add_video_options, read_files, read_video, video_options
 from .conversation_file import read_conversation, write_conversation
 from .options import (
     GENERATION_OPTIONS,
@@ -31,7 +31,7 @@ DESCRIPTION = "Talk about pictures in the terminal. /help lists what can be type
 
 HELP = '''\
 /image PATH ...    show pictures with the next message
-/video PATH ...    show a video: a folder of frames, an animated GIF, or its frames one by one
+/video PATH ...    show a video: a file, an animated GIF, a folder of frames, or its frames
 /system [TEXT]     set the system prompt; without TEXT, remove it
 /set [NAME VALUE]  set an option of the answer (/set temperature 0.3); alone, list them;
                    without VALUE, back to the default
@@ -53,8 +53,12 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         epilog=f"inside:\n{HELP}",
     )
     parser.add_argument(
-        "files", metavar="FILE", nargs="*", help="a picture for the first message: path or URL"
+        "files",
+        metavar="FILE",
+        nargs="*",
+        help="a picture or video for the first message: path or URL",
     )
+    add_video_options(parser)
     parser.add_argument("--system", metavar="TEXT", help="system prompt")
     add_model_options(parser)
     add_generation_options(parser)
@@ -65,12 +69,13 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(
             "chat reads what you type from stdin, so a picture cannot come from there."
         )
-    pictures = read_pictures(args.files)
+    pictures = read_files(args.files, **video_options(args))
     interactive = sys.stdin.isatty()
     if interactive:
         _start_readline()
     session = Session(load_chat(args), generation_options(args), interactive)
     session.pictures = pictures
+    session.video_options = video_options(args)
     if interactive:
         _tell(f"Talking to {args.model}. /help lists the commands, Ctrl-D leaves.")
     for text, is_quoted in _read_messages(interactive):
@@ -87,6 +92,7 @@ class Session:
         self.interactive = interactive
         self.pictures: list = []
         self.videos: list = []
+        self.video_options: dict[str, Any] = {}
         self.commands: dict[str, Callable[[str], None]] = {
             "image": self.show_pictures,
             "video": self.show_video,
@@ -140,11 +146,11 @@ class Session:
 
     def show_pictures(self, rest: str) -> None:
         paths = _paths(rest, "/image street.jpg")
-        self.pictures = [*self.pictures, *read_pictures(paths)]
+        self.pictures = [*self.pictures, *read_files(paths, **self.video_options)]
         _tell(f"(pictures with the next message: {len(self.pictures)})")
 
     def show_video(self, rest: str) -> None:
-        frames = read_frames(_paths(rest, "/video frames/"))
+        frames = read_video(_paths(rest, "/video clip.mp4"), **self.video_options)
         self.videos = [*self.videos, frames]
         _tell(f"(video with the next message: {len(frames)} frames)")
 

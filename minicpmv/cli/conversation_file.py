@@ -67,7 +67,10 @@ def _to_json(part: Any) -> Any:
     from PIL import Image
 
     from minicpmv.processing.images import to_rgb
+    from minicpmv.processing.video import VideoFile
 
+    if isinstance(part, VideoFile):
+        return [_to_json(frame) for frame in part]
     if isinstance(part, Image.Image):
         buffer = io.BytesIO()
         to_rgb(part).save(buffer, format="PNG")

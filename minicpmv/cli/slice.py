@@ -14,7 +14,7 @@ from minicpmv.processing.placeholders import image_placeholder
 from minicpmv.processing.slicing import SlicePlan, plan_slices
 from minicpmv.versions import release_of
 
-from .attachments import read_pictures
+from .attachments import read_picture
 from .model_files import locate, read_json
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     if args.out:
         _check_out(args.out, args.file)
     settings = Settings.read(args.model, args.revision)
-    (picture,) = (to_rgb(picture) for picture in read_pictures([args.file]))
+    picture = to_rgb(read_picture(args.file))
     max_slices = settings.max_slice_nums if args.max_slice_nums is None else args.max_slice_nums
     cost = plan_cost(picture.height, picture.width, max_slices, settings)
     if args.out:

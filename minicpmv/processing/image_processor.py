@@ -234,7 +234,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
 
     def _preprocess(
         self,
-        images: list[list[Any]],
+        images: Iterable[Iterable[Any]],
         *,
         resample: Any,
         do_pad: bool,

@@ -5,31 +5,19 @@ photograph of 100 megapixels needs no change to `PIL.Image.MAX_IMAGE_PIXELS`, wh
 program shares.
 """
 
-import base64
-import binascii
-import io
-import os
-import re
 import struct
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import zlib
-from http.client import HTTPException
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from .sources import begins_like_video, open_source
+
 Compat = Literal["released"] | None
 
 # 20 000 x 20 000, 1.2 GB as RGB. What unpacks to more than this is a decompression bomb.
 MAX_PIXELS = 400_000_000
-MAX_DOWNLOAD_BYTES = 256 * 2**20
-DOWNLOAD_TIMEOUT_S = 20  # without a byte
-DOWNLOAD_DEADLINE_S = 120  # altogether
 
 # Vector drawings that start another program, and formats Pillow knows by name only.
 _SKIPPED_FORMATS = {"EPS", "WMF", "MPEG", "HDF5", "GRIB", "BUFR"}
@@ -44,7 +32,7 @@ _SIGNATURES = (
     (b"PK\x03\x04", "a zip archive; unpack it first"),
     (b"\x1f\x8b", "a gzip archive; unpack it first"),
     (b"RIFF", "a RIFF file such as AVI or WAV"),
-    (b"\x1aE\xdf\xa3", "a Matroska or WebM video; take frames from it first"),
+    (b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
 )
 
 
@@ -63,25 +51,9 @@ def load_image(source: Any) -> Image.Image:
     """
     if isinstance(source, Image.Image):
         return _decode(source, _name_of(source))
-    if isinstance(source, bytes | bytearray | memoryview):
-        data = bytes(source)
-        return _open(io.BytesIO(data), f"The image given as {len(data)} bytes")
-    if isinstance(source, os.PathLike):
-        return _open_path(Path(source))
-    if isinstance(source, str):
-        return _load_text(source)
-    if hasattr(source, "read"):
-        name = getattr(source, "name", None)
-        data = source.read()
-        if not isinstance(data, bytes):
-            raise TypeError(
-                f"The file {name!r} gives text, not bytes. Open it with open(path, 'rb')."
-            )
-        return _open(io.BytesIO(data), f"Image {name!r}" if name else "The image file given")
-    raise TypeError(
-        f"An image cannot be read from {type(source).__name__}. Give a PIL image, a path, bytes, "
-        "a URL, a file opened in binary mode, or an array."
-    )
+    file, name = open_source(source, "image")
+    with file:
+        return _open(file, name)
 
 
 def to_rgb(image: Image.Image, compat: Compat = None) -> Image.Image:
@@ -143,53 +115,6 @@ def image_from_array(array: Any, channels: Literal["first", "last"] | None = Non
     return Image.fromarray(np.ascontiguousarray(_array_to_8_bit(array)))
 
 
-def _load_text(source: str) -> Image.Image:
-    scheme = source[:8].lower()
-    if scheme.startswith(("http://", "https://")):
-        return _open(io.BytesIO(_download(source)), f"Image {source}")
-    if scheme.startswith("data:"):
-        header, comma, payload = source.partition(",")
-        if not comma or not header.endswith(";base64"):
-            raise ValueError(
-                "A data URL for an image looks like 'data:image/png;base64,...', "
-                f"not {_short(source)!r}."
-            )
-        return _open(io.BytesIO(_decode_base64(payload)), f"The image in the data URL {header!r}")
-    if scheme.startswith("file://"):
-        url = urllib.parse.urlsplit(source)
-        return _open_path(Path(urllib.request.url2pathname(url.path)))
-    if not source.strip():
-        raise ValueError("The path of an image is empty. Give the path of an image file.")
-    if _exists(source):
-        return _open_path(Path(source))
-    # Long text of this alphabet only is base64 whoever wrote it; a path would hold a dot.
-    if len(source) >= 64 and re.fullmatch(r"[A-Za-z0-9+/\s]+={0,2}\s*", source):
-        return _open(io.BytesIO(_decode_base64(source)), "The image in the base64 text")
-    return _open_path(Path(_short(source).replace("\0", "?")))
-
-
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):
-        return False  # too long for a path, or with a null character
-
-
-def _open_path(path: Path) -> Image.Image:
-    if path.is_dir():
-        raise IsADirectoryError(f"Image '{path}' is a directory. Name one image file in it.")
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"Image '{path}' does not exist (looked from {Path.cwd()}). Check the path."
-        ) from None
-    except OSError as error:
-        raise OSError(f"Image '{path}' cannot be read: {error.strerror}.") from None
-    with file:
-        return _open(file, f"Image '{path}'")
-
-
 def _open(file: Any, name: str) -> Image.Image:
     """What `PIL.Image.open` does, with our pixel limit in place of its global one."""
     prefix = file.read(4096)
@@ -203,10 +128,21 @@ def _open(file: Any, name: str) -> Image.Image:
             f"{name} begins like a {claimed} image, but its header is damaged or cut short. "
             "Save or download it again."
         )
+    if begins_like_video(prefix):
+        raise ValueError(
+            f"{name} holds {describe(prefix)}, not an image. Show it as a video: "
+            '{"type": "video", "video": ...} or videos=[...].'
+        )
     raise ValueError(
-        f"{name} is not an image that can be read: it holds {_describe(prefix)}. "
+        f"{name} is not an image that can be read: it holds {describe(prefix)}. "
         "Give a PNG, JPEG, WebP, GIF, BMP or TIFF file."
     )
+
+
+def identify_image(file: Any) -> Image.Image | None:
+    """The picture or animation in a file, not yet decoded; None when it holds something else."""
+    prefix = file.read(4096)
+    return _identify(file, prefix)[0] if prefix else None
 
 
 def _identify(file: Any, prefix: bytes) -> tuple[Image.Image | None, str | None]:
@@ -249,50 +185,15 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
     return image
 
 
-def _download(url: str) -> bytes:
-    deadline = time.monotonic() + DOWNLOAD_DEADLINE_S
-    data = bytearray()
-    try:
-        request = urllib.request.Request(url, headers={"User-Agent": "minicpmv"})
-        with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT_S) as response:
-            while len(data) <= MAX_DOWNLOAD_BYTES and (chunk := response.read1(1 << 16)):
-                data += chunk
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"{len(data)} bytes after {DOWNLOAD_DEADLINE_S} s")
-    except urllib.error.HTTPError as error:
-        with error:
-            raise OSError(
-                f"Image {url} cannot be fetched: the server answered {error.code} {error.reason}. "
-                "Check the address."
-            ) from None
-    except (OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise OSError(
-            f"Image {url} cannot be fetched: {reason}. Check the address and the network."
-        ) from None
-    if len(data) > MAX_DOWNLOAD_BYTES:
-        raise ValueError(
-            f"Image {url} is larger than {MAX_DOWNLOAD_BYTES >> 20} MiB. "
-            "Download it yourself and give the file."
-        )
-    return bytes(data)
-
-
-def _decode_base64(text: str) -> bytes:
-    try:
-        return base64.b64decode("".join(urllib.parse.unquote(text).split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError(f"The image given as base64 cannot be decoded: {error}.") from None
-
-
-def _describe(prefix: bytes) -> str:
+def describe(prefix: bytes) -> str:
+    """What a file that begins so seems to hold, for an error message."""
     for signature, kind in _SIGNATURES:
         if prefix.startswith(signature):
             return kind
     if prefix[4:8] == b"ftyp":
         if prefix[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
             return "HEIC data; `pip install pillow-heif` and register it, or save it as JPEG"
-        return "an MP4 or QuickTime video; take frames from it first"
+        return "an MP4 or QuickTime video"
     try:
         # A multi-byte character may be cut at the end of the prefix.
         text = prefix.decode("utf-8", errors="strict" if len(prefix) < 4096 else "ignore").lstrip()
@@ -357,7 +258,3 @@ def _array_to_8_bit(array: np.ndarray) -> np.ndarray:
 def _name_of(image: Image.Image) -> str:
     filename = getattr(image, "filename", "")
     return f"Image '{filename}'" if filename else "The PIL image given"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:60]}... ({len(text)} characters)"

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from .placeholders import IMAGE_MARKER, VIDEO_MARKER
+from .video import VideoFile, is_file
 
 MARKER = re.compile(f"{re.escape(IMAGE_MARKER)}|{re.escape(VIDEO_MARKER)}")
 ROLES = ("system", "user", "assistant")
@@ -144,6 +145,8 @@ def _block(item: Any, index: int, quote: re.Pattern | None) -> dict[str, Any]:
         return {"type": "text", "text": _quoted(item, quote)}
     if isinstance(item, Image.Image | np.ndarray | torch.Tensor | bytes | os.PathLike):
         return {"type": "image", "image": item}
+    if isinstance(item, VideoFile):
+        return {"type": "video", "video": item}
     if not isinstance(item, Mapping):
         raise TypeError(
             f"Message {index} holds {type(item).__name__}; content is text, images, or blocks with "
@@ -155,49 +158,57 @@ def _block(item: Any, index: int, quote: re.Pattern | None) -> dict[str, Any]:
         if not isinstance(block.get("text"), str):
             raise ValueError(f"Message {index} has a text block without text.")
         return {**block, "text": _quoted(block["text"], quote)}
-    if kind == "image_url":
-        url = block.get("image_url")
+    if kind in ("image_url", "video_url"):
+        url = block.get(kind)
         url = url.get("url") if isinstance(url, Mapping) else url
         if not isinstance(url, str):
             raise ValueError(
-                f"Message {index} has an image_url block without a url; "
-                'it looks like {"type": "image_url", "image_url": {"url": ...}}.'
+                f"Message {index} has a block {kind} without a url; "
+                f'it looks like {{"type": "{kind}", "{kind}": {{"url": ...}}}}.'
             )
+        if kind == "video_url":
+            return {"type": "video", "video": VideoFile(url)}
         return {"type": "image", "image": url}
     if kind == "image":
         return _image_block(block, index)
     if kind == "video":
         return _video_block(block, index)
     raise ValueError(
-        f"Message {index} has a block of type {kind!r}; it is one of text, image, image_url, video."
+        f"Message {index} has a block of type {kind!r}; it is one of text, image, image_url, "
+        "video, video_url."
     )
 
 
 def _image_block(block: dict[str, Any], index: int) -> dict[str, Any]:
-    sources = [key for key in ("image", "url", "path", "base64") if key in block]
+    source = _source(block, index, "image", ("image", "url", "path", "base64"))
+    # Without one the image itself is passed beside the messages.
+    return {"type": "image"} if source is None else {"type": "image", "image": source}
+
+
+def _video_block(block: dict[str, Any], index: int) -> dict[str, Any]:
+    source = _source(block, index, "video", ("video", "frames", "url", "path", "base64"))
+    if source is None:
+        return {"type": "video"}
+    if is_file(source) and not isinstance(source, VideoFile):
+        source = VideoFile(source)
+    return {"type": "video", "video": source}
+
+
+def _source(block: dict[str, Any], index: int, kind: str, keys: Sequence[str]) -> Any:
+    """What a block shows: the value of the one key it has, None when it has none."""
+    sources = [key for key in keys if key in block]
     if len(sources) > 1:
         raise ValueError(
-            f"Message {index} has an image block with {' and '.join(sources)}; give one."
+            f"Message {index} has a block of type {kind} with {' and '.join(sources)}; give one."
         )
     if not sources:
-        return {"type": "image"}  # the image itself is passed beside the messages
+        return None
     source = block[sources[0]]
     if sources[0] == "base64" and isinstance(source, str) and not source.startswith("data:"):
         try:
             source = base64.b64decode("".join(source.split()), validate=True)
         except (binascii.Error, ValueError) as error:
-            raise ValueError(f"Message {index} has an image in damaged base64: {error}.") from None
-    return {"type": "image", "image": source}
-
-
-def _video_block(block: dict[str, Any], index: int) -> dict[str, Any]:
-    sources = [key for key in ("video", "frames", "url", "path") if key in block]
-    if len(sources) != 1:
-        return {"type": "video"} if not sources else block
-    video = block[sources[0]]
-    if isinstance(video, str | os.PathLike):
-        raise ValueError(
-            f"Message {index} has the video file {str(video)!r}; a video is a list of frames here. "
-            "Take frames from it first."
-        )
-    return {"type": "video", "video": video}
+            raise ValueError(
+                f"Message {index} has a block of type {kind} in damaged base64: {error}."
+            ) from None
+    return source

@@ -152,12 +152,13 @@ class MiniCPMVProcessor(ProcessorMixin):
             images: a list of images per prompt; or a flat list when its length is the number of
                 markers; or one image. An image is a PIL image, a path, bytes, a URL, a file or an
                 array.
-            videos: a keyword; the same, where a video is a list of frames. Frames get no image id,
-                and at most `max_slice_nums` detail slices each (default 2, and 1 for more than 16
-                frames). It is not declared because transformers takes a declared one for a sign of
-                a video processor.
+            videos: a keyword; the same, where a video is a file (a path, bytes, a URL), of which
+                frames are chosen as `VideoFile` says (`num_frames`, `fps`), or a list of frames.
+                Frames get no image id, and at most `max_slice_nums` detail slices each (default 2,
+                and 1 for more than 16 frames). It is not declared because transformers takes a
+                declared one for a sign of a video processor.
             kwargs: `padding` (default True), `padding_side` ("left"), `return_tensors` ("pt"),
-                `max_slice_nums`, `use_image_id`, `max_inp_length`, `compat`,
+                `max_slice_nums`, `use_image_id`, `max_inp_length`, `num_frames`, `fps`, `compat`,
                 `return_released_layout`, and other keywords of the image processor and the
                 tokenizer.
 
@@ -209,9 +210,7 @@ class MiniCPMVProcessor(ProcessorMixin):
             self._check_tags(images_kwargs)
         sliced = self._slice([image for sample in image_lists for image in sample], images_kwargs)
         videos_sliced = [
-            self._slice(video, self._frame_kwargs(images_kwargs, len(video)))
-            for sample in video_lists
-            for video in sample
+            self._slice_video(video, images_kwargs) for sample in video_lists for video in sample
         ]
         prompts, replacements = self.get_text_with_replacements(
             prompts,
@@ -326,7 +325,8 @@ class MiniCPMVProcessor(ProcessorMixin):
             conversation: messages with `role` and `content`. Content is text, or a list of text,
                 images, and blocks: `{"type": "text", "text": ...}`,
                 `{"type": "image", "image"|"url"|"path"|"base64": ...}`,
-                `{"type": "video", "video": [frames]}`, and OpenAI's `image_url`.
+                `{"type": "video", "video"|"url"|"path"|"base64": file or frames}`, and `image_url`
+                and `video_url` as served by OpenAI's routes.
             kwargs: as in transformers; `processor_kwargs` go to the call (`max_slice_nums`, ...).
 
         With `tokenize=True` reserved tags in the messages become plain text. Markers do too, unless
@@ -480,12 +480,13 @@ class MiniCPMVProcessor(ProcessorMixin):
             )
         ]
 
-    def _frame_kwargs(self, images_kwargs: dict[str, Any], num_frames: int) -> dict[str, Any]:
+    def _slice_video(self, video: Any, images_kwargs: dict[str, Any]) -> list[Sliced]:
         ours = self.image_processor
-        if images_kwargs.get("max_slice_nums") is not None or ours.max_slice_nums is None:
-            return images_kwargs
-        most = default_frame_slices(num_frames, ours.max_slice_nums)
-        return {**images_kwargs, "max_slice_nums": most}
+        if images_kwargs.get("max_slice_nums") is None and ours.max_slice_nums is not None:
+            most = default_frame_slices(len(video), ours.max_slice_nums)
+            images_kwargs = {**images_kwargs, "max_slice_nums": most}
+        # One frame at a time: those of a file are decoded as they are asked for.
+        return [sliced for frame in video for sliced in self._slice([frame], images_kwargs)]
 
     def _image_texts(
         self, counts: Sequence[int], sliced: Sequence[Sliced], images_kwargs: dict[str, Any]
@@ -577,7 +578,7 @@ def _check_keywords(kwargs: Mapping[str, Any]) -> None:
     if unknown:
         raise TypeError(
             f"MiniCPMVProcessor does not know {', '.join(sorted(unknown))}. Known here: compat, "
-            "max_inp_length, max_slice_nums, num_frames, return_released_layout, slice_mode, "
+            "fps, max_inp_length, max_slice_nums, num_frames, return_released_layout, slice_mode, "
             "use_image_id, and the keywords of transformers' processors."
         )
     for name in _UNSUPPORTED_TEXT_KWARGS:

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from .messages import MARKER
 from .placeholders import IMAGE_MARKER, VIDEO_MARKER
+from .sources import is_video_file
+from .video import VideoFile, check_sampling, choose_frames, is_animation, is_file
 
 
 def prompts_of(text: Any) -> list[str]:
@@ -49,8 +51,12 @@ def images_per_sample(images: Any, counts: Sequence[int]) -> list[list[Any]]:
     return _checked(lists, counts, "image")
 
 
-def videos_per_sample(videos: Any, counts: Sequence[int], **settings: Any) -> list[list[list[Any]]]:
-    """A list of videos for each prompt, each a list of frames; see `videos_as_frames`."""
+def videos_per_sample(
+    videos: Any, counts: Sequence[int], **settings: Any
+) -> list[list[Sequence[Any] | VideoFile]]:
+    """A list of videos for each prompt, each with its frames; see `videos_as_frames`."""
+    if videos is None and settings:
+        raise ValueError(f"{' and '.join(settings)} has no effect without a video.")
     lists = videos_as_frames(videos, **settings)
     if videos is None:
         lists = [[] for _ in counts]
@@ -67,25 +73,33 @@ def nested_images(images: Any) -> list[list[Any]]:
 
 
 def videos_as_frames(
-    videos: Any, *, num_frames: int | None = None, fps: float | None = None, **_: Any
-) -> list[list[list[Any]]]:
-    """Videos per sample, each a list of frames; one video and a flat list of them are one sample.
+    videos: Any, *, num_frames: int | None = None, fps: float | None = None
+) -> list[list[Sequence[Any] | VideoFile]]:
+    """Videos per sample, each with its frames; one video and a flat list of them are one sample.
 
     Args:
-        videos: lists of frames, or arrays (num_frames, height, width, channels) or channels first.
+        videos: files (whatever `VideoFile` takes), lists of frames, or arrays (num_frames, height,
+            width, channels) or channels first.
         num_frames: take that many of each video, spread evenly.
+        fps: take that many per second; files only.
 
     Raises:
-        ValueError: a video is a file, has no frames, or `fps` is asked for.
+        ValueError: a video is a list without frames, `fps` is asked of one, or both settings or
+            impossible ones are given.
     """
-    if fps is not None:
-        raise ValueError(
-            "fps needs a video file; a list of frames has no time. Use num_frames, or choose "
-            "the frames yourself."
-        )
+    check_sampling(num_frames, fps)
 
-    def frames_of(video: Any) -> list[Any]:
-        refuse_video_file(video)
+    def frames_of(video: Any) -> Sequence[Any] | VideoFile:
+        if is_file(video):
+            video = video if isinstance(video, VideoFile) else VideoFile(video)
+            return video.sampled(num_frames, fps)
+        if fps is not None:
+            raise ValueError(
+                "fps needs a video file; a list of frames has no time. Use num_frames, or choose "
+                "the frames yourself."
+            )
+        if isinstance(video, Image.Image):
+            raise ValueError("A video is one picture. Give a file or a list of frames.")
         frames = list(video)
         if not frames:
             raise ValueError("A video has no frames.")
@@ -99,25 +113,6 @@ def videos_as_frames(
     if depth == 2:
         return [[frames_of(video) for video in videos]]
     return [[frames_of(video) for video in sample or []] for sample in videos]
-
-
-def refuse_video_file(video: Any) -> None:
-    """Raise ValueError for the name of a video file."""
-    if isinstance(video, str | Path):
-        raise ValueError(
-            f"A video is a list of frames here, not the file {str(video)!r}. "
-            "Take frames from it first."
-        )
-
-
-def choose_frames(frames: Sequence[Any], num_frames: int) -> list[Any]:
-    """`num_frames` of the frames: the middle one of each of equal parts, as published for 2.6."""
-    if num_frames < 1:
-        raise ValueError(f"num_frames is {num_frames}; it must be at least 1.")
-    if len(frames) <= num_frames:
-        return list(frames)
-    gap = len(frames) / num_frames
-    return [frames[int(index * gap + gap / 2)] for index in range(num_frames)]
 
 
 def default_frame_slices(num_frames: int, max_slice_nums: int) -> int:
@@ -142,7 +137,12 @@ def _flat_images(images: Any) -> list[Any]:
 
 
 def _depth(item: Any) -> int:
-    """0 for a frame, 1 for a video, 2 for a list of videos, 3 for a list of these per sample."""
+    """0 for a frame, 1 for a video, 2 for a list of videos, 3 for a list of these per sample.
+
+    The name of a picture is a frame, that of a video or an animation a video.
+    """
+    if is_file(item):
+        return int(isinstance(item, VideoFile) or is_video_file(item) or is_animation(item))
     if isinstance(item, np.ndarray | torch.Tensor):
         return item.ndim - 3
     if isinstance(item, list | tuple):

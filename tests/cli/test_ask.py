@@ -7,6 +7,8 @@ import threading
 import pytest
 from PIL import Image
 
+from ..clips import clip, numbers_of, write_clip
+
 
 def test_answer_alone_is_on_stdout(run, fake_chat, picture):
     code, out, err = run("ask", "What is this?", picture)
@@ -192,9 +194,35 @@ def test_a_folder_points_to_video(run, fake_chat, tmp_path):
     assert f"--video {tmp_path}" in fails(run, "What?", tmp_path)
 
 
-def test_a_video_file_says_how_to_unpack_it(run, fake_chat, tmp_path):
-    for arguments in (["film.mp4"], ["--video", "film.mp4"]):
-        assert "ffmpeg -i film.mp4" in fails(run, "What?", *arguments)
+def test_a_video_file_is_shown_in_its_place(run, fake_chat, picture, tmp_path, feed):
+    """By its name and by its content; from stdin, too."""
+    path, nameless = write_clip(tmp_path / "film.mp4", 30), tmp_path / "nameless"
+    nameless.write_bytes(path.read_bytes())
+    assert run("ask", "What happens?", picture, path, picture, nameless)[0] == 0
+    first, film, last, other = fake_chat.calls[0]["images"]
+    assert first.size == last.size == (500, 300)
+    assert numbers_of(film) == numbers_of(other) == [0, 10, 20]
+    feed(path.read_bytes())
+    assert run("ask", "What happens?", "-", "--fps", 2)[0] == 0
+    assert numbers_of(fake_chat.calls[1]["images"][0]) == [0, 5, 10, 15, 20, 25]
+    assert run("ask", "What happens?", "--video", path, "--num-frames", 2)[0] == 0
+    assert numbers_of(fake_chat.calls[2]["options"]["videos"][0]) == [7, 22]
+
+
+def test_what_is_wrong_with_a_video_is_told_before_the_model_loads(run, fake_chat, tmp_path):
+    (tmp_path / "film.mp4").write_bytes(clip(30)[:900])
+    for arguments in ([], ["--video"]):
+        assert "damaged or unfinished" in fails(run, "What?", *arguments, tmp_path / "film.mp4")
+        assert "film.avi' does not exist" in fails(run, "What?", *arguments, "film.avi")
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for i in range(6):
+        Image.new("RGB", (20 + i, 20)).save(frames / f"{i}.png")
+    assert run("ask", "What?", "--video", frames, "--num-frames", 2)[0] == 0
+    (video,) = fake_chat.calls[0]["options"]["videos"]
+    assert [frame.width for frame in video] == [21, 24]
+    assert "fps has no effect on pictures" in fails(run, "What?", "--video", frames, "--fps", 2)
+    assert "num_frames is 0" in fails(run, "What?", "--video", frames, "--num-frames", 0)
 
 
 def test_an_empty_folder_is_no_video(run, fake_chat, tmp_path):

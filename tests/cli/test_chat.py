@@ -137,7 +137,7 @@ def test_a_script_ends_at_its_first_error(talk, fake_chat, tmp_path):
         ("/image", "/image takes a path"),
         ("/image nowhere.png", "nowhere.png"),
         ("/image 'open", "No closing quotation"),
-        ("/video film.mp4", "ffmpeg"),
+        ("/video film.mp4", "Video 'film.mp4' does not exist"),
         ("/set temprature 1", "Unknown option 'temprature'"),
         ("/set top_k many", "expected a whole number"),
         ("/set sampling perhaps", "expected on or off"),

@@ -10,6 +10,7 @@ import pytest
 from minicpmv import load
 from minicpmv.cli.chat import Session
 
+from ..clips import numbers_of, write_clip
 from .conftest import FakeChat
 
 CHECKPOINT = Path(__file__).parents[1] / "golden" / "minicpm-v-2_6" / "checkpoint"
@@ -67,6 +68,23 @@ def test_a_saved_conversation_goes_on_as_if_it_had_not_been_saved(picture, tmp_p
     session.handle(f"/load {path}")
     session.handle("And now?")
     assert [m["content"] for m in first[1:]] == [m["content"] for m in chat.history[1:]]
+
+
+def test_a_saved_video_is_its_frames(tmp_path):
+    chat = load(CHECKPOINT)
+    session = Session(chat, {"max_new_tokens": 4, "seed": 1}, interactive=False)
+    session.video_options = {"fps": 2}
+    clip, path = write_clip(tmp_path / "clip.mp4", 20), tmp_path / "talk.json"
+    for line in (f"/video {clip}", "What is this?", f"/image {clip}", "And?", f"/save {path}"):
+        session.handle(line)
+    first = list(chat.history)
+    clip.unlink()
+    session.handle(f"/load {path}")
+    for place in (0, 2):
+        video = chat.history[place]["content"][0]
+        assert video["type"] == first[place]["content"][0]["type"] == "video"
+        assert numbers_of(video["video"]) == [0, 5, 10, 15]
+    session.handle("And now?")
 
 
 def test_the_fake_chat_has_the_interface_of_the_real_one():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from minicpmv.processing import images
+from minicpmv.processing import sources
 from minicpmv.processing.images import image_from_array, load_image, to_rgb
 
 from ..conftest import picture
@@ -110,7 +110,7 @@ def test_an_image_comes_from_anywhere(tmp_path, server):
         ("header.png", PNG[:20], "begins like a PNG image, but its header is damaged"),
         ("page.png", b"<!DOCTYPE html><html>", "a web page"),
         ("scan.png", b"%PDF-1.7 ...", "a PDF document"),
-        ("clip.png", b"\0\0\0\x18ftypmp42....", "take frames from it"),
+        ("clip.png", b"\0\0\0\x18ftypmp42....", "holds an MP4 or QuickTime video, not an image"),
         ("photo.png", b"\0\0\0\x18ftypheic....", "HEIC"),
         ("drawing.png", b"<?xml version='1.0'?><svg>", "an SVG drawing"),
         ("noise.png", bytes(range(200, 256)), "unknown data that starts with c8 c9"),
@@ -173,13 +173,13 @@ def test_a_url_without_an_image_is_named(server, path, error, message):
 
 
 def test_a_server_that_stops_is_not_waited_for(server, monkeypatch):
-    monkeypatch.setattr(images, "DOWNLOAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(sources, "DOWNLOAD_TIMEOUT_S", 0.2)
     with pytest.raises(OSError, match="timed out"):
         load_image(f"{server}/slow.png")
 
 
 def test_a_download_has_a_limit(server, monkeypatch):
-    monkeypatch.setattr(images, "MAX_DOWNLOAD_BYTES", 100)
+    monkeypatch.setattr(sources, "MAX_DOWNLOAD_BYTES", 100)
     with pytest.raises(ValueError, match="larger than"):
         load_image(f"{server}/picture.png")
 

@@ -95,10 +95,11 @@ def test_the_messages_given_are_not_changed():
             "damaged base64",
         ),
         (
-            [{"role": "user", "content": [{"type": "video", "path": "a.mp4"}]}],
+            [{"role": "user", "content": [{"type": "video", "path": "a", "video": "b"}]}],
             ValueError,
-            "'a.mp4'; a video is a list of frames",
+            "of type video with video and path; give one",
         ),
+        ([{"role": "user", "content": [{"type": "video_url"}]}], ValueError, "video_url without a"),
     ],
 )
 def test_other_forms_are_named(messages, error, message):

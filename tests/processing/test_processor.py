@@ -8,7 +8,7 @@ from transformers import AutoProcessor, AutoTokenizer
 
 from minicpmv.processing import MiniCPMVProcessor, MiniCPMVTokenizerFast
 from minicpmv.processing.placeholders import IMAGE_MARKER, VIDEO_MARKER
-from minicpmv.processing.samples import choose_frames
+from minicpmv.processing.video import choose_frames
 from minicpmv.versions import RELEASES
 
 from ..conftest import GOLDEN_FOLDERS, Golden, golden_records, picture
@@ -375,7 +375,8 @@ def test_images_and_videos_keep_the_order_of_the_prompt(processor_2_6):
 @pytest.mark.parametrize(
     ("videos", "settings", "message"),
     [
-        ("clip.mp4", {}, "not the file 'clip.mp4'"),
+        (picture(9, 9), {}, "A video is one picture"),
+        ([picture(9, 9)], {"fps": 2, "num_frames": 1}, "Give one of them"),
         ([], {}, "has no frames"),
         ([picture(9, 9)], {"fps": 2}, "a list of frames has no time"),
         ([picture(9, 9)], {"num_frames": 0}, "num_frames is 0"),
