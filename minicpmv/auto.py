@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoProcessor,
 )
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.tokenization_auto import (
     MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS,
     REGISTERED_TOKENIZER_CLASSES,
@@ -51,6 +52,7 @@ from .processing.image_processor import (
 from .processing.processor import MiniCPMVProcessor
 from .processing.tokenizer import MiniCPMTokenizerFast, MiniCPMVTokenizerFast
 from .processing.video_processor import MiniCPMVVideoProcessor
+from .versions import model_type_of
 
 for config_class, model_class in (
     (MiniCPMVConfig, MiniCPMVModel),
@@ -71,6 +73,25 @@ AutoModelForCausalLM.register(MiniCPMConfig, MiniCPMForCausalLM, exist_ok=True)
 AutoModelForSequenceClassification.register(
     MiniCPMConfig, MiniCPMForSequenceClassification, exist_ok=True
 )
+
+
+def _tell_text_models(read_file: Any) -> Any:
+    """`PreTrainedConfig.get_config_dict` that fills in the `model_type` of MiniCPM text models.
+
+    Their config.json has none, which is all that AutoConfig goes by, and no registry can say so.
+    A file that has one, or that names other architectures, stays as it is.
+    """
+
+    def get_config_dict(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        fields, rest = read_file(cls, *args, **kwargs)
+        if "model_type" not in fields and model_type_of(fields):
+            fields["model_type"] = model_type_of(fields)
+        return fields, rest
+
+    return classmethod(get_config_dict)
+
+
+PreTrainedConfig.get_config_dict = _tell_text_models(PreTrainedConfig.get_config_dict.__func__)
 
 for config_class in (MiniCPMVConfig, OmniLMMConfig):
     AutoProcessor.register(config_class, MiniCPMVProcessor, exist_ok=True)

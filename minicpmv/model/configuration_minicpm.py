@@ -12,6 +12,7 @@ import os
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
 # Serialised by transformers for its own sake; no released file has them.
@@ -97,6 +98,9 @@ class MiniCPMConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any):
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
+        # transformers fills in what these dicts leave unsaid; not in the caller's own.
+        self.rope_parameters = copy.copy(self.rope_parameters)
+        kwargs["rope_scaling"] = copy.copy(kwargs.get("rope_scaling"))
         kwargs.pop("auto_map", None)
         super().__post_init__(**kwargs)
         self.auto_map: dict[str, str] = {}  # our classes are native; TRL reads a dict here
@@ -115,6 +119,10 @@ class MiniCPMConfig(PreTrainedConfig):
             raise ValueError(
                 f"num_experts_per_tok is {self.num_experts_per_tok}; with num_experts "
                 f"{self.num_experts} it must be from 1 to {self.num_experts}."
+            )
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(
+                f"hidden_act {self.hidden_act!r} is not known; the releases have 'silu'."
             )
         rope = self.rope_parameters
         rope_type, factor = rope["rope_type"], rope.get("factor")
@@ -167,7 +175,8 @@ class MiniCPMConfig(PreTrainedConfig):
         """
         released = copy.deepcopy(self._released)
         for key, value in self._flat_values().items():
-            if key not in self._released_values or self._released_values[key] != value:
+            is_new = key not in self._released_values and value is not None
+            if is_new or self._released_values.get(key) != value:
                 released[key] = value
         released["model_type"] = self.model_type
         return released

@@ -5,15 +5,28 @@ that is an error, one line, with the names as they stand in the released files.
 """
 
 import logging
+import pickle
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from ..quantization import reader_for
 from ..quantization.bits import check_unpacked
+
+# What reading a weight file can end in, safetensors and pickles.
+_UNREADABLE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+)
 
 
 class StrictLoading:
@@ -36,7 +49,8 @@ class StrictLoading:
         themselves.
 
         Raises:
-            ValueError: the checkpoint's tensors are not the model's.
+            ValueError: the checkpoint's tensors are not the model's, or a pickle holds more than
+                tensors.
             OSError: a file is missing, damaged or cut short.
         """
         load = super().from_pretrained  # type: ignore[misc]
@@ -128,20 +142,50 @@ def _is_no_load_report(record: logging.LogRecord) -> bool:
 def _damage_named(path: Any) -> Iterator[None]:
     try:
         yield
-    except SafetensorError as error:
-        raise OSError(
-            f"{_damaged_file(path)} is damaged or not complete ({error}). Download it again."
-        ) from error
+    except _UNREADABLE as error:
+        problem = _weight_file_problem(path, error)
+        if problem is None:
+            raise
+        raise problem from error
 
 
-def _damaged_file(folder: Any) -> str:
-    for path in sorted(Path(str(folder)).glob("*.safetensors")):
-        try:
+def _weight_file_problem(folder: Any, error: Exception) -> Exception | None:
+    """What to tell of `error`, which loading ended in; None when no weight file is to blame."""
+    for pattern in ("*.safetensors", "pytorch_model*.bin"):
+        for path in sorted(Path(str(folder)).glob(pattern)):
+            problem = _file_problem(path)
+            if problem:
+                return problem
+    if isinstance(error, SafetensorError | pickle.UnpicklingError):
+        return _unreadable(f"A weight file of {str(folder)!r}", error)
+    return None
+
+
+def _file_problem(path: Path) -> Exception | None:
+    name = repr(str(path))
+    try:
+        if path.suffix == ".safetensors":
             with safe_open(path, "pt"):
-                pass
-        except SafetensorError:
-            return repr(str(path))
-    return f"A weight file of {str(folder)!r}"
+                return None
+        content = torch.load(path, map_location="meta", weights_only=True)
+    except _UNREADABLE as error:
+        return _unreadable(name, error)
+    if isinstance(content, dict):
+        return None
+    return ValueError(
+        f"{name} holds a {type(content).__name__}; expected a dict of tensors by their names."
+    )
+
+
+def _unreadable(name: str, error: Exception) -> Exception:
+    forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if forbidden and isinstance(error, pickle.UnpicklingError):
+        return ValueError(
+            f"{name} holds {forbidden[1]}; a pickle is read only if it holds tensors alone, "
+            "because anything else can run code. Use a safetensors file of the release."
+        )
+    reason = str(error).partition("\n")[0].partition(". ")[0]
+    return OSError(f"{name} is damaged or not complete ({reason}). Download it again.")
 
 
 def _list_problem(kind: str, names: list[str], most: int = 6) -> str:

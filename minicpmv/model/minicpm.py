@@ -60,6 +60,19 @@ class MiniCPMRotaryEmbedding(nn.Module):
         self.rope_parameters = config.rope_parameters
         self.max_position_embeddings = config.max_position_embeddings
 
+    def frequencies(self, num_keys: int | torch.Tensor, device: Any = None) -> torch.Tensor:
+        """Radians per position, (head_dim / 2), where queries see `num_keys` keys."""
+        rope = self.rope_parameters
+        theta = rope["rope_theta"]
+        if rope["rope_type"] == "dynamic":
+            length = torch.as_tensor(num_keys, dtype=torch.float32, device=device)
+            ratio = (length / self.max_position_embeddings).clamp(min=1)
+            stretch = rope["factor"] * ratio - (rope["factor"] - 1)  # 1 up to the trained length
+            theta = theta * stretch ** (self.head_dim / (self.head_dim - 2))
+        exponents = torch.arange(0, self.head_dim, 2, device=device).float() / self.head_dim
+        frequencies = 1.0 / theta**exponents
+        return frequencies / rope["factor"] if rope["rope_type"] == "linear" else frequencies
+
     @torch.no_grad()
     def forward(
         self, position_ids: torch.Tensor, num_keys: int | torch.Tensor
@@ -72,20 +85,8 @@ class MiniCPMRotaryEmbedding(nn.Module):
         Returns:
             Cosines and sines, each (batch, seq, head_dim).
         """
-        rope, device = self.rope_parameters, position_ids.device
-        theta = rope["rope_theta"]
-        positions = position_ids.float()
-        if rope["rope_type"] == "linear":
-            positions = positions / rope["factor"]
-        elif rope["rope_type"] == "dynamic":
-            # 1 up to the length that the model was trained for
-            length = torch.as_tensor(num_keys, dtype=torch.float32, device=device)
-            ratio = (length / self.max_position_embeddings).clamp(min=1)
-            stretch = rope["factor"] * ratio - (rope["factor"] - 1)
-            theta = theta * stretch ** (self.head_dim / (self.head_dim - 2))
-        exponents = torch.arange(0, self.head_dim, 2, device=device).float() / self.head_dim
-        frequencies = 1.0 / theta**exponents
-        angles = positions[..., None] * frequencies  # (batch, seq, head_dim / 2)
+        frequencies = self.frequencies(num_keys, position_ids.device)
+        angles = position_ids[..., None].float() * frequencies  # (batch, seq, head_dim / 2)
         angles = torch.cat((angles, angles), dim=-1)
         return angles.cos(), angles.sin()
 
