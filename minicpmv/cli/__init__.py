@@ -23,6 +23,7 @@ COMMANDS = {
     "chat": "talk about pictures in the terminal",
     "slice": "show how a picture is cut and how many tokens it costs",
     "info": "shapes, parameters, special tokens, and whether the files of a model agree",
+    "convert": "a MiniCPM text model in the layout of Llama, and back",
     "train": "train a model",
     "evaluate": "measure a model",
 }

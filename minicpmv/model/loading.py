@@ -66,7 +66,7 @@ class StrictLoading:
         if reader is not None:
             kwargs = reader.keywords
             if not looks_itself:
-                _check_tensors(path, reader.missing, reader.unexpected, [])
+                check_tensors(path, reader.missing, reader.unexpected, [])
         if looks_itself:
             loaded = load(path, *args, **kwargs)
             if reader is not None:
@@ -90,7 +90,7 @@ class StrictLoading:
         mismatched = list(info["mismatched_keys"])
         if reader is not None:
             mismatched += [entry for entry in reader.finish(model) if entry not in mismatched]
-        _check_tensors(
+        check_tensors(
             path,
             [name for name in missing if name not in fresh],
             [cls.released_name(name) for name in info["unexpected_keys"]],
@@ -116,9 +116,10 @@ class StrictLoading:
         super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
 
 
-def _check_tensors(
+def check_tensors(
     path: Any, missing: list[str], unexpected: list[str], mismatched: list[str]
 ) -> None:
+    """Raise one line that names the tensors of `path` that are not those of its config."""
     problems = [
         _list_problem("missing", missing),
         _list_problem("unexpected", unexpected),

@@ -1,0 +1,87 @@
+"""`minicpmv convert`: MiniCPM's language models in the layout of Llama or Mixtral, and back."""
+
+import argparse
+import sys
+
+DESCRIPTION = """\
+Write a MiniCPM text model in the layout of Llama, for programs that know Llama and not MiniCPM, or
+bring such a model back. A model with experts gets the layout of Mixtral.
+
+MiniCPM scales embeddings, branches and logits; the layout of Llama has these factors in its
+weights. Weights keep their dtype; OUT appears only when it is whole.
+"""
+
+EPILOG = """\
+examples:
+  minicpmv convert openbmb/MiniCPM-2B-sft-bf16 minicpm-2b-llama --to llama
+  minicpmv convert openbmb/MiniCPM-V-2 language-model --to llama
+  minicpmv convert minicpm-2b-llama minicpm-2b --to minicpm
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction") -> None:
+    parser = subparsers.add_parser(
+        "convert",
+        usage="minicpmv convert [options] --to LAYOUT MODEL OUT",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="folder or name on the hub: a MiniCPM text model, MiniCPM-V 1.0 or 2.0 (its language "
+        "model is taken), or one of the other layouts",
+    )
+    parser.add_argument("out", metavar="OUT", help="folder to write")
+    parser.add_argument(
+        "--to",
+        choices=("llama", "mixtral", "minicpm"),
+        required=True,
+        help="layout to write; llama means mixtral when the model has experts",
+    )
+    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    parser.add_argument("--overwrite", action="store_true", help="replace the model in OUT")
+    parser.add_argument(
+        "--max-shard-size",
+        default="2GB",
+        metavar="SIZE",
+        help="most bytes of a weight file; about as much memory is needed (default: 2GB)",
+    )
+    scalings = parser.add_argument_group(
+        "scalings",
+        "With --to minicpm. Default: what MODEL was converted with; else those of the releases.",
+    )
+    scalings.add_argument("--scale-emb", type=float, metavar="X", help="released: 12")
+    scalings.add_argument("--scale-depth", type=float, metavar="X", help="released: 1.4")
+    scalings.add_argument("--dim-model-base", type=int, metavar="N", help="released: 256")
+
+
+def run(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from minicpmv.convert import convert
+
+    with tqdm(desc="tensors", file=sys.stderr, disable=None, leave=False) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        converted = convert(
+            args.model,
+            args.out,
+            args.to,
+            scale_emb=args.scale_emb,
+            scale_depth=args.scale_depth,
+            dim_model_base=args.dim_model_base,
+            revision=args.revision,
+            overwrite=args.overwrite,
+            max_shard_size=args.max_shard_size,
+            on_progress=show,
+        )
+    head = "one matrix for embedding and head" if converted.is_tied else "a head of its own"
+    files = "file" if converted.num_files == 1 else "files"
+    print(
+        f"{converted.folder}: {converted.architecture}, {head}, "
+        f"{converted.num_bytes / 1e9:.2f} GB in {converted.num_files} {files}"
+    )
