@@ -4,6 +4,7 @@ An explicitly registered class wins over a checkpoint's `auto_map`, with and wit
 `trust_remote_code`.
 """
 
+import sys
 from typing import Any
 
 import transformers
@@ -145,10 +146,15 @@ def _image_processor_from_pretrained(name_or_path: Any, *args: Any, **kwargs: An
 
 AutoImageProcessor.from_pretrained = staticmethod(_image_processor_from_pretrained)
 
-# Trainers and engines look a checkpoint's `architectures` up on the transformers module.
-transformers.MiniCPMV = MiniCPMVForConditionalGeneration
-transformers.MiniCPMVForConditionalGeneration = MiniCPMVForConditionalGeneration
-transformers.OmniLMMForCausalLM = OmniLMMForConditionalGeneration
-transformers.OmniLMMForConditionalGeneration = OmniLMMForConditionalGeneration
-for text_class in (MiniCPMForCausalLM, MiniCPMForSequenceClassification, MiniCPMModel):
-    setattr(transformers, text_class.__name__, text_class)
+# Trainers and engines look a checkpoint's `architectures` up on the transformers module. Loading
+# its processors puts a second copy of that module in place of the first, and both are in use.
+for model_class, names in (
+    (MiniCPMVForConditionalGeneration, ("MiniCPMV", "MiniCPMVForConditionalGeneration")),
+    (OmniLMMForConditionalGeneration, ("OmniLMMForCausalLM", "OmniLMMForConditionalGeneration")),
+    (MiniCPMForCausalLM, ("MiniCPMForCausalLM",)),
+    (MiniCPMForSequenceClassification, ("MiniCPMForSequenceClassification",)),
+    (MiniCPMModel, ("MiniCPMModel",)),
+):
+    for name in names:
+        setattr(transformers, name, model_class)
+        setattr(sys.modules["transformers"], name, model_class)

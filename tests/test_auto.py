@@ -1,5 +1,8 @@
 """transformers' own entrances: Auto classes and pipelines find us, and never ask to run code."""
 
+import subprocess
+import sys
+
 import pytest
 from transformers import AutoProcessor, AutoTokenizer, pipeline
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
@@ -34,3 +37,13 @@ def test_pipeline_answers_about_a_picture(version, monkeypatch):
     two = answers([messages, messages], batch_size=2)
     assert isinstance(one[0]["generated_text"], str)
     assert [answer[0]["generated_text"] for answer in two] == [one[0]["generated_text"]] * 2
+
+
+def test_architectures_are_found_on_both_copies_of_the_transformers_module():
+    """In a fresh process: the second copy comes while the processors are imported."""
+    code = (
+        "import sys, transformers as first, minicpmv.auto, transformers as second\n"
+        "for name in ('MiniCPMV', 'OmniLMMForCausalLM', 'MiniCPMForCausalLM'):\n"
+        "    assert getattr(first, name) is getattr(second, name)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
