@@ -19,10 +19,16 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 from minicpmv import load
-from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
+from minicpmv.model.configuration_minicpm import MiniCPMConfig
+from minicpmv.model.minicpm import MiniCPMForCausalLM
+from minicpmv.model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
+from minicpmv.quantization import GptqReader, bits_config, reader_for
+from minicpmv.quantization.gptq import unpack
 
 from .conftest import CHECKPOINTS, Golden, golden_case, picture, tiny_model
 
+TEXT = CHECKPOINTS["2.6"].parents[1] / "minicpm-2b" / "ckpt"
+GPTQ = TEXT.parent / "gptq_int4"
 # What config.json of an int4 release may list, and the parts that are then packed.
 SKIP_LISTS = {
     ("vpm", "resampler", "lm_head"): ("llm.model.layers.",),
@@ -152,6 +158,17 @@ def test_released_int4_is_what_quantising_gives(version, tmp_path):
     found = logits_of(released, inputs)
     torch.testing.assert_close(found, logits_of(quantised, inputs), atol=0, rtol=0)
     assert not torch.equal(found, logits_of(Golden(version).model, inputs))
+
+
+def test_model_without_its_head(tmp_path):
+    folder = int4_release("2.6", tmp_path / "int4")
+    bare = MiniCPMVModel.from_pretrained(folder, dtype=torch.float32)
+    whole = MiniCPMVForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    assert linear_types(bare, "language_model.layers.0.self_attn") == {"Linear4bit"}
+    ids = torch.arange(5, 20)[None]
+    with torch.no_grad():
+        hidden = bare(input_ids=ids).last_hidden_state
+        assert torch.equal(whole.lm_head(hidden), whole(input_ids=ids).logits)
 
 
 def test_int4_in_pieces(tmp_path):
@@ -326,7 +343,7 @@ def test_casts_are_refused_in_one_line():
 
 def test_quantised_twice(tmp_path):
     folder = int4_release("2.6", tmp_path / "int4")
-    with pytest.raises(ValueError, match=r"quantised already \(int4, bitsandbytes\); leave"):
+    with pytest.raises(ValueError, match=r"quantised already \(bitsandbytes\)\. Leave"):
         load(folder, device="cpu", quantize="int8")
 
 
@@ -353,3 +370,175 @@ def test_device_that_bitsandbytes_does_not_know(monkeypatch):
     monkeypatch.setattr(bitsandbytes, "supported_torch_devices", {"cuda", "xpu"})
     with pytest.raises(ValueError, match=r"does not run on 'cpu'; it knows cuda, xpu\."):
         load(CHECKPOINTS["2.6"], device="cpu", quantize="int4")
+
+
+# Text models
+
+
+@pytest.mark.parametrize("num_experts", [0, 3], ids=["dense", "experts"])
+@pytest.mark.parametrize("quantize", ["int4", "int8"])
+def test_text_models_are_quantised_too(num_experts, quantize, tmp_path):
+    torch.manual_seed(0)
+    config = MiniCPMConfig(
+        vocab_size=60,
+        hidden_size=128,
+        intermediate_size=192,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_experts=num_experts,
+        num_experts_per_tok=min(num_experts, 2),
+    )
+    MiniCPMForCausalLM(config).save_pretrained(tmp_path / "full")
+    model = MiniCPMForCausalLM.from_pretrained(
+        tmp_path / "full", quantization_config=bits_config(quantize)
+    )
+    quantised = "Linear4bit" if quantize == "int4" else "Linear8bitLt"
+    assert linear_types(model, "model.layers.0.self_attn") == {quantised}
+    assert linear_types(model, "lm_head") == {"Linear"}
+    if num_experts:
+        assert linear_types(model, "model.layers.0.mlp.experts") == {quantised}
+        assert type(model.get_submodule("model.layers.0.mlp.gate")) is nn.Linear
+    model.save_pretrained(tmp_path / "small")
+    again = MiniCPMForCausalLM.from_pretrained(tmp_path / "small")
+    inputs = {"input_ids": torch.arange(3, 20)[None]}
+    assert torch.equal(logits_of(again, inputs), logits_of(model, inputs))
+
+
+def test_nothing_to_quantise():
+    with pytest.raises(ValueError, match=r"No layer can be .* \(model\.layers\.0\..*: 72\) are no"):
+        load(TEXT, device="cpu", quantize="int4")
+
+
+# AutoGPTQ files
+
+UP = "model.layers.0.mlp.up_proj"
+
+
+@pytest.fixture
+def gptq(tmp_path):
+    """The golden GPTQ checkpoint, with a tokenizer."""
+    folder = tmp_path / "gptq"
+    shutil.copytree(GPTQ, folder)
+    for path in TEXT.iterdir():
+        if "token" in path.name:
+            shutil.copy(path, folder)
+    return folder
+
+
+def changed(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_gptq_gives_the_recorded_logits():
+    recorded = load_file(GPTQ.parent / "public" / "cases.safetensors")
+    model = MiniCPMForCausalLM.from_pretrained(GPTQ)
+    found = logits_of(model, {"input_ids": recorded["gptq_int4/inputs/input_ids"]})
+    torch.testing.assert_close(found, recorded["gptq_int4/expect/logits"], atol=2e-5, rtol=0)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    expected = recorded[f"gptq_int4/expect/dequant/{name}"]
+    torch.testing.assert_close(model.get_parameter(name).data, expected, atol=0, rtol=0)
+
+
+def test_gptq_is_dense_after_loading(gptq, tmp_path):
+    chat = load(gptq, device="cpu", dtype="bfloat16")
+    assert chat.ask("What?", max_new_tokens=3).num_output_tokens <= 3
+    assert chat.model.name_or_path == str(gptq)
+    assert {parameter.dtype for parameter in chat.model.parameters()} == {torch.bfloat16}
+    chat.model.save_pretrained(tmp_path / "dense")
+    assert "quantization_config" not in json.loads((tmp_path / "dense/config.json").read_text())
+    again = MiniCPMForCausalLM.from_pretrained(tmp_path / "dense", dtype="auto")
+    ids = torch.arange(3, 20)[None]
+    assert torch.equal(
+        logits_of(again, {"input_ids": ids}), logits_of(chat.model, {"input_ids": ids})
+    )
+
+
+def test_gptq_settings_may_stand_beside_the_config(gptq):
+    """As AutoGPTQ wrote them at first, with the weights in a file of their own name."""
+    config = json.loads((gptq / "config.json").read_text())
+    del config["quantization_config"]
+    (gptq / "config.json").write_text(json.dumps(config))
+    settings = json.loads((gptq / "quantize_config.json").read_text())
+    settings["model_file_base_name"] = "gptq_model-4bit-32g"
+    (gptq / "quantize_config.json").write_text(json.dumps(settings))
+    (gptq / "model.safetensors").rename(gptq / "gptq_model-4bit-32g.safetensors")
+    found = MiniCPMForCausalLM.from_pretrained(gptq)
+    expected = MiniCPMForCausalLM.from_pretrained(GPTQ)
+    ids = torch.arange(3, 20)[None]
+    assert torch.equal(
+        logits_of(found, {"input_ids": ids}), logits_of(expected, {"input_ids": ids})
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.g_idx"),
+            r"1 missing: model\.layers\.1\.mlp\.up_proj\.g_idx\.",
+        ),
+        (
+            lambda tensors: [tensors.pop(name) for name in list(tensors) if "1.mlp.up" in name],
+            r"1 missing: model\.layers\.1\.mlp\.up_proj\.weight\.",
+        ),
+        (
+            lambda tensors: tensors.update({"model.norm.qweight": torch.ones(1)}),
+            r"1 unexpected: model\.norm\.qweight\.",
+        ),
+        (
+            lambda tensors: tensors.update({f"{UP}.scales": torch.ones(3, 160)}),
+            r"0\.mlp\.up_proj in .*: qzeros has shape \(2, 20\), expected \(3, 20\)\.",
+        ),
+        (
+            lambda tensors: tensors[f"{UP}.g_idx"].add_(1),
+            r"up_proj in .*: g_idx has the groups 1 to 2; scales has 2\.",
+        ),
+    ],
+    ids=["g_idx", "weight", "extra", "shape", "group"],
+)
+def test_wrong_gptq_tensors_are_named(gptq, change, message):
+    changed(gptq, change)
+    with pytest.raises(ValueError, match=message):
+        MiniCPMForCausalLM.from_pretrained(gptq)
+
+
+def test_other_gptq_layouts_are_named(gptq):
+    config = json.loads((gptq / "config.json").read_text())
+    for change, message in (
+        ({"bits": 3}, "of 3 bits in the layout 'gptq'; read are 2, 4, 8 bits"),
+        ({"checkpoint_format": "gptq_v2"}, "of 4 bits in the layout 'gptq_v2'"),
+    ):
+        settings = config["quantization_config"] | change
+        (gptq / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
+        with pytest.raises(ValueError, match=message):
+            MiniCPMForCausalLM.from_pretrained(gptq)
+
+
+def test_gptqmodel_is_left_to_transformers(monkeypatch):
+    monkeypatch.setattr(GptqReader, "is_elsewhere", lambda: True)
+    assert reader_for(MiniCPMForCausalLM, GPTQ, {}) is None
+
+
+def test_gptq_is_not_quantised_again(gptq):
+    with pytest.raises(ValueError, match=r"quantised already \(gptq\)"):
+        load(gptq, device="cpu", quantize="int4")
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_packing_there_and_back(bits):
+    generator = torch.Generator().manual_seed(bits)
+    values = torch.randint(2**bits, (64, 32), generator=generator)
+    zeros = torch.randint(2**bits, (4, 32), generator=generator)
+    scales = torch.rand(4, 32, generator=generator)
+    groups = torch.randint(4, (64,), generator=generator)
+    expected = (scales[groups] * (values - zeros[groups])).t()
+
+    def words(rows):  # (a, b) -> (a * bits / 32, b)
+        places = torch.arange(32 // bits)[:, None] * bits
+        return (rows.unflatten(0, (-1, 32 // bits)) << places).sum(1).int()
+
+    stored = words(((zeros - 1) & (2**bits - 1)).t()).t()
+    found = unpack(words(values), stored.contiguous(), scales, groups.int(), bits)
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)

@@ -385,8 +385,10 @@ class MiniCPMVConfig(PreTrainedConfig):
         For a config that came from such a file: that file, with only the values rewritten that
         have changed since.
         """
-        released = copy.deepcopy(self._released or {})
-        for key, value in self._flat_values().items():
+        released, values = copy.deepcopy(self._released or {}), self._flat_values()
+        for key in self._released_values.keys() - values.keys():
+            released.pop(key, None)  # such as a quantisation that the weights have no more
+        for key, value in values.items():
             if key not in self._released_values or self._released_values[key] != value:
                 released[key] = value
         return released

@@ -173,8 +173,10 @@ class MiniCPMConfig(PreTrainedConfig):
         For a config that came from such a file: that file, with only the values rewritten that
         have changed since, and the `model_type` that it lacks.
         """
-        released = copy.deepcopy(self._released)
-        for key, value in self._flat_values().items():
+        released, values = copy.deepcopy(self._released), self._flat_values()
+        for key in self._released_values.keys() - values.keys():
+            released.pop(key, None)  # such as a quantisation that the weights have no more
+        for key, value in values.items():
             is_new = key not in self._released_values and value is not None
             if is_new or self._released_values.get(key) != value:
                 released[key] = value

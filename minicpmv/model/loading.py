@@ -63,12 +63,13 @@ class StrictLoading:
         path = pretrained_model_name_or_path
         with _damage_named(path):
             reader = None if has_tensors else reader_for(cls, path, kwargs)
+        source = path
         if reader is not None:
-            kwargs = reader.keywords
+            source, kwargs = reader.path, reader.keywords
             if not looks_itself:
                 check_tensors(path, reader.missing, reader.unexpected, [])
         if looks_itself:
-            loaded = load(path, *args, **kwargs)
+            loaded = load(source, *args, **kwargs)
             if reader is not None:
                 reader.finish(loaded[0] if isinstance(loaded, tuple) else loaded)
             return loaded
@@ -77,7 +78,7 @@ class StrictLoading:
         try:
             with _damage_named(path):
                 model, info = load(
-                    path,
+                    source,
                     *args,
                     **kwargs,
                     output_loading_info=True,

@@ -29,10 +29,15 @@ def reader_for(
     """
     written = read_quantization(path, keywords)
     asked = keywords.get("quantization_config")
+    asks_for_bits = getattr(asked, "quant_method", None) == "bitsandbytes"
     if written is None:
-        if getattr(asked, "quant_method", None) == "bitsandbytes":
-            return BitsReader(model_class, path, keywords, None)
-        return None
+        return BitsReader(model_class, path, keywords, None) if asks_for_bits else None
+    if asks_for_bits:
+        raise ValueError(
+            f"The weights of {str(path)!r} are quantised already "
+            f"({written.get('quant_method', 'bitsandbytes')}). Leave quantize and "
+            "quantization_config out, or take the full weights."
+        )
     if written.get("load_in_4bit") or written.get("load_in_8bit"):
         return BitsReader(model_class, path, keywords, written)
     if written.get("quant_method") == "gptq" and asked is None and not GptqReader.is_elsewhere():

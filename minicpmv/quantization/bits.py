@@ -55,7 +55,7 @@ class BitsReader:
     """Reads a bitsandbytes checkpoint, or quantises full weights while they are read.
 
     Attributes:
-        keywords: for the `from_pretrained` of transformers.
+        path, keywords: for the `from_pretrained` of transformers.
         missing, unexpected: tensors of the files, by which they are not a quantised model's.
     """
 
@@ -63,6 +63,7 @@ class BitsReader:
         self, model_class: Any, path: Any, keywords: dict[str, Any], written: dict[str, Any] | None
     ):
         _import_bitsandbytes()
+        self.path = path
         self.keywords = own_config(model_class, path, keywords)
         config = self.keywords["config"]
         _check_devices(keywords.get("device_map"))
@@ -80,12 +81,6 @@ class BitsReader:
             dense += self._odd_layers(layers, dense)
             self.keywords["quantization_config"] = self._quantization
         else:
-            if keywords.get("quantization_config") is not None:
-                raise ValueError(
-                    f"{str(path)!r} is quantised already "
-                    f"({'int4' if written.get('load_in_4bit') else 'int8'}, bitsandbytes); leave "
-                    "quantize and quantization_config out, or take the full weights."
-                )
             self._quantization = BitsAndBytesConfig.from_dict(written)
             names = tensor_names(path, hub_keywords(keywords))
             dense = self._check(layers, names)
@@ -107,6 +102,11 @@ class BitsReader:
             if name in layers and name not in dense and isinstance(module, nn.Linear)
         }
         odd = [name for name, size in sizes.items() if size % _BLOCK]
+        if odd and len(odd) == len(sizes):
+            raise ValueError(
+                f"No layer can be quantised to int4: their inputs ({layers[odd[0]]}: "
+                f"{sizes[odd[0]]}) are no multiple of {_BLOCK}. Use int8, or the full weights."
+            )
         if odd:
             warnings.warn(
                 f"{len(odd)} of {len(sizes)} layers keep their full weights, because their inputs "

@@ -17,9 +17,17 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from transformers import GenerationConfig
 from transformers.utils import is_gptqmodel_available, is_optimum_available
 
-from .files import hub_keywords, linear_layers, own_config, skeleton, weight_files
+from .files import (
+    find_file,
+    hub_keywords,
+    linear_layers,
+    own_config,
+    skeleton,
+    weight_files,
+)
 
 _PACKED = ("qweight", "qzeros", "scales", "g_idx")
 _BITS = (2, 4, 8)
@@ -29,9 +37,12 @@ class GptqReader:
     """Reads an AutoGPTQ checkpoint as one of dense weights.
 
     Attributes:
-        keywords: for the `from_pretrained` of transformers, with the unpacked `state_dict`.
+        path, keywords: for the `from_pretrained` of transformers: no path, but the unpacked
+            `state_dict`.
         missing, unexpected: tensors of the files, by which they are not a quantised model's.
     """
+
+    path = None
 
     def __init__(self, model_class: Any, path: Any, keywords: dict[str, Any], written: Any):
         bits = written.get("bits")
@@ -52,8 +63,6 @@ class GptqReader:
         for file in weight_files(path, hub, base):
             with safe_open(file, "pt") as opened:
                 tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        if base != "model":
-            config.transformers_weights = f"{base}.safetensors"
         dtype = _dtype(keywords, config, tensors)
         self.missing: list[str] = []
         self.unexpected: list[str] = []
@@ -74,6 +83,9 @@ class GptqReader:
         if not self.missing:
             self.unexpected = [name for name in tensors if name.endswith(suffixes)]
         self.keywords["state_dict"] = tensors
+        if model_class.can_generate():
+            self.keywords.setdefault("generation_config", _generation_config(path, config, hub))
+        self._path = str(path)
 
     @staticmethod
     def is_elsewhere() -> bool:
@@ -81,6 +93,8 @@ class GptqReader:
         return is_optimum_available() and is_gptqmodel_available()
 
     def finish(self, model: Any) -> list[Any]:
+        """Say where the model comes from."""
+        model.name_or_path = model.config.name_or_path = self._path
         return []
 
 
@@ -120,6 +134,12 @@ def unpack(
     places = g_idx.long()
     weight = scales.float()[places] * (values - zeros[places])
     return weight.t().contiguous()  # (out, in)
+
+
+def _generation_config(path: Any, config: Any, hub: dict[str, Any]) -> GenerationConfig:
+    if find_file(path, "generation_config.json", hub) is None:
+        return GenerationConfig.from_model_config(config)
+    return GenerationConfig.from_pretrained(path, **hub)
 
 
 def _dtype(keywords: dict[str, Any], config: Any, tensors: dict[str, torch.Tensor]) -> torch.dtype:
