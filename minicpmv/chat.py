@@ -204,7 +204,7 @@ class Chat:
         self.history.clear()
 
     def _prepare(
-        self, conversations: list[Conversation], options: dict[str, Any]
+        self, conversations: list[Conversation], options: dict[str, Any], streams: bool = False
     ) -> tuple[dict[str, Any], GenerationPlan]:
         """Inputs on the model's device, and the plan, for one call of `generate`."""
         options = dict(options)
@@ -216,7 +216,11 @@ class Chat:
         processing = {name: value for name, value in given.items() if value is not None}
         if self.processor.compat == "released" and isinstance(self.processor.release, Release):
             processing.setdefault("max_inp_length", self.processor.release.max_inp_length)
-        plan = plan_generation(self.processor, self.model.generation_config, options)
+        stored = self.model.generation_config
+        plan = plan_generation(self.processor, stored, options)
+        if streams and options.get("num_beams") is None and not plan.config.do_sample:
+            # Beams have nothing to show before they end.
+            plan = plan_generation(self.processor, stored, options | {"num_beams": 1})
         inputs = self.processor.apply_chat_template(
             [_with_system(messages, asked, self.system) for messages in conversations],
             add_generation_prompt=True,
@@ -274,10 +278,7 @@ class Chat:
     ) -> AnswerStream:
         """Stream the answer to one conversation; `strip=False` keeps white space at both ends."""
         begin = time.perf_counter()
-        options = {**options}
-        if options.get("num_beams") is None and options.get("sampling") is False:
-            options["num_beams"] = 1  # beams have nothing to show before they end
-        inputs, plan = self._prepare([conversation], options)
+        inputs, plan = self._prepare([conversation], options, streams=True)
         # One conversation has no padding; under compat="released" the released stream masked
         # nothing either.
         inputs["attention_mask"] = torch.ones_like(inputs["attention_mask"])

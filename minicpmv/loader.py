@@ -19,7 +19,7 @@ from . import auto  # noqa: F401 - registers the classes
 from .chat import Chat
 from .model.loading import StrictLoading
 from .model.minicpm import MiniCPMForCausalLM
-from .model.modeling import MiniCPMVForConditionalGeneration
+from .model.modeling import MiniCPMVForConditionalGeneration, OmniLMMForConditionalGeneration
 from .processing.processor import MiniCPMVProcessor
 from .processing.text import TextProcessor
 from .quantization import bits_config
@@ -37,6 +37,7 @@ class MixtralForCausalLM(StrictLoading, transformers.MixtralForCausalLM):
 # By `model_type` of config.json.
 MODEL_CLASSES: dict[str, Any] = {
     "minicpmv": MiniCPMVForConditionalGeneration,
+    "omnilmm": OmniLMMForConditionalGeneration,
     "minicpm": MiniCPMForCausalLM,
     "llama": LlamaForCausalLM,
     "mixtral": MixtralForCausalLM,
@@ -130,7 +131,7 @@ def read_config(path: str, **hub: Any) -> dict[str, Any]:
             f"config.json of {path!r} is of a {model_type!r} model. This package reads "
             f"{', '.join(MODEL_CLASSES)}."
         )
-    if model_type == "minicpmv" and release_of(fields).vision_tower == "navit":
+    if model_type in VISION_TYPES and release_of(fields).has_preprocessor_config:
         _check_file(path, "preprocessor_config.json")
     return fields
 

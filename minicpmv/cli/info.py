@@ -9,14 +9,10 @@ import math
 import struct
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .model_files import find_file, locate, read_json
+from .model_files import locate, read_json
 from .slice import slice_limits
-
-if TYPE_CHECKING:
-    from minicpmv.model.configuration import MiniCPMVConfig
-    from minicpmv.processing.processor import MiniCPMVProcessor
 
 DESCRIPTION = """\
 Show what a model is made of, and whether its files agree with each other.
@@ -25,8 +21,12 @@ The exit code is 1 when they do not. No weights are loaded; those of a folder ar
 model by name and shape.
 """
 
-# By the first word of released tensor names.
-PARTS = {"vision tower": "vpm.", "resampler": "resampler.", "language model": "llm."}
+# By the first words of released tensor names; what is left is the language model.
+PARTS = {
+    "vision tower": ("vpm.", "model.vision_tower."),
+    "resampler": ("resampler.", "model.resampler."),
+    "language model": ("",),
+}
 BYTES = {"float32": 4, "bfloat16": 2}
 
 Headers = dict[str, tuple[tuple[int, ...], str]]
@@ -60,18 +60,22 @@ def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
         OSError: there is no such model, or a file of it is missing.
         ValueError: a file is damaged, or the release is not known.
     """
-    import minicpmv.auto  # noqa: F401 - registers the classes
     from minicpmv.agreement import disagreements
-    from minicpmv.model.configuration import MiniCPMVConfig
-    from minicpmv.processing.processor import MiniCPMVProcessor
+    from minicpmv.loader import MODEL_CLASSES, load_processor, read_config
+    from minicpmv.versions import model_type_of
 
     location = locate(model, revision)
-    config = MiniCPMVConfig.from_dict(read_json(location, "config.json", revision))
-    read_json(location, "preprocessor_config.json", revision)  # for a clear error when damaged
-    _check_tokenizer(find_file(location, "tokenizer.json", revision))
-    processor = MiniCPMVProcessor.from_pretrained(
-        location, **({"revision": revision} if revision else {})
-    )
+    hub: dict[str, Any] = {"revision": revision} if revision else {}
+    read_json(location, "config.json", revision)  # for a clear error when missing or damaged
+    fields = read_config(location, **hub)
+    config = MODEL_CLASSES[model_type_of(fields)].config_class.from_dict(fields)
+    for name, check in (
+        ("preprocessor_config.json", lambda path: read_json(location, path.name, revision)),
+        ("tokenizer.json", _check_tokenizer),
+    ):
+        if (Path(location) / name).is_file():
+            check(Path(location) / name)
+    processor = load_processor(location, fields, **hub)
     shapes = parameter_shapes(config)
     folder = Path(location)
     weights = read_headers(folder) if folder.is_dir() else None
@@ -83,24 +87,49 @@ def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
     total = sum(sizes.values())
     return {
         "model": model,
-        "release": config.release.name,
-        "version": config.version,
+        "release": processor.release.name,
+        "version": getattr(processor.release, "version", None),
         "parameters": {**sizes, "total": total},
         "memory_bytes": {dtype: total * width for dtype, width in BYTES.items()},
         "shapes": _shapes_of_parts(config),
         "weights": None if weights is None else _summary(weights),
-        "slicing": {
-            name: getattr(processor.image_processor, name)
-            for name in ("scale_resolution", "max_slice_nums", "patch_size", "image_feature_size")
-        },
+        "slicing": _slicing(processor),
         "special_tokens": _special_tokens(processor),
         "disagreements": problems,
     }
 
 
-def _shapes_of_parts(config: "MiniCPMVConfig") -> dict[str, dict[str, Any]]:
-    text: Any = config.text_config
-    vision: Any = config.vision_config
+def _slicing(processor: Any) -> dict[str, int] | None:
+    """The settings that decide how pictures are cut; None for a text model."""
+    names = ("scale_resolution", "max_slice_nums", "image_size", "patch_size", "image_feature_size")
+    if not hasattr(processor, "image_processor"):
+        return None
+    settings = {name: getattr(processor.image_processor, name) for name in names}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _shapes_of_parts(config: Any) -> dict[str, dict[str, Any]]:
+    from minicpmv.chat import context_length
+
+    text: Any = config.get_text_config()
+    shapes = {
+        "language model": {
+            "type": text.model_type,
+            "layers": text.num_hidden_layers,
+            "hidden": text.hidden_size,
+            "heads": text.num_attention_heads,
+            "key_value_heads": text.num_key_value_heads,
+            "mlp": text.intermediate_size,
+            "experts": getattr(text, "num_experts", 0) or getattr(text, "num_local_experts", 0),
+            "vocabulary": text.vocab_size,
+            "context": context_length(config),
+        },
+    }
+    if not shapes["language model"]["experts"]:
+        del shapes["language model"]["experts"]
+    if text is config:
+        return shapes
+    vision = config.vision_config
     return {
         "vision tower": {
             "layers": vision.num_hidden_layers,
@@ -111,16 +140,7 @@ def _shapes_of_parts(config: "MiniCPMVConfig") -> dict[str, dict[str, Any]]:
             "image_size": vision.image_size,
         },
         "resampler": {"queries": config.query_num, "hidden": text.hidden_size},
-        "language model": {
-            "type": text.model_type,
-            "layers": text.num_hidden_layers,
-            "hidden": text.hidden_size,
-            "heads": text.num_attention_heads,
-            "key_value_heads": text.num_key_value_heads,
-            "mlp": text.intermediate_size,
-            "vocabulary": text.vocab_size,
-            "context": text.max_position_embeddings,
-        },
+        **shapes,
     }
 
 
@@ -137,12 +157,17 @@ def as_text(report: dict[str, Any]) -> str:
     if weights:
         lines.append(f"{'weights':15}{weights['tensors']} tensors, {', '.join(weights['dtypes'])}")
     else:
-        lines.append(f"{'weights':15}not fetched, so not compared with the model")
+        lines.append(f"{'weights':15}not here as safetensors, so not compared with the model")
     slicing = report["slicing"]
-    lines.append(
-        f"{'pictures':15}{slice_limits(slicing['scale_resolution'], slicing['max_slice_nums'])}, "
-        f"{slicing['image_feature_size']} tokens per slice"
-    )
+    if slicing is None:
+        lines.append(f"{'pictures':15}none: it reads text only")
+    else:
+        limits = slice_limits(
+            slicing.get("scale_resolution"),
+            slicing.get("max_slice_nums"),
+            slicing.get("image_size"),
+        )
+        lines.append(f"{'pictures':15}{limits}, {slicing['image_feature_size']} tokens per slice")
     lines += ["", "special tokens"]
     lines += [f"  {token:22}{index}" for token, index in report["special_tokens"].items()]
     problems = report["disagreements"]
@@ -155,8 +180,10 @@ def _in_units(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def read_headers(folder: Path) -> Headers:
+def read_headers(folder: Path) -> Headers | None:
     """Shape and dtype of every tensor in a folder's safetensors files; the data is not read.
+
+    None where the weights are in PyTorch's own format, which has no headers.
 
     Raises:
         OSError: there is no such file.
@@ -166,6 +193,8 @@ def read_headers(folder: Path) -> Headers:
     names = ["model.safetensors"]
     if index.is_file():
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    elif not (folder / names[0]).is_file() and list(folder.glob("pytorch_model*.bin")):
+        return None
     tensors = {}
     for name in names:
         path = folder / name
@@ -191,26 +220,25 @@ def read_headers(folder: Path) -> Headers:
     return tensors
 
 
-def parameter_shapes(config: "MiniCPMVConfig") -> dict[str, tuple[int, ...]]:
+def parameter_shapes(config: Any) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter under its released name."""
     import torch
 
-    from minicpmv.model.checkpoint_keys import to_released
-    from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
+    from minicpmv.loader import MODEL_CLASSES
 
+    model_class = MODEL_CLASSES[config.model_type]
     with torch.device("meta"):
-        model = MiniCPMVForConditionalGeneration(config)
-    return {
-        to_released(name, config.model_type): tuple(p.shape) for name, p in model.named_parameters()
-    }
+        model = model_class(config)
+    return {model.released_name(name): tuple(p.shape) for name, p in model.named_parameters()}
 
 
 def count_parameters(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
     """Numbers in each part of the model."""
-    return {
-        part: sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(prefix))
-        for part, prefix in PARTS.items()
-    }
+    counts = dict.fromkeys(PARTS, 0)
+    for name, shape in shapes.items():
+        part = next(part for part, prefixes in PARTS.items() if name.startswith(prefixes))
+        counts[part] += math.prod(shape)
+    return {part: count for part, count in counts.items() if count}
 
 
 def _check_tokenizer(path: Path) -> None:
@@ -222,14 +250,13 @@ def _check_tokenizer(path: Path) -> None:
         raise ValueError(f"{str(path)!r} is not a tokenizer file: {error}") from error
 
 
-def _special_tokens(processor: "MiniCPMVProcessor") -> dict[str, int | None]:
+def _special_tokens(processor: Any) -> dict[str, int | None]:
     """Ids of the strings that have a meaning of their own; None for one the tokenizer lacks."""
-    images = processor.image_processor
-    tokens = [images.im_start, images.im_end, images.slice_start, images.slice_end]
-    if images.use_image_id:
-        tokens += [images.im_id_start, images.im_id_end]
+    tokens = [processor.tokenizer.bos_token, *processor.release.terminators]
+    if hasattr(processor, "image_processor"):
+        tokens = [*processor.image_processor.tags_for(), *processor.release.terminators]
     vocabulary = processor.tokenizer.get_vocab()
-    return {t: vocabulary.get(t) for t in [*tokens, images.unk, *processor.release.terminators]}
+    return {token: vocabulary.get(token) for token in tokens}
 
 
 def _misfits(shapes: dict[str, tuple[int, ...]], weights: "Headers", is_tied: bool) -> list[str]:
@@ -238,7 +265,8 @@ def _misfits(shapes: dict[str, tuple[int, ...]], weights: "Headers", is_tied: bo
     With tied embeddings the files may hold the matrix once or twice.
     """
     missing = sorted(set(shapes) - set(weights))
-    extra = sorted(set(weights) - set(shapes) - ({"llm.lm_head.weight"} if is_tied else set()))
+    twice = {"llm.lm_head.weight", "lm_head.weight"} if is_tied else set()
+    extra = sorted(set(weights) - set(shapes) - twice)
     wrong = sorted(
         name for name, (shape, _) in weights.items() if name in shapes and shapes[name] != shape
     )

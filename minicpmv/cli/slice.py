@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from minicpmv.processing.placeholders import image_placeholder
 from minicpmv.processing.slicing import SlicePlan, plan_slices
-from minicpmv.versions import release_of
+from minicpmv.versions import RELEASES, model_type_of, release_of
 
 from .attachments import read_picture
 from .model_files import locate, read_json
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Show how a picture is cut into slices and how many tokens it costs. Sizes are height x width.
 
-The settings come from the model's preprocessor_config.json; its weights are not loaded.
+The settings come from the model's preprocessor_config.json, or config.json where the release has no
+such file; its weights are not loaded.
 """
 
 EPILOG = """\
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps(report | cost.as_dict(), ensure_ascii=False))
     else:
         title = f"{args.file}: {picture.height} x {picture.width} pixels (height x width)"
-        limits = slice_limits(settings.scale_resolution, max_slices)
+        limits = slice_limits(settings.scale_resolution, max_slices, settings.image_size)
         print(f"{title}\n{args.model}: {limits}\n\n{cost.table()}")
 
 
@@ -92,40 +93,80 @@ def _check_out(out: str, file: str) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the cut and its text, from `preprocessor_config.json`."""
+    """What decides the cut and its text.
 
-    max_slice_nums: int
-    scale_resolution: int
+    `max_slice_nums` and `scale_resolution` are None for releases that make every picture a square
+    of `image_size` pixels; `image_size` is None for the others.
+    """
+
     patch_size: int
     num_queries: int
-    slice_mode: bool
-    use_image_id: bool
-    tag_every_slice: bool
+    max_slice_nums: int | None = None
+    scale_resolution: int | None = None
+    image_size: int | None = None
+    slice_mode: bool = True
+    use_image_id: bool = False
+    tag_every_slice: bool = False
+    pads_uncut: bool = False
 
     @classmethod
     def read(cls, model: str, revision: str | None) -> "Settings":
-        """Read the file of a model.
+        """Read the settings of a model.
 
         Raises:
-            ValueError: a field is missing.
+            ValueError: a field is missing, or the model sees no pictures.
             OSError: there is no such model or file.
         """
+        location = locate(model, revision)
         file = "preprocessor_config.json"
-        config = read_json(locate(model, revision), file, revision)
-        names = ("max_slice_nums", "scale_resolution", "patch_size", "image_feature_size")
+        try:
+            config = read_json(location, file, revision)
+        except OSError as error:
+            config = _settings_elsewhere(location, revision, error)
+            file = "config.json"
+        release = release_of(config)
+        names = ["max_slice_nums", "scale_resolution"]
+        names = ["image_size"] if release.slicing == "square" else names
+        names += ["patch_size", "image_feature_size"]
         missing = [name for name in names if name not in config]
         if missing:
             raise ValueError(f"{file} of {model!r} lacks {', '.join(missing)}.")
-        release = release_of(config)
+        fields = {name: config[name] for name in names if name != "image_feature_size"}
         return cls(
-            max_slice_nums=config["max_slice_nums"],
-            scale_resolution=config["scale_resolution"],
-            patch_size=config["patch_size"],
+            **fields,
             num_queries=config["image_feature_size"],
             slice_mode=config.get("slice_mode", True),
             use_image_id=config.get("use_image_id", release.use_image_id),
             tag_every_slice=release.slice_tags == "cell",
+            pads_uncut=release.pads_uncut,
         )
+
+
+def _settings_elsewhere(location: str, revision: str | None, error: OSError) -> dict[str, Any]:
+    """The settings in `config.json`, of a release that has no `preprocessor_config.json`.
+
+    Raises:
+        OSError: `error`, where the file is merely missing.
+        ValueError: the model sees no pictures.
+    """
+    try:
+        config = read_json(location, "config.json", revision)
+    except OSError:
+        raise error from None
+    if model_type_of(config) not in {release.model_type for release in RELEASES.values()}:
+        raise ValueError(f"The model {location!r} reads text only, so there is nothing to cut.")
+    release = release_of(config)
+    if release.has_preprocessor_config:
+        raise error
+    return {
+        "max_slice_nums": 9,
+        "scale_resolution": 448,
+        "patch_size": 14,
+        "image_size": 448,
+        "image_feature_size": config.get("query_num", config.get("num_query", 64)),
+        **config,
+        "version": release.version,
+    }
 
 
 @dataclass(frozen=True)
@@ -195,28 +236,24 @@ class Cost:
         return groups
 
 
-def slice_limits(scale_resolution: int, max_slices: int) -> str:
+def slice_limits(
+    scale_resolution: int | None, max_slices: int | None, image_size: int | None = None
+) -> str:
     """What a model's settings mean for pictures, in words."""
+    if image_size is not None:
+        return f"squeezed into {image_size} x {image_size} pixels, never cut"
+    assert max_slices is not None
     cut = f"and at most {max_slices} cells of that size" if max_slices > 1 else "never cut"
     return f"an overview of {scale_resolution} x {scale_resolution} pixels in area, {cut}"
 
 
-def plan_cost(height: int, width: int, max_slices: int, settings: Settings) -> Cost:
+def plan_cost(height: int, width: int, max_slices: int | None, settings: Settings) -> Cost:
     """Cut a picture of `height` x `width` pixels; count its tokens as the first of a prompt.
 
     Raises:
-        ValueError: `max_slices` is below 1.
+        ValueError: `max_slices` is below 1, or has no effect.
     """
-    patch_size = settings.patch_size
-    plan = plan_slices(
-        height,
-        width,
-        max_slices=max_slices,
-        scale_resolution=settings.scale_resolution,
-        patch_size=patch_size,
-    )
-    if not settings.slice_mode:  # the picture as it is, in whole patches
-        plan = SlicePlan((height // patch_size * patch_size, width // patch_size * patch_size))
+    plan = _plan(height, width, max_slices, settings)
     tags = image_placeholder(
         plan.grid,
         0,
@@ -226,7 +263,34 @@ def plan_cost(height: int, width: int, max_slices: int, settings: Settings) -> C
     # Each tag, each digit of the image's number and each newline is one token.
     num_tag_tokens = len(re.findall(r"<[^>]+>|\d|\n", tags))
     size = (height, width)
-    return Cost(size, plan, patch_size, settings.num_queries, num_tag_tokens)
+    return Cost(size, plan, settings.patch_size, settings.num_queries, num_tag_tokens)
+
+
+def _plan(height: int, width: int, max_slices: int | None, settings: Settings) -> SlicePlan:
+    if settings.image_size is not None:
+        if max_slices is not None:
+            raise ValueError(
+                "--max-slice-nums has no effect: the model squeezes every picture into one square."
+            )
+        return SlicePlan((settings.image_size, settings.image_size))
+    patch_size = settings.patch_size
+    if not settings.slice_mode:  # the picture as it is, in whole patches
+        fill = patch_size - 1 if settings.pads_uncut else 0
+        return SlicePlan(
+            (
+                (height + fill) // patch_size * patch_size,
+                (width + fill) // patch_size * patch_size,
+            )
+        )
+    assert max_slices is not None
+    assert settings.scale_resolution is not None
+    return plan_slices(
+        height,
+        width,
+        max_slices=max_slices,
+        scale_resolution=settings.scale_resolution,
+        patch_size=patch_size,
+    )
 
 
 def draw_grid(grid: tuple[int, int], cell: tuple[int, int]) -> str:

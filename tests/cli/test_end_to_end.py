@@ -38,6 +38,16 @@ def test_beams_are_answered_in_one_piece(run):
     )
 
 
+def test_a_text_model_answers_and_sees_nothing(run, picture):
+    model = CHECKPOINT.parents[1] / "minicpm-2b" / "ckpt"
+    options = ["-m", model, "--max-new-tokens", 6, "--seed", 1]
+    answer = load(model).ask("hello", max_new_tokens=6, seed=1)
+    assert run("ask", "hello", *options) == (0, f"{answer.text}\n", "")
+    code, out, err = run("ask", "What is this?", picture, *options)
+    assert (code, out) == (1, "")
+    assert "MiniCPM-2B reads text only" in err
+
+
 def test_an_option_without_effect_is_an_error(run):
     code, out, err = run("ask", "What is this?", *MODEL, "--no-sampling", "--temperature", 0.5)
     assert (code, out) == (1, "")

@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from minicpmv.versions import TEXT_RELEASES
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
@@ -44,6 +46,31 @@ def test_a_sound_checkpoint_agrees(run, release):
     assert report["memory_bytes"]["float32"] == 4 * report["parameters"]["total"]
     assert report["disagreements"] == []
     assert None not in report["special_tokens"].values()
+
+
+@pytest.mark.parametrize("name", ["2b", "1b", "2b-128k", "moe-8x2b"])
+def test_a_text_model_agrees_and_sees_no_pictures(run, name):
+    checkpoint = GOLDEN / f"minicpm-{name}" / "ckpt"
+    code, out, err = run("info", checkpoint)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{checkpoint}: {TEXT_RELEASES[name].name}\n")
+    assert "reads text only" in out
+    assert "vision" not in out
+    report = json.loads(run("info", checkpoint, "--json")[1])
+    tensors = load_file(checkpoint / "model.safetensors")
+    assert report["parameters"]["total"] == sum(tensor.numel() for tensor in tensors.values())
+    assert list(report["shapes"]) == ["language model"]
+    assert report["special_tokens"]["</s>"] == 2
+
+
+def test_weights_in_the_format_of_pytorch_are_not_compared(run, tmp_path):
+    checkpoint = shutil.copytree(GOLDEN / "minicpm-2b" / "ckpt", tmp_path / "model")
+    tensors = load_file(checkpoint / "model.safetensors")
+    (checkpoint / "model.safetensors").unlink()
+    torch.save(tensors, checkpoint / "pytorch_model.bin")
+    code, out, _ = run("info", checkpoint)
+    assert code == 0
+    assert "not here as safetensors, so not compared" in out
 
 
 @pytest.mark.parametrize(

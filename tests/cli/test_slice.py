@@ -152,3 +152,30 @@ def test_out_is_checked_before_anything_is_written(run, tmp_path, out, message):
     code, _, err = run("slice", str(tmp_path / "scene.png"), "--out", str(tmp_path / out))
     assert (code, message in err) == (1, True)
     assert (tmp_path / "scene.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("release", ["minicpm-v-1_0", "omnilmm-12b"])
+def test_releases_that_never_cut_show_one_square(run, wide, tmp_path, release):
+    checkpoint = GOLDEN / release / "checkpoint"
+    code, out, err = run("slice", wide, "-m", checkpoint, "--out", tmp_path / "cut.png")
+    assert (code, err) == (0, "")
+    assert f"{checkpoint}: squeezed into 448 x 448 pixels, never cut\n" in out
+    report = json.loads(run("slice", wide, "-m", checkpoint, "--json")[1])
+    assert (report["overview"], report["num_slices"], report["num_tokens"]) == ([448, 448], 1, 66)
+    with Image.open(tmp_path / "cut.png") as sheet:
+        assert sheet.size == (448 + 28, 448 + 28)
+    message = run("slice", wide, "-m", checkpoint, "--max-slice-nums", 2)[2]
+    assert "--max-slice-nums has no effect: the model squeezes every picture" in message
+
+
+def test_the_settings_of_2_0_stand_in_config_json(run, wide):
+    report = json.loads(
+        run("slice", wide, "-m", GOLDEN / "minicpm-v-2" / "checkpoint", "--json")[1]
+    )
+    assert (report["grid"], report["num_visual_tokens"]) == ([2, 3], 448)
+
+
+def test_a_text_model_has_nothing_to_cut(run, wide):
+    code, out, err = run("slice", wide, "-m", GOLDEN / "minicpm-2b" / "ckpt")
+    assert (code, out) == (1, "")
+    assert "reads text only, so there is nothing to cut" in err
