@@ -29,9 +29,10 @@ from .generation import generate_ids, plan_generation
 from .loader import MODEL_CLASSES, VISION_TYPES, load, locate
 from .model import minicpm
 from .model.modeling import MiniCPMVForConditionalGeneration
+from .processing.messages import normalised, with_images_at
 from .processing.processor import MiniCPMVProcessor
 from .processing.text import TextProcessor, load_text_tokenizer
-from .versions import model_type_of, release_of, text_release_of
+from .versions import Release, model_type_of, release_of, text_release_of
 
 # Keywords of the released loaders that native classes have no use for.
 _REMOTE_CODE_KEYWORDS = ("trust_remote_code", "code_revision")
@@ -419,6 +420,9 @@ class MiniCPMVChat:
 
     model = MiniCPMVChat("openbmb/MiniCPM-V-2_6")
     answer = model.chat({"image": img2base64("street.jpg"), "question": json.dumps(msgs)})
+
+    It draws its answers unless told otherwise. OmniLMM-12B sees the picture where its first message
+    says `<image>`, others in front of it.
     """
 
     def __init__(self, model_path: str | Path = "nano", **options: Any):
@@ -438,6 +442,11 @@ class MiniCPMVChat:
                 f"image is not base64 text ({error}). Use img2base64(file_name)."
             ) from error
         conversation = _released_conversation(msgs, image, 0)
+        release = self._chat.processor.release
+        if isinstance(release, Release) and release.image_tag is not None:
+            conversation = with_images_at(release.image_tag, normalised(conversation))
+        if not release.sampling.draws and options.get("sampling") is None:
+            options |= {"sampling": True, "temperature": options.get("temperature", 0.7)}
         return self._chat.ask(conversation, **options).text
 
 

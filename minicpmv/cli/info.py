@@ -132,7 +132,7 @@ def _shapes_of_parts(config: Any) -> dict[str, dict[str, Any]]:
     vision = config.vision_config
     return {
         "vision tower": {
-            "layers": vision.num_hidden_layers,
+            "layers": vision.num_hidden_layers - bool(config.drop_vision_last_layer),
             "hidden": vision.hidden_size,
             "heads": vision.num_attention_heads,
             "mlp": vision.intermediate_size,

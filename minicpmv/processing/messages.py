@@ -182,7 +182,9 @@ def _block(item: Any, index: int, quote: re.Pattern | None) -> dict[str, Any]:
 def _image_block(block: dict[str, Any], index: int) -> dict[str, Any]:
     source = _source(block, index, "image", ("image", "url", "path", "base64"))
     # Without one the image itself is passed beside the messages.
-    return {"type": "image"} if source is None else {"type": "image", "image": source}
+    image = {} if source is None else {"image": source}
+    inline = {"inline": True} if block.get("inline") else {}  # from `with_images_at`
+    return {"type": "image", **image, **inline}
 
 
 def _video_block(block: dict[str, Any], index: int) -> dict[str, Any]:
