@@ -178,8 +178,8 @@ class MiniCPMVImageProcessorPil(PilBackend):
                 `load_image` opens, or an array.
 
         Returns:
-            pixel_values (num_slices, channels, patch_size, patch_size * max_patches), float32 from
-            -1 to 1; with `do_pad=False` a list with one unpadded array per slice.
+            pixel_values (num_slices, channels, patch_size, patch_size * max_patches), float32,
+            normalised; with `do_pad=False` a list with one unpadded array per slice.
             target_sizes (num_slices, 2): height and width in patches.
             grids: per image (rows, cols) of the detail slices, (0, 0) when not cut.
             num_slices: per image.

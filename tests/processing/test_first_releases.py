@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
-from transformers import AutoImageProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
+from minicpmv.agreement import disagreements
 from minicpmv.processing import (
     MiniCPMVImageProcessorPil,
     MiniCPMVProcessor,
@@ -204,6 +205,18 @@ def test_slices_are_those_of_the_recorded_table():
         assert (plan.grid and [*plan.grid[::-1]]) == row["best_grid"]
         assert (plan.cell and [*plan.cell[::-1]]) == row["slice_size"]
         assert (plan.grid or (0, 0)) == (row["n_rows"], row["n_cols"])
+
+
+def test_model_and_processor_agree_until_one_is_changed(first):
+    config = AutoConfig.from_pretrained(CHECKPOINTS[first])
+    assert disagreements(config, golden_processor(first)) == []
+    changes = {"image_feature_size": 16, "patch_size": 28}
+    changes |= {"max_slice_nums": 4} if first == "2.0" else {"image_size": 224}
+    changed = MiniCPMVProcessor.from_pretrained(CHECKPOINTS[first], **changes)
+    lines = disagreements(config, changed)
+    assert [line.split()[-1] for line in lines] == ["16", "28", *map(str, [*changes.values()][2:])]
+    changed.image_processor.im_start = "<nothing>"
+    assert "the tokenizer has no token <nothing>" in disagreements(config, changed)
 
 
 def copy_of(version: str, folder: Path, leave_out: tuple[str, ...] = ()) -> Path:

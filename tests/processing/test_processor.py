@@ -490,7 +490,6 @@ def test_settings_of_the_image_processor_stay_there(new_processor, tmp_path):
     assert (again.image_processor.max_slice_nums, again.image_processor.compat) == (1, "released")
 
 
-@pytest.mark.parametrize("version", ["1.0", "2.0", "2.5", "2.6"])
 @pytest.mark.parametrize("trust", [False, True])
 def test_auto_classes_find_ours_in_released_checkpoints(version, trust):
     checkpoint = CHECKPOINTS[version]
