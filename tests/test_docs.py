@@ -18,12 +18,11 @@ import pytest
 from PIL import Image
 
 from minicpmv.cli import COMMANDS, main, parse
-from minicpmv.cli.slice import Settings, plan_cost
-from minicpmv.versions import RELEASES
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
 PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md"))]
+NANO = ROOT / "minicpmv" / "nano"
 CHECKPOINTS = {
     "openbmb/MiniCPM-Llama3-V-2_5": GOLDEN / "minicpm-llama3-v-2_5" / "checkpoint",
     "openbmb/MiniCPM-V-2_6": GOLDEN / "minicpm-v-2_6" / "checkpoint",
@@ -139,87 +138,6 @@ def test_help_in_the_documents_is_the_real_one():
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     assert with_help(page) == page
     assert all(f"$ minicpmv {name} --help" in page for name in COMMANDS)
-
-
-def rows_under(heading):
-    """Cells of the first table under a heading of docs/releases.md, without its head."""
-    page = (ROOT / "docs" / "releases.md").read_text(encoding="utf-8")
-    section = page.split(f"## {heading}\n")[1].split("\n## ")[0]
-    rows = [line for line in section.splitlines() if line.startswith("|")][2:]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-
-
-def test_tokens_per_picture():
-    rows = rows_under("Tokens per picture")
-    assert len(rows) > 5
-    for size, grid, num_slices, *tokens in rows:
-        height, width = map(int, size.split(" x "))
-        for release, num_queries, (visual, with_tags) in (
-            (RELEASES["2.5"], 96, tokens[:2]),
-            (RELEASES["2.6"], 64, tokens[2:]),
-        ):
-            settings = Settings(
-                max_slice_nums=9,
-                scale_resolution=448,
-                patch_size=14,
-                num_queries=num_queries,
-                slice_mode=True,
-                use_image_id=release.use_image_id,
-                tag_every_slice=release.slice_tags == "cell",
-            )
-            cost = plan_cost(height, width, 9, settings)
-            assert grid == ("-" if cost.plan.grid is None else "{} x {}".format(*cost.plan.grid))
-            assert int(num_slices) == cost.plan.num_slices
-            assert (int(visual), int(with_tags)) == (cost.num_visual_tokens, cost.num_tokens)
-
-
-SHAPES = {
-    "2.5": {
-        "vocab_size": 128256,
-        "hidden_size": 4096,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "intermediate_size": 14336,
-        "query_num": 96,
-    },
-    "2.6": {
-        "vocab_size": 151666,
-        "hidden_size": 3584,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "intermediate_size": 18944,
-        "query_num": 64,
-    },
-}
-
-
-NANO = ROOT / "minicpmv" / "nano"
-
-
-@pytest.mark.parametrize(("column", "version"), [(1, "2.5"), (2, "2.6"), (3, "nano")])
-def test_parameters_and_memory(column, version):
-    from minicpmv.cli.info import count_parameters, parameter_shapes
-    from minicpmv.model.configuration import MiniCPMVConfig
-
-    if version == "nano":
-        shape = json.loads((NANO / "config.json").read_text())
-    else:
-        shape = SHAPES[version] | {"model_type": "minicpmv", "version": version}
-        shape["drop_vision_last_layer"] = False
-    sizes = count_parameters(parameter_shapes(MiniCPMVConfig.from_dict(shape)))
-    total = sum(sizes.values())
-    head_dim = shape["hidden_size"] // shape["num_attention_heads"]
-    cache = 2 * shape["num_hidden_layers"] * shape["num_key_value_heads"] * head_dim * 2
-
-    said = {row[0]: row[column] for row in rows_under("Parts") + rows_under("Memory")}
-    for part, count in sizes.items():
-        assert said[f"parameters of the {part}"] == f"{count:,}"
-    assert said["parameters in all"] == f"{total:,}"
-    assert said["weights, float16 or bfloat16"] == f"{2 * total / 1e9:.2f} GB"
-    assert said["weights, float32"] == f"{4 * total / 1e9:.2f} GB"
-    assert said["cache per 1000 tokens, 16 bit"] == f"{1000 * cache / 1e9:.3f} GB"
 
 
 def test_scores_in_the_readmes_are_those_of_the_card():
