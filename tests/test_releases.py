@@ -68,10 +68,7 @@ class Member:
 
     @property
     def is_tied(self):
-        return (
-            "lm_head.weight" not in self.shapes[-1]
-            and "llm.lm_head.weight" not in (self.shapes[-1])
-        )
+        return not any(name.endswith("lm_head.weight") for name in self.shapes[-1])
 
     @property
     def settings(self):
@@ -89,12 +86,11 @@ class Member:
             tag_every_slice=self.sees.slice_tags == "cell",
         )
 
-    def cost(self, height, width, max_slices=None):
+    def cost(self, height, width):
         """(visual tokens, with tags, grid) of a picture."""
         if self.settings is None:
             return self.num_queries, self.num_queries + 2, None
-        limit = max_slices or self.settings.max_slice_nums
-        cost = plan_cost(height, width, limit, self.settings)
+        cost = plan_cost(height, width, self.settings.max_slice_nums, self.settings)
         return cost.num_visual_tokens, cost.num_tokens, cost.plan.grid
 
     def frame_tokens(self):
