@@ -308,7 +308,7 @@ class MiniCPMForCausalLM(minicpm.MiniCPMForCausalLM):
         num_prompt_tokens = inputs["input_ids"].shape[1]
         room = min(max_length, context_length(self.config)) - num_prompt_tokens
         if options.get("max_new_tokens") is None:
-            options["max_new_tokens"] = room
+            options["max_new_tokens"] = min(room, self.generation_config.max_new_tokens or room)
         if options["max_new_tokens"] < 1:
             raise ValueError(
                 f"The prompt has {num_prompt_tokens} tokens, which leaves none of max_length "

@@ -1,6 +1,6 @@
 """What README and docs say is run, parsed or computed again.
 
-Run as a script, this file writes the `--help` blocks of docs/cli.md anew.
+`python -m tests.test_docs` writes the `--help` blocks of docs/cli.md anew.
 """
 
 import argparse
@@ -19,13 +19,22 @@ from PIL import Image
 
 from minicpmv.cli import COMMANDS, main, parse
 
+from .clips import clip
+from .test_quantization import int4_release
+from .test_text_chat import in_llama_format
+
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
 PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md"))]
 NANO = ROOT / "minicpmv" / "nano"
 CHECKPOINTS = {
+    "openbmb/MiniCPM-V": GOLDEN / "minicpm-v-1_0" / "checkpoint",
+    "openbmb/MiniCPM-V-2": GOLDEN / "minicpm-v-2" / "checkpoint",
     "openbmb/MiniCPM-Llama3-V-2_5": GOLDEN / "minicpm-llama3-v-2_5" / "checkpoint",
     "openbmb/MiniCPM-V-2_6": GOLDEN / "minicpm-v-2_6" / "checkpoint",
+    "openbmb/OmniLMM-12B": GOLDEN / "omnilmm-12b" / "checkpoint",
+    "openbmb/MiniCPM-2B-dpo-bf16": GOLDEN / "minicpm-2b" / "ckpt",
+    "openbmb/MiniCPM-2B-dpo-fp16": GOLDEN / "minicpm-2b" / "ckpt",
 }
 
 
@@ -49,6 +58,7 @@ def workplace(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     for name in ("street.jpg", "before.png", "after.png", "cat.png", "dog.png", "new.png"):
         Image.effect_mandelbrot((300, 200), (-2, -1, 1, 1), 30).convert("RGB").save(tmp_path / name)
+    (tmp_path / "clip.mp4").write_bytes(clip())
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -56,17 +66,27 @@ def workplace(tmp_path, monkeypatch):
 def small_copy(checkpoint, folder):
     """The tiny checkpoint in place of a released one, with short answers."""
     shutil.copytree(checkpoint, folder, copy_function=shutil.copyfile)
+    folder.chmod(0o755)
     settings = folder / "generation_config.json"
-    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"max_new_tokens": 4}))
+    fields = json.loads(settings.read_text()) if settings.exists() else {}
+    settings.write_text(json.dumps(fields | {"max_new_tokens": 4}))
     return folder
 
 
 @pytest.mark.parametrize("block", cases("python"))
 def test_python_blocks_run(block, workplace):
-    for name, checkpoint in CHECKPOINTS.items():
-        if name in block:
-            folder = small_copy(checkpoint, workplace / name.replace("/", "-"))
-            block = block.replace(name, str(folder))
+    # Made here, since they cannot be kept small in the repository.
+    made = {
+        "openbmb/MiniCPM-V-2_6-int4": lambda folder: int4_release("2.6", folder),
+        "openbmb/MiniCPM-2B-sft-bf16-llama-format": lambda folder: in_llama_format(
+            "minicpm-2b", folder
+        ),
+    }
+    for name in [*CHECKPOINTS, *made]:
+        if f'"{name}"' in block:
+            folder = workplace / name.replace("/", "-")
+            checkpoint = CHECKPOINTS.get(name) or made[name](workplace / "made")
+            block = block.replace(f'"{name}"', repr(str(small_copy(checkpoint, folder))))
     with contextlib.redirect_stdout(io.StringIO()):
         exec(compile(block, "block", "exec"), {"__name__": "__main__"})
 
