@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from transformers import AutoTokenizer
 
 from .layouts import (
     ARCHITECTURES,
@@ -39,6 +40,13 @@ _COPIED = (
     "added_tokens.json",
     "chat_template.jinja",
     "generation_config.json",
+)
+# Of the releases, for those that bring none: the language models of MiniCPM-V 1.0 and 2.0.
+_CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{ '<用户>' ~ message.content | trim ~ '<AI>' if message.role == 'user'"
+    " else message.content | trim }}"
+    "{%- endfor -%}"
 )
 
 
@@ -141,11 +149,25 @@ def _copy_small_files(folder: Path, out: Path, target: Layout) -> None:
     for name in _COPIED:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, out / name)
-    settings = out / "tokenizer_config.json"
-    if target != "minicpm" and settings.is_file() and (out / "tokenizer.json").is_file():
-        # transformers' own LlamaTokenizer passes over parts of tokenizer.json: it takes a space at
-        # the beginning of a text for the one that it puts there itself.
-        _write_json(settings, read_json(settings) | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    if target != "minicpm" and (out / "tokenizer_config.json").is_file():
+        _write_stock_tokenizer(folder, out)
+
+
+def _write_stock_tokenizer(folder: Path, out: Path) -> None:
+    """Let transformers alone give the ids of the released tokenizer.
+
+    Its own LlamaTokenizer does not: it passes over parts of tokenizer.json, and takes a space at
+    the beginning of a text for the one that it puts there itself.
+    """
+    if not (out / "tokenizer.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
+    settings = read_json(out / "tokenizer_config.json")
+    settings.pop("auto_map", None)
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if not (out / "chat_template.jinja").is_file():
+        settings.setdefault("chat_template", _CHAT_TEMPLATE)
+    _write_json(out / "tokenizer_config.json", settings)
 
 
 def _fetch(model: str, revision: str | None) -> Path:

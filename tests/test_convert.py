@@ -160,6 +160,23 @@ def test_the_language_model_of_2_0_stands_alone(tmp_path):
     assert logits.argmax(-1).tolist() == recorded["logits_argmax"].tolist()
 
 
+def test_a_tokenizer_model_alone_is_enough(tmp_path):
+    """1.0 and 2.0 have no tokenizer.json, and name a class of their remote code."""
+    golden = GOLDEN / "minicpm-v-2"
+    convert(golden / "checkpoint", tmp_path / "out", "llama")
+    stock = AutoTokenizer.from_pretrained(tmp_path / "out")
+    ours = AutoTokenizer.from_pretrained(golden / "checkpoint")
+    assert type(stock).__module__.startswith("transformers.")
+    cases = json.loads((golden / "public" / "manifest.json").read_text())["cases"]
+    (prompt,) = (case["prompt"] for case in cases if case["name"] == "textonly")
+    recorded = load_file(golden / "public" / "textonly.safetensors")["input_ids"]
+    assert stock(prompt)["input_ids"] == recorded[0].tolist()
+    for text in (" a  b ", "<image>x</image>\n", "１２ 345 你好，世界！", "<用户>hi<AI>yes"):
+        assert stock(text)["input_ids"] == ours(text)["input_ids"]
+    turns = [{"role": "user", "content": " hi "}, {"role": "assistant", "content": "yes"}]
+    assert stock.apply_chat_template(turns, tokenize=False) == "<用户>hi<AI>yes"
+
+
 def test_shards_in_and_out_and_bin_files_give_the_same_tensors(tmp_path):
     whole = convert(DENSE, tmp_path / "whole", "llama")
     parts = convert(DENSE, tmp_path / "parts", "llama", max_shard_size="200KB")
