@@ -231,7 +231,7 @@ def test_rotary_table(case):
         rope_scaling={"type": "dynamic", "factor": inputs["factor"]},
     )
     rotary, seq = MiniCPMRotaryEmbedding(config), inputs["seq_len"]
-    case.check(rotary.frequencies(seq), "inv_freq")
+    case.check(rotary.frequencies(seq)[0], "inv_freq")
     cos, sin = rotary(torch.tensor([[seq - 1]]), seq)
     case.check(cos[0, 0], "cos_last")
     case.check(sin[0, 0], "sin_last")

@@ -95,7 +95,7 @@ def test_new_config_is_written_in_released_words(tmp_path):
         ({"num_attention_heads": 5}, "must be a multiple of num_attention_heads 5"),
         ({"num_key_value_heads": 5}, "of num_key_value_heads 5"),
         ({"num_experts": 2, "num_experts_per_tok": 3}, "it must be from 1 to 2"),
-        ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "'yarn' is not known to MiniCPM"),
+        ({"rope_scaling": {"type": "mixed", "factor": 2.0}}, "of type 'mixed', which is not known"),
         ({"rope_scaling": {"type": "linear", "factor": 1.0}}, "expected a number above 1"),
         ({"hidden_act": "fatrelu"}, "hidden_act 'fatrelu' is not known"),
     ],

@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 # Serialised by transformers for its own sake; no released file has them.
 _UNRELEASED_FIELDS = {
@@ -40,7 +41,7 @@ class MiniCPMConfig(PreTrainedConfig):
             state is divided by `hidden_size / dim_model_base` before the head.
         num_experts: 0 for a dense model; num_experts_per_tok: how many of them see a token.
         rope_scaling: None, or {"type": "linear" or "dynamic", "factor": above 1}, the released
-            form of `rope_parameters`.
+            form of `rope_parameters`. transformers' other types are taken too.
         output_router_logits: whether to return what the routers said.
         router_aux_loss_coef: weight of the loss that keeps experts evenly busy, added while
             training. 0: none; the paper trained with 0.01.
@@ -51,18 +52,6 @@ class MiniCPMConfig(PreTrainedConfig):
 
     model_type = "minicpm"
     keys_to_ignore_at_inference = ["past_key_values"]
-    base_model_tp_plan = {
-        "layers.*.self_attn.q_proj": "colwise",
-        "layers.*.self_attn.k_proj": "colwise",
-        "layers.*.self_attn.v_proj": "colwise",
-        "layers.*.self_attn.o_proj": "rowwise",
-        "layers.*.mlp.gate_proj": "colwise",
-        "layers.*.mlp.up_proj": "colwise",
-        "layers.*.mlp.down_proj": "rowwise",
-        "layers.*.mlp.experts.*.w1": "colwise",
-        "layers.*.mlp.experts.*.w3": "colwise",
-        "layers.*.mlp.experts.*.w2": "rowwise",
-    }
     base_model_pp_plan = {
         "embed_tokens": (["input_ids"], ["inputs_embeds"]),
         "layers": (["hidden_states", "attention_mask"], ["hidden_states"]),
@@ -126,14 +115,30 @@ class MiniCPMConfig(PreTrainedConfig):
             )
         rope = self.rope_parameters
         rope_type, factor = rope["rope_type"], rope.get("factor")
-        if rope_type not in ("default", "linear", "dynamic"):
+        if rope_type not in ("default", *ROPE_INIT_FUNCTIONS):
             raise ValueError(
-                f"rope_scaling of type {rope_type!r} is not known to MiniCPM; expected "
-                "'linear' or 'dynamic'."
+                f"rope_scaling is of type {rope_type!r}, which is not known; the releases have "
+                "'linear' and 'dynamic'."
             )
         is_number = isinstance(factor, int | float) and not isinstance(factor, bool)
-        if rope_type != "default" and not (is_number and factor > 1):
+        if rope_type in ("linear", "dynamic") and not (is_number and factor > 1):
             raise ValueError(f"rope_scaling has factor {factor!r}; expected a number above 1.")
+
+    @property
+    def base_model_tp_plan(self) -> dict[str, str]:
+        """How tensor parallelism splits the base model's matrices."""
+        mlp = (
+            {"experts.*.w1": "colwise", "experts.*.w3": "colwise", "experts.*.w2": "rowwise"}
+            if self.num_experts
+            else {"gate_proj": "colwise", "up_proj": "colwise", "down_proj": "rowwise"}
+        )
+        return {
+            "layers.*.self_attn.q_proj": "colwise",
+            "layers.*.self_attn.k_proj": "colwise",
+            "layers.*.self_attn.v_proj": "colwise",
+            "layers.*.self_attn.o_proj": "rowwise",
+            **{f"layers.*.mlp.{name}": style for name, style in mlp.items()},
+        }
 
     @property
     def residual_scale(self) -> float:
@@ -162,7 +167,9 @@ class MiniCPMConfig(PreTrainedConfig):
         flat["rope_theta"] = rope["rope_theta"]
         flat["rope_scaling"] = None
         if rope["rope_type"] != "default":
-            flat["rope_scaling"] = {"type": rope["rope_type"], "factor": rope["factor"]}
+            ours = ("rope_type", "rope_theta", "type")
+            rest = {key: value for key, value in rope.items() if key not in ours}
+            flat["rope_scaling"] = {"type": rope["rope_type"], **rest}
         if self.dtype is not None:
             flat["torch_dtype"] = str(self.dtype).removeprefix("torch.")
         return flat

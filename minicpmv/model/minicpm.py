@@ -27,6 +27,7 @@ from transformers.modeling_layers import (
     GradientCheckpointingLayer,
 )
 from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.models.llama.modeling_llama import (
     LlamaRMSNorm,
@@ -56,22 +57,20 @@ class MiniCPMRotaryEmbedding(nn.Module):
 
     def __init__(self, config: MiniCPMConfig):
         super().__init__()
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.rope_parameters = config.rope_parameters
-        self.max_position_embeddings = config.max_position_embeddings
+        self.config = config
 
-    def frequencies(self, num_keys: int | torch.Tensor, device: Any = None) -> torch.Tensor:
-        """Radians per position, (head_dim / 2), where queries see `num_keys` keys."""
-        rope = self.rope_parameters
-        theta = rope["rope_theta"]
-        if rope["rope_type"] == "dynamic":
-            length = torch.as_tensor(num_keys, dtype=torch.float32, device=device)
-            ratio = (length / self.max_position_embeddings).clamp(min=1)
-            stretch = rope["factor"] * ratio - (rope["factor"] - 1)  # 1 up to the trained length
-            theta = theta * stretch ** (self.head_dim / (self.head_dim - 2))
-        exponents = torch.arange(0, self.head_dim, 2, device=device).float() / self.head_dim
-        frequencies = 1.0 / theta**exponents
-        return frequencies / rope["factor"] if rope["rope_type"] == "linear" else frequencies
+    def frequencies(
+        self, num_keys: int | torch.Tensor, device: Any = None
+    ) -> tuple[torch.Tensor, float]:
+        """Radians per position, (head_dim / 2), where queries see `num_keys` keys; and what
+        cosines and sines are multiplied by."""
+        rope = self.config.rope_parameters
+        if rope["rope_type"] != "default":
+            scaled = ROPE_INIT_FUNCTIONS[rope["rope_type"]]
+            return scaled(self.config, device, seq_len=num_keys)
+        head_dim = self.config.hidden_size // self.config.num_attention_heads
+        exponents = torch.arange(0, head_dim, 2, device=device).float() / head_dim
+        return 1.0 / rope["rope_theta"] ** exponents, 1.0
 
     @torch.no_grad()
     def forward(
@@ -85,10 +84,10 @@ class MiniCPMRotaryEmbedding(nn.Module):
         Returns:
             Cosines and sines, each (batch, seq, head_dim).
         """
-        frequencies = self.frequencies(num_keys, position_ids.device)
+        frequencies, scale = self.frequencies(num_keys, position_ids.device)
         angles = position_ids[..., None].float() * frequencies  # (batch, seq, head_dim / 2)
         angles = torch.cat((angles, angles), dim=-1)
-        return angles.cos(), angles.sin()
+        return angles.cos() * scale, angles.sin() * scale
 
 
 def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -309,7 +308,7 @@ class MiniCPMModel(MiniCPMPreTrainedModel):
             MiniCPMDecoderLayer(config, index) for index in range(config.num_hidden_layers)
         )
         self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.rotary_emb = MiniCPMRotaryEmbedding(config)
+        self.rotary = MiniCPMRotaryEmbedding(config)
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -354,7 +353,7 @@ class MiniCPMModel(MiniCPMPreTrainedModel):
             past_key_values=past_key_values,
             position_ids=position_ids,
         )
-        position_embeddings = self.rotary_emb(position_ids, num_keys)
+        position_embeddings = self.rotary(position_ids, num_keys)
         hidden_states = inputs_embeds
         for layer in self.layers:
             hidden_states = layer(
