@@ -130,37 +130,43 @@ class Source:
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """What the weight files must hold, without `prefix`."""
-        config = self.config
-        hidden, inner = config.hidden_size, config.intermediate_size
-        narrow = hidden // config.num_attention_heads * config.num_key_value_heads
-        layer = {
-            "input_layernorm": (hidden,),
-            "post_attention_layernorm": (hidden,),
-            "self_attn.q_proj": (hidden, hidden),
-            "self_attn.k_proj": (narrow, hidden),
-            "self_attn.v_proj": (narrow, hidden),
-            "self_attn.o_proj": (hidden, hidden),
-        }
-        if self.num_experts:
-            block = "mlp" if self.layout == "minicpm" else "block_sparse_moe"
-            layer[f"{block}.gate"] = (self.num_experts, hidden)
-            for expert in range(self.num_experts):
-                layer[f"{block}.experts.{expert}.w1"] = (inner, hidden)
-                layer[f"{block}.experts.{expert}.w2"] = (hidden, inner)
-                layer[f"{block}.experts.{expert}.w3"] = (inner, hidden)
-        else:
-            layer["mlp.gate_proj"] = layer["mlp.up_proj"] = (inner, hidden)
-            layer["mlp.down_proj"] = (hidden, inner)
-        shapes = {
-            f"model.layers.{i}.{name}.weight": shape
-            for i in range(config.num_hidden_layers)
-            for name, shape in layer.items()
-        }
-        shapes["model.embed_tokens.weight"] = (config.vocab_size, hidden)
-        shapes["model.norm.weight"] = (hidden,)
-        if not self.is_tied:
-            shapes["lm_head.weight"] = (config.vocab_size, hidden)
-        return shapes
+        return tensor_shapes(self.config, self.layout, self.num_experts, self.is_tied)
+
+
+def tensor_shapes(
+    config: Any, layout: Layout, num_experts: int, is_tied: bool
+) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of a language model, as it stands in files of this layout."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    narrow = hidden // config.num_attention_heads * config.num_key_value_heads
+    layer = {
+        "input_layernorm": (hidden,),
+        "post_attention_layernorm": (hidden,),
+        "self_attn.q_proj": (hidden, hidden),
+        "self_attn.k_proj": (narrow, hidden),
+        "self_attn.v_proj": (narrow, hidden),
+        "self_attn.o_proj": (hidden, hidden),
+    }
+    if num_experts:
+        block = "mlp" if layout == "minicpm" else "block_sparse_moe"
+        layer[f"{block}.gate"] = (num_experts, hidden)
+        for expert in range(num_experts):
+            layer[f"{block}.experts.{expert}.w1"] = (inner, hidden)
+            layer[f"{block}.experts.{expert}.w2"] = (hidden, inner)
+            layer[f"{block}.experts.{expert}.w3"] = (inner, hidden)
+    else:
+        layer["mlp.gate_proj"] = layer["mlp.up_proj"] = (inner, hidden)
+        layer["mlp.down_proj"] = (hidden, inner)
+    shapes = {
+        f"model.layers.{i}.{name}.weight": shape
+        for i in range(config.num_hidden_layers)
+        for name, shape in layer.items()
+    }
+    shapes["model.embed_tokens.weight"] = (config.vocab_size, hidden)
+    shapes["model.norm.weight"] = (hidden,)
+    if not is_tied:
+        shapes["lm_head.weight"] = (config.vocab_size, hidden)
+    return shapes
 
 
 def _layout_of(config: dict[str, Any], folder: Path) -> Layout:

@@ -224,8 +224,12 @@ def parameter_shapes(config: Any) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter under its released name."""
     import torch
 
+    from minicpmv.layouts import tensor_shapes
     from minicpmv.loader import MODEL_CLASSES
 
+    if config.model_type == "mixtral":  # transformers joins the experts, and files do not
+        is_tied = config.tie_word_embeddings
+        return tensor_shapes(config, "mixtral", config.num_local_experts, is_tied)
     model_class = MODEL_CLASSES[config.model_type]
     with torch.device("meta"):
         model = model_class(config)

@@ -23,3 +23,10 @@ def test_the_layout_must_be_named(run, tmp_path):
     code, _, err = run("convert", GOLDEN / "minicpm-2b" / "ckpt", tmp_path / "out")
     assert code == 2
     assert "--to" in err
+
+
+def test_info_agrees_with_what_was_written(run, tmp_path):
+    for number, model in enumerate(("minicpm-1b", "minicpm-moe-8x2b")):
+        out = tmp_path / str(number)
+        assert run("convert", GOLDEN / model / "ckpt", out, "--to", "llama")[0] == 0
+        assert run("info", out)[0] == 0
