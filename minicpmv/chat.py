@@ -116,6 +116,11 @@ class Chat:
         self.system: str | None = None
         self.history: Conversation = []
 
+    @property
+    def sees_pictures(self) -> bool:
+        """False for a text model."""
+        return isinstance(self.processor, MiniCPMVProcessor)
+
     def ask(
         self,
         prompt: str | Conversation,
@@ -243,11 +248,16 @@ class Chat:
         room = context_length(self.model.config) - num_prompt_tokens
         wanted = options.get("max_new_tokens")
         if room < (wanted or 1):
+            less = (
+                "Give fewer pictures, lower max_slice_nums, shorten"
+                if self.sees_pictures
+                else "Shorten"
+            )
             raise ValueError(
                 f"The prompt has {num_prompt_tokens} tokens and the model's context "
                 f"{num_prompt_tokens + room}, which leaves {max(room, 0)} for the answer"
-                f"{f'; max_new_tokens is {wanted}' if wanted else ''}. Give fewer pictures, lower "
-                "max_slice_nums, shorten the text, or lower max_new_tokens."
+                f"{f'; max_new_tokens is {wanted}' if wanted else ''}. {less} the text, or lower "
+                "max_new_tokens."
             )
         plan.config.max_new_tokens = min(plan.config.max_new_tokens, room)
 

@@ -376,6 +376,11 @@ class AutoProcessor:
     def from_pretrained(pretrained_model_name_or_path: Any, **kwargs: Any) -> MiniCPMVProcessor:
         """Load a processor by folder, hub name, version or "nano"; keywords as in transformers."""
         path = locate(pretrained_model_name_or_path)
+        model_type = model_type_of(_fields(path, kwargs))
+        if model_type not in VISION_TYPES:
+            raise ValueError(
+                f"{path!r} is a {model_type!r} model, which sees no pictures. Use AutoTokenizer."
+            )
         return MiniCPMVProcessor.from_pretrained(path, **_without_remote_code(kwargs))
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LogitsProcessor
 
-from minicpmv import AutoModel, AutoModelForCausalLM, AutoTokenizer, Chat, load
+from minicpmv import AutoModel, AutoModelForCausalLM, AutoProcessor, AutoTokenizer, Chat, load
 from minicpmv.generation import generate_ids, plan_generation
 from minicpmv.loader import locate
 from minicpmv.model.minicpm import MiniCPMForCausalLM
@@ -314,6 +314,11 @@ def test_files_that_do_not_fit_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         load(copied("minicpm-2b", tmp_path / "model", **changes), device="cpu")
+
+
+def test_a_text_model_has_no_processor() -> None:
+    with pytest.raises(ValueError, match=r"sees no pictures\. Use AutoTokenizer"):
+        AutoProcessor.from_pretrained(folder("minicpm-2b"))
 
 
 def test_auto_model_gives_the_class_with_chat(tmp_path: Path) -> None:

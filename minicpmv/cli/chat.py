@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> None:
     if interactive:
         _start_readline()
     session = Session(load_chat(args), generation_options(args), interactive)
+    if pictures:
+        session.check_sight()
     session.pictures = pictures
     session.video_options = video_options(args)
     if interactive:
@@ -144,12 +146,19 @@ class Session:
             return
         self.pictures, self.videos = [], []
 
+    def check_sight(self) -> None:
+        """A picture that can never be sent would be in the way of every message."""
+        if not self.chat.sees_pictures:
+            raise ValueError(f"{self.chat.name} reads text only; it sees no pictures and videos.")
+
     def show_pictures(self, rest: str) -> None:
+        self.check_sight()
         paths = _paths(rest, "/image street.jpg")
         self.pictures = [*self.pictures, *read_files(paths, **self.video_options)]
         _tell(f"(pictures with the next message: {len(self.pictures)})")
 
     def show_video(self, rest: str) -> None:
+        self.check_sight()
         frames = read_video(_paths(rest, "/video clip.mp4"), **self.video_options)
         self.videos = [*self.videos, frames]
         _tell(f"(video with the next message: {len(frames)} frames)")

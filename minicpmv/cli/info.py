@@ -101,8 +101,10 @@ def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
 
 def _slicing(processor: Any) -> dict[str, int] | None:
     """The settings that decide how pictures are cut; None for a text model."""
+    from minicpmv.processing.text import TextProcessor
+
     names = ("scale_resolution", "max_slice_nums", "image_size", "patch_size", "image_feature_size")
-    if not hasattr(processor, "image_processor"):
+    if isinstance(processor, TextProcessor):
         return None
     settings = {name: getattr(processor.image_processor, name) for name in names}
     return {name: value for name, value in settings.items() if value is not None}
@@ -256,9 +258,13 @@ def _check_tokenizer(path: Path) -> None:
 
 def _special_tokens(processor: Any) -> dict[str, int | None]:
     """Ids of the strings that have a meaning of their own; None for one the tokenizer lacks."""
-    tokens = [processor.tokenizer.bos_token, *processor.release.terminators]
-    if hasattr(processor, "image_processor"):
-        tokens = [*processor.image_processor.tags_for(), *processor.release.terminators]
+    from minicpmv.processing.text import TextProcessor
+
+    if isinstance(processor, TextProcessor):
+        tokens = [processor.tokenizer.bos_token]
+    else:
+        tokens = processor.image_processor.tags_for()
+    tokens = [*tokens, *processor.release.terminators]
     vocabulary = processor.tokenizer.get_vocab()
     return {token: vocabulary.get(token) for token in tokens}
 

@@ -163,6 +163,15 @@ def test_at_a_terminal_an_error_is_told_and_the_talk_goes_on(session, fake_chat,
     assert len(fake_chat.calls[-1]["images"]) == 1, "the picture still waits for its answer"
 
 
+def test_a_text_model_takes_no_pictures(session, fake_chat, picture, capsys):
+    fake_chat.sees_pictures = False
+    for line in (f"/image {picture}", f"/video {picture.parent}"):
+        session.handle(line)
+        assert "reads text only" in capsys.readouterr().err
+    assert session.handle("What?")
+    assert fake_chat.calls[-1]["images"] == []
+
+
 def test_ctrl_c_stops_the_answer_and_not_the_program(session, fake_chat, picture, capsys):
     closed = []
 
@@ -195,6 +204,13 @@ def test_ctrl_c_at_the_prompt_does_not_leave_and_ctrl_d_does(monkeypatch, capsys
     monkeypatch.setattr("builtins.input", type_next)
     assert [text for text, _ in _read_messages(interactive=True)] == ["Hello", "Again"]
     assert "(Ctrl-D or /bye leaves)" in capsys.readouterr().err
+
+
+def test_pictures_for_a_text_model_are_refused_at_once(run, fake_chat, picture):
+    fake_chat.sees_pictures = False
+    code, out, err = run("chat", picture)
+    assert (code, out) == (1, "")
+    assert "reads text only; it sees no pictures" in err
 
 
 def test_a_picture_cannot_come_from_stdin(run, fake_chat):
