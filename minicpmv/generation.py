@@ -279,13 +279,14 @@ def stream_text(ids: Iterator[int], processor: Any, strip: bool = True) -> Itera
 
     Held back are bytes, which become a character or garbage together; where the release removes
     spaces before punctuation, the last word if it may turn out to be such punctuation; and what may
-    become a text that ends the answer.
+    become a text that ends the answer. Where a later token can change any of the text, all is.
     """
     seen: list[int] = []
     shown = ""
     for token in ids:
         seen.append(token)
-        if _BYTE.fullmatch(str(processor.tokenizer.convert_ids_to_tokens(token))):
+        is_byte = _BYTE.fullmatch(str(processor.tokenizer.convert_ids_to_tokens(token)))
+        if is_byte or not processor.text_only_grows:
             continue
         text = _settled(processor.decode_answer(seen, strip=strip), processor.release)
         text = text.rstrip() if strip else text

@@ -382,13 +382,24 @@ class MiniCPMVProcessor(ProcessorMixin):
         text = self.clean_up_spaces(self._text_of(ids))
         return text.strip() if strip else text
 
-    def _text_of(self, ids: list[int]) -> str:
+    @property
+    def text_only_grows(self) -> bool:
+        """Whether more tokens only add to the text of an answer, but for its last word.
+
+        Not in 1.0 and 2.0 as released: a tag puts a space before the text that stands before it.
+        """
+        return self._decoding != "spaced"
+
+    @property
+    def _decoding(self) -> str:
         compat = self.image_processor.compat
-        way = self.release.released_decoding if compat == "released" else "plain"
-        if way == "spaced":
+        return self.release.released_decoding if compat == "released" else "plain"
+
+    def _text_of(self, ids: list[int]) -> str:
+        if self._decoding == "spaced":
             pieces = self.tokenizer.convert_ids_to_tokens(ids)
             return joined_as_released(pieces, set(self.tokenizer.all_special_tokens))
-        if way == "dropped":
+        if self._decoding == "dropped":
             return self.tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=True)
         return self.tokenizer.decode(
             ids, skip_special_tokens=False, clean_up_tokenization_spaces=False

@@ -26,6 +26,8 @@ class TextProcessor:
             docs/differences.md.
     """
 
+    text_only_grows = True  # as in `MiniCPMVProcessor`
+
     def __init__(
         self,
         tokenizer: Any,

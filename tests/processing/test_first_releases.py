@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
 from minicpmv.agreement import disagreements
+from minicpmv.generation import stream_text
 from minicpmv.processing import (
     MiniCPMVImageProcessorPil,
     MiniCPMVProcessor,
@@ -153,6 +154,15 @@ def test_our_own_defaults_change_spaces_and_broken_bytes_only(version, case):
         if version != "omnilmm-12b" or "\ufffd" not in answer["text"]:
             assert text.replace(" ", "") == answer["text"].replace(" ", "")
         assert text.count("\ufffd") <= answer["text"].count("\ufffd")
+
+
+@pytest.mark.parametrize(("version", "case"), CASES)
+@pytest.mark.parametrize("compat", ["released", None])
+def test_streamed_pieces_join_to_the_answer(version, case, compat):
+    processor = golden_processor(version, compat)
+    for answer in (part for part in case.values() if isinstance(part, dict) and "text" in part):
+        ids = answer["ids"]
+        assert "".join(stream_text(iter(ids), processor)) == processor.decode_answer(ids)
 
 
 def test_the_tokenizer_is_as_recorded(first):
