@@ -212,6 +212,20 @@ def test_wrong_tensors_are_named(tmp_path):
         MiniCPMForCausalLM.from_pretrained(pickled(tmp_path, tensors))
 
 
+def test_another_number_of_labels_is_asked_for_in_words(tmp_path):
+    checkpoint = Recorded("2b").checkpoint
+    model = MiniCPMForSequenceClassification.from_pretrained(checkpoint, num_labels=3)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert torch.equal(loaded.score.weight, model.score.weight)
+    with pytest.raises(ValueError, match=r"score\.weight \(3, 72\), expected \(5, 72\)"):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=5)
+    fresh = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path, num_labels=5, ignore_mismatched_sizes=True
+    )
+    assert fresh.score.out_features == 5
+
+
 def test_rotary_buffers_in_old_files_are_not_needed(tmp_path):
     buffers = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(6)}
     MiniCPMForCausalLM.from_pretrained(pickled(tmp_path, weights() | buffers))
