@@ -135,6 +135,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--model", default="nano", help="folder, name on the hub, or nano")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (the default)")
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
+    parser.add_argument(
+        "--quantize", choices=["int4", "int8"], help="keep the decoder layers in 4 or 8 bits"
+    )
     parser.add_argument("--split", default="test", choices=("train", "test"), help="default: test")
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="other scenes (default: 0)"
@@ -161,7 +164,13 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, print a table on stdout, and say on stderr where it is."""
     if args.scenes < 1:
         raise ValueError(f"--scenes is {args.scenes}; it must be at least 1.")
-    chat = load(args.model, device=args.device, dtype=args.dtype, progress=False)
+    chat = load(
+        args.model,
+        device=args.device,
+        dtype=args.dtype,
+        quantize=args.quantize,
+        progress=False,
+    )
     items: list[Item] = []
     scores: list[Score] = []
     for task in args.tasks:

@@ -3,6 +3,7 @@
     bits.py     bitsandbytes: NF4 and int8, in released files and from full weights
     gptq.py     AutoGPTQ files, unpacked to dense weights
     files.py    which tensors a checkpoint's files hold
+    memory.py   what weights take, computed from shapes
 
 Stands to the left of `model/`, whose `from_pretrained` asks `reader_for` how a checkpoint is to be
 read; imports nothing of ours. Only this room imports bitsandbytes.
@@ -13,6 +14,7 @@ from typing import Any
 from .bits import BitsReader, bits_config
 from .files import read_quantization
 from .gptq import GptqReader
+from .memory import weight_bytes
 
 
 def reader_for(
@@ -45,4 +47,4 @@ def reader_for(
     return None
 
 
-__all__ = ["BitsReader", "GptqReader", "bits_config", "reader_for"]
+__all__ = ["BitsReader", "GptqReader", "bits_config", "reader_for", "weight_bytes"]

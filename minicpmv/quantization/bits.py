@@ -18,18 +18,12 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 from transformers.core_model_loading import WeightConverter
 
-from .files import (
-    hub_keywords,
-    linear_layers,
-    own_config,
-    skeleton,
-    tensor_names,
-)
+from .files import hub_keywords, linear_layers, own_config, skeleton, tensor_names
 
 # Parts that stay as they are unless a config of the user's names others: all but the decoder
 # layers, and of those the router of a mixture of experts. Any word of a module's name.
 UNQUANTIZED = ("vpm", "vision_tower", "resampler", "lm_head", "score", "gate")
-_BLOCK = 64  # weights that share a scale
+BLOCK = 64  # weights that share a scale
 _NEEDED = (".weight.absmax", ".weight.quant_map")
 _NESTED = (".weight.nested_absmax", ".weight.nested_quant_map")
 _STATES = (".weight.quant_state.bitsandbytes__nf4", ".weight.quant_state.bitsandbytes__fp4")
@@ -96,21 +90,20 @@ class BitsReader:
         inside a block."""
         if not self._quantization.load_in_4bit:
             return []
+        model: Any = self._skeleton
         sizes = {
-            name: module.in_features
-            for name, module in self._skeleton.named_modules()
-            if name in layers and name not in dense and isinstance(module, nn.Linear)
+            name: model.get_submodule(name).in_features for name in layers if name not in dense
         }
-        odd = [name for name, size in sizes.items() if size % _BLOCK]
+        odd = [name for name, size in sizes.items() if size % BLOCK]
         if odd and len(odd) == len(sizes):
             raise ValueError(
                 f"No layer can be quantised to int4: their inputs ({layers[odd[0]]}: "
-                f"{sizes[odd[0]]}) are no multiple of {_BLOCK}. Use int8, or the full weights."
+                f"{sizes[odd[0]]}) are no multiple of {BLOCK}. Use int8, or the full weights."
             )
         if odd:
             warnings.warn(
                 f"{len(odd)} of {len(sizes)} layers keep their full weights, because their inputs "
-                f"are no multiple of {_BLOCK}: {layers[odd[0]]} has {sizes[odd[0]]}.",
+                f"are no multiple of {BLOCK}: {layers[odd[0]]} has {sizes[odd[0]]}.",
                 stacklevel=2,
             )
         return odd
@@ -204,6 +197,14 @@ def _unpacked(layer: Any, dtype: torch.dtype) -> nn.Linear:
 
 def _steps(conversion: Any) -> list[Any]:
     return conversion.operations if isinstance(conversion, WeightConverter) else []
+
+
+def quantised_layers(model: Any, quantize: str) -> list[nn.Linear]:
+    """The layers of a model of full weights that `quantize` would take."""
+    layers = linear_layers(model)
+    dense = _matching(_named(bits_config(quantize), layers), layers)
+    taken = [model.get_submodule(name) for name in layers if name not in dense]
+    return [layer for layer in taken if quantize == "int8" or layer.in_features % BLOCK == 0]
 
 
 def check_unpacked(model: nn.Module) -> None:
