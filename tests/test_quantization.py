@@ -16,13 +16,18 @@ import torch
 from bitsandbytes.functional import quantize_4bit
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+)
 
 from minicpmv import load
+from minicpmv.cli.info import as_text, inspect
 from minicpmv.model.configuration_minicpm import MiniCPMConfig
 from minicpmv.model.minicpm import MiniCPMForCausalLM
 from minicpmv.model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
-from minicpmv.quantization import GptqReader, bits_config, reader_for
+from minicpmv.quantization import GptqReader, bits_config, reader_for, weight_bytes
 from minicpmv.quantization.gptq import unpack
 
 from .conftest import CHECKPOINTS, Golden, golden_case, picture, tiny_model
@@ -124,6 +129,17 @@ def linear_types(model, prefix):
 def logits_of(model, inputs):
     with torch.no_grad():
         return model(**inputs).logits.float()
+
+
+@pytest.fixture
+def gptq(tmp_path):
+    """The golden GPTQ checkpoint, with a tokenizer."""
+    folder = tmp_path / "gptq"
+    shutil.copytree(GPTQ, folder)
+    for path in TEXT.iterdir():
+        if "token" in path.name:
+            shutil.copy(path, folder)
+    return folder
 
 
 # Released int4 files
@@ -372,6 +388,55 @@ def test_device_that_bitsandbytes_does_not_know(monkeypatch):
         load(CHECKPOINTS["2.6"], device="cpu", quantize="int4")
 
 
+# What it takes, and what `minicpmv info` says
+
+
+@pytest.mark.parametrize("quantize", [None, "int8", "int4"])
+def test_memory_is_what_the_tensors_take(quantize):
+    model = load("nano", device="cpu", quantize=quantize).model
+    taken = sum(
+        tensor.numel() * tensor.element_size()
+        for name, tensor in model.state_dict().items()
+        if ".quant_state." not in name and not name.endswith("weight_format")  # settings
+    )
+    with torch.device("meta"):
+        assert weight_bytes(type(model)(model.config), quantize) == taken
+
+
+def inspected(folder):
+    for path in CHECKPOINTS["2.6"].iterdir():
+        if not (folder / path.name).exists():
+            shutil.copy(path, folder)
+    return inspect(str(folder))
+
+
+@pytest.mark.parametrize("quantize", ["int4", "int8"])
+def test_info_knows_packed_weights(quantize, tmp_path):
+    model = quantised_model("2.6", quantize)
+    model.save_pretrained(tmp_path)
+    report = inspected(tmp_path)
+    assert report["disagreements"] == []
+    assert report["weights"]["packed_as"] == quantize
+    taken = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    assert report["memory_bytes"][quantize] == taken
+    assert f"packed as {quantize}" in as_text(report)
+
+
+def test_info_names_a_layer_that_lacks_a_part(tmp_path):
+    folder = int4_release(
+        "2.6", tmp_path / "int4", change=lambda tensors: tensors.pop(f"{LAYER}.weight.absmax")
+    )
+    assert any(
+        f"another shape: {LAYER}.weight" in line for line in inspected(folder)["disagreements"]
+    )
+
+
+def test_info_knows_gptq(gptq):
+    report = inspect(str(gptq))
+    assert report["disagreements"] == []
+    assert report["weights"]["packed_as"] == "GPTQ"
+
+
 # Text models
 
 
@@ -414,17 +479,6 @@ def test_nothing_to_quantise():
 UP = "model.layers.0.mlp.up_proj"
 
 
-@pytest.fixture
-def gptq(tmp_path):
-    """The golden GPTQ checkpoint, with a tokenizer."""
-    folder = tmp_path / "gptq"
-    shutil.copytree(GPTQ, folder)
-    for path in TEXT.iterdir():
-        if "token" in path.name:
-            shutil.copy(path, folder)
-    return folder
-
-
 def changed(folder, change):
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
@@ -433,7 +487,7 @@ def changed(folder, change):
 
 def test_gptq_gives_the_recorded_logits():
     recorded = load_file(GPTQ.parent / "public" / "cases.safetensors")
-    model = MiniCPMForCausalLM.from_pretrained(GPTQ)
+    model = AutoModelForCausalLM.from_pretrained(GPTQ)
     found = logits_of(model, {"input_ids": recorded["gptq_int4/inputs/input_ids"]})
     torch.testing.assert_close(found, recorded["gptq_int4/expect/logits"], atol=2e-5, rtol=0)
     name = "model.layers.0.self_attn.q_proj.weight"

@@ -28,6 +28,7 @@ PARTS = {
     "language model": ("",),
 }
 BYTES = {"float32": 4, "bfloat16": 2}
+STORED_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1}
 
 Headers = dict[str, tuple[tuple[int, ...], str]]
 
@@ -62,6 +63,7 @@ def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
     """
     from minicpmv.agreement import disagreements
     from minicpmv.loader import MODEL_CLASSES, load_processor, read_config
+    from minicpmv.quantization import as_dense, weight_bytes
     from minicpmv.versions import model_type_of
 
     location = locate(model, revision)
@@ -76,23 +78,31 @@ def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
         if (Path(location) / name).is_file():
             check(Path(location) / name)
     processor = load_processor(location, fields, **hub)
-    shapes = parameter_shapes(config)
+    empty = skeleton(config)
+    shapes = parameter_shapes(empty)
     folder = Path(location)
     weights = read_headers(folder) if folder.is_dir() else None
     problems = disagreements(config, processor)
+    packed_as = None
     if weights is not None:
-        problems += _misfits(shapes, weights, bool(config.tie_word_embeddings))
+        dense, packed_as = as_dense(weights, shapes)
+        problems += _misfits(shapes, dense, bool(config.tie_word_embeddings))
 
     sizes = count_parameters(shapes)
     total = sum(sizes.values())
+    memory = {dtype: total * width for dtype, width in BYTES.items()}
+    if weights is not None and packed_as in ("int4", "int8"):
+        memory[packed_as] = _stored_bytes(weights)
+    else:
+        memory |= {bits: weight_bytes(empty, bits) for bits in ("int8", "int4")}
     return {
         "model": model,
         "release": processor.release.name,
         "version": getattr(processor.release, "version", None),
         "parameters": {**sizes, "total": total},
-        "memory_bytes": {dtype: total * width for dtype, width in BYTES.items()},
+        "memory_bytes": memory,
         "shapes": _shapes_of_parts(config),
-        "weights": None if weights is None else _summary(weights),
+        "weights": None if weights is None else _summary(weights) | {"packed_as": packed_as},
         "slicing": _slicing(processor),
         "special_tokens": _special_tokens(processor),
         "disagreements": problems,
@@ -157,7 +167,9 @@ def as_text(report: dict[str, Any]) -> str:
     lines += ["", f"{'memory':15}{', '.join(memory)}"]
     weights = report["weights"]
     if weights:
-        lines.append(f"{'weights':15}{weights['tensors']} tensors, {', '.join(weights['dtypes'])}")
+        packed = f", packed as {weights['packed_as']}" if weights["packed_as"] else ""
+        dtypes = ", ".join(weights["dtypes"])
+        lines.append(f"{'weights':15}{weights['tensors']} tensors, {dtypes}{packed}")
     else:
         lines.append(f"{'weights':15}not here as safetensors, so not compared with the model")
     slicing = report["slicing"]
@@ -222,19 +234,24 @@ def read_headers(folder: Path) -> Headers | None:
     return tensors
 
 
-def parameter_shapes(config: Any) -> dict[str, tuple[int, ...]]:
-    """Shape of every parameter under its released name."""
+def skeleton(config: Any) -> Any:
+    """The model, without memory for its parameters."""
     import torch
 
-    from minicpmv.layouts import tensor_shapes
     from minicpmv.loader import MODEL_CLASSES
 
+    with torch.device("meta"):
+        return MODEL_CLASSES[config.model_type](config)
+
+
+def parameter_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter under its released name."""
+    from minicpmv.layouts import tensor_shapes
+
+    config = model.config
     if config.model_type == "mixtral":  # transformers joins the experts, and files do not
         is_tied = config.tie_word_embeddings
         return tensor_shapes(config, "mixtral", config.num_local_experts, is_tied)
-    model_class = MODEL_CLASSES[config.model_type]
-    with torch.device("meta"):
-        model = model_class(config)
     return {model.released_name(name): tuple(p.shape) for name, p in model.named_parameters()}
 
 
@@ -288,6 +305,10 @@ def _misfits(shapes: dict[str, tuple[int, ...]], weights: "Headers", is_tied: bo
                 f"the weights have {len(names)} tensors {kind}: {', '.join(names[:3])}{more}"
             )
     return lines
+
+
+def _stored_bytes(weights: Headers) -> int:
+    return sum(math.prod(shape) * STORED_BYTES[dtype] for shape, dtype in weights.values())
 
 
 def _summary(weights: Headers) -> dict[str, Any]:

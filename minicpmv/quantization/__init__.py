@@ -3,6 +3,7 @@
     bits.py     bitsandbytes: NF4 and int8, in released files and from full weights
     gptq.py     AutoGPTQ files, unpacked to dense weights
     files.py    which tensors a checkpoint's files hold
+    headers.py  headers of quantised files, seen as those of full weights
     memory.py   what weights take, computed from shapes
 
 Stands to the left of `model/`, whose `from_pretrained` asks `reader_for` how a checkpoint is to be
@@ -14,6 +15,7 @@ from typing import Any
 from .bits import BitsReader, bits_config
 from .files import read_quantization
 from .gptq import GptqReader
+from .headers import as_dense
 from .memory import weight_bytes
 
 
@@ -47,4 +49,4 @@ def reader_for(
     return None
 
 
-__all__ = ["BitsReader", "GptqReader", "bits_config", "reader_for", "weight_bytes"]
+__all__ = ["BitsReader", "GptqReader", "as_dense", "bits_config", "reader_for", "weight_bytes"]

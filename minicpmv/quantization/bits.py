@@ -24,10 +24,10 @@ from .files import hub_keywords, linear_layers, own_config, skeleton, tensor_nam
 # layers, and of those the router of a mixture of experts. Any word of a module's name.
 UNQUANTIZED = ("vpm", "vision_tower", "resampler", "lm_head", "score", "gate")
 BLOCK = 64  # weights that share a scale
-_NEEDED = (".weight.absmax", ".weight.quant_map")
-_NESTED = (".weight.nested_absmax", ".weight.nested_quant_map")
-_STATES = (".weight.quant_state.bitsandbytes__nf4", ".weight.quant_state.bitsandbytes__fp4")
-_INT8, _INT8_FORMAT = ".SCB", ".weight_format"
+NEEDED = (".weight.absmax", ".weight.quant_map")
+NESTED = (".weight.nested_absmax", ".weight.nested_quant_map")
+STATES = (".weight.quant_state.bitsandbytes__nf4", ".weight.quant_state.bitsandbytes__fp4")
+INT8, OPTIONAL = ".SCB", ".weight_format"  # older files have only the first
 
 
 def bits_config(quantize: str) -> BitsAndBytesConfig:
@@ -114,9 +114,9 @@ class BitsReader:
         Only what stands beside weights is looked at; weights are the business of transformers.
         """
         is_int4 = self._quantization.load_in_4bit
-        beside = (*_NEEDED, *_NESTED, *_STATES) if is_int4 else (_INT8, _INT8_FORMAT)
+        beside = (*NEEDED, *NESTED, *STATES) if is_int4 else (INT8, OPTIONAL)
         found = {name for name in names if name.endswith(beside)}
-        is_nested = any(name.endswith(_NESTED) for name in found)
+        is_nested = any(name.endswith(NESTED) for name in found)
         dense = []
         for layer, released in layers.items():
             its_own = {released + suffix for suffix in beside} & found
@@ -124,10 +124,10 @@ class BitsReader:
                 dense.append(layer)
                 continue
             found -= its_own
-            needed = {released + suffix for suffix in (_NEEDED if is_int4 else (_INT8,))}
+            needed = {released + suffix for suffix in (NEEDED if is_int4 else (INT8,))}
             if is_int4 and is_nested:
-                needed |= {released + suffix for suffix in _NESTED}
-            if is_int4 and not its_own & {released + suffix for suffix in _STATES}:
+                needed |= {released + suffix for suffix in NESTED}
+            if is_int4 and not its_own & {released + suffix for suffix in STATES}:
                 needed.add(f"{released}.weight.quant_state.bitsandbytes__nf4")
             needed.add(f"{released}.weight")
             self.missing += sorted(needed - names)

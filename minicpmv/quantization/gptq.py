@@ -29,7 +29,7 @@ from .files import (
     weight_files,
 )
 
-_PACKED = ("qweight", "qzeros", "scales", "g_idx")
+PACKED = ("qweight", "qzeros", "scales", "g_idx")
 _BITS = (2, 4, 8)
 
 
@@ -67,19 +67,19 @@ class GptqReader:
         self.missing: list[str] = []
         self.unexpected: list[str] = []
         for released in linear_layers(skeleton(model_class, config)).values():
-            found = {part for part in _PACKED if f"{released}.{part}" in tensors}
+            found = {part for part in PACKED if f"{released}.{part}" in tensors}
             if not found:
                 continue
-            absent = [f"{released}.{part}" for part in _PACKED if part not in found]
+            absent = [f"{released}.{part}" for part in PACKED if part not in found]
             if absent:
                 self.missing += absent
                 continue
-            parts = {part: tensors.pop(f"{released}.{part}") for part in _PACKED}
+            parts = {part: tensors.pop(f"{released}.{part}") for part in PACKED}
             try:
                 tensors[f"{released}.weight"] = unpack(**parts, bits=bits).to(dtype)
             except ValueError as error:
                 raise ValueError(f"{released} in {str(path)!r}: {error}") from error
-        suffixes = tuple(f".{part}" for part in _PACKED)
+        suffixes = tuple(f".{part}" for part in PACKED)
         if not self.missing:
             self.unexpected = [name for name in tensors if name.endswith(suffixes)]
         self.keywords["state_dict"] = tensors

@@ -1,0 +1,50 @@
+"""The headers of quantised files, seen as those of full weights."""
+
+import math
+from collections.abc import Mapping
+
+from .bits import INT8, NEEDED, NESTED, OPTIONAL, STATES
+from .gptq import PACKED
+
+Shape = tuple[int, ...]
+Headers = dict[str, tuple[Shape, str]]
+
+
+def as_dense(headers: Headers, shapes: Mapping[str, Shape]) -> tuple[Headers, str | None]:
+    """The tensors of a file as the model has them, and what they are packed as.
+
+    What stands beside packed weights is left out, and a packed weight gets the shape of the model's
+    where it holds as many numbers. A layer that lacks a part stays as it is.
+
+    Args:
+        headers: shape and dtype of every tensor, by released name.
+        shapes: of every parameter of the model, by released name.
+
+    Returns:
+        The headers, and "int4", "int8", "GPTQ" or None.
+    """
+    dense = dict(headers)
+    kind = None
+    for name, shape in shapes.items():
+        layer = name.removesuffix(".weight")
+        if f"{layer}.{PACKED[0]}" in headers:
+            parts, numbers = [f"{layer}.{part}" for part in PACKED], None
+            found = "GPTQ"
+        elif f"{layer}{NEEDED[0]}" in headers:
+            parts = [f"{layer}{suffix}" for suffix in NEEDED]
+            parts += [f"{layer}{s}" for s in (*NESTED, *STATES) if f"{layer}{s}" in headers]
+            numbers, found = 2, "int4"
+        elif f"{layer}{INT8}" in headers:
+            parts = [f"{layer}{s}" for s in (INT8, OPTIONAL) if f"{layer}{s}" in headers]
+            numbers, found = 1, "int8"
+        else:
+            continue
+        if not all(part in headers for part in parts):
+            continue
+        kind = found
+        for part in parts:
+            del dense[part]
+        stored, dtype = headers.get(name, ((), ""))
+        if numbers is None or math.prod(stored) * numbers == math.prod(shape):
+            dense[name] = (shape, dtype)
+    return dense, kind
