@@ -42,7 +42,11 @@ def test_a_sound_checkpoint_agrees(run, release):
     report = json.loads(run("info", checkpoint, "--json")[1])
     tensors = load_file(checkpoint / "model.safetensors")
     assert report["parameters"]["total"] == sum(tensor.numel() for tensor in tensors.values())
-    assert report["weights"] == {"tensors": len(tensors), "dtypes": ["F32"]}
+    assert report["weights"] == {
+        "tensors": len(tensors),
+        "dtypes": ["F32"],
+        "packed_as": None,
+    }
     assert report["memory_bytes"]["float32"] == 4 * report["parameters"]["total"]
     assert report["disagreements"] == []
     assert None not in report["special_tokens"].values()
