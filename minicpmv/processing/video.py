@@ -322,7 +322,7 @@ class _Clip:
         for target, time, frame in self._decode(file, name, [int(self.times[i]) for i in chosen]):
             num_missing += time != target
             yield _upright(frame)
-        if 2 * num_missing > len(chosen):
+        if len(chosen) > 1 and 2 * num_missing > len(chosen):
             raise ValueError(
                 f"{name} is damaged: of the {len(chosen)} frames chosen {num_missing} cannot be "
                 "decoded. Save or download it again."
@@ -382,14 +382,15 @@ def _stream_of(file: Any, name: str) -> Iterator[tuple[Any, Any]]:
         from av.stream import Disposition
     except ImportError:
         raise ImportError(
-            f'{name} needs PyAV, which is not installed: pip install "minicpmv[video]"'
+            f'{name} needs PyAV 15 or later, which is not installed: pip install "minicpmv[video]"'
         ) from None
     prefix = file.read(4096)
     if not prefix:
         raise ValueError(f"{name} is empty (0 bytes). Give a video file.")
     file.seek(0)
     try:
-        container = av.open(file, options={"format_whitelist": ",".join(_CONTAINERS)})
+        options = {"format_whitelist": ",".join(_CONTAINERS)}
+        container = av.open(file, options=options, metadata_errors="replace")
     except av.FFmpegError:
         damage = ", damaged or unfinished" if begins_like_video(prefix) else ""
         raise ValueError(

@@ -329,7 +329,7 @@ def test_the_size_of_a_frame_has_a_limit(monkeypatch):
 def test_without_pyav_the_extra_is_named(monkeypatch, tmp_path):
     path = write_clip(tmp_path / "clip.mp4", 3)
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ImportError, match=r'clip.mp4. needs PyAV, .* pip install "minicpmv\[video'):
+    with pytest.raises(ImportError, match=r'clip.mp4. needs PyAV 15 or later, .* pip install "minicpmv\[video'):
         len(VideoFile(path))
 
 
@@ -460,3 +460,9 @@ def test_video_processor_takes_files(tmp_path):
         assert torch.equal(inputs["pixel_values"], expected["pixel_values"])
     assert len(video_processor(videos=[path, path], num_frames=4)["pixel_values"]) == 8
     assert len(video_processor(videos=path, fps=5)["pixel_values"]) == 15
+
+
+def test_damaged_words_beside_the_pictures_do_no_harm():
+    data = clip(30, codec="mpeg4")
+    assert b"Lavf" in data
+    assert numbers_of(VideoFile(data.replace(b"Lavf", b"\xffavf"))) == [0, 10, 20]
