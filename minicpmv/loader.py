@@ -1,7 +1,9 @@
 """`load`: a name or a folder to a `Chat`, with one-line errors about what is missing or damaged."""
 
 import json
+import logging
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
@@ -17,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from . import auto  # noqa: F401 - registers the classes
 from .chat import Chat
+from .model.devices import InputsFollow
 from .model.loading import StrictLoading
 from .model.minicpm import MiniCPMForCausalLM
 from .model.modeling import MiniCPMVForConditionalGeneration, OmniLMMForConditionalGeneration
@@ -26,11 +29,11 @@ from .quantization import bits_config
 from .versions import RELEASES, TEXT_RELEASES, model_type_of, release_of, text_release_of
 
 
-class LlamaForCausalLM(StrictLoading, transformers.LlamaForCausalLM):
+class LlamaForCausalLM(StrictLoading, InputsFollow, transformers.LlamaForCausalLM):
     """A text model whose scalings are folded into its weights."""
 
 
-class MixtralForCausalLM(StrictLoading, transformers.MixtralForCausalLM):
+class MixtralForCausalLM(StrictLoading, InputsFollow, transformers.MixtralForCausalLM):
     """The same for the mixture of experts."""
 
 
@@ -60,6 +63,7 @@ def load(
     attn_implementation: str | None = None,
     device_map: Any = None,
     max_memory: dict[Any, Any] | None = None,
+    offload_folder: str | Path | None = None,
     revision: str | None = None,
     quantize: Literal["int4", "int8"] | None = None,
     compat: Literal["released"] | None = None,
@@ -72,8 +76,10 @@ def load(
             "2b", "MiniCPM-2B-dpo-bf16"), or "nano", the small model in this package.
         device: "auto" takes CUDA, then MPS, then CPU; or any torch device.
         dtype: "auto" keeps the checkpoint's own; or "float32", "bfloat16", "float16".
-        device_map, max_memory: spread the weights over devices, as in transformers; instead of
-            `device`.
+        device_map, max_memory: spread the weights over devices, "cpu" and "disk" among them, as in
+            transformers; instead of `device`. See docs/devices.md.
+        offload_folder: where weights for "disk" are written that cannot stay in the checkpoint's
+            own files: those of `pytorch_model.bin`.
         quantize: keep the decoder layers in 4 or 8 bits, from full weights; released int4 files
             need nothing said. See docs/quantization.md.
         compat: "released" reproduces released behaviour that loses user data; see
@@ -87,8 +93,9 @@ def load(
     """
     if device_map is not None and device != "auto":
         raise ValueError(f"device={str(device)!r} and device_map={device_map!r}: pass one of them.")
-    if device_map is None and max_memory is not None:
-        raise ValueError("max_memory has no effect without device_map; pass device_map='auto'.")
+    for name, given in (("max_memory", max_memory), ("offload_folder", offload_folder)):
+        if device_map is None and given is not None:
+            raise ValueError(f"{name} has no effect without device_map; pass device_map='auto'.")
     target = _device(device)
     path = locate(name_or_path, revision)
     hub: dict[str, Any] = {"revision": revision} if revision else {}
@@ -101,6 +108,7 @@ def load(
         options = dict(hub)
         if device_map is not None:
             options |= {"device_map": device_map, "max_memory": max_memory}
+            options["offload_folder"] = offload_folder
         else:
             options["device_map"] = target  # straight to it, without a copy on the CPU
         if quantize is not None:
@@ -245,7 +253,10 @@ def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
 @contextmanager
 def _library_output(progress: bool) -> Iterator[None]:
     """transformers' progress bar when wanted; its load report never, since `from_pretrained` raises
-    it."""
+    it. Nor what accelerate says about weights that were asked to wait elsewhere."""
+    accelerate_logger = logging.getLogger("accelerate")
+    accelerate_level = accelerate_logger.level
+    accelerate_logger.setLevel(logging.ERROR)
     verbosity = transformers_logging.get_verbosity()
     bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
@@ -255,8 +266,12 @@ def _library_output(progress: bool) -> Iterator[None]:
         else transformers_logging.disable_progress_bar
     )()
     try:
-        yield
+        with warnings.catch_warnings():
+            # A table of the vision tower's own is placed beside the tower's blocks.
+            warnings.filterwarnings("ignore", message="The following device_map keys do not match")
+            yield
     finally:
+        accelerate_logger.setLevel(accelerate_level)
         transformers_logging.set_verbosity(verbosity)
         (
             transformers_logging.enable_progress_bar

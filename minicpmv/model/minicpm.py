@@ -38,6 +38,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_minicpm import MiniCPMConfig
+from .devices import InputsFollow
 from .loading import StrictLoading
 
 
@@ -272,7 +273,7 @@ class MiniCPMDecoderLayer(GradientCheckpointingLayer):
         return hidden_states + update * self.residual_scale
 
 
-class MiniCPMPreTrainedModel(StrictLoading, PreTrainedModel):
+class MiniCPMPreTrainedModel(StrictLoading, InputsFollow, PreTrainedModel):
     config: MiniCPMConfig
     config_class = MiniCPMConfig
     base_model_prefix = "model"

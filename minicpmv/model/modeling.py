@@ -29,6 +29,7 @@ from .configuration import (
     MiniCPMVViTConfig,
     OmniLMMConfig,
 )
+from .devices import InputsFollow
 from .loading import StrictLoading
 from .resampler import MiniCPMVResampler, MiniCPMVResamplerAttention, square_positions
 from .vision import MiniCPMVVisionModel
@@ -40,7 +41,7 @@ _TOWERS: dict[type, Any] = {
 }
 
 
-class MiniCPMVPreTrainedModel(StrictLoading, PreTrainedModel):
+class MiniCPMVPreTrainedModel(StrictLoading, InputsFollow, PreTrainedModel):
     config: MiniCPMVConfig
     config_class = MiniCPMVConfig
     base_model_prefix = "model"

@@ -329,7 +329,9 @@ def test_the_size_of_a_frame_has_a_limit(monkeypatch):
 def test_without_pyav_the_extra_is_named(monkeypatch, tmp_path):
     path = write_clip(tmp_path / "clip.mp4", 3)
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ImportError, match=r'clip.mp4. needs PyAV 15 or later, .* pip install "minicpmv\[video'):
+    with pytest.raises(
+        ImportError, match=r'clip.mp4. needs PyAV 15 or later, .* pip install "minicpmv\[video'
+    ):
         len(VideoFile(path))
 
 
