@@ -5,9 +5,12 @@ the suites: `ModelTesterMixin` and its companions ask a `model_tester` for a tin
 No test is skipped here; what a suite skips, it skips for every model of this kind.
 """
 
+import inspect
 import unittest
+from unittest import mock
 
 import torch
+from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto import modeling_auto
 
 import minicpmv.auto  # noqa: F401
@@ -43,6 +46,35 @@ for mapping in (
     mapping["minicpmv"] = "MiniCPMVForConditionalGeneration"
 # The suite's own list has a few model types only, to save time.
 test_tensor_parallel_mixin.TP_DISTRIBUTED_TEST_MODEL_TYPES = None
+
+
+def without_gpu(test):
+    """A suite's test of weights on a GPU, the CPU and the disk, with the CPU in the GPU's place."""
+
+    def run(self):
+        load = PreTrainedModel.from_pretrained.__func__
+
+        def load_on_cpu(cls, *args, max_memory=None, **kwargs):
+            memory = None if max_memory is None else {"cpu": max_memory[0]}
+            return load(cls, *args, max_memory=memory, **kwargs)
+
+        with mock.patch.object(PreTrainedModel, "from_pretrained", classmethod(load_on_cpu)):
+            inspect.unwrap(test)(self)
+
+    return run
+
+
+class OurModelTester(ModelTesterMixin):
+    test_disk_offload_bin = without_gpu(ModelTesterMixin.test_disk_offload_bin)
+    test_disk_offload_safetensors = without_gpu(ModelTesterMixin.test_disk_offload_safetensors)
+
+    def check_device_map_is_respected(self, model, device_map):
+        assert "disk" in device_map.values()
+        for name, parameter in model.named_parameters():
+            keys = [key for key in device_map if not key or f"{name}.".startswith(f"{key}.")]
+            place = device_map[max(keys, key=len)]
+            assert parameter.device.type == ("meta" if place == "disk" else "cpu")
+
 
 PATCH_SIZE = 4
 # Low ids: the suite that resizes embeddings clamps ids to a smaller vocabulary.
@@ -157,7 +189,7 @@ class ModelTester:
 
 
 class WholeModel(
-    ModelTesterMixin,
+    OurModelTester,
     GenerationTesterMixin,
     test_tensor_parallel_mixin.TensorParallelTesterMixin,
     TrainingTesterMixin,
@@ -202,7 +234,7 @@ class MiniCPMV25ByTagsTest(WholeModel, unittest.TestCase):
     version, slices_per_sample, has_types = "2.5", 1, False
 
 
-class Tower(ModelTesterMixin):
+class Tower(OurModelTester):
     all_model_classes = (MiniCPMVVisionModel,)
     additional_model_inputs = ("target_sizes",)
     test_resize_embeddings = False  # a tower has no vocabulary
@@ -269,7 +301,7 @@ class TextTester:
 
 
 class Text(
-    ModelTesterMixin,
+    OurModelTester,
     GenerationTesterMixin,
     test_tensor_parallel_mixin.TensorParallelTesterMixin,
     TrainingTesterMixin,
