@@ -20,10 +20,12 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     BitsAndBytesConfig,
+    MixtralConfig,
 )
 
 from minicpmv import load
 from minicpmv.cli.info import as_text, inspect
+from minicpmv.loader import MODEL_CLASSES
 from minicpmv.model.configuration_minicpm import MiniCPMConfig
 from minicpmv.model.minicpm import MiniCPMForCausalLM
 from minicpmv.model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
@@ -467,6 +469,35 @@ def test_text_models_are_quantised_too(num_experts, quantize, tmp_path):
     again = MiniCPMForCausalLM.from_pretrained(tmp_path / "small")
     inputs = {"input_ids": torch.arange(3, 20)[None]}
     assert torch.equal(logits_of(again, inputs), logits_of(model, inputs))
+
+
+@pytest.mark.parametrize("name", ["minicpm-v-1_0", "minicpm-v-2", "omnilmm-12b"])
+@pytest.mark.parametrize("quantize", ["int4", "int8"])
+@pytest.mark.filterwarnings("ignore:.*keep their full weights")
+def test_first_releases_are_quantised_too(name, quantize):
+    folder = CHECKPOINTS["2.6"].parents[1] / name
+    (checkpoint,) = (path.parent for path in folder.glob("*/config.json"))
+    chat = load(checkpoint, device="cpu", quantize=quantize)
+    quantised = "Linear4bit" if quantize == "int4" else "Linear8bitLt"
+    assert quantised in linear_types(chat.model, "model.language_model")
+    for part in ("model.vision_tower", "model.resampler", "lm_head"):
+        assert quantised not in linear_types(chat.model, part)
+    assert chat.ask("What?", [picture(30, 40)], max_new_tokens=2).num_output_tokens <= 2
+
+
+def test_joined_experts_are_not_quantised(tmp_path):
+    config = MixtralConfig(
+        vocab_size=60,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        num_local_experts=2,
+    )
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"holds all experts .*minicpmv convert --to minicpm"):
+        MODEL_CLASSES["mixtral"].from_pretrained(tmp_path, quantization_config=bits_config("int4"))
 
 
 def test_nothing_to_quantise():

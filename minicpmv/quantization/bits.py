@@ -87,7 +87,19 @@ class BitsReader:
 
     def _odd_layers(self, layers: dict[str, str], dense: list[str]) -> list[str]:
         """Layers that stay dense for their size: bitsandbytes' CPU code misreads int4 rows that end
-        inside a block."""
+        inside a block.
+
+        Raises:
+            ValueError: nothing would be quantised, or not what takes the memory.
+        """
+        parameters = self._skeleton.named_parameters()
+        joined = [name for name, p in parameters if ".experts." in name and p.ndim > 2]
+        if joined:
+            raise ValueError(
+                f"{joined[0]} holds all experts of a layer, which bitsandbytes leaves as they are. "
+                "Bring the checkpoint to MiniCPM's layout (minicpmv convert --to minicpm), then "
+                "quantise."
+            )
         if not self._quantization.load_in_4bit:
             return []
         model: Any = self._skeleton
