@@ -1,10 +1,12 @@
 """What every test may use: tiny models of each release, their batches, pictures, golden data.
 
 `tests/golden/<model>/` was recorded from the released code on tiny random checkpoints;
-`manifest.json` there says how, and what each field means.
+`manifest.json` there says how, and what each field means. MINICPMV_GOLDEN names another folder of
+this kind, with more cases.
 """
 
 import json
+import os
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,23 +15,33 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import minicpmv.auto  # noqa: F401
 from minicpmv.model.configuration import MiniCPMVConfig
-from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
 from minicpmv.processing import MiniCPMVProcessor
 from minicpmv.versions import RELEASES
 
 from .golden.pack import unpack_all
 
 unpack_all()
-VERSIONS = ["2.5", "2.6"]
+VERSIONS = list(RELEASES)
+GOLDEN = Path(os.environ.get("MINICPMV_GOLDEN", Path(__file__).parent / "golden"))
+# Recorded calls of the released `chat()`: `public/chat.json`.
 GOLDEN_FOLDERS = {
-    "2.5": Path(__file__).parent / "golden" / "minicpm-llama3-v-2_5",
-    "2.6": Path(__file__).parent / "golden" / "minicpm-v-2_6",
+    "2.5": GOLDEN / "minicpm-llama3-v-2_5",
+    "2.6": GOLDEN / "minicpm-v-2_6",
 }
-CHECKPOINTS = {version: folder / "checkpoint" for version, folder in GOLDEN_FOLDERS.items()}
+# Recorded otherwise: `public/manifest.json`, see test_first_stages.py.
+FIRST_FOLDERS = {
+    "1.0": GOLDEN / "minicpm-v-1_0",
+    "2.0": GOLDEN / "minicpm-v-2",
+    "omnilmm-12b": GOLDEN / "omnilmm-12b",
+}
+CHECKPOINTS = {
+    version: folder / "checkpoint" for version, folder in (GOLDEN_FOLDERS | FIRST_FOLDERS).items()
+}
 
 # Ids of the tiny models' tags; text is drawn from below.
 IMAGE, IMAGE_START, IMAGE_END, SLICE_START, SLICE_END, PAD = 91, 92, 93, 94, 95, 0
@@ -39,6 +51,12 @@ NUM_TEXT_IDS = 90
 @pytest.fixture(params=VERSIONS)
 def version(request: pytest.FixtureRequest) -> str:
     """A test that asks for it runs for every release."""
+    return request.param
+
+
+@pytest.fixture(params=GOLDEN_FOLDERS)
+def later_version(request: pytest.FixtureRequest) -> str:
+    """A release with `preprocessor_config.json`, `tokenizer.json` and recorded chats."""
     return request.param
 
 
@@ -56,7 +74,15 @@ def tiny_config(version: str, **changes: Any) -> MiniCPMVConfig:
         "bos_token_id": 1,
         "eos_token_id": 2,
         "pad_token_id": PAD,
-    } | changes.pop("text_config", {})
+    }
+    if text["model_type"] == "minicpm":
+        text |= {
+            "scale_emb": 3,
+            "scale_depth": 1.4,
+            "dim_model_base": 32,
+            "tie_word_embeddings": False,
+        }
+    text |= changes.pop("text_config", {})
     vision = {
         "hidden_size": 24,
         "intermediate_size": 40,
@@ -66,7 +92,7 @@ def tiny_config(version: str, **changes: Any) -> MiniCPMVConfig:
         "patch_size": 4,
     } | changes.pop("vision_config", {})
     fields = {
-        "query_num": 3,
+        "query_num": 4,
         "image_size": 16,
         "patch_size": 4,
         "drop_vision_last_layer": False,
@@ -76,18 +102,19 @@ def tiny_config(version: str, **changes: Any) -> MiniCPMVConfig:
         "slice_start_id": SLICE_START,
         "slice_end_id": SLICE_END,
     } | changes
-    return MiniCPMVConfig(version=version, text_config=text, vision_config=vision, **fields)
+    config_class = CONFIG_MAPPING[RELEASES[version].model_type]
+    return config_class(version=version, text_config=text, vision_config=vision, **fields)
 
 
 def tiny_model(
-    version: str, model_class: Any = MiniCPMVForConditionalGeneration, seed: int = 0, **changes: Any
+    version: str, auto_class: Any = AutoModelForCausalLM, seed: int = 0, **changes: Any
 ) -> Any:
     """A random model of that release's shape, the same at every call.
 
     Weights are drawn wide enough for every part to move the logits.
     """
     torch.manual_seed(seed)
-    model = model_class(tiny_config(version, **changes)).eval()
+    model = auto_class.from_config(tiny_config(version, **changes)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
@@ -112,7 +139,7 @@ def strips(
 
 
 def tiny_batch(
-    samples: list[list[tuple[int, int]]], seed: int = 0, num_queries: int = 3
+    samples: list[list[tuple[int, int]]], seed: int = 0, num_queries: int = 4
 ) -> dict[str, torch.Tensor]:
     """Inputs of a tiny model, from one list of slice shapes per sample.
 
@@ -167,11 +194,14 @@ class Golden:
     def __init__(self, version: str):
         self.version = version
         self.checkpoint = CHECKPOINTS[version]
-        self.public = GOLDEN_FOLDERS[version] / "public"
+        self.public = self.checkpoint.parent / "public"
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
-        records = json.loads((self.public / "chat.json").read_text())
+        if self.version in FIRST_FOLDERS:
+            records = json.loads((self.public / "manifest.json").read_text())["cases"]
+        else:
+            records = json.loads((self.public / "chat.json").read_text())
         return {record["name"]: record for record in records}
 
     @cached_property
@@ -255,7 +285,7 @@ class GoldenCase:
             return self.golden.model.get_image_features(
                 self.inputs["pixel_values"],
                 self.inputs["target_sizes"],
-                slices_per_sample=[len(bounds) for bounds in self.record["image_bound"]],
+                slices_per_sample=[len(bounds) for bounds in self.inputs["image_bound"]],
                 return_dict=True,
             )
 
@@ -265,6 +295,35 @@ class GoldenCase:
         if "pixel_values" in inputs:
             del inputs["pixel_values"], inputs["target_sizes"]
             inputs["image_features"] = self.image_outputs.pooler_output
+        return inputs
+
+
+class FirstCase(GoldenCase):
+    """One recorded call of 1.0, 2.0 or OmniLMM-12B; its arrays are in a file of its own."""
+
+    @cached_property
+    def arrays(self) -> dict[str, torch.Tensor]:
+        return load_file(self.golden.public / self.record["arrays_file"])
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        input_ids = self.arrays["input_ids"].long()
+        inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+        if self.record.get("image_file"):
+            options = self.record["options"]
+            features = self.golden.processor.image_processor(
+                [self.golden.image(Path(self.record["image_file"]).stem)],
+                slice_mode=False if options.get("slice_mode") is False else None,
+                return_tensors="pt",
+            )
+            bounds = self.arrays.get("image_bound")
+            if bounds is None:
+                bounds = torch.tensor(self.record["image_bound"])
+            inputs |= {
+                "pixel_values": features["pixel_values"],
+                "target_sizes": features["target_sizes"],
+                "image_bound": [bounds],
+            }
         return inputs
 
 
@@ -278,7 +337,13 @@ def _pictures(part: Any) -> list[Image.Image]:
 
 @lru_cache
 def golden_case(version: str, name: str) -> GoldenCase:
-    return GoldenCase(version, Golden(version).records[name])
+    case_class = FirstCase if version in FIRST_FOLDERS else GoldenCase
+    return case_class(version, Golden(version).records[name])
+
+
+def small_case(version: str) -> GoldenCase:
+    """A recorded call with one small picture."""
+    return golden_case(version, "tiny" if version in FIRST_FOLDERS else "single_tiny")
 
 
 def assert_digest(actual: torch.Tensor, digest: dict[str, Any], tolerance: float = 1e-3) -> None:

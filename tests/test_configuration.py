@@ -3,13 +3,25 @@
 import json
 
 import pytest
-from transformers import AutoConfig, LlamaConfig, Qwen2Config
+from transformers import AutoConfig, LlamaConfig, MistralConfig, Qwen2Config
 
-from minicpmv.model.configuration import MiniCPMVConfig
+from minicpmv.model.configuration import (
+    MiniCPMVConfig,
+    MiniCPMVVisionConfig,
+    MiniCPMVViTConfig,
+    OmniLMMConfig,
+)
+from minicpmv.model.configuration_minicpm import MiniCPMConfig
 
-from .conftest import CHECKPOINTS, tiny_config, tiny_model
+from .conftest import CHECKPOINTS, FIRST_FOLDERS, tiny_config, tiny_model
 
-TEXT_CLASSES = {"2.5": LlamaConfig, "2.6": Qwen2Config}
+TEXT_CLASSES = {
+    "1.0": MiniCPMConfig,
+    "2.0": MiniCPMConfig,
+    "2.5": LlamaConfig,
+    "2.6": Qwen2Config,
+    "omnilmm-12b": MistralConfig,
+}
 
 
 def released(version):
@@ -18,12 +30,15 @@ def released(version):
 
 def test_flat_file_becomes_parts(version):
     config, file = AutoConfig.from_pretrained(CHECKPOINTS[version]), released(version)
-    assert type(config) is MiniCPMVConfig
+    assert type(config) is (OmniLMMConfig if version == "omnilmm-12b" else MiniCPMVConfig)
     assert type(config.text_config) is TEXT_CLASSES[version]
     assert config.text_config.hidden_size == file["hidden_size"]
     assert config.text_config.rope_parameters["rope_theta"] == file["rope_theta"]
-    assert config.vision_config.hidden_size == file["vision_config"]["hidden_size"]
-    assert config.num_queries == config.query_num == file["query_num"]
+    tower = file.get("vision_tower_overrides") or file["vision_config"]
+    width = tower.get("embed_dim") or tower["hidden_size"]
+    assert config.vision_config.hidden_size == width
+    assert config.num_queries == config.query_num
+    assert config.query_num == (file.get("query_num") or file["num_query"])
     assert config.version == version
 
 
@@ -38,10 +53,80 @@ def test_text_fields_are_read_at_the_top_too(version):
 def test_release_says_how_the_tower_sees():
     seen = {
         version: (config.vision_config.positions, config.vision_config.attend_padding)
-        for version in CHECKPOINTS
+        for version in ("2.5", "2.6")
         for config in [AutoConfig.from_pretrained(CHECKPOINTS[version])]
     }
     assert seen == {"2.5": ("row", True), "2.6": ("grid", False)}
+
+
+def test_tower_is_the_one_of_its_name():
+    """timm's numbers, where a released file says no more than its name."""
+    shapes = {}
+    for version in FIRST_FOLDERS:
+        file = released(version)
+        del file["vision_tower_overrides"]
+        config = type(tiny_config(version)).from_dict(file)
+        tower = config.vision_config
+        assert type(tower) is MiniCPMVViTConfig
+        assert config.drop_vision_last_layer is True
+        shapes[version] = (
+            tower.hidden_size,
+            tower.intermediate_size,
+            tower.num_hidden_layers,
+            tower.num_attention_heads,
+            tower.image_size // tower.patch_size,
+            tower.has_class_token,
+            tower.omits_key_bias,
+            tower.post_norm,
+        )
+        assert config.to_released_dict() == file
+    so400m = (1152, 4304, 27, 16, 27, False, False, False)
+    enormous = (1792, 15360, 64, 16, 16, True, True, True)
+    assert shapes == {"1.0": so400m, "2.0": so400m, "omnilmm-12b": enormous}
+
+
+def test_tower_of_another_name_is_not_known():
+    with pytest.raises(
+        ValueError, match=r"vision_encoder 'vit_giant' is not known\. Known: vit_so"
+    ):
+        MiniCPMVConfig.from_dict(released("2.0") | {"vision_encoder": "vit_giant"})
+    # The released code of OmniLMM-12B read no name; there is one tower.
+    other = OmniLMMConfig.from_dict(released("omnilmm-12b") | {"mm_vision_tower": "/data/clip"})
+    assert other.vision_config.post_norm is True
+
+
+def test_given_numbers_of_a_tower_win_over_its_name():
+    tower = {"hidden_size": 48, "num_attention_heads": 2}
+    for version in FIRST_FOLDERS:
+        config_class = type(tiny_config(version))
+        config = config_class.from_dict(released(version) | {"vision_config": dict(tower)})
+        assert config.vision_config.hidden_size == 48
+        assert config.vision_config.post_norm is (version == "omnilmm-12b")
+
+
+def test_either_tower_stands_in_either_release(tmp_path):
+    for version, tower_class in (("2.6", MiniCPMVViTConfig), ("2.0", MiniCPMVVisionConfig)):
+        tower = tower_class(hidden_size=48, num_attention_heads=2)
+        config = MiniCPMVConfig(version=version, vision_config=tower)
+        config.save_pretrained(tmp_path)
+        assert type(AutoConfig.from_pretrained(tmp_path).vision_config) is tower_class
+        (tmp_path / "config.json").write_text(json.dumps(config.to_released_dict()))
+        assert type(AutoConfig.from_pretrained(tmp_path).vision_config) is tower_class
+
+
+def test_release_says_how_the_resampler_places():
+    placed = {
+        version: (config.query_positions, config.key_positions)
+        for version in CHECKPOINTS
+        for config in [AutoConfig.from_pretrained(CHECKPOINTS[version])]
+    }
+    assert placed == {
+        "1.0": (True, "table"),
+        "2.0": (True, "sincos"),
+        "2.5": (False, "sincos"),
+        "2.6": (False, "sincos"),
+        "omnilmm-12b": (True, "table"),
+    }
 
 
 def test_released_file_is_saved_unchanged(version, tmp_path):
@@ -53,16 +138,20 @@ def test_saved_file_has_only_the_changes_made(version, tmp_path):
     config = AutoConfig.from_pretrained(CHECKPOINTS[version])
     config.text_config.rms_norm_eps = 0.5
     config.text_config.vocab_size = 1000
-    config.query_num = 5
+    config.query_num = 25
     config.vision_config.num_hidden_layers = 1
     config.save_pretrained(tmp_path)
     saved, before = json.loads((tmp_path / "config.json").read_text()), released(version)
-    expected = before | {"rms_norm_eps": 0.5, "vocab_size": 1000, "query_num": 5}
-    expected["vision_config"] = before["vision_config"] | {"num_hidden_layers": 1}
+    queries = "num_query" if version == "omnilmm-12b" else "query_num"
+    expected = before | {"rms_norm_eps": 0.5, "vocab_size": 1000, queries: 25}
+    # A name says no number of layers, so all numbers of such a tower are written.
+    tower = saved["vision_config"] if version in FIRST_FOLDERS else before["vision_config"]
+    expected["vision_config"] = tower | {"num_hidden_layers": 1}
     assert saved == expected
     again = AutoConfig.from_pretrained(tmp_path)
     assert again.text_config.vocab_size == 1000
-    assert again.vision_config.num_hidden_layers == 1
+    assert again.query_num == 25
+    assert again.vision_config.to_dict() == config.vision_config.to_dict()
 
 
 def test_what_is_changed_while_loading_is_saved(tmp_path):
@@ -112,6 +201,14 @@ def test_file_without_a_version_is_2_5():
     assert MiniCPMVConfig.from_dict(file).version == "2.5"
 
 
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_files_older_than_the_version_field(version):
+    file = released(version)
+    assert "version" not in file
+    config = MiniCPMVConfig.from_dict(file)
+    assert (config.version, config.slice_mode) == (version, version == "2.0")
+
+
 def test_released_vocabulary_brings_the_tags():
     file = released("2.6") | {"vocab_size": 151666}
     config = MiniCPMVConfig.from_dict(file)
@@ -125,10 +222,15 @@ def test_released_vocabulary_brings_the_tags():
 
 def test_auto_map_is_not_followed(version):
     config = AutoConfig.from_pretrained(CHECKPOINTS[version], trust_remote_code=True)
-    assert type(config) is MiniCPMVConfig
+    assert type(config) is type(tiny_config(version))
     assert config.auto_map == {}
 
 
 def test_unknown_version_is_named():
     with pytest.raises(ValueError, match=r"Version '2\.7' of MiniCPM-V is not known"):
         MiniCPMVConfig(version="2.7")
+
+
+def test_version_must_be_of_the_model_type():
+    with pytest.raises(ValueError, match=r"Release 'omnilmm-12b' is of model type 'omnilmm'"):
+        MiniCPMVConfig(version="omnilmm-12b")

@@ -6,7 +6,15 @@ from transformers import GenerationConfig
 
 from minicpmv.generation import generate_ids, plan_generation, stream_ids
 
-from .conftest import Golden, golden_case, golden_records, tiny_batch, tiny_model
+from .conftest import (
+    FIRST_FOLDERS,
+    Golden,
+    golden_case,
+    golden_records,
+    small_case,
+    tiny_batch,
+    tiny_model,
+)
 from .test_modeling import NUM_SLICES, SAMPLES, bounds, sample_of
 
 RECORDED = {
@@ -69,7 +77,7 @@ def test_ids_are_the_recorded_ones(version, record):
 
 def test_pixels_and_encoded_slices_give_the_same_beams(version):
     """The recorded answers above start from encoded slices; generation from pixels encodes once."""
-    case = golden_case(version, "single_336x672")
+    case = golden_case(version, "landscape" if version in FIRST_FOLDERS else "single_336x672")
     plan = plan_generation(case.golden.processor, None, {"max_new_tokens": 12, "sampling": False})
     from_pixels = generate_ids(case.golden.model, case.inputs, plan)
     from_features = generate_ids(case.golden.model, case.encoded_inputs, plan)
@@ -222,7 +230,7 @@ def test_what_else_generate_returns(version, num_beams):
 
 
 def test_stream_gives_the_tokens_of_the_whole(version):
-    case = golden_case(version, "single_tiny")
+    case = small_case(version)
     plan = plan_generation(
         case.golden.processor, None, {"max_new_tokens": 8, "sampling": True, "seed": 3}
     )
@@ -231,8 +239,8 @@ def test_stream_gives_the_tokens_of_the_whole(version):
 
 
 def test_errors_inside_a_stream_reach_the_reader(version):
-    case = golden_case(version, "single_tiny")
-    plan = plan_generation(case.golden.processor, None, {"max_new_tokens": 8})
+    case = small_case(version)
+    plan = plan_generation(case.golden.processor, None, {"sampling": True, "max_new_tokens": 8})
     features = case.encoded_inputs["image_features"].repeat(2, 1, 1)
     with pytest.raises(ValueError, match="do not truncate"):
         list(
@@ -244,8 +252,10 @@ def test_plan_takes_the_callers_word_then_the_files_then_the_releases(version):
     processor = Golden(version).processor
     stored = GenerationConfig(top_p=0.5, temperature=0.3)
     plan = plan_generation(processor, stored, {"sampling": True, "temperature": 0.9})
-    assert (plan.config.temperature, plan.config.top_p, plan.config.top_k) == (0.9, 0.5, 100)
-    assert plan.repetition_penalty == 1.05
+    defaults = processor.release.sampling
+    found = (plan.config.temperature, plan.config.top_p, plan.config.top_k)
+    assert found == (0.9, 0.5, defaults.top_k)
+    assert plan.repetition_penalty == defaults.repetition_penalty
     assert plan.config.eos_token_id == processor.terminator_ids
 
 

@@ -8,10 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
 
-from minicpmv.model.checkpoint_keys import to_released
-from minicpmv.model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
+from minicpmv.model.modeling import (
+    MiniCPMVForConditionalGeneration,
+    MiniCPMVModel,
+    OmniLMMForConditionalGeneration,
+    OmniLMMModel,
+)
 
-from .conftest import CHECKPOINTS, Golden, golden_case, tiny_batch, tiny_model
+from .conftest import CHECKPOINTS, Golden, small_case, tiny_batch, tiny_model
 
 
 def copied(version, tmp_path, change):
@@ -32,6 +36,12 @@ def tensors_of(folder):
     }
 
 
+def released(tensors, end):
+    """The one name that ends so."""
+    (name,) = (name for name in tensors if name.endswith(end))
+    return name
+
+
 def assert_same_tensors(found, expected):
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -50,22 +60,28 @@ def logits_of(model, inputs):
     ("change", "message"),
     [
         (
-            lambda tensors: tensors.pop("resampler.ln_q.weight"),
-            r"not those of its config: 1 missing: resampler\.ln_q\.weight\. Download",
+            lambda tensors: tensors.pop(released(tensors, "ln_q.weight")),
+            r"not those of its config: 1 missing: (model\.)?resampler\.ln_q\.weight\. Download",
         ),
         (
             lambda tensors: tensors.update(
-                {"llm.model.layers.9.mlp.up_proj.weight": torch.ones(1)}
+                {released(tensors, "layers.1.mlp.up_proj.weight") + "_scale": torch.ones(1)}
             ),
-            r"1 unexpected: llm\.model\.layers\.9\.mlp\.up_proj\.weight\.",
+            r"1 unexpected: (llm\.)?model\.layers\.1\.mlp\.up_proj\.weight_scale\.",
         ),
         (
-            lambda tensors: tensors.update({"resampler.query": torch.ones(3, 256)}),
-            r"1 of another shape: resampler\.query \(3, 256\), expected \(\d+, 256\)\.",
+            lambda tensors: tensors.update(
+                {released(tensors, "resampler.query"): torch.ones(3, 256)}
+            ),
+            r"1 of another shape: (model\.)?resampler\.query \(3, 256\), expected \(\d+, 256\)\.",
         ),
         (
-            lambda tensors: [tensors.pop(name) for name in list(tensors) if "vpm" in name],
-            r"37 missing: vpm\.embeddings\.patch_embedding\.bias, .* and 31 more\.",
+            lambda tensors: [
+                tensors.pop(name)
+                for name in list(tensors)
+                if name.startswith(("vpm.", "model.vision_tower."))
+            ],
+            r"\d+ missing: (vpm|model\.vision_tower)\.\S+, .* and \d+ more\.",
         ),
     ],
     ids=["missing", "extra", "shape", "many"],
@@ -102,7 +118,8 @@ def test_who_asks_for_the_differences_gets_them(tmp_path):
 
 
 def test_table_of_names_covers_the_checkpoint(version):
-    names = {to_released(name) for name in Golden(version).model.state_dict()}
+    model = Golden(version).model
+    names = {model.released_name(name) for name in model.state_dict()}
     assert names == tensors_of(CHECKPOINTS[version]).keys()
 
 
@@ -146,15 +163,17 @@ def test_tied_head_is_saved_once(version, tmp_path):
 def test_auto_model_is_headless(version):
     """AutoModel takes the headed checkpoint without its head, as in transformers' own models."""
     model = AutoModel.from_pretrained(CHECKPOINTS[version])
-    assert type(model) is MiniCPMVModel
+    assert type(model) is (OmniLMMModel if version == "omnilmm-12b" else MiniCPMVModel)
     headed = Golden(version).model
     assert_same_tensors(model.state_dict(), headed.model.state_dict())
 
 
 def test_auto_classes_with_a_head(version):
+    is_omnilmm = version == "omnilmm-12b"
+    expected = OmniLMMForConditionalGeneration if is_omnilmm else MiniCPMVForConditionalGeneration
     for auto_class in (AutoModelForCausalLM, AutoModelForImageTextToText):
         model = auto_class.from_pretrained(CHECKPOINTS[version], trust_remote_code=True)
-        assert type(model) is MiniCPMVForConditionalGeneration
+        assert type(model) is expected
 
 
 # Where, and how precise
@@ -162,14 +181,14 @@ def test_auto_classes_with_a_head(version):
 
 @pytest.mark.parametrize("device_map", [{"": "cpu"}, "auto"], ids=str)
 def test_device_map(version, device_map):
-    inputs = golden_case(version, "single_tiny").inputs
+    inputs = small_case(version).inputs
     model = AutoModelForImageTextToText.from_pretrained(CHECKPOINTS[version], device_map=device_map)
     expected = logits_of(Golden(version).model, inputs)
     torch.testing.assert_close(logits_of(model, inputs), expected)
 
 
 def test_weights_may_stay_on_disk(version, tmp_path):
-    case = golden_case(version, "single_tiny")
+    case = small_case(version)
     device_map = {"model.vision_tower": "disk", "model.resampler": "disk", "lm_head": "disk"}
     device_map |= {"model.language_model": "cpu"}
     model = AutoModelForImageTextToText.from_pretrained(
@@ -182,7 +201,7 @@ def test_weights_may_stay_on_disk(version, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_is_close(version, dtype):
-    case = golden_case(version, "single_tiny")
+    case = small_case(version)
     model = AutoModelForImageTextToText.from_pretrained(CHECKPOINTS[version], dtype=dtype)
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
     found = logits_of(model, case.inputs).float()

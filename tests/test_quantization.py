@@ -32,7 +32,7 @@ from minicpmv.model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVMo
 from minicpmv.quantization import GptqReader, bits_config, reader_for, weight_bytes
 from minicpmv.quantization.gptq import unpack
 
-from .conftest import CHECKPOINTS, Golden, golden_case, picture, tiny_model
+from .conftest import CHECKPOINTS, GOLDEN_FOLDERS, Golden, golden_case, picture, tiny_model
 
 TEXT = CHECKPOINTS["2.6"].parents[1] / "minicpm-2b" / "ckpt"
 GPTQ = TEXT.parent / "gptq_int4"
@@ -41,6 +41,12 @@ SKIP_LISTS = {
     ("vpm", "resampler", "lm_head"): ("llm.model.layers.",),
     ("out_proj", "kv_proj", "lm_head"): ("llm.model.layers.", "vpm.encoder.layers."),
 }
+
+
+@pytest.fixture(params=GOLDEN_FOLDERS)
+def version(request):
+    """The releases that came with an int4 file."""
+    return request.param
 
 
 def packed(name, weight):

@@ -3,18 +3,27 @@
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModel
 
-from minicpmv.model.resampler import MiniCPMVResampler, sincos_positions
+from minicpmv.model.resampler import MiniCPMVResampler, sincos_positions, square_positions
 
-from .conftest import Golden, assert_digest, golden_case, golden_records, tiny_config, tiny_model
+from .conftest import (
+    FIRST_FOLDERS,
+    Golden,
+    assert_digest,
+    golden_case,
+    golden_records,
+    tiny_config,
+    tiny_model,
+)
 
 
 def resampler(version="2.6", **changes):
     return tiny_model(version, **changes).model.resampler
 
 
-def test_positions_are_those_of_the_released_table(version):
-    tensors = Golden(version).tensors
+def test_positions_are_those_of_the_released_table(later_version):
+    tensors = Golden(later_version).tensors
     table = tensors["tables/resampler_pos_embed_at_yx"]
     row, column = tensors["tables/resampler_pos_yx"].unbind(1)
     channels = table.shape[1] // 2
@@ -31,6 +40,51 @@ def test_resampler_gives_the_recorded_tokens(version, record):
         torch.testing.assert_close(case.image_outputs.pooler_output, recorded, atol=1e-4, rtol=0)
     for index, digest in enumerate(record.get("resampler_out_digest_per_slice", [])):
         assert_digest(case.image_outputs.pooler_output[index], digest)
+
+
+def test_stored_positions_are_those_of_a_square():
+    for version in FIRST_FOLDERS:
+        module = Golden(version).model.model.resampler
+        torch.testing.assert_close(
+            module.pos_embed.data, square_positions(*module.query.shape), atol=1e-5, rtol=0
+        )
+        fresh = type(module)(Golden(version).model.config)
+        assert fresh.pos_embed.requires_grad is False
+
+
+def test_new_models_have_positions_too():
+    torch.manual_seed(0)
+    module = AutoModel.from_config(tiny_config("2.0")).resampler
+    assert torch.equal(module.pos_embed, square_positions(4, 128))
+
+
+def test_positions_of_keys():
+    """The stored table on its own grid is the sine-cosine code; enlarged, it is another."""
+    patches = torch.randn(1, 9, 24)
+    outputs = {}
+    for positions in ("table", "sincos"):
+        module = resampler("1.0", query_num=4, key_positions=positions)
+        module.pos_embed.copy_(square_positions(4, 128))
+        with torch.no_grad():
+            small = module(patches[:, :4], torch.tensor([[2, 2]]))
+            outputs[positions] = small, module(patches, torch.tensor([[3, 3]]))
+    torch.testing.assert_close(outputs["table"][0], outputs["sincos"][0])
+    assert not torch.allclose(outputs["table"][1], outputs["sincos"][1], atol=1e-3)
+
+
+def test_positions_of_queries():
+    patches, sizes = torch.randn(1, 9, 24), torch.tensor([[3, 3]])
+    added, left = (resampler("2.0", query_positions=choice) for choice in (True, False))
+    left.load_state_dict(added.state_dict(), strict=False)
+    with torch.no_grad():
+        assert not torch.allclose(added(patches, sizes), left(patches, sizes), atol=1e-3)
+        added.pos_embed.zero_()
+        torch.testing.assert_close(added(patches, sizes), left(patches, sizes))
+
+
+def test_stored_positions_are_of_a_square_number():
+    with pytest.raises(ValueError, match="query_num 3 is not a square"):
+        resampler("2.0", query_num=3)
 
 
 def test_attention_is_that_of_torch():

@@ -196,7 +196,7 @@ class MiniCPMVViTModel(PreTrainedModel):
             init.zeros_(module.v_bias)
 
     @merge_with_config_defaults
-    @capture_outputs
+    @capture_outputs(tie_last_hidden_states=False)  # which have the class token
     def forward(
         self, pixel_values: torch.Tensor, target_sizes: torch.Tensor, **kwargs: Any
     ) -> BaseModelOutput:

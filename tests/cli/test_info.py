@@ -59,7 +59,7 @@ def test_a_text_model_agrees_and_sees_no_pictures(run, name):
     assert (code, err) == (0, "")
     assert out.startswith(f"{checkpoint}: {TEXT_RELEASES[name].name}\n")
     assert "reads text only" in out
-    assert "vision" not in out
+    assert "vision tower" not in out
     report = json.loads(run("info", checkpoint, "--json")[1])
     tensors = load_file(checkpoint / "model.safetensors")
     assert report["parameters"]["total"] == sum(tensor.numel() for tensor in tensors.values())
