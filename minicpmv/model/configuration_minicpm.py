@@ -91,6 +91,7 @@ class MiniCPMConfig(PreTrainedConfig):
         self.rope_parameters = copy.copy(self.rope_parameters)
         kwargs["rope_scaling"] = copy.copy(kwargs.get("rope_scaling"))
         kwargs.pop("auto_map", None)
+        self.base_model_tp_plan = self._tp_plan()  # transformers 5.19 adds to it
         super().__post_init__(**kwargs)
         self.auto_map: dict[str, str] = {}  # our classes are native; TRL reads a dict here
         self._check()
@@ -124,8 +125,7 @@ class MiniCPMConfig(PreTrainedConfig):
         if rope_type in ("linear", "dynamic") and not (is_number and factor > 1):
             raise ValueError(f"rope_scaling has factor {factor!r}; expected a number above 1.")
 
-    @property
-    def base_model_tp_plan(self) -> dict[str, str]:
+    def _tp_plan(self) -> dict[str, str]:
         """How tensor parallelism splits the base model's matrices."""
         mlp = (
             {"experts.*.w1": "colwise", "experts.*.w3": "colwise", "experts.*.w2": "rowwise"}
