@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LogitsProcessor
 
 from minicpmv import AutoModel, AutoModelForCausalLM, AutoProcessor, AutoTokenizer, Chat, load
+from minicpmv.convert import convert
 from minicpmv.generation import generate_ids, plan_generation
 from minicpmv.loader import locate
 from minicpmv.model.minicpm import MiniCPMForCausalLM
@@ -291,6 +292,15 @@ def test_llama_format_gives_the_same_answers(model: str, tmp_path: Path) -> None
     assert folded.processor.release is loaded(model).processor.release
     for question in ("hello", "What is 12 + 30?"):
         assert folded.ask(question, **GREEDY).text == loaded(model).ask(question, **GREEDY).text
+
+
+def test_the_layout_of_mixtral_gives_the_same_answers(tmp_path: Path) -> None:
+    convert(folder("minicpm-moe-8x2b"), tmp_path / "mixtral", "mixtral")
+    folded = load(tmp_path / "mixtral", device="cpu")
+    assert folded.processor.release.name == "MiniCPM-MoE-8x2B"
+    assert (
+        folded.ask("hello", **GREEDY).text == loaded("minicpm-moe-8x2b").ask("hello", **GREEDY).text
+    )
 
 
 def test_a_llama_that_was_no_minicpm_is_named(tmp_path: Path) -> None:
