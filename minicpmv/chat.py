@@ -249,7 +249,7 @@ class Chat:
         wanted = options.get("max_new_tokens")
         if room < (wanted or 1):
             less = (
-                "Give fewer pictures, lower max_slice_nums, shorten"
+                "Give fewer pictures or frames (num_frames), lower max_slice_nums, shorten"
                 if self.sees_pictures
                 else "Shorten"
             )
