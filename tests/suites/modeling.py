@@ -14,15 +14,26 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto import modeling_auto
 
 import minicpmv.auto  # noqa: F401
-from minicpmv.model.configuration import MiniCPMVConfig, MiniCPMVVisionConfig
+from minicpmv.model.configuration import (
+    MiniCPMVConfig,
+    MiniCPMVVisionConfig,
+    MiniCPMVViTConfig,
+    OmniLMMConfig,
+)
 from minicpmv.model.configuration_minicpm import MiniCPMConfig
 from minicpmv.model.minicpm import (
     MiniCPMForCausalLM,
     MiniCPMForSequenceClassification,
     MiniCPMModel,
 )
-from minicpmv.model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
+from minicpmv.model.modeling import (
+    MiniCPMVForConditionalGeneration,
+    MiniCPMVModel,
+    OmniLMMForConditionalGeneration,
+    OmniLMMModel,
+)
 from minicpmv.model.vision import MiniCPMVVisionModel
+from minicpmv.model.vit import MiniCPMVViTModel
 from minicpmv.versions import RELEASES
 
 from ... import test_tensor_parallel_mixin
@@ -34,6 +45,8 @@ from ...test_training_mixin import TrainingTesterMixin
 # The suites look these names up, as if we were part of transformers.
 modeling_auto.MODEL_MAPPING_NAMES["minicpmv"] = "MiniCPMVModel"
 modeling_auto.MODEL_MAPPING_NAMES["minicpmv_vision"] = "MiniCPMVVisionModel"
+modeling_auto.MODEL_MAPPING_NAMES["minicpmv_vit"] = "MiniCPMVViTModel"
+modeling_auto.MODEL_MAPPING_NAMES["omnilmm"] = "OmniLMMModel"
 modeling_auto.MODEL_MAPPING_NAMES["minicpm"] = "MiniCPMModel"
 modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["minicpm"] = "MiniCPMForCausalLM"
 modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["minicpm"] = (
@@ -44,6 +57,7 @@ for mapping in (
     modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
 ):
     mapping["minicpmv"] = "MiniCPMVForConditionalGeneration"
+    mapping["omnilmm"] = "OmniLMMForConditionalGeneration"
 # The suite's own list has a few model types only, to save time.
 test_tensor_parallel_mixin.TP_DISTRIBUTED_TEST_MODEL_TYPES = None
 
@@ -103,15 +117,24 @@ class VisionTester:
 
     def __init__(self, parent, version):
         self.parent, self.release = parent, RELEASES[version]
+        self.is_omnilmm = version == "omnilmm-12b"
+        if self.is_omnilmm:
+            self.seq_length += 1  # the class token
 
     def get_config(self):
+        numbers = {
+            "hidden_size": self.hidden_size,
+            "intermediate_size": 37,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "image_size": self.image_size,
+            "patch_size": self.patch_size,
+        }
+        if self.release.vision_tower == "vit":
+            flags = ("has_class_token", "omits_key_bias", "post_norm")
+            return MiniCPMVViTConfig(**numbers, **dict.fromkeys(flags, self.is_omnilmm))
         return MiniCPMVVisionConfig(
-            hidden_size=self.hidden_size,
-            intermediate_size=37,
-            num_hidden_layers=self.num_hidden_layers,
-            num_attention_heads=self.num_attention_heads,
-            image_size=self.image_size,
-            patch_size=self.patch_size,
+            **numbers,
             positions=self.release.vision_positions,
             attend_padding=self.release.attend_padding,
         )
@@ -131,7 +154,7 @@ class ModelTester:
     batch_size = 3
     hidden_size, num_hidden_layers, num_attention_heads, vocab_size = 128, 2, 4, 99
     patch_size, image_size = PATCH_SIZE, 10 * PATCH_SIZE
-    query_num = 3
+    query_num = 4
     num_text_tokens = 5
 
     def __init__(self, parent, version, slices_per_sample, has_types):
@@ -151,10 +174,13 @@ class ModelTester:
             "eos_token_id": 2,
             "pad_token_id": 0,
         }
+        if self.text_config["model_type"] == "minicpm":
+            self.text_config |= {"scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 64}
+        self.config_class = OmniLMMConfig if version == "omnilmm-12b" else MiniCPMVConfig
         self.seq_length = slices_per_sample * (self.query_num + 2) + self.num_text_tokens
 
     def get_config(self):
-        return MiniCPMVConfig(
+        return self.config_class(
             version=self.version,
             text_config=dict(self.text_config),
             vision_config=self.vision_config.to_dict(),
@@ -204,7 +230,10 @@ class WholeModel(
 
     def test_config(self):
         ConfigTester(
-            self, config_class=MiniCPMVConfig, has_text_modality=False, common_properties=[]
+            self,
+            config_class=self.model_tester.config_class,
+            has_text_modality=False,
+            common_properties=[],
         ).run_common_tests()
 
     def test_reverse_loading_mapping(self):
@@ -234,6 +263,25 @@ class MiniCPMV25ByTagsTest(WholeModel, unittest.TestCase):
     version, slices_per_sample, has_types = "2.5", 1, False
 
 
+class MiniCPMV20Test(WholeModel, unittest.TestCase):
+    version = "2.0"
+
+
+class MiniCPMV10Test(WholeModel, unittest.TestCase):
+    version, slices_per_sample = "1.0", 1
+
+
+class OmniLMMTest(WholeModel, unittest.TestCase):
+    all_model_classes = (OmniLMMModel, OmniLMMForConditionalGeneration)
+    version, slices_per_sample, has_types = "omnilmm-12b", 1, False
+
+    def setUp(self):
+        super().setUp()
+        self.model_tester.base_model_class = OmniLMMModel
+        self.model_tester.conditional_generation_class = OmniLMMForConditionalGeneration
+        self.model_tester.causal_lm_class = OmniLMMForConditionalGeneration
+
+
 class Tower(OurModelTester):
     all_model_classes = (MiniCPMVVisionModel,)
     additional_model_inputs = ("target_sizes",)
@@ -245,12 +293,12 @@ class Tower(OurModelTester):
 
     def test_config(self):
         ConfigTester(
-            self, config_class=MiniCPMVVisionConfig, has_text_modality=False
+            self, config_class=type(self.model_tester.get_config()), has_text_modality=False
         ).run_common_tests()
 
     def test_model_get_set_embeddings(self):
         # The suite expects a table of tokens; a tower embeds patches.
-        model = MiniCPMVVisionModel(self.model_tester.get_config())
+        model = self.all_model_classes[0](self.model_tester.get_config())
         assert isinstance(model.get_input_embeddings(), torch.nn.Conv2d)
         assert model.get_output_embeddings() is None
 
@@ -261,6 +309,16 @@ class MiniCPMV26TowerTest(Tower, unittest.TestCase):
 
 class MiniCPMV25TowerTest(Tower, unittest.TestCase):
     version = "2.5"
+
+
+class MiniCPMV20TowerTest(Tower, unittest.TestCase):
+    all_model_classes = (MiniCPMVViTModel,)
+    version = "2.0"
+
+
+class OmniLMMTowerTest(Tower, unittest.TestCase):
+    all_model_classes = (MiniCPMVViTModel,)
+    version = "omnilmm-12b"
 
 
 class TextTester:
