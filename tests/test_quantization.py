@@ -345,6 +345,17 @@ def test_layers_of_odd_size_stay_dense(version, tmp_path):
     assert linear_types(model, "model.language_model.layers.0.self_attn") == {"Linear4bit"}
 
 
+@pytest.mark.filterwarnings("ignore:.*keep their full weights")
+@pytest.mark.parametrize("quantize", ["int4", "int8"])
+def test_stored_in_one_dtype_and_loaded_in_another(quantize, tmp_path):
+    """transformers casts the biases of a quantised file, and leaves the matrices beside them."""
+    load(CHECKPOINTS["2.6"], "cpu", "bfloat16", quantize=quantize).model.save_pretrained(tmp_path)
+    model = MiniCPMVForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32)
+    plain = [p for p in model.parameters() if p.is_floating_point()]
+    assert len(plain) > 20
+    assert {parameter.dtype for parameter in plain} == {torch.float32}
+
+
 def test_repacked_weights_are_not_saved(tmp_path):
     model = quantised_model("2.6", "int4", dtype="bfloat16")
     weight = model.get_submodule("model.language_model.layers.0.mlp.up_proj").weight

@@ -155,6 +155,10 @@ class BitsReader:
         Returns:
             Parameters of another shape than the model's: name, found, expected.
         """
+        for parameter in model.parameters():
+            # Of a quantised file transformers casts the biases alone.
+            if parameter.is_floating_point() and not hasattr(parameter, "quant_state"):
+                parameter.data = parameter.data.to(model.config.dtype)
         quantization = model.config.quantization_config
         quantization.llm_int8_skip_modules = self._listed
         compute_dtype = quantization.bnb_4bit_compute_dtype
