@@ -208,7 +208,7 @@ class Chat:
         """Forget the running conversation; `system` stays."""
         self.history.clear()
 
-    def _prepare(
+    def prepare(
         self, conversations: list[Conversation], options: dict[str, Any], streams: bool = False
     ) -> tuple[dict[str, Any], GenerationPlan]:
         """Inputs on the model's device, and the plan, for one call of `generate`."""
@@ -266,7 +266,7 @@ class Chat:
     ) -> list[Answer]:
         """Answer conversations in one padded batch."""
         begin = time.perf_counter()
-        inputs, plan = self._prepare(conversations, options)
+        inputs, plan = self.prepare(conversations, options)
         rows = generate_ids(self.model, inputs, plan).tolist()
         seconds = time.perf_counter() - begin
         answers = []
@@ -288,7 +288,7 @@ class Chat:
     ) -> AnswerStream:
         """Stream the answer to one conversation; `strip=False` keeps white space at both ends."""
         begin = time.perf_counter()
-        inputs, plan = self._prepare([conversation], options, streams=True)
+        inputs, plan = self.prepare([conversation], options, streams=True)
         # One conversation has no padding; under compat="released" the released stream masked
         # nothing either.
         inputs["attention_mask"] = torch.ones_like(inputs["attention_mask"])

@@ -60,12 +60,16 @@ GENERATION_OPTIONS = {
 }
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Which model, and how it is loaded: the arguments of `minicpmv.load`."""
+def add_model_options(parser: argparse.ArgumentParser, *, flag: bool = True) -> None:
+    """Which model, and how it is loaded: the arguments of `minicpmv.load`.
+
+    `flag=False` leaves `--model` out, for commands that take it by its place.
+    """
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "-m", "--model", default="nano", help="folder, name on the hub, or nano (the default)"
-    )
+    if flag:
+        group.add_argument(
+            "-m", "--model", default="nano", help="folder, name on the hub, or nano (the default)"
+        )
     add = _optional(group)
     add("--device", help="cpu, cuda, cuda:1, mps or auto (the default)")
     add("--dtype", help="float32, bfloat16, float16 or auto (the default)")

@@ -1,0 +1,158 @@
+"""One model, some probes: what comes out of every stage, kept on the CPU as float32.
+
+The stages are those of a request: `pixels` (what the tower reads), `slices` (patches per slice),
+`ids` (the prompt), `vision`, `resampler`, `logits` (of the prompt's last places and of every new
+token), `text` (the greedy answer). A model without eyes has the last three and `ids`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..chat import Chat
+from .probes import Probe
+
+STAGES = ("pixels", "slices", "ids", "vision", "resampler", "logits", "text")
+NUM_PROMPT_LOGITS = 16  # rows kept of each prompt: with 150,000 words a row is 0.6 MB
+
+
+@dataclass
+class Trace:
+    """What one model made of one probe.
+
+    Fields:
+        stages: a tensor per numeric stage, lists for `slices` and `ids`; `logits` (rows, vocab)
+            are those of the prompt's last places, then of every new token but the last.
+        num_prompt_rows: how many of the rows belong to the prompt; its last one gives the first
+            new token.
+        new_ids, text: the greedy answer.
+    """
+
+    stages: dict[str, Any] = field(default_factory=dict)
+    num_prompt_rows: int = 0
+    new_ids: list[int] = field(default_factory=list)
+    text: str = ""
+
+
+def greedy(num_tokens: int) -> dict[str, Any]:
+    """Options of `Chat.ask` under which an answer has one right value."""
+    return {
+        "sampling": False,
+        "num_beams": 1,
+        "repetition_penalty": 1.0,
+        "max_new_tokens": num_tokens,
+    }
+
+
+def trace_each(chat: Chat, probes: Sequence[Probe], num_tokens: int) -> list[Trace]:
+    """One by one."""
+    return [trace_batch(chat, [probe], num_tokens)[0] for probe in probes]
+
+
+@torch.inference_mode()
+def trace_batch(chat: Chat, probes: Sequence[Probe], num_tokens: int) -> list[Trace]:
+    """All probes in one padded batch."""
+    inputs, plan = chat.prepare([probe.conversation for probe in probes], greedy(num_tokens))
+    mask = inputs["attention_mask"].bool()
+    traces = [
+        Trace({"ids": ids[is_token].tolist()})
+        for ids, is_token in zip(inputs["input_ids"], mask, strict=True)
+    ]
+    inputs = _encode(chat.model, inputs, traces)
+    rows = min(NUM_PROMPT_LOGITS, int(mask.sum(dim=1).min()))
+    prompt_logits = chat.model(
+        **inputs,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        logits_to_keep=rows,
+        use_cache=False,
+    ).logits.cpu()
+    output = chat.model.generate(
+        **inputs,
+        generation_config=plan.config,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    new = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+    steps = torch.stack(output.logits, dim=1).cpu()  # (batch, new, vocab)
+    for trace, ids, before, after in zip(traces, new, prompt_logits, steps, strict=True):
+        trace.new_ids = _until_end(ids, set(plan.config.eos_token_id))
+        trace.num_prompt_rows = rows
+        # The prompt's last row stands in both; the one that generated is kept.
+        logits = [before[:-1], after[: len(trace.new_ids)]]
+        trace.stages["logits"] = torch.cat(logits).float()
+        trace.text = chat.processor.decode_answer(trace.new_ids)
+    return traces
+
+
+@torch.inference_mode()
+def trace_uncached(chat: Chat, probes: Sequence[Probe], reference: Sequence[Trace]) -> list[Trace]:
+    """The same answers, every token computed from the whole text before it.
+
+    One forward over prompt and answer gives the logits of all steps.
+    """
+    traces = []
+    for probe, expected in zip(probes, reference, strict=True):
+        inputs, _ = chat.prepare([probe.conversation], greedy(1))
+        inputs = _encode(chat.model, inputs, [Trace()])
+        num_steps = len(expected.new_ids)
+        answer = torch.tensor([expected.new_ids[:-1]], dtype=torch.long).to(chat.model.device)
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], answer], dim=1)
+        for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0)):
+            if name in inputs:
+                inputs[name] = torch.nn.functional.pad(
+                    inputs[name], (0, answer.shape[1]), value=value
+                )
+        rows = expected.num_prompt_rows + num_steps - 1
+        logits = chat.model(**inputs, logits_to_keep=rows, use_cache=False).logits[0]
+        trace = Trace({"logits": logits.float().cpu()}, expected.num_prompt_rows)
+        trace.new_ids = trace.stages["logits"][-num_steps:].argmax(dim=-1).tolist()
+        trace.text = chat.processor.decode_answer(trace.new_ids)
+        traces.append(trace)
+    return traces
+
+
+def trace_streamed(chat: Chat, probes: Sequence[Probe], num_tokens: int) -> list[Trace]:
+    """Only the text, put together from its pieces."""
+    traces = []
+    for probe in probes:
+        with chat.stream_conversation(probe.conversation, greedy(num_tokens)) as stream:
+            traces.append(Trace(text="".join(stream)))
+    return traces
+
+
+def _encode(model: Any, inputs: dict[str, Any], traces: Sequence[Trace]) -> dict[str, Any]:
+    """Record pixels, slices, vision and resampler; the inputs then hold the encoded slices."""
+    if "mm_token_type_ids" not in inputs or "pixel_values" not in inputs:
+        return inputs
+    inputs = dict(inputs)
+    pixels, sizes = inputs.pop("pixel_values"), inputs.pop("target_sizes")
+    counts = model.model.count_slices(inputs["mm_token_type_ids"] > 0, len(pixels))
+    encoded = model.get_image_features(pixels, sizes, slices_per_sample=counts, return_dict=True)
+    inputs["image_features"] = encoded.pooler_output
+    lengths = sizes.prod(dim=1).tolist()
+    start = 0
+    for trace, count in zip(traces, counts, strict=True):
+        rows = range(start, start + count)
+        start += count
+        if not count:
+            continue
+        side = pixels.shape[2]
+        trace.stages |= {
+            "pixels": _joined(pixels[row, ..., : lengths[row] * side].flatten() for row in rows),
+            "slices": sizes[list(rows)].tolist(),
+            "vision": _joined(encoded.last_hidden_state[row, : lengths[row]] for row in rows),
+            "resampler": _joined(encoded.pooler_output[row] for row in rows),
+        }
+    return inputs
+
+
+def _joined(parts: Any) -> torch.Tensor:
+    return torch.cat([part.float().cpu() for part in parts])
+
+
+def _until_end(ids: list[int], terminators: set[int]) -> list[int]:
+    """The ids up to and with the first terminator."""
+    end = next((index for index, token in enumerate(ids) if token in terminators), None)
+    return ids if end is None else ids[: end + 1]
