@@ -128,23 +128,27 @@ for model_type, name in (
     TOKENIZER_MAPPING_NAMES[model_type] = name
     MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS.add(model_type)
 
-_image_processor_from_file = AutoImageProcessor.from_pretrained
+
+def _also_without_file(auto_class: Any, processor_class: Any) -> Any:
+    """`auto_class.from_pretrained` for 1.0, 2.0 and OmniLMM-12B too: they have no
+    `preprocessor_config.json`, which transformers asks for before it asks who reads it."""
+    from_file = auto_class.from_pretrained
+
+    def from_pretrained(name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return from_file(name_or_path, *args, **kwargs)
+        except OSError:
+            if settings_without_file(name_or_path, **kwargs) is None:
+                raise
+        for unused in ("backend", "config", "trust_remote_code", "use_fast"):
+            kwargs.pop(unused, None)
+        return processor_class.from_pretrained(name_or_path, *args, **kwargs)
+
+    return staticmethod(from_pretrained)
 
 
-def _image_processor_from_pretrained(name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-    """1.0, 2.0 and OmniLMM-12B have no `preprocessor_config.json`, which transformers asks for
-    before it asks who reads it."""
-    try:
-        return _image_processor_from_file(name_or_path, *args, **kwargs)
-    except OSError:
-        if settings_without_file(name_or_path, **kwargs) is None:
-            raise
-    for unused in ("backend", "config", "trust_remote_code", "use_fast"):
-        kwargs.pop(unused, None)
-    return MiniCPMVImageProcessor.from_pretrained(name_or_path, *args, **kwargs)
-
-
-AutoImageProcessor.from_pretrained = staticmethod(_image_processor_from_pretrained)
+AutoImageProcessor.from_pretrained = _also_without_file(AutoImageProcessor, MiniCPMVImageProcessor)
+AutoVideoProcessor.from_pretrained = _also_without_file(AutoVideoProcessor, MiniCPMVVideoProcessor)
 
 # Trainers and engines look a checkpoint's `architectures` up on the transformers module. Loading
 # its processors puts a second copy of that module in place of the first, and both are in use.

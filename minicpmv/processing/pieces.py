@@ -13,11 +13,13 @@ SPACE = "▁"  # how pieces write a space
 _BYTE = re.compile("<0x([0-9A-F]{2})>")
 
 
-def joined(pieces: Iterable[str]) -> str:
-    """The text of pieces."""
+def joined(pieces: Iterable[str | None]) -> str:
+    """The text of pieces. None, an id that the vocabulary lacks, has no text."""
     text = ""
     pending = bytearray()
     for piece in pieces:
+        if piece is None:
+            continue
         byte = _BYTE.fullmatch(piece)
         if byte is not None:
             pending.append(int(byte.group(1), 16))
@@ -27,20 +29,20 @@ def joined(pieces: Iterable[str]) -> str:
     return text + _characters(pending)
 
 
-def joined_as_released(pieces: Sequence[str], special: Collection[str]) -> str:
+def joined_as_released(pieces: Sequence[str | None], special: Collection[str]) -> str:
     """The text as the released tokenizers of 1.0 and 2.0 write it, for `compat="released"`.
 
     Text that stands before a special token gets a space more in front, unless that token is the
     first of all; a space that begins the whole text is lost.
     """
     text = ""
-    stretch: list[str] = []
+    stretch: list[str | None] = []
     for index, piece in enumerate(pieces):
-        if piece in special:
+        if piece is not None and piece in special:
             text += (" " if stretch else "") + joined(stretch) + piece
             stretch = []
         else:
-            stretch.append(piece if index else piece.removeprefix(SPACE))
+            stretch.append(piece if index or piece is None else piece.removeprefix(SPACE))
     return text + joined(stretch)
 
 

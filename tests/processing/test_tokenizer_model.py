@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2 as schema
 from tokenizers import AddedToken, Tokenizer
 
+from minicpmv.processing import MiniCPMVProcessor
 from minicpmv.processing.tokenizer import MiniCPMTokenizerFast, MiniCPMVTokenizerFast
 from minicpmv.processing.tokenizer_model import fast_tokenizer
 
@@ -68,6 +69,15 @@ def test_broken_bytes_are_those_of_sentencepiece(version):
         assert ours.decode(ids) == library.decode(ids)
 
     check()
+
+
+@pytest.mark.parametrize("version", FIRST_FOLDERS)
+def test_ids_beyond_the_vocabulary_have_no_text(version):
+    """A head may have more rows than the vocabulary has tokens."""
+    ids = both(version)[1]("a b", add_special_tokens=False)["input_ids"]
+    for compat in (None, "released"):
+        processor = MiniCPMVProcessor.from_pretrained(CHECKPOINTS[version], compat=compat)
+        assert processor.decode_answer([*ids, 99999]) == "a b"
 
 
 def grown_model(seed: int, *, user_defined: bool, prefix: bool) -> schema.ModelProto:

@@ -1,5 +1,7 @@
 import torch
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
+import minicpmv.auto  # noqa: F401
 from minicpmv.processing import MiniCPMVVideoProcessor
 
 from ..conftest import picture
@@ -7,7 +9,8 @@ from .conftest import CHECKPOINTS
 
 
 def test_frames_become_rows(version):
-    video_processor = MiniCPMVVideoProcessor.from_pretrained(CHECKPOINTS[version])
+    video_processor = AutoVideoProcessor.from_pretrained(CHECKPOINTS[version])
+    assert isinstance(video_processor, MiniCPMVVideoProcessor)
     frames = [picture(430, 760, seed) for seed in range(3)]
     one = video_processor(frames, return_tensors="pt")
     two = video_processor([frames[:1], frames[1:]], return_tensors="pt")
