@@ -15,11 +15,10 @@ from transformers import GenerationConfig
 from transformers.generation import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from ..generation import generate_ids, plan_generation
-from ..processing.pieces import joined_as_released
 from ..processing.processor import MiniCPMVProcessor
-from ..processing.slicing import plan_slices
-from ..released import AutoModel, AutoTokenizer, rows_per_slice
+from ..released import AutoModel, rows_per_slice
 from .checks import CaseReport, sha256
+from .golden_tables import official_ids, slice_table, tokenizer_table
 
 TOLERANCE, RELATIVE = 2e-4, 1e-3  # of activations and logits, as the manifests say
 BFLOAT16_TOLERANCE = 0.15  # two roundings of one model, on logits with a spread of 2 to 8
@@ -52,14 +51,15 @@ SEARCHES: dict[str, dict[str, Any]] = {
 def replay_cases(cases: Path, checkpoint: Path, manifest: dict[str, Any]) -> Iterator[CaseReport]:
     """The tokenizer, the table of sizes, then every recorded conversation."""
     golden = _Golden(cases, checkpoint)
+    name, processor = golden.name, golden.processor
     if "tokenizer" in manifest:
-        yield golden.tokenizer_table(manifest["tokenizer"])
+        yield tokenizer_table(name, checkpoint, processor, manifest["tokenizer"])
     table = cases / "slice_table.json"
     if table.is_file():
-        yield golden.slice_table(json.loads(table.read_text(encoding="utf-8")))
+        yield slice_table(name, json.loads(table.read_text(encoding="utf-8")))
     official = cases / "official_tokenizer_ids.json"
     if official.is_file():
-        yield golden.official_ids(json.loads(official.read_text(encoding="utf-8")))
+        yield official_ids(name, processor, json.loads(official.read_text(encoding="utf-8")))
     for record in manifest["cases"]:
         yield _Conversation(golden, record).run()
 
@@ -81,113 +81,6 @@ class _Golden:
     @cached_property
     def model_in_bfloat16(self) -> Any:
         return AutoModel.from_pretrained(self.checkpoint, dtype=torch.bfloat16).eval()
-
-    def tokenizer_table(self, table: dict[str, Any]) -> CaseReport:
-        """Ids, pieces and decoded text of single strings."""
-        report, tokenizer = CaseReport(self.name, "tokenizer"), self.tokenizer
-        attributes = {
-            **{name: name for name in ("bos_id", "eos_id", "unk_id", "im_start_id", "im_end_id")},
-            "pad_token_id": "pad_token_id",
-            "bos": "bos_token_id",
-            "eos": "eos_token_id",
-            "unk": "unk_token_id",
-            "pad": "pad_token_id",
-            "vocab_size": "vocab_size",
-            "im_start": "im_start_id",
-            "im_end": "im_end_id",
-        }
-        known = {*attributes, "len", "im_patch", "cases", "note", "reference_class", "padding_side"}
-        report.unknown_fields(table, known)
-        if "len" in table:
-            report.equal("len", len(tokenizer), table["len"])
-        if "im_patch" in table:
-            report.equal("im_patch", self.processor.image_token_id, table["im_patch"])
-        as_stored = AutoTokenizer.from_pretrained(self.checkpoint)
-        for name, attribute in attributes.items():
-            # OmniLMM counts its added tokens to the vocabulary in one place and not in the other.
-            if name in table and name != "vocab_size":
-                with report.stage(name):
-                    # The processor names a pad token where the files name none.
-                    source = as_stored if attribute == "pad_token_id" else tokenizer
-                    report.equal(name, getattr(source, attribute), table[name])
-        for case in table["cases"]:
-            with report.stage("tokenizer"):
-                self._compare_string(report, case)
-        return report
-
-    def _compare_string(self, report: CaseReport, case: dict[str, Any]) -> None:
-        tokenizer = self.tokenizer
-        encoding = tokenizer(case["text"])
-        report.equal("ids", encoding["input_ids"], case["ids"])
-        if "tokens" in case:
-            report.equal("tokens", encoding.tokens(), case["tokens"])
-        if "ids_no_special" in case:
-            ids = tokenizer(case["text"], add_special_tokens=False)["input_ids"]
-            report.equal("ids without BOS", ids, case["ids_no_special"])
-        for name, ids, skips in (
-            ("decode", case["ids"], False),
-            ("decode_skip_special", case["ids"], True),
-            ("decode_of_ids_without_bos", case["ids"][1:], False),
-        ):
-            if name in case:
-                report.equal(name, self._decoded(ids, skips), case[name])
-        if case.get("slow_ids") is not None:
-            report.uncovered("slow_ids", "of a tokenizer class that transformers no longer has")
-
-    def _decoded(self, ids: list[int], skips_special: bool) -> str:
-        """Text as the released tokenizer spaced it."""
-        if self.processor.release.released_decoding != "spaced":
-            return self.tokenizer.decode(
-                ids, skip_special_tokens=skips_special, clean_up_tokenization_spaces=False
-            )
-        pieces = self.tokenizer.convert_ids_to_tokens(ids, skip_special_tokens=skips_special)
-        return joined_as_released(pieces, set(self.tokenizer.all_special_tokens))
-
-    def official_ids(self, table: dict[str, Any]) -> CaseReport:
-        """The tags of the released vocabulary; its other pieces are not in this checkpoint."""
-        report, tokenizer = CaseReport(self.name, "official_tokenizer_ids"), self.tokenizer
-        ids = self.processor.release.token_ids
-        named = ("bos_id", "eos_id", "unk_id", "im_start_id", "im_end_id")
-        known = {*named, "note", "len", "vocab_size", "pad_token", "slice", "samples"}
-        report.unknown_fields(table, known | {"model_max_length"})
-        for name in ("len", "vocab_size"):
-            if name in table:
-                report.equal(name, ids.vocab_size, table[name])
-        for name in named:
-            if name in table:
-                report.equal(name, getattr(tokenizer, name), table[name])
-        if ids.slice_start_id is not None and "slice" in table:
-            report.equal("slice", [ids.slice_start_id, ids.slice_end_id], table["slice"][:2])
-        if "samples" in table:
-            report.uncovered("samples", "of the released vocabulary, which is not here")
-        return report
-
-    def slice_table(self, table: dict[str, Any]) -> CaseReport:
-        """Plans for many sizes."""
-        report = CaseReport(self.name, "slice_table")
-        for row in table["rows"]:
-            width, height = row["size"]
-            with report.stage("slices"):
-                plan = plan_slices(
-                    height,
-                    width,
-                    max_slices=row["max_slice_nums"],
-                    scale_resolution=table.get("scale_resolution", 448),
-                    patch_size=table.get("patch_size", 14),
-                )
-                rows, cols = plan.grid or (0, 0)
-                found = {
-                    "source_size": _turned(plan.overview),
-                    "best_grid": _turned(plan.grid),
-                    "slice_size": _turned(plan.cell),
-                    "n_rows": rows,
-                    "n_cols": cols,
-                }
-                wanted = {name: row[name] for name in found if name in row}
-                report.equal("slices", {name: found[name] for name in wanted}, wanted)
-                unread = set(row) - set(found) - {"size", "max_slice_nums"}
-                report.unknown_fields(row, set(row) - unread)
-        return report
 
 
 class _Conversation:
@@ -612,11 +505,6 @@ def _chat_options(record: dict[str, Any]) -> dict[str, Any]:
     wanted = record.get("chat_returned_generation_config") or {}
     given = dict((record.get("options") or {}).get("chat_kwargs") or {})
     return {k: v for k, v in wanted.items() if k in ("num_beams", "repetition_penalty")} | given
-
-
-def _turned(pair: tuple[int, int] | None) -> list[int] | None:
-    """(height, width) as [width, height]."""
-    return None if pair is None else [pair[1], pair[0]]
 
 
 def _content(ids: list[int], terminators: set[int]) -> list[int]:
