@@ -37,12 +37,15 @@ def test_wilson_interval_of_known_shares():
 class _Oracle:
     """Answers every question of a task rightly, or says the same to all."""
 
-    def __init__(self, always=None):
+    def __init__(self, always=None, max_slice_nums=9):
         self.always = always
         self.truths = {}
+        settings = SimpleNamespace(max_slice_nums=max_slice_nums)
+        self.processor = SimpleNamespace(image_processor=settings)
 
     def batch(self, requests, **options):
         assert options["sampling"] is False
+        self.options = options
         return [
             SimpleNamespace(text=self.always or self.truths[prompt, image.tobytes()])
             for prompt, (image,) in requests
@@ -64,6 +67,13 @@ def test_a_model_that_knows_the_truth_scores_all(task):
 def test_a_model_that_always_says_no_is_right_half_the_time():
     items = scenes.evaluate_task(_Oracle("no"), "existence", split="test", seed=0, number=60)
     assert 0.3 < scenes.score(items).share < 0.7
+
+
+def test_pictures_are_not_cut_and_releases_that_never_cut_are_not_asked_to():
+    for max_slice_nums, expected in [(9, 1), (None, None)]:
+        model = _Oracle("no", max_slice_nums)
+        scenes.evaluate_task(model, "existence", split="test", seed=0, number=1)
+        assert model.options.get("max_slice_nums") == expected
 
 
 def test_questions_are_the_same_on_every_run_and_others_for_another_seed():

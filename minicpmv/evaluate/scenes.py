@@ -11,6 +11,7 @@ import random
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -86,13 +87,15 @@ def evaluate_task(
     """Ask the questions of one task and compare the answers."""
     asked = questions(task, split, seed, number)
     grey = Image.new("RGB", (224, 224), (128, 128, 128))
+    settings: Any = chat.processor
+    cuts = settings.image_processor.max_slice_nums is not None  # 1.0 and OmniLMM-12B never do
     answers = chat.batch(
         [(question.text, [grey if blind else scene.image]) for _, scene, question in asked],
         sampling=False,
         num_beams=1,
         repetition_penalty=1.0,
         max_new_tokens=MAX_ANSWER_TOKENS,
-        max_slice_nums=1,
+        **({"max_slice_nums": 1} if cuts else {}),
     )
     return [
         Item(
@@ -171,6 +174,8 @@ def run(args: argparse.Namespace) -> int:
         quantize=args.quantize,
         progress=False,
     )
+    if not chat.sees_pictures:
+        raise ValueError(f"{args.model!r} reads text only; the questions are about pictures.")
     items: list[Item] = []
     scores: list[Score] = []
     for task in args.tasks:
