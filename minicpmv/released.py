@@ -306,14 +306,18 @@ class MiniCPMForCausalLM(minicpm.MiniCPMForCausalLM):
             [messages], add_generation_prompt=True, tokenize=True
         ).to(self.device)
         num_prompt_tokens = inputs["input_ids"].shape[1]
-        room = min(max_length, context_length(self.config)) - num_prompt_tokens
         if options.get("max_new_tokens") is None:
+            context = context_length(self.config)
+            room = min(max_length, context) - num_prompt_tokens
+            if room < 1:
+                limit, advice = f"the model's context of {context}", "Shorten the query or"
+                if max_length < context:
+                    limit, advice = f"max_length {max_length}", "Raise max_length, or shorten"
+                raise ValueError(
+                    f"The prompt has {num_prompt_tokens} tokens, which leaves none of {limit} for "
+                    f"the answer. {advice} the history."
+                )
             options["max_new_tokens"] = min(room, self.generation_config.max_new_tokens or room)
-        if options["max_new_tokens"] < 1:
-            raise ValueError(
-                f"The prompt has {num_prompt_tokens} tokens, which leaves none of max_length "
-                f"{max_length} for the answer. Raise max_length, or shorten the history."
-            )
         options |= {"do_sample": do_sample, "top_p": top_p, "temperature": temperature}
         plan = plan_generation(
             processor, self.generation_config, {"num_beams": num_beams, **options}

@@ -230,7 +230,9 @@ def test_released_snippet(chat: Chat) -> None:
     [
         ({"query": " "}, "query is ' '"),
         ({"role": "system"}, "role is 'system'; only a user's query is answered"),
-        ({"max_length": 3}, "which leaves none of max_length 3"),
+        ({"max_length": 3}, "which leaves none of max_length 3 for the answer. Raise max_length"),
+        ({"query": "again " * 90}, "leaves none of the model's context of 96 for the answer"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"temperatur": 1.0}, "Unknown option 'temperatur'"),
         ({"do_sample": False, "top_p": 0.5}, "top_p has no effect without sampling=True"),
         ({"history": [{"role": "bot", "content": "hi"}]}, "Message 0 has the role 'bot'"),
