@@ -191,6 +191,15 @@ def test_answers_may_part_at_a_near_tie_only(lead, tolerance, passed, note):
     assert (text.passed, text.note) == (passed, note)
 
 
+def test_no_tie_is_forgiven_where_the_logits_drift():
+    ours = trace([[0.0, 3.0, 0.0], [2.01, 2.0, 0.0]], [1, 0], "ab")
+    theirs = trace([[0.0, 3.0, 9.0], [2.0, 2.01, 0.0]], [1, 1], "aa")
+    result = compare("bfloat16", "", "bfloat16", [Probe("p", [])], [ours], [theirs])
+    assert result.first_drift == "logits"
+    assert not result.stages[-1].passed
+    assert result.stages[-1].note == "token 2 of 2 differs, margin 0.01"
+
+
 def test_values_that_are_not_finite_drift():
     ours = trace([[0.0, 3.0]], [1], "a")
     theirs = trace([[0.0, float("nan")]], [1], "a")
@@ -327,6 +336,8 @@ def test_a_stage_that_raises_fails_and_the_next_is_still_compared():
         (["--golden", str(GOLDEN), "--against", "nano"], "--against has no effect with --golden"),
         (["--golden", str(GOLDEN), "--dtype", "bfloat16"], "in float32 on the CPU"),
         (["--roads", "none"], "leaves nothing to compare"),
+        (["--roads", "none", "batched"], "--roads none stands alone"),
+        (["--against", "nowhere"], "Model 'nowhere' is not known"),
         (["--max-new-tokens", "0"], "--max-new-tokens is 0"),
         ([str(GOLDEN / "minicpm-1b" / "ckpt"), "--image", "examples"], "is a folder"),
     ],

@@ -67,7 +67,11 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     )
     parser.add_argument("--prompt", metavar="TEXT", help="what to ask about them")
     parser.add_argument(
-        "--max-new-tokens", type=int, default=12, metavar="N", help="greedy tokens per probe (12)"
+        "--max-new-tokens",
+        type=int,
+        default=12,
+        metavar="N",
+        help="greedy tokens per probe (default: 12)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_model_options(parser, flag=False)
@@ -113,10 +117,12 @@ def _walk(args: argparse.Namespace) -> int:
     """Compare roads; the exit code."""
     if args.max_new_tokens < 1:
         raise ValueError(f"--max-new-tokens is {args.max_new_tokens}; it must be at least 1.")
-    roads = ROADS if args.roads is None else [road for road in args.roads if road != "none"]
+    roads = [] if args.roads == ["none"] else args.roads or ROADS
+    if "none" in roads:
+        raise ValueError("--roads none stands alone; remove it, or the others.")
     pictures = [read_picture(file) for file in args.image]
 
-    from minicpmv.loader import load
+    from minicpmv.loader import load, locate
     from minicpmv.verify.probes import built_in_probes, own_probe
     from minicpmv.verify.report import roads_as_data, roads_as_text
     from minicpmv.verify.roads import verify
@@ -131,12 +137,16 @@ def _walk(args: argparse.Namespace) -> int:
             "--roads none leaves nothing to compare without --against OTHER or --quantize."
         )
 
+    if args.against is not None:
+        locate(args.against)  # a wrong name costs no waiting
+    elsewhere = {**options, "revision": None}
+
     def load_model(name: str = model, **chosen: Any) -> Any:
-        return load(name, progress=False, **options, **chosen)
+        return load(name, progress=False, **(options if name == model else elsewhere), **chosen)
 
     def load_other(**chosen: Any) -> Any:
-        revision = {"revision": None} if args.against is not None else {}
-        return load(other, progress=False, **{**options, **revision, **changes, **chosen})
+        kept = options if args.against is None else elsewhere
+        return load(other, progress=False, **{**kept, **changes, **chosen})
 
     def probes_of(chat: Any) -> list[Any]:
         sees_pictures = hasattr(chat.processor, "image_processor")

@@ -285,7 +285,7 @@ def compare(
             result.stages.append(_compare_exactly(stage, having))
         elif having:
             result.stages.append(_compare_numbers(stage, having, row))
-    result.stages.append(_compare_texts(pairs, tolerance))
+    result.stages.append(_compare_texts(pairs, tolerance, forgive_ties=result.passed))
     return result
 
 
@@ -378,8 +378,13 @@ def _closeness(logits: torch.Tensor, limits: Tolerance) -> float:
     return 2 * limits.largest * float(logits.std())
 
 
-def _compare_texts(pairs: Sequence[Pair], tolerance: str) -> StageResult:
-    """Greedy answers; where they part at a near tie, that is said and forgiven."""
+def _compare_texts(
+    pairs: Sequence[Pair], tolerance: str, *, forgive_ties: bool = True
+) -> StageResult:
+    """Greedy answers; where they part at a near tie, that is said and forgiven.
+
+    After a drift no tie explains why they part: `forgive_ties` is False.
+    """
     limits = TOLERANCES[tolerance]
     result, notes = StageResult("text", True, tolerance, num_ties=0), []
     for name, reference, found in pairs:
@@ -401,7 +406,7 @@ def _compare_texts(pairs: Sequence[Pair], tolerance: str) -> StageResult:
         logits = reference.stages["logits"]
         row = logits[reference.num_prompt_rows - 1 + place]
         margin = float(_margins(row[None]))
-        is_tie = margin <= _closeness(logits, limits)
+        is_tie = forgive_ties and margin <= _closeness(logits, limits)
         notes.append(
             f"token {place + 1} of {len(reference.new_ids)} differs, margin {margin:.2g}"
             + (": a tie" if is_tie else "")

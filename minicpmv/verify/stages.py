@@ -68,12 +68,8 @@ def trace_batch(chat: Chat, probes: Sequence[Probe], num_tokens: int) -> list[Tr
         logits_to_keep=rows,
         use_cache=False,
     ).logits.cpu()
-    output = chat.model.generate(
-        **inputs,
-        generation_config=plan.config,
-        return_dict_in_generate=True,
-        output_logits=True,
-    )
+    plan.config.return_dict_in_generate = plan.config.output_logits = True
+    output = chat.model.generate(**inputs, generation_config=plan.config)
     new = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
     steps = torch.stack(output.logits, dim=1).cpu()  # (batch, new, vocab)
     for trace, ids, before, after in zip(traces, new, prompt_logits, steps, strict=True):
