@@ -45,6 +45,7 @@ MODEL_CLASSES: dict[str, Any] = {
     "llama": LlamaForCausalLM,
     "mixtral": MixtralForCausalLM,
 }
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 VISION_TYPES = {release.model_type for release in RELEASES.values()}
 
 _SHORT_NAMES = {name: row.repo_ids[0] for name, row in (RELEASES | TEXT_RELEASES).items()}
@@ -153,8 +154,10 @@ def load_processor(
     """The processor of a model whose `config.json` has these fields.
 
     Raises:
+        OSError: there is no tokenizer.
         ValueError: a model in the format of Llama that was not made from MiniCPM.
     """
+    _check_file(path, *TOKENIZER_FILES)
     if model_type_of(fields) in VISION_TYPES:
         return MiniCPMVProcessor.from_pretrained(path, compat=compat, **hub)
     release = text_release_of(fields)
@@ -179,10 +182,14 @@ def locate(name_or_path: str | Path, revision: str | None = None) -> str:
     name = str(name_or_path)
     if not name:
         raise ValueError("The name of the model is empty. Give a folder, a hub name, or nano.")
-    if name == "nano":
-        return str(files("minicpmv") / "nano")
-    if Path(name).is_dir():
-        return name
+    folder = str(files("minicpmv") / "nano") if name == "nano" else name
+    if Path(folder).is_dir():
+        if revision is not None:
+            raise ValueError(
+                f"revision={revision!r} has no effect: {name!r} is a folder here, and only names "
+                "on the hub have revisions. Remove it."
+            )
+        return folder
     known = f"nano, {', '.join(_SHORT_NAMES)}, and names on the hub such as openbmb/MiniCPM-V-2_6."
     if Path(name).exists():
         raise ValueError(f"Model {name!r} is a file; a model is a folder with config.json in it.")
@@ -206,12 +213,12 @@ def locate(name_or_path: str | Path, revision: str | None = None) -> str:
     return name
 
 
-def _check_file(path: str, name: str) -> None:
-    """A folder must have this file before anything is read from it."""
-    if Path(path).is_dir() and not (Path(path) / name).is_file():
+def _check_file(path: str, *names: str) -> None:
+    """A folder must have one of these files before anything is read from it."""
+    if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in names):
         raise OSError(
-            f"{path!r} has no {name}, so it is no MiniCPM-V or MiniCPM checkpoint, or not all of "
-            "one. Download it again, or check the path."
+            f"{path!r} has no {' or '.join(names)}, so it is no MiniCPM-V or MiniCPM checkpoint, "
+            "or not all of one. Download it again, or check the path."
         )
 
 

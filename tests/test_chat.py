@@ -297,6 +297,20 @@ def test_folder_without_settings_for_pictures(tmp_path: Path) -> None:
         load(folder)
 
 
+def test_folder_without_a_tokenizer(tmp_path: Path) -> None:
+    folder = copied("2.6", tmp_path)
+    for name in ("tokenizer.json", "vocab.json"):
+        (folder / name).unlink()
+    with pytest.raises(OSError, match=r"has no tokenizer\.json or tokenizer\.model or vocab\.json"):
+        load(folder)
+
+
+def test_a_folder_has_no_revisions(tmp_path: Path) -> None:
+    for name in ("nano", tmp_path):
+        with pytest.raises(ValueError, match="revision='main' has no effect"):
+            load(name, revision="main")
+
+
 def test_unreachable_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 

@@ -9,7 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .attachments import add_video_options, read_files, read_video, video_options
+from .attachments import (
+    add_video_options,
+    check_video_options,
+    read_files,
+    read_video,
+    video_options,
+)
 from .options import (
     add_generation_options,
     add_model_options,
@@ -73,6 +79,7 @@ def run(args: argparse.Namespace) -> None:
     options: dict[str, Any] = generation_options(args)
     if args.video:
         options["videos"] = [read_video([path], **video_options(args)) for path in args.video]
+    check_video_options(video_options(args), [*pictures, *options.get("videos", ())])
     chat = load_chat(args)
     if options.get("num_beams", 1) > 1:  # beams have nothing to show before they end
         answer = chat.ask(prompt, pictures, **options)

@@ -39,6 +39,18 @@ def video_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("num_frames", "fps") if hasattr(args, name)}
 
 
+def check_video_options(options: dict[str, Any], shown: Sequence[Any]) -> None:
+    """`num_frames` and `fps` are for a video; `shown` is all that was named.
+
+    Raises:
+        ValueError: there is none, so that they would have no effect.
+    """
+    from PIL import Image
+
+    if options and all(isinstance(file, Image.Image) for file in shown):
+        raise ValueError(f"{' and '.join(options)} has no effect: no video is shown. Remove it.")
+
+
 def read_files(files: Sequence[str], **options: Any) -> list["Image.Image | VideoFile"]:
     """Open every picture and video file: a path, a URL, or `-` for the bytes on stdin.
 
@@ -59,6 +71,8 @@ def read_picture(file: str) -> "Image.Image":
     """Open one picture: a path, a URL, or `-` for the bytes on stdin."""
     from minicpmv.processing.images import load_image
 
+    if Path(file).expanduser().is_dir():
+        raise ValueError(f"{file!r} is a folder; name a picture.")
     return load_image(_source(file))
 
 
@@ -84,7 +98,10 @@ def _source(file: str) -> str | bytes | BinaryIO:
         return fetched
     path = Path(file).expanduser()
     if path.is_dir():
-        raise ValueError(f"{file!r} is a folder. For the frames of a video: --video {file}")
+        raise ValueError(
+            f"{file!r} is a folder. Frames of a video are shown with ask --video {file}, and with "
+            f"/video {file} inside chat."
+        )
     return str(path) if path.exists() else file
 
 

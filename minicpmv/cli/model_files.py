@@ -15,9 +15,9 @@ def locate(model: str, revision: str | None = None) -> str:
         ValueError: there is no such model.
         OSError: the hub does not have it, or cannot be reached.
     """
-    if model == "nano":
+    if revision is None and model == "nano":
         return str(files("minicpmv") / "nano")
-    if Path(model).is_dir():
+    if revision is None and Path(model).is_dir():
         return model
     from minicpmv import loader
 

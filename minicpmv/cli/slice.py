@@ -62,6 +62,8 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 def run(args: argparse.Namespace) -> None:
     from minicpmv.processing.images import to_rgb
 
+    if args.max_slice_nums is not None and args.max_slice_nums < 1:
+        raise ValueError(f"--max-slice-nums is {args.max_slice_nums}; it must be at least 1.")
     if args.out:
         _check_out(args.out, args.file)
     settings = Settings.read(args.model, args.revision)

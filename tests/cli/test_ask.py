@@ -225,6 +225,11 @@ def test_what_is_wrong_with_a_video_is_told_before_the_model_loads(run, fake_cha
     assert "num_frames is 0" in fails(run, "What?", "--video", frames, "--num-frames", 0)
 
 
+def test_frames_of_no_video_have_no_effect(run, fake_chat, picture):
+    assert "fps has no effect: no video is shown" in fails(run, "What?", picture, "--fps", 2)
+    assert "num_frames has no effect" in fails(run, "What?", "--num-frames", 2)
+
+
 def test_an_empty_folder_is_no_video(run, fake_chat, tmp_path):
     assert "holds no pictures" in fails(run, "What?", "--video", tmp_path)
 

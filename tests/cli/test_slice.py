@@ -131,7 +131,9 @@ def test_errors_name_what_is_wrong(run, model, wide, tmp_path):
         (["nowhere.png", "-m", model], "nowhere.png"),
         ([wide, "-m", "nanoo"], "Model 'nanoo' is not known"),
         ([wide, "-m", tmp_path], "has no preprocessor_config.json"),
-        ([wide, "-m", model, "--max-slice-nums", 0], "max_slices"),
+        ([tmp_path, "-m", model], "is a folder; name a picture"),
+        ([wide, "-m", model, "--max-slice-nums", 0], "--max-slice-nums is 0"),
+        ([wide, "-m", model, "--revision", "main"], "revision='main' has no effect"),
         ([wide, "-m", model, "--out", "cut.xyz"], "xyz"),
     ]:
         code, out, err = run("slice", *arguments)
