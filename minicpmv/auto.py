@@ -45,11 +45,8 @@ from .model.modeling import (
 )
 from .model.vision import MiniCPMVVisionModel
 from .model.vit import MiniCPMVViTModel
-from .processing.image_processor import (
-    MiniCPMVImageProcessor,
-    MiniCPMVImageProcessorPil,
-    settings_without_file,
-)
+from .processing.image_processor import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
+from .processing.image_settings import settings_without_file
 from .processing.processor import MiniCPMVProcessor
 from .processing.tokenizer import MiniCPMTokenizerFast, MiniCPMVTokenizerFast
 from .processing.video_processor import MiniCPMVVideoProcessor

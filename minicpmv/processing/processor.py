@@ -26,12 +26,8 @@ from transformers.processing_utils import (
 
 from ..versions import Release
 from .encoding import Encoded, Span, encode, pad
-from .image_processor import (
-    MiniCPMVImageProcessorKwargs,
-    check_effect,
-    check_settings,
-    pad_strips,
-)
+from .image_processor import MiniCPMVImageProcessorKwargs, pad_strips
+from .image_settings import check_effect, check_settings
 from .layout import Sliced, as_kind, check_output, converted, in_prompt_order, released_layout_of
 from .messages import MARKER, normalised, reserved_tags, with_images_at
 from .pieces import joined_as_released
