@@ -48,7 +48,7 @@ def check_video_options(options: dict[str, Any], shown: Sequence[Any]) -> None:
     from PIL import Image
 
     if options and all(isinstance(file, Image.Image) for file in shown):
-        raise ValueError(f"{' and '.join(options)} has no effect: no video is shown. Remove it.")
+        raise ValueError(f"{' and '.join(options)} has no effect without a video.")
 
 
 def read_files(files: Sequence[str], **options: Any) -> list["Image.Image | VideoFile"]:

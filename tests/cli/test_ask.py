@@ -226,7 +226,7 @@ def test_what_is_wrong_with_a_video_is_told_before_the_model_loads(run, fake_cha
 
 
 def test_frames_of_no_video_have_no_effect(run, fake_chat, picture):
-    assert "fps has no effect: no video is shown" in fails(run, "What?", picture, "--fps", 2)
+    assert "fps has no effect without a video" in fails(run, "What?", picture, "--fps", 2)
     assert "num_frames has no effect" in fails(run, "What?", "--num-frames", 2)
 
 
