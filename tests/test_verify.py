@@ -119,6 +119,22 @@ def test_all_roads_of_a_tiny_model(capsys):
     }
 
 
+def test_a_halved_reference_is_compared_as_halved(capsys):
+    folder = GOLDEN / "minicpm-2b" / "ckpt"
+    words = ("--dtype", "bfloat16", "--roads", "dtypes", "--max-new-tokens", "4")
+    code, report = run(folder, *words, capsys=capsys)
+    assert code == 0
+    (road,) = report["roads"]
+    assert (road["road"], road["stages"][1]["tolerance"]) == ("float32", "bfloat16")
+
+
+def test_nothing_is_proven_where_no_road_is_taken(capsys):
+    words = ("--dtype", "bfloat16", "--roads", "dtypes", "--max-new-tokens", "1")
+    code, report = run("nano", *words, capsys=capsys)
+    assert (code, report["passed"]) == (1, False)
+    assert report["roads"][0]["skipped"] == "no other dtype to load a model of bfloat16 in"
+
+
 def test_a_text_model_has_fewer_stages(tmp_path, capsys):
     folder = GOLDEN / "minicpm-2b" / "ckpt"
     convert(folder, tmp_path / "llama", "llama")

@@ -11,7 +11,7 @@ def roads_as_data(facts: dict[str, Any], results: list[RoadResult]) -> dict[str,
     """One JSON object: what was compared, every road with its stages, and the verdict."""
     return {
         **facts,
-        "passed": all(result.passed for result in results),
+        "passed": all_passed(results),
         "tolerances": {name: asdict(tolerance) for name, tolerance in TOLERANCES.items()},
         "roads": [
             {
@@ -25,6 +25,12 @@ def roads_as_data(facts: dict[str, Any], results: list[RoadResult]) -> dict[str,
             for result in results
         ],
     }
+
+
+def all_passed(results: list[RoadResult]) -> bool:
+    """Every road that was taken passed. Where none was, nothing is proven."""
+    taken = [result for result in results if not result.skipped]
+    return bool(taken) and all(result.passed for result in taken)
 
 
 def roads_as_text(facts: dict[str, Any], results: list[RoadResult]) -> str:
@@ -58,7 +64,9 @@ def roads_as_text(facts: dict[str, Any], results: list[RoadResult]) -> str:
         f"{result.road} ({result.what}) drifts first at {result.first_drift}." for result in failed
     ]
     taken = [result for result in results if not result.skipped]
-    if not failed:
+    if not taken:
+        lines.append("No road was taken, so nothing is proven.")
+    elif not failed:
         roads = "The road leads" if len(taken) == 1 else f"All {len(taken)} roads lead"
         lines.append(f"{roads} to one number.")
     return "\n".join(lines)

@@ -149,11 +149,16 @@ def verify(
         results.append(_reloaded(chat, load, probes, reference, num_tokens, facts, base))
     del chat
     if "dtypes" in roads:
-        own = facts["stored_dtype"]
-        for other in dict.fromkeys(name for name in ("bfloat16", own) if name in TOLERANCES):
-            if other == facts["precision"] or facts["precision"].startswith("int"):
-                continue
-            limits = _with_experts(other, facts)
+        own, ours = facts["stored_dtype"], facts["precision"]
+        others = dict.fromkeys(name for name in ("bfloat16", own) if name in TOLERANCES)
+        others.pop(ours, None)
+        if ours.startswith("int") or not others:
+            skipped = f"no other dtype to load a model of {ours} in"
+            results.append(RoadResult("dtypes", "loaded in other dtypes", skipped=skipped))
+            others = {}
+        for other in others:
+            coarser = max(other, ours, key=lambda name: TOLERANCES[name].largest)
+            limits = _with_experts(coarser, facts)
             what = f"loaded as {other}" + (", as stored" if other == own else "")
             report(f"{other}: {what}")
             traces = trace_each(load(dtype=other), probes, num_tokens)
