@@ -90,8 +90,34 @@ def test_new_config_is_written_in_released_words(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "fields",
+    [
+        {"rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"rope_scaling": None},
+        {"rope_scaling": None, "rope_theta": 4129032.258},
+        {"rope_theta": 5e5},
+    ],
+)
+def test_rotation_is_what_was_asked_for_however_it_was(fields, tmp_path):
+    folder = Recorded("2b-128k").checkpoint
+    (tmp_path / "config.json").write_text(json.dumps(read_config(folder) | fields))
+    in_file = AutoConfig.from_pretrained(tmp_path)
+    assigned = AutoConfig.from_pretrained(folder)
+    for name, value in fields.items():
+        setattr(assigned, name, value)
+    for config in (assigned, AutoConfig.from_pretrained(folder, **fields)):
+        assert config.rope_parameters == in_file.rope_parameters
+        assert config.rope_theta == in_file.rope_theta
+        assert config.to_released_dict() == in_file.to_released_dict()
+    assert MiniCPMForCausalLM.from_pretrained(folder, **fields).config.rope_parameters == (
+        in_file.rope_parameters
+    )
+
+
+@pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"num_attention_heads": 0}, "num_attention_heads is 0; it must be at least 1"),
         ({"num_attention_heads": 5}, "must be a multiple of num_attention_heads 5"),
         ({"num_key_value_heads": 5}, "of num_key_value_heads 5"),
         ({"num_experts": 2, "num_experts_per_tok": 3}, "it must be from 1 to 2"),

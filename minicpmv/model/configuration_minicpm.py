@@ -9,6 +9,7 @@ import copy
 import json
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -99,6 +100,9 @@ class MiniCPMConfig(PreTrainedConfig):
         self._released_values: dict[str, Any] = {}
 
     def _check(self) -> None:
+        for name in ("hidden_size", "num_attention_heads", "num_key_value_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
         if self.hidden_size % heads or heads % kv_heads:
             raise ValueError(
@@ -139,6 +143,31 @@ class MiniCPMConfig(PreTrainedConfig):
             "layers.*.self_attn.o_proj": "rowwise",
             **{f"layers.*.mlp.{name}": style for name, style in mlp.items()},
         }
+
+    # transformers keeps both in `rope_parameters`, and takes the values of a file from there. Its own
+    # setters know nothing of the other of the two, and leave no base behind.
+    @property
+    def rope_theta(self) -> float:
+        """Base of the rotary frequencies."""
+        if "rope_theta" not in (self.rope_parameters or {}):
+            raise AttributeError("rope_theta is not set yet")
+        return self.rope_parameters["rope_theta"]
+
+    @rope_theta.setter
+    def rope_theta(self, base: float) -> None:
+        self.rope_parameters = {**(self.rope_parameters or {}), "rope_theta": base}
+
+    @property
+    def rope_scaling(self) -> Any:
+        """What `rope_parameters` holds; what is set is the released form, None included."""
+        return self.rope_parameters
+
+    @rope_scaling.setter
+    def rope_scaling(self, scaling: Mapping[str, Any] | None) -> None:
+        rope = {"rope_theta": self.rope_theta, **(scaling or {})}
+        rope.setdefault("rope_type", rope.get("type", "default"))
+        self.rope_parameters = rope
+        self._check()
 
     @property
     def residual_scale(self) -> float:
