@@ -1,5 +1,6 @@
 """`load`: a name or a folder to a `Chat`, with one-line errors about what is missing or damaged."""
 
+import copy
 import json
 import logging
 import sys
@@ -13,8 +14,13 @@ from typing import Any, Literal
 import torch
 import transformers
 from huggingface_hub import HfApi, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
-from transformers import PreTrainedConfig
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    StrictDataclassFieldValidationError,
+)
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from . import auto  # noqa: F401 - registers the classes
@@ -133,13 +139,26 @@ def read_config(path: str, **hub: Any) -> dict[str, Any]:
         ValueError: no class here reads such a model.
     """
     _check_file(path, "config.json")
-    fields, _ = PreTrainedConfig.get_config_dict(path, **hub)
+    try:
+        fields, _ = PreTrainedConfig.get_config_dict(path, **hub)
+    except (AttributeError, TypeError) as error:
+        raise ValueError(
+            f"config.json of {path!r} holds no JSON object. Download it again."
+        ) from error
     model_type = model_type_of(fields)
     if model_type not in MODEL_CLASSES:
         raise ValueError(
             f"config.json of {path!r} is of a {model_type!r} model. This package reads "
             f"{', '.join(MODEL_CLASSES)}."
         )
+    # Before the tokenizer is read: AutoTokenizer does without a config that cannot be.
+    try:
+        CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(fields))
+    except StrictDataclassFieldValidationError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"config.json of {path!r}: {reason}.") from error
+    except ZeroDivisionError as error:
+        raise ValueError(f"config.json of {path!r} has a 0 that numbers are divided by.") from error
     if model_type in VISION_TYPES and release_of(fields).has_preprocessor_config:
         _check_file(path, "preprocessor_config.json")
     return fields

@@ -182,24 +182,45 @@ def rows_per_slice(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _released_conversation(conversation: Any, image: Any, index: int) -> list[dict[str, Any]]:
-    """Messages with `image` put in front of the first one."""
+    """Messages with `image` put in front of the user's first one."""
     if not isinstance(conversation, list) or not conversation:
         raise ValueError(f"Conversation {index} is {conversation!r}; expected a list of messages.")
     if image is None:
         return conversation
-    first, *rest = conversation
-    if not isinstance(first.get("content"), str):
+    for message in conversation[:2]:
+        if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+            raise ValueError(f"A message is {message!r}; expected one with 'role' and 'content'.")
+    place = int(conversation[0]["role"] == "system" and len(conversation) > 1)
+    first = conversation[place]
+    if first["role"] != "user":
+        raise ValueError(
+            f"image= was given, and the conversation begins with the role {first['role']!r}; it is "
+            "shown in a user's message. Put the picture into its content and pass image=None."
+        )
+    if not isinstance(first["content"], str):
         raise ValueError(
             "image= was given, but the content of the first message is a list already. Put the "
             "picture into that list and pass image=None."
         )
     images = list(image) if isinstance(image, list | tuple) else [image]
     blocks = [{"type": "image", "image": picture} for picture in images]  # a path is no text here
-    return [{**first, "content": [*blocks, first["content"]]}, *rest]
+    shown = {**first, "content": [*blocks, first["content"]]}
+    return [*conversation[:place], shown, *conversation[place + 1 :]]
 
 
 class MiniCPMV2(MiniCPMV):
     """1.0 and 2.0, with their `chat()`."""
+
+    def _processor_with(
+        self, tokenizer: Any, processor: MiniCPMVProcessor | None
+    ) -> MiniCPMVProcessor:
+        given, processor = processor, super()._processor_with(tokenizer, processor)
+        if given is None and self.config.release.slicing == "adaptive":
+            # 2.0 has no file for them: they are the model's, where they may have been changed.
+            for name in ("slice_mode", "max_slice_nums", "scale_resolution"):
+                if getattr(self.config, name, None) is not None:
+                    setattr(processor.image_processor, name, getattr(self.config, name))
+        return processor
 
     def chat(  # type: ignore[override]
         self,

@@ -197,11 +197,92 @@ def test_what_was_ignored_is_a_clear_error(
         model.chat(**{"image": None, "msgs": msgs, "tokenizer": tokenizer} | arguments)
 
 
+def test_what_is_changed_in_the_config_of_2_0_is_followed() -> None:
+    (case,) = (c for (_, c) in (p.values for p in cases("2.0")) if c["name"] == "noslice")
+    path = FOLDERS["2.0"] / "checkpoint"
+    settings = {"context": None, "tokenizer": released("2.0")[1], "sampling": False}
+    settings |= {"image": image_of("2.0", case), "msgs": case["msgs"], "max_new_tokens": 12}
+    model = AutoModel.from_pretrained(path).eval()
+    sliced = model.chat(**settings)
+    model.config.slice_mode = False
+    whole = model.chat(**settings)
+    assert whole[0] == case["chat_num_beams3_answer"]
+    assert sliced[0] != whole[0]
+    model.config.slice_mode, model.config.max_slice_nums = True, 1
+    assert model.chat(**settings)[0] not in (sliced[0], whole[0])
+    asked = AutoModel.from_pretrained(path, slice_mode=False).eval()
+    assert asked.chat(**settings) == whole
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_the_picture_is_in_the_message_of_the_user(version: str) -> None:
+    model, tokenizer = released(version)
+    settings = {"context": None, "tokenizer": tokenizer, "sampling": False, "max_new_tokens": 8}
+    system = {"role": "system", "content": "Be short."}
+    question = {"role": "user", "content": "What is it?"}
+    image = picture(40, 30)
+    answer, context, _ = model.chat(image, [system, question], **settings)
+    shown = {"role": "user", "content": [image, "What is it?"]}
+    assert answer == model.chat(None, [system, shown], **settings)[0]
+    assert context[:2] == [system, question]
+    for first, message in (
+        ({"role": "assistant", "content": "Hello."}, "begins with the role 'assistant'"),
+        ({"role": "user"}, "expected one with 'role' and 'content'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.chat(image, [first, question], **settings)
+
+
 def test_the_class_is_saved_under_the_released_name(tmp_path: Path) -> None:
     model, _ = released("2.0")
     assert isinstance(model, MiniCPMV2)
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["MiniCPMV"]
+
+
+def without_tokenizer(folder: Path) -> None:
+    for file in folder.glob("*token*"):
+        file.unlink()
+
+
+def with_field(name: str, value: Any) -> Any:
+    def change(folder: Path) -> None:
+        fields = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(fields | {name: value}))
+
+    return change
+
+
+@pytest.mark.parametrize("version", FOLDERS)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_tokenizer, "has no tokenizer.json or tokenizer.model"),
+        (lambda folder: (folder / "tokenizer.model").unlink(), "has no tokenizer.json or tokeni"),
+        (lambda folder: (folder / "config.json").write_text("[1]"), "holds no JSON object"),
+        (with_field("hidden_size", "many"), "'hidden_size' expected int, got str"),
+        (with_field("num_attention_heads", 0), "a 0 that numbers|num_attention_heads is 0"),
+        (with_field("vision_tower_overrides", "small"), "vision_tower_overrides is 'small'; exp"),
+        (with_field("vision_tower_overrides", {"embed_dim": -64}), "has embed_dim -64; expected"),
+        (with_field("vision_tower_overrides", {"depth": None}), "has depth None; expected a num"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_named(
+    version: str, change: Any, message: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(FOLDERS[version] / "checkpoint", folder, copy_function=shutil.copyfile)
+    change(folder)
+    with pytest.raises((ValueError, OSError), match=message):
+        load(folder, device="cpu")
+
+
+def test_a_square_of_no_whole_patches_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(FOLDERS["1.0"] / "checkpoint", folder, copy_function=shutil.copyfile)
+    with_field("image_size", 450)(folder)
+    with pytest.raises(ValueError, match="image_size 450 is no multiple of patch_size 14"):
+        load(folder, device="cpu").ask("What is it?", [picture(40, 30)])
 
 
 # The wrapper of the first README

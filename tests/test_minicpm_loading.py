@@ -252,6 +252,19 @@ def test_another_number_of_labels_is_asked_for_in_words(tmp_path):
     assert fresh.score.out_features == 5
 
 
+def test_damaged_tokenizer_is_named(tmp_path):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(Recorded("2b").checkpoint, folder, copy_function=shutil.copyfile)
+    file = folder / "tokenizer.json"
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"tokenizer\.json of .* is damaged \(EOF .* Download it"):
+        AutoTokenizer.from_pretrained(folder)
+    file.unlink()
+    (folder / "tokenizer.model").unlink()
+    with pytest.raises(OSError, match=r"neither tokenizer\.json nor tokenizer\.model"):
+        AutoTokenizer.from_pretrained(folder)
+
+
 def test_rotary_buffers_in_old_files_are_not_needed(tmp_path):
     buffers = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(6)}
     MiniCPMForCausalLM.from_pretrained(pickled(tmp_path, weights() | buffers))

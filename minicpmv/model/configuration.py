@@ -95,7 +95,7 @@ def vision_encoder_shape(name: str, overrides: dict[str, Any] | None = None) -> 
             `mlp_ratio`): the key `vision_tower_overrides` of small checkpoints for tests.
 
     Raises:
-        ValueError: the name is not one of the two that were released.
+        ValueError: the name is not one of the two that were released, or an override is no number.
     """
     if name not in _VISION_ENCODERS:
         known = ", ".join(_VISION_ENCODERS)
@@ -104,6 +104,18 @@ def vision_encoder_shape(name: str, overrides: dict[str, Any] | None = None) -> 
             "kind, give its numbers as vision_config."
         )
     shape, overrides = dict(_VISION_ENCODERS[name]), overrides or {}
+    if not isinstance(overrides, Mapping):
+        raise ValueError(
+            f"vision_tower_overrides is {overrides!r}; expected numbers for embed_dim, depth, "
+            "num_heads, mlp_ratio."
+        )
+    for theirs in ("embed_dim", "depth", "num_heads", "mlp_ratio"):
+        value = overrides.get(theirs, 1)
+        kind = int | float if theirs == "mlp_ratio" else int
+        if not isinstance(value, kind) or value <= 0:
+            raise ValueError(
+                f"vision_tower_overrides has {theirs} {value!r}; expected a number above 0."
+            )
     mlp_ratio = overrides.get("mlp_ratio", shape["intermediate_size"] / shape["hidden_size"])
     for theirs, ours in (
         ("embed_dim", "hidden_size"),

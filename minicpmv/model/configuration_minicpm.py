@@ -144,8 +144,7 @@ class MiniCPMConfig(PreTrainedConfig):
             **{f"layers.*.mlp.{name}": style for name, style in mlp.items()},
         }
 
-    # transformers keeps both in `rope_parameters`, and takes the values of a file from there. Its own
-    # setters know nothing of the other of the two, and leave no base behind.
+    # transformers keeps both in `rope_parameters`. Its own setter loses the base.
     @property
     def rope_theta(self) -> float:
         """Base of the rotary frequencies."""

@@ -41,6 +41,9 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         value = settings.get(name)
         if value is not None and (type(value) is not int or value < 1):
             raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+    side, patch_size = settings.get("image_size"), settings.get("patch_size")
+    if side is not None and patch_size is not None and side % patch_size:
+        raise ValueError(f"image_size {side} is no multiple of patch_size {patch_size}.")
     for name in ("slice_mode", "use_image_id", "return_released_layout"):
         value = settings.get(name)
         if value not in (None, True, False):

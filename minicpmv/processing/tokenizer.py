@@ -37,9 +37,34 @@ class MiniCPMVTokenizerFast(PreTrainedTokenizerFast):
     as_llama_fast = False
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; a file that cannot be read is named.
+
+        Raises:
+            ValueError: a file of the tokenizer is damaged.
+            OSError: there is none.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            # All that the tokenizers library says.
+            raise ValueError(
+                f"tokenizer.json of {str(pretrained_model_name_or_path)!r} is damaged ({error}). "
+                "Download it again."
+            ) from error
+
+    @classmethod
     def convert_to_native_format(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Arguments of the class from the files of a checkpoint."""
         kwargs.pop("auto_map", None)  # names code of the released repository, which we replace
+        sources = ("tokenizer_file", "vocab_file", "tokenizer_object", "vocab")
+        if kwargs.get("name_or_path") and all(kwargs.get(name) is None for name in sources):
+            raise OSError(
+                f"{kwargs['name_or_path']!r} has neither tokenizer.json nor tokenizer.model. "
+                "Download it again, or check the path."
+            )
         if kwargs.get("tokenizer_file") is not None or kwargs.get("vocab_file") is None:
             return super().convert_to_native_format(*args, **kwargs)
         kwargs["tokenizer_object"] = fast_tokenizer(
