@@ -9,10 +9,7 @@ The files of 1.0, 2.0 and OmniLMM-12B do not describe their vision tower: its sh
 timm model of a name.
 """
 
-import copy
 import dataclasses
-import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +19,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ..versions import Release, release_of
+from .released_file import ReleasedFile
 
 # Never moved into `text_config` when a flat file is read: they describe the file or the whole
 # model.
@@ -201,7 +199,7 @@ _VISION_CLASSES: dict[str, Any] = {"navit": MiniCPMVVisionConfig, "vit": MiniCPM
 
 
 @strict
-class MiniCPMVConfig(PreTrainedConfig):
+class MiniCPMVConfig(ReleasedFile, PreTrainedConfig):
     """A MiniCPM-V model: vision tower, resampler, language model.
 
     Accepts the nested form (`text_config`, `vision_config`) and the flat form of released files.
@@ -335,16 +333,6 @@ class MiniCPMVConfig(PreTrainedConfig):
             return {}
         return vision_encoder_shape(name, fields.get("vision_tower_overrides"))
 
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        released = copy.deepcopy(config_dict)  # the call below adds its keywords to config_dict
-        out = super().from_dict(config_dict, **kwargs)
-        config = out[0] if isinstance(out, tuple) else out
-        if config._released is not None:
-            config._released_values = cls(**copy.deepcopy(released))._flat_values()
-            config._released = released
-        return out
-
     def __getattr__(self, name: str) -> Any:
         """A field of the language model, read at the top as in released files."""
         # Not before the end of __post_init__: transformers asks there what we have ourselves.
@@ -390,33 +378,6 @@ class MiniCPMVConfig(PreTrainedConfig):
         if self.release.vision_tower != "navit":
             released_type = tower.model_type
         return {"vision_config": fields | {"model_type": released_type}}
-
-    def to_released_dict(self) -> dict[str, Any]:
-        """The flat `config.json` that released code, llama.cpp and other engines read.
-
-        For a config that came from such a file: that file, with only the values rewritten that
-        have changed since.
-        """
-        released, values = copy.deepcopy(self._released or {}), self._flat_values()
-        for key in self._released_values.keys() - values.keys():
-            released.pop(key, None)  # such as a quantisation that the weights have no more
-        for key, value in values.items():
-            if key not in self._released_values or self._released_values[key] != value:
-                released[key] = value
-        return released
-
-    def to_json_file(self, json_file_path: str | os.PathLike, use_diff: bool = True) -> None:
-        if self._released is None:
-            super().to_json_file(json_file_path, use_diff=use_diff)
-            return
-        with open(json_file_path, "w", encoding="utf-8") as file:
-            json.dump(self.to_released_dict(), file, indent=2, ensure_ascii=False)
-            file.write("\n")
-
-    def _remove_keys_not_serialized(self, d: dict[str, Any]) -> None:
-        d.pop("_released", None)
-        d.pop("_released_values", None)
-        super()._remove_keys_not_serialized(d)
 
     @property
     def release(self) -> Release:

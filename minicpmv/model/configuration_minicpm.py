@@ -6,9 +6,7 @@ the file back as it was read, changed only where the model has changed.
 """
 
 import copy
-import json
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +14,8 @@ from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from .released_file import ReleasedFile
 
 # Serialised by transformers for its own sake; no released file has them.
 _UNRELEASED_FIELDS = {
@@ -32,7 +32,7 @@ _UNRELEASED_FIELDS = {
 
 
 @strict
-class MiniCPMConfig(PreTrainedConfig):
+class MiniCPMConfig(ReleasedFile, PreTrainedConfig):
     """A MiniCPM language model (arXiv 2404.06395): 2B, 1B, 2B-128k, MoE-8x2B.
 
     Fields:
@@ -178,15 +178,6 @@ class MiniCPMConfig(PreTrainedConfig):
         """What the last hidden state is divided by before the head."""
         return self.hidden_size / self.dim_model_base
 
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        released = copy.deepcopy(config_dict)  # the call below adds its keywords to config_dict
-        out = super().from_dict(config_dict, **kwargs)
-        config = out[0] if isinstance(out, tuple) else out
-        config._released_values = cls(**copy.deepcopy(released))._flat_values()
-        config._released = released
-        return out
-
     def _flat_values(self) -> dict[str, Any]:
         """Every field under the key that a released file gives it."""
         fields = PreTrainedConfig.to_dict(self)
@@ -203,30 +194,16 @@ class MiniCPMConfig(PreTrainedConfig):
         return flat
 
     def to_released_dict(self) -> dict[str, Any]:
-        """The `config.json` that released code, llama.cpp and other engines read.
+        """As for every released file, with the `model_type` that those of text models lack.
 
-        For a config that came from such a file: that file, with only the values rewritten that
-        have changed since, and the `model_type` that it lacks.
+        Fields that the file does not have and that say nothing are left out.
         """
-        released, values = copy.deepcopy(self._released), self._flat_values()
-        for key in self._released_values.keys() - values.keys():
-            released.pop(key, None)  # such as a quantisation that the weights have no more
-        for key, value in values.items():
-            is_new = key not in self._released_values and value is not None
-            if is_new or self._released_values.get(key) != value:
-                released[key] = value
-        released["model_type"] = self.model_type
-        return released
-
-    def to_json_file(self, json_file_path: str | os.PathLike, use_diff: bool = True) -> None:
-        with open(json_file_path, "w", encoding="utf-8") as file:
-            json.dump(self.to_released_dict(), file, indent=2, ensure_ascii=False)
-            file.write("\n")
-
-    def _remove_keys_not_serialized(self, d: dict[str, Any]) -> None:
-        d.pop("_released", None)
-        d.pop("_released_values", None)
-        super()._remove_keys_not_serialized(d)
+        known = self._released_values
+        return {
+            key: value
+            for key, value in super().to_released_dict().items()
+            if value is not None or key in known or key in (self._released or {})
+        } | {"model_type": self.model_type}
 
 
 __all__ = ["MiniCPMConfig"]
