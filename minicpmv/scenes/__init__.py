@@ -9,16 +9,20 @@ typefaces.
 from minicpmv.scenes.labels import PatchLabels, patch_labels
 from minicpmv.scenes.questions import TASKS, Question, ask, caption, questions_of
 from minicpmv.scenes.render import render
-from minicpmv.scenes.scene import Figure, Glyph, Lettering, Scene
+from minicpmv.scenes.scene import Chart, Example, Figure, Glyph, Lettering, Scene, Table, Turn
 
 __all__ = [
     "TASKS",
+    "Chart",
+    "Example",
     "Figure",
     "Glyph",
     "Lettering",
     "PatchLabels",
     "Question",
     "Scene",
+    "Table",
+    "Turn",
     "ask",
     "caption",
     "patch_labels",

@@ -29,6 +29,8 @@ class Question:
     task: str
     text: str
     answer: str
+    accepted: tuple[str, ...] = ()  # answers that are as good
+    spelt: bool = False  # the answer is read off the picture: learned letter by letter
 
 
 def plural(noun: str) -> str:
