@@ -7,9 +7,19 @@ typefaces.
 """
 
 from minicpmv.scenes.labels import PatchLabels, patch_labels
-from minicpmv.scenes.questions import TASKS, Question, ask, caption, questions_of
+from minicpmv.scenes.questions import TASKS, ask, caption, questions_of
 from minicpmv.scenes.render import render
-from minicpmv.scenes.scene import Chart, Example, Figure, Glyph, Lettering, Scene, Table, Turn
+from minicpmv.scenes.scene import (
+    Chart,
+    Example,
+    Figure,
+    Glyph,
+    Lettering,
+    Question,
+    Scene,
+    Table,
+    Turn,
+)
 
 __all__ = [
     "TASKS",

@@ -7,10 +7,9 @@ made as near to true ones as the scene allows.
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from minicpmv.scenes.colours import COLOURS
-from minicpmv.scenes.scene import Figure, Scene
+from minicpmv.scenes.scene import Figure, Question, Scene
 from minicpmv.scenes.shapes import SHAPES
 
 MAX_COUNT = 6
@@ -20,17 +19,6 @@ PLACES = (
     ("left", "centre", "right"),
     ("bottom left", "bottom", "bottom right"),
 )
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question about a scene, its answer, and the task it belongs to."""
-
-    task: str
-    text: str
-    answer: str
-    accepted: tuple[str, ...] = ()  # answers that are as good
-    spelt: bool = False  # the answer is read off the picture: learned letter by letter
 
 
 def plural(noun: str) -> str:

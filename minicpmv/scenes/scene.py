@@ -101,6 +101,17 @@ class Scene:
 
 
 @dataclass(frozen=True)
+class Question:
+    """One question about a scene, its answer, and the task it belongs to."""
+
+    task: str
+    text: str
+    answer: str
+    accepted: tuple[str, ...] = ()  # answers that are as good
+    spelt: bool = False  # the answer is read off the picture: learned letter by letter
+
+
+@dataclass(frozen=True)
 class Turn:
     """A question and its answer; `shown` numbers the scenes that come right before the question."""
 
