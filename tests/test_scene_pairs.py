@@ -1,0 +1,99 @@
+"""Icons, layouts and degraded pictures say what they show."""
+
+import random
+
+import numpy as np
+import pytest
+
+from minicpmv.scenes import icons, render
+from minicpmv.scenes.degrade import degrade
+from minicpmv.scenes.icon_parts import ICONS
+from minicpmv.scenes.things import (
+    Ground,
+    Layout,
+    Thing,
+    draw,
+    scatter,
+)
+
+WHITE = Ground("white", (255, 255, 255), (255, 255, 255))
+
+
+def icon_scene(seed, split="train", size=None):
+    return icons.paint(random.Random(f"{split}:{seed}"), split, seed, "icons", size)
+
+
+def test_a_seed_gives_the_same_icons():
+    for seed in range(5):
+        first, again = icon_scene(seed), icon_scene(seed)
+        assert first.image.tobytes() == again.image.tobytes()
+        assert first.figures == again.figures
+
+
+@pytest.mark.parametrize("name", ICONS)
+def test_the_outline_of_an_icon_holds_all_of_its_ink(name):
+    thing = Thing(name, "red", (220, 30, 30), (0.5, 0.5), 0.45)
+    scene = draw(Layout((200, 200), Ground("pale", (0, 255, 255), (0, 255, 255)), (thing,)), "", 0)
+    (figure,) = scene.figures
+    ink = np.abs(np.asarray(scene.image).astype(int) - (0, 255, 255)).sum(-1) > 100
+    rows, cols = np.nonzero(ink)
+    top, left, bottom, right = (part * 200 for part in figure.box)
+    found = rows.min(), cols.min(), rows.max() + 1, cols.max() + 1
+    assert np.allclose(found, (top, left, bottom, right), atol=5), (found, figure.box)
+
+
+def test_things_keep_apart_and_inside():
+    for seed in range(40):
+        scene = icon_scene(seed, "test" if seed % 2 else "train")
+        boxes = [figure.box for figure in scene.figures]
+        assert boxes
+        for i, (top, left, bottom, right) in enumerate(boxes):
+            assert 0 <= top < bottom <= 1
+            assert 0 <= left < right <= 1
+            for other in boxes[:i]:
+                assert bottom < other[0] or right < other[1] or top > other[2] or left > other[3]
+
+
+def test_scattered_places_keep_apart():
+    places = scatter(6, (200, 300), random.Random(0), lambda: 0.12)
+    assert len(places) == 6
+    for i, ((y, x), _) in enumerate(places):
+        for (other_y, other_x), _ in places[:i]:
+            assert max(abs(y - other_y) * 200, abs(x - other_x) * 300) > 0.24 * 200
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_what_moves_the_pixels_moves_the_boxes(strength):
+    """The ink of a lone square is found where the degraded scene says it is."""
+    for seed in range(40):
+        rng = random.Random(seed)
+        place = rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.8)
+        square = Thing("square", "black", (0, 0, 0), place, 0.18)
+        scene = degrade(draw(Layout((200, 260), WHITE, (square,)), "train", seed), rng, strength)
+        (figure,) = scene.figures
+        assert scene.image.size == (260, 200)
+        pixels = np.asarray(scene.image).mean(-1)
+        y, x = figure.centre
+        assert pixels[int(y * 200), int(x * 260)] < 90
+        top, left, bottom, right = figure.box
+        assert 0 <= top < bottom <= 1
+        assert 0 <= left < right <= 1
+        inside = pixels[int(top * 200) : int(bottom * 200), int(left * 260) : int(right * 260)]
+        assert inside.mean() < 130
+        if scene.background == "white":  # and nowhere else
+            threshold = (pixels.max() + inside.min()) / 2 - 20
+            rows, cols = np.nonzero(pixels < threshold)
+            assert abs((rows.min() + rows.max()) / 2 / 200 - y) < 0.05
+            assert abs((cols.min() + cols.max()) / 2 / 260 - x) < 0.05
+
+
+def test_degrading_is_determined_by_the_generator_and_keeps_the_texts():
+    scene = next(s for s in (render(i, kind="word") for i in range(9)) if s.texts)
+    first, again = (degrade(scene, random.Random(3), 0.8) for _ in range(2))
+    assert first.image.tobytes() == again.image.tobytes()
+    assert first.texts == again.texts
+    assert [text.text for text in first.texts] == [text.text for text in scene.texts]
+    for text in first.texts:
+        assert "".join(glyph.character for glyph in text.glyphs) == text.text
+    with pytest.raises(ValueError, match="expected 0 to 1"):
+        degrade(scene, random.Random(0), 2)
