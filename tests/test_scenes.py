@@ -50,6 +50,7 @@ def test_splits_share_no_picture_no_word_and_no_typeface():
 def test_scenes_can_be_drawn_without_any_system_font(monkeypatch):
     monkeypatch.setattr(fonts, "installed", dict)
     fonts.faces.cache_clear()
+    fonts.families.cache_clear()
     try:
         for split in ("train", "test"):
             (face,) = fonts.faces(split)
@@ -60,6 +61,7 @@ def test_scenes_can_be_drawn_without_any_system_font(monkeypatch):
         assert fonts.faces("train") != fonts.faces("test")
     finally:
         fonts.faces.cache_clear()
+        fonts.families.cache_clear()
 
 
 def test_the_stated_colour_is_what_fills_a_figure():

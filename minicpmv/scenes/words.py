@@ -3,6 +3,7 @@ letters.
 """
 
 import functools
+import random
 import zlib
 
 _WORDS = """
@@ -38,3 +39,14 @@ def words(split: str) -> tuple[str, ...]:
         for word in sorted(set(_WORDS.split()))
         if (zlib.crc32(word.encode()) % HELD_OUT_SHARE == 0) == held_out
     )
+
+
+_ONSETS = (*"bcdfghjklmnprstvwz", "br", "ch", "cl", "cr", "dr", "fl", "gr", "pl", "qu", "sh", "st")
+_ONSETS += ("th", "tr", "x", "y")
+_RIMES = ("a", "e", "i", "o", "u", "ai", "an", "ar", "ea", "ee", "el", "en", "er", "ick", "il")
+_RIMES += ("in", "ing", "ion", "ix", "on", "oo", "op", "or", "ot", "ou", "um", "us", "y")
+
+
+def syllables(rng: random.Random) -> str:
+    """A word that nobody knows: one to three syllables."""
+    return "".join(rng.choice(_ONSETS) + rng.choice(_RIMES) for _ in range(rng.randint(1, 3)))
