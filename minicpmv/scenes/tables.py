@@ -1,0 +1,446 @@
+"""Printed tables: two to five columns and rows below a header, ruled in the ways of word
+processors, web pages, books and terminals, and what can be asked about them.
+
+Rows are counted below the header, from 1, as people read them. One way of ruling, tinted columns,
+is kept for testing.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from minicpmv.scenes import fonts, records
+from minicpmv.scenes.colours import Rgb
+from minicpmv.scenes.scene import Question, Scene, Table
+from minicpmv.scenes.sheet import (
+    MAX_AREA,
+    SLICE_AREA,
+    Sheet,
+    ink_on,
+    luminance,
+    mix,
+    width_of,
+)
+
+KINDS = {"table": 1.0}
+MAX_RATIO = 2.5  # of the longer side to the shorter one
+MAX_MARKDOWN = 240  # characters; longer tables are not asked for as a whole
+ORDINALS = ("first", "second", "third", "fourth", "fifth")
+# How tables are ruled, with how often; the last one is for testing only.
+_STYLES = {"grid": 5, "rows": 4, "book": 3, "plain": 2, "zebra": 3, "terminal": 2, "columns": 0}
+_TEST_STYLES = {**_STYLES, "columns": 6}
+_ACCENTS: tuple[Rgb, ...] = (
+    (68, 114, 196),
+    (47, 84, 150),
+    (84, 130, 53),
+    (192, 80, 40),
+    (90, 90, 90),
+    (30, 30, 30),
+    (112, 48, 160),
+    (0, 128, 128),
+)
+_PAPERS: tuple[Rgb, ...] = (
+    (255, 255, 255),
+    (255, 255, 255),
+    (255, 255, 255),
+    (250, 246, 232),
+    (243, 244, 247),
+    (230, 238, 248),
+    (235, 245, 232),
+    (250, 236, 240),
+)
+_DARK_PAPERS: tuple[Rgb, ...] = ((0, 0, 0), (18, 18, 18), (30, 34, 44), (12, 24, 60), (40, 42, 54))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where a table goes: sizes in pixels."""
+
+    size_px: int  # of the type
+    widths: tuple[float, ...]  # of the columns
+    line: float  # height of a row
+    title: float  # height of the title above, 0 without one
+    margin: float
+
+    @property
+    def height(self) -> float:
+        return self.title + 2 * self.margin
+
+    def size(self, rows: int) -> tuple[float, float]:
+        """Height and width of the whole with `rows` rows, the header among them."""
+        return self.height + rows * self.line, sum(self.widths) + 2 * self.margin
+
+
+def paint(
+    rng: random.Random, split: str, seed: int, kind: str, size: tuple[int, int] | None = None
+) -> Scene:
+    """Draw a table; `size` is (height, width) in pixels, None lets the contents decide."""
+    styles = _STYLES if split == "train" else _TEST_STYLES
+    style = rng.choices(list(styles), list(styles.values()))[0]
+    face = _face(rng, split, style)
+    for attempt in range(40):
+        most = 5 if attempt < 12 else 3  # where the wide ones do not fit
+        rows, cols = rng.randint(2, most), rng.randint(2, most)
+        title, table = records.table(rng, split, rows, cols)
+        title = title if rng.random() < 0.25 and style != "terminal" else ""
+        plan = _plan(rng, table, title, face, size, attempt)
+        if plan is not None:
+            break
+    assert plan is not None, (split, seed, size)
+    height, width = size or _canvas(rng, *plan.size(rows + 1))
+    dark = style == "terminal" or rng.random() < 0.15
+    sheet = Sheet(height, width, rng.choice(_DARK_PAPERS if dark else _PAPERS))
+    spare = height - plan.size(rows + 1)[0], width - plan.size(rows + 1)[1]
+    across, down = (0.5, 0.5) if rng.random() < 0.5 else (rng.random(), rng.random())
+    top, left = plan.margin + down * spare[0], plan.margin + across * spare[1]
+    _Printer(rng, sheet, style, face, plan).print(table, title, top, left)
+    background = "white" if sheet.paper == (255, 255, 255) else ("dark" if dark else "pale")
+    return Scene(
+        split,
+        seed,
+        sheet.image,
+        background,
+        texts=tuple(sheet.texts),
+        kind=kind,
+        table=table,
+    )
+
+
+def _face(rng: random.Random, split: str, style: str) -> fonts.Face:
+    faces = fonts.faces(split)
+    if style == "terminal":
+        fixed = [face for face in faces if "Mono" in face.name or "Courier" in face.name]
+        faces = tuple(fixed) or faces
+    return rng.choice(faces)
+
+
+def _plan(
+    rng: random.Random,
+    table: Table,
+    title: str,
+    face: fonts.Face,
+    size: tuple[int, int] | None,
+    attempt: int,
+) -> _Plan | None:
+    """Sizes that fit; None where the table is too large for the canvas."""
+    small = rng.random() < 0.45  # one slice
+    room = size or ((224, 300) if small else (700, 900))
+    area = room[0] * room[1] if size else (SLICE_AREA if small else MAX_AREA)
+    largest = rng.randint(11, 16) if small else rng.randint(13, 28)
+    if size is not None:
+        largest = round(rng.uniform(0.6, 1.0) * 30)
+    airy = rng.random()
+    columns = [*zip(table.header, *table.rows, strict=True)]
+    rows = len(table.rows) + 1
+    for size_px in range(largest, 10 if attempt < 30 else 6, -1):
+        pad = size_px * (0.7 + 1.1 * airy)
+        widths = tuple(
+            max(width_of(cell, face, size_px) for cell in column) + pad for column in columns
+        )
+        plan = _Plan(
+            size_px,
+            widths,
+            round(size_px * (1.45 + 0.9 * airy)),
+            round(size_px * 2.1) if title else 0,
+            max(4.0, size_px * (0.4 + airy)),
+        )
+        height, width = plan.size(rows)
+        if title and width_of(title, face, size_px) > sum(widths):
+            return None
+        if size is not None:
+            if height <= size[0] and width <= size[1]:
+                return plan
+        elif max(height, width / MAX_RATIO) * max(width, height / MAX_RATIO) <= area:
+            return plan
+    return None
+
+
+def _canvas(rng: random.Random, height: float, width: float) -> tuple[int, int]:
+    """The table's own size, or a little more around it within the limits."""
+    height, width = max(height, width / MAX_RATIO), max(width, height / MAX_RATIO)
+    limit = SLICE_AREA if height * width <= SLICE_AREA else MAX_AREA
+    tall, wide = height, width
+    if rng.random() < 0.5:
+        tall, wide = tall * rng.uniform(1.0, 1.5), wide * rng.uniform(1.0, 1.3)
+    if tall * wide > limit or max(tall / wide, wide / tall) > MAX_RATIO:
+        tall, wide = height, width
+    return max(1, int(tall)), max(1, int(wide))
+
+
+class _Printer:
+    """Prints one table in one style."""
+
+    def __init__(
+        self, rng: random.Random, sheet: Sheet, style: str, face: fonts.Face, plan: _Plan
+    ) -> None:
+        self.rng, self.sheet, self.style, self.face, self.plan = rng, sheet, style, face, plan
+        self.ink = ink_on(sheet.paper, rng)
+        self.rule = mix(sheet.paper, self.ink, rng.choice((0.25, 0.5, 0.8, 1.0)))
+        self.thick = 2 if plan.size_px > 18 and rng.random() < 0.5 else 1
+
+    def print(self, table: Table, title: str, top: float, left: float) -> None:
+        """Print with the upper left corner of the title, or else of the table, at (top, left)."""
+        rng, plan, sheet = self.rng, self.plan, self.sheet
+        right = left + sum(plan.widths)
+        if title:
+            x, anchor = (left, "l") if rng.random() < 0.5 else ((left + right) / 2, "m")
+            sheet.letter(
+                title, "title", top + 0.4 * plan.title, x, self.face, plan.size_px, self.ink, anchor
+            )
+            top += plan.title
+        ys = [round(top + i * plan.line) for i in range(len(table.rows) + 2)]
+        xs = [round(left)]
+        for column in plan.widths:
+            xs.append(round(left + sum(plan.widths[: len(xs)]) + 0 * column))
+        head_ink = self._fill(ys, xs)
+        self._rules(ys, xs)
+        numeric = [
+            all(cell[:1].isdigit() or cell[:1] in "$-" for cell in column)
+            for column in zip(*table.rows, strict=True)
+        ]
+        words_at = rng.choice(("l", "l", "m"))
+        numbers_at = rng.choice(("l", "r", "m")) if words_at == "l" else "m"
+        for i, row in enumerate((table.header, *table.rows)):
+            middle = (ys[i] + ys[i + 1]) / 2
+            for j, cell in enumerate(row):
+                anchor = numbers_at if numeric[j] else words_at
+                ends = xs[j], xs[j + 1]
+                pad = (ends[1] - ends[0] - self._widest(table, j)) / 2
+                x = {"l": ends[0] + pad, "m": (ends[0] + ends[1]) / 2, "r": ends[1] - pad}[anchor]
+                ink = head_ink if i == 0 else self.ink
+                sheet.letter(cell, "cell", middle, x, self.face, plan.size_px, ink, anchor)
+
+    def _widest(self, table: Table, column: int) -> float:
+        cells = (row[column] for row in (table.header, *table.rows))
+        return max(width_of(cell, self.face, self.plan.size_px) for cell in cells)
+
+    def _fill(self, ys: list[int], xs: list[int]) -> Rgb:
+        """Tint what the style tints; the ink of the header comes back."""
+        rng, draw, paper = self.rng, self.sheet.draw, self.sheet.paper
+        tint = mix(paper, rng.choice((self.ink, rng.choice(_ACCENTS))), rng.uniform(0.08, 0.2))
+        if abs(luminance(tint) - luminance(self.ink)) < 85:
+            tint = mix(paper, self.ink, 0.06)
+        if self.style == "zebra":
+            for i in range(1 + rng.randint(0, 1), len(ys) - 1, 2):
+                draw.rectangle((xs[0], ys[i], xs[-1], ys[i + 1] - 1), fill=tint)
+        if self.style == "columns":
+            for j in range(rng.randint(0, 1), len(xs) - 1, 2):
+                draw.rectangle((xs[j], ys[0], xs[j + 1] - 1, ys[-1]), fill=tint)
+        if self.style in ("terminal", "book", "columns") or rng.random() < 0.4:
+            accent = rng.choice(_ACCENTS)
+            visible = abs(luminance(accent) - luminance(paper)) > 100
+            return accent if visible and rng.random() < 0.2 else self.ink
+        head = rng.choice((tint, *_ACCENTS[:5]))
+        draw.rectangle((xs[0], ys[0], xs[-1], ys[1] - 1), fill=head)
+        if abs(luminance(head) - luminance(self.ink)) > 85:
+            return self.ink
+        return (255, 255, 255) if luminance(head) < 128 else (0, 0, 0)
+
+    def _rules(self, ys: list[int], xs: list[int]) -> None:
+        rng, draw, style = self.rng, self.sheet.draw, self.style
+        if style == "grid":
+            for y in ys:
+                self._line(ys[0] if y < 0 else y, xs[0], y, xs[-1])
+            for x in xs:
+                self._line(ys[0], x, ys[-1], x)
+        elif style == "rows":
+            for y in ys[rng.randint(0, 1) : len(ys) - rng.randint(0, 1)]:
+                self._line(y, xs[0], y, xs[-1])
+        elif style == "book":
+            for y in (ys[0], ys[1], ys[-1]):
+                self._line(y, xs[0], y, xs[-1])
+        elif style in ("plain", "zebra", "columns"):
+            if rng.random() < 0.6:
+                self._line(ys[1], xs[0], ys[1], xs[-1])
+            if style == "zebra" and rng.random() < 0.5:
+                draw.rectangle((xs[0], ys[0], xs[-1], ys[-1]), outline=self.rule)
+        elif style == "terminal":  # +----+----+ and | between the cells, as consoles print them
+            dash = max(2, self.plan.size_px // 3)
+            flat = (ys[1],) if rng.random() < 0.4 else (ys[0], ys[1], ys[-1])
+            for y in flat:
+                for x in range(xs[0], xs[-1], 2 * dash):
+                    self._line(y, x, y, min(x + dash, xs[-1]))
+            for x in xs if len(flat) > 1 else xs[1:-1]:
+                self._line(ys[0] + 2, x, ys[-1] - 2, x)
+
+    def _line(self, top: float, left: float, bottom: float, right: float) -> None:
+        self.sheet.draw.line((left, top, right, bottom), fill=self.rule, width=self.thick)
+
+
+# What people ask for a column of this heading besides its name; {} is the row's own name.
+_NATURAL = {
+    "price": ("How much is {}?", "What does {} cost?"),
+    "cost": ("How much does {} cost?",),
+    "age": ("How old is {}?",),
+    "height": ("How tall is {}?",),
+    "departs": ("When does {} leave?",),
+    "arrives": ("When does {} arrive?",),
+    "job": ("What does {} do?",),
+    "weight": ("How heavy is {}?",),
+}
+
+
+def _cell(scene: Scene, rng: random.Random) -> Question | None:
+    table = scene.table
+    if table is None:
+        return None
+    lot = rng.random()
+    if lot < 0.12:
+        return _heading(table, rng)
+    if lot < 0.27:
+        found = _row_with(table, rng)
+        if found is not None:
+            return found
+    i, j = rng.randrange(len(table.rows)), rng.randrange(1, len(table.header))
+    if lot < 0.52:
+        j = rng.randrange(len(table.header))
+        return _by_number(table, i, j, rng)
+    return _by_name(table, i, j, rng)
+
+
+def _answer(text: str, cell: str) -> Question:
+    bare = cell.lstrip("$").rstrip("%")
+    for unit in (" cm", " mm", " g"):
+        bare = bare.removesuffix(unit)
+    return Question("table_cell", text, cell, (bare,) if bare != cell else (), spelt=True)
+
+
+def _by_name(table: Table, i: int, j: int, rng: random.Random) -> Question:
+    key, heading, cell = table.rows[i][0], table.header[j], table.rows[i][j]
+    named = f"the {key}" if table.header[0].title() in records.COUNTABLE_KEYS else key
+    forms = [
+        "What is the {heading} of {named}?",
+        "What is the {heading} of {named}?",
+        "What is the {heading} for {named}?",
+        "Which {heading} does {named} have?",
+        "What {heading} does the table give for {named}?",
+        "Look at the row {key}. What is the {heading}?",
+        "What is in the row {key} and the column {heading}?",
+        "Find the {heading} of {named}.",
+        "{key}: {heading}?",
+        "What is {key}'s {heading}?",
+    ]
+    natural = _NATURAL.get(heading.lower())
+    if natural and rng.random() < 0.4:
+        return _answer(rng.choice(natural).format(named), cell)
+    said = heading.lower() if rng.random() < 0.4 else heading
+    return _answer(rng.choice(forms).format(heading=said, named=named, key=key), cell)
+
+
+def _by_number(table: Table, i: int, j: int, rng: random.Random) -> Question:
+    row, column = i + 1, j + 1
+    forms = [
+        "What is in row {row}, column {column}?",
+        "What does row {row}, column {column} say?",
+        "What is written in the cell in row {row} and column {column}?",
+        "What is in the {nth} row of column {column}?",
+        "What is the {heading} in row {row}?",
+        "What is the {heading} in the {nth} row?",
+        "What does the {nth} row say under {heading}?",
+        "Read the cell in row {row}, column {column}.",
+    ]
+    if i == len(table.rows) - 1:
+        forms += ["What is the {heading} in the last row?"] * 2
+    text = rng.choice(forms).format(
+        row=row, column=column, nth=ORDINALS[i], heading=table.header[j]
+    )
+    return _answer(text, table.rows[i][j])
+
+
+def _heading(table: Table, rng: random.Random) -> Question:
+    j = rng.randrange(len(table.header))
+    forms = [
+        "What is the heading of column {}?",
+        "What is column {} called?",
+        "What is the {nth} column called?",
+        "What is the header of the {nth} column?",
+        "What is the title of the {nth} column?",
+    ]
+    if j == len(table.header) - 1:
+        forms.append("What is the last column called?")
+    return _answer(rng.choice(forms).format(j + 1, nth=ORDINALS[j]), table.header[j])
+
+
+def _row_with(table: Table, rng: random.Random) -> Question | None:
+    """Which row holds a cell that stands only once in its column."""
+    j = rng.randrange(1, len(table.header))
+    column = [row[j] for row in table.rows]
+    sole = [i for i, cell in enumerate(column) if column.count(cell) == 1]
+    if not sole:
+        return None
+    i = rng.choice(sole)
+    form = rng.choice(
+        (
+            "Which {key} has the {heading} {cell}?",
+            "Which {key} has {cell} under {heading}?",
+            "For which {key} is the {heading} {cell}?",
+            "Whose {heading} is {cell}?"
+            if table.header[0] == "Name"
+            else "What has {heading} {cell}?",
+        )
+    )
+    text = form.format(key=table.header[0], heading=table.header[j], cell=column[i])
+    return _answer(text, table.rows[i][0])
+
+
+def markdown(table: Table) -> str:
+    """The table as GitHub writes it: `| a | b |` per row, `|---|---|` under the header."""
+    lines = ["| " + " | ".join(row) + " |" for row in (table.header, *table.rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(table.header), *lines[1:]])
+
+
+def _markdown(scene: Scene, rng: random.Random) -> Question | None:
+    if scene.table is None:
+        return None
+    answer = markdown(scene.table)
+    if len(answer) > MAX_MARKDOWN:
+        return None
+    form = rng.choice(
+        (
+            "Convert the table to Markdown.",
+            "Convert this table to Markdown.",
+            "Write the table in Markdown.",
+            "Transcribe the table as Markdown.",
+            "Give the table as Markdown.",
+            "Turn the table into a Markdown table.",
+            "Extract the table in Markdown format.",
+        )
+    )
+    return Question("table_markdown", form, answer, spelt=True)
+
+
+def _size(scene: Scene, rng: random.Random) -> Question | None:
+    if scene.table is None:
+        return None
+    if rng.random() < 0.5:
+        forms = [
+            "How many columns does the table have?",
+            "How many columns are there?",
+            "How many columns are in the table?",
+            "Count the columns of the table.",
+        ]
+        return Question("table_size", rng.choice(forms), str(len(scene.table.header)))
+    forms = [
+        "How many rows are below the header?",
+        "How many rows does the table have below the header?",
+        "How many rows does the table have, without the header?",
+        "How many rows of data are there?",
+        "How many rows of data does the table have?",
+        "Count the rows below the header.",
+    ]
+    return Question("table_size", rng.choice(forms), str(len(scene.table.rows)))
+
+
+def caption(scene: Scene) -> str:
+    """One sentence on a table."""
+    assert scene.table is not None
+    rows, cols = len(scene.table.rows), len(scene.table.header)
+    return f"A table with {cols} columns and {rows} rows."
+
+
+QUESTIONS: dict[str, Callable[[Scene, random.Random], Question | None]] = {
+    "table_cell": _cell,
+    "table_markdown": _markdown,
+    "table_size": _size,
+}
+WEIGHTS = {"table_cell": 6.0, "table_markdown": 2.0, "table_size": 1.0}
