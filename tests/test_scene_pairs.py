@@ -1,14 +1,20 @@
 """Icons, layouts and degraded pictures say what they show."""
 
 import random
+import re
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from minicpmv.scenes import icons, render
+from minicpmv.scenes.colours import COLOURS
 from minicpmv.scenes.degrade import degrade
+from minicpmv.scenes.figure_questions import QUESTIONS, caption, plural
 from minicpmv.scenes.icon_parts import ICONS
+from minicpmv.scenes.shapes import SHAPES
 from minicpmv.scenes.things import (
+    NAMES,
     Ground,
     Layout,
     Thing,
@@ -97,3 +103,101 @@ def test_degrading_is_determined_by_the_generator_and_keeps_the_texts():
         assert "".join(glyph.character for glyph in text.glyphs) == text.text
     with pytest.raises(ValueError, match="expected 0 to 1"):
         degrade(scene, random.Random(0), 2)
+
+
+# Questions
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [icon_scene(seed, "test" if seed % 4 == 0 else "train") for seed in range(60)]
+
+
+def asked(scenes, task, tries=6):
+    for scene in scenes:
+        for trial in range(tries):
+            question = QUESTIONS[task](scene, random.Random(1000 * scene.seed + trial))
+            if question is not None:
+                yield scene, question
+
+
+def named_in(text):
+    """Names and colours that stand in a text, in order."""
+    forms = {form: name for name in NAMES for form in (plural(name), name)}
+    ordered = sorted(forms, key=len, reverse=True)
+    names = [forms[m] for m in re.findall(rf"\b({'|'.join(ordered)})\b", text)]
+    return names, re.findall(rf"\b({'|'.join(COLOURS)})\b", text)
+
+
+def test_every_task_is_asked_of_icons(scenes):
+    for task in QUESTIONS:
+        assert len(list(asked(scenes, task))) > 20, task
+
+
+def test_counts_of_icons_are_the_numbers_drawn(scenes):
+    for scene, question in asked(scenes, "counting"):
+        names, found = named_in(question.text)
+        number = scene.count(*(names[:1] or [None]), *(found[:1] or [None]))
+        assert question.answer == str(number), question
+
+
+def test_yes_and_no_about_icons_are_true_and_as_frequent(scenes):
+    answers = Counter()
+    for scene, question in asked(scenes, "existence"):
+        names, found = named_in(question.text)
+        number = scene.count(*(names[:1] or [None]), *(found[:1] or [None]))
+        assert (question.answer == "yes") == (number > 0), (question, scene.figures)
+        answers[question.answer] += 1
+    assert 0.4 < answers["yes"] / answers.total() < 0.6
+
+
+def test_nothing_is_said_to_be_absent_whose_colour_is_on_an_icon(scenes):
+    for scene, question in asked(scenes, "existence"):
+        names, found = named_in(question.text)
+        if question.answer == "no" and found and not names:
+            for figure in scene.figures:
+                assert figure.shape in SHAPES or found[0] not in ICONS[figure.shape].extras
+
+
+def test_relations_are_those_of_the_middles(scenes):
+    words = {
+        "left": (1, -1),
+        "right": (1, 1),
+        "above": (0, -1),
+        "higher": (0, -1),
+        "up": (0, -1),
+        "below": (0, 1),
+        "under": (0, 1),
+        "lower": (0, 1),
+        "down": (0, 1),
+    }
+
+    def holds(scene, word, first, second):
+        axis, sign = words[word]
+        (one,), (other,) = first, second
+        return sign * (one.centre[axis] - other.centre[axis]) > 0
+
+    checked = Counter()
+    for scene, question in asked(scenes, "relation"):
+        spoken = re.findall(rf"\b({'|'.join(words)})\b", question.text)
+        names, _ = named_in(question.text)
+        if any(scene.count(name) != 1 for name in names):
+            continue
+        first, second = (scene.find(name) for name in names)
+        if question.answer in ("yes", "no"):
+            assert (question.answer == "yes") == holds(scene, spoken[0], first, second), question
+        elif question.answer.startswith("the "):
+            winner, _ = named_in(question.answer)
+            loser = second if winner[0] == names[0] else first
+            assert holds(scene, spoken[0], scene.find(winner[0]), loser), question
+        else:
+            assert holds(scene, question.answer.split()[0], first, second), question
+        checked[question.answer] += 1
+    assert len(checked) >= 6
+    assert checked.total() > 60
+
+
+def test_captions_name_every_icon(scenes):
+    for scene in scenes:
+        names, _ = named_in(caption(scene))
+        assert set(names) == {figure.shape for figure in scene.figures}
