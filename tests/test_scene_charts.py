@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from minicpmv.scenes import charts, records, sheet, tables
+from minicpmv.scenes import aligned, charts, lettering, records, tables
 
 SEEDS = range(40)
 
@@ -52,7 +52,7 @@ def test_all_letters_lie_inside_the_picture_and_on_ink(printed_tables, drawn_cha
             there = grey[
                 int(top * height) : round(bottom * height), int(left * width) : round(right * width)
             ]
-            assert np.ptp(there) >= sheet.MIN_CONTRAST, (scene.kind, scene.seed, text.text)
+            assert np.ptp(there) >= lettering.MIN_CONTRAST, (scene.kind, scene.seed, text.text)
 
 
 def test_no_two_texts_overlap(printed_tables, drawn_charts):
@@ -67,7 +67,7 @@ def test_no_two_texts_overlap(printed_tables, drawn_charts):
 def test_pictures_stay_within_the_slices_of_the_model(printed_tables, drawn_charts):
     for scene in printed_tables + drawn_charts:
         width, height = scene.image.size
-        assert width * height <= sheet.MAX_AREA
+        assert width * height <= aligned.MAX_AREA
         assert max(width / height, height / width) <= tables.MAX_RATIO + 0.02
 
 

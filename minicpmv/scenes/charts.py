@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw
 
 from minicpmv.scenes import colours, fonts, records
+from minicpmv.scenes.aligned import MAX_AREA, SLICE_AREA, AlignedSheet, ink_on
 from minicpmv.scenes.colours import Rgb
+from minicpmv.scenes.lettering import luminance, width_of
 from minicpmv.scenes.scene import Chart, Lettering, Question, Scene
-from minicpmv.scenes.sheet import MAX_AREA, SLICE_AREA, Sheet, ink_on, luminance, width_of
 
 KINDS = {"chart": 1.0}
 STEPS = (1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000)  # between two ticks of the axis
@@ -43,6 +44,7 @@ class _Look:
     title_at: str = "m"
     right_axis: bool = False
     is_terminal: bool = False
+    uses_dejavu: bool = False
 
 
 _WHITE: Rgb = (255, 255, 255)
@@ -67,8 +69,10 @@ _MUTED: tuple[Rgb, ...] = ((76, 114, 176), (221, 132, 82), (85, 168, 104), (196,
 _BRIGHT: tuple[Rgb, ...] = ((255, 0, 0), (0, 0, 255), (0, 160, 0), (200, 0, 200), (0, 150, 170))
 _NEON: tuple[Rgb, ...] = ((99, 110, 250), (239, 85, 59), (0, 204, 150), (255, 161, 90))
 LOOKS: dict[str, _Look] = {
-    "matplotlib": _Look(_WHITE, None, "box", 4, None, _TABLEAU),
-    "matplotlib grid": _Look(_WHITE, None, "box", 4, (200, 200, 200), _TABLEAU),
+    "matplotlib": _Look(_WHITE, None, "box", 4, None, _TABLEAU, uses_dejavu=True),
+    "matplotlib grid": _Look(
+        _WHITE, None, "box", 4, (200, 200, 200), _TABLEAU, uses_dejavu=True
+    ),
     "seaborn": _Look(_WHITE, (234, 234, 242), "", 0, _WHITE, _MUTED),
     "ggplot": _Look(_WHITE, (235, 235, 235), "", 3, _WHITE, ((89, 89, 89), (0, 0, 0), *_MUTED)),
     "spreadsheet": _Look(_WHITE, None, "base", 0, (217, 217, 217), _OFFICE),
@@ -112,13 +116,11 @@ def paint(
 
 
 def _face(rng: random.Random, split: str, look: _Look) -> fonts.Face:
-    faces = fonts.faces(split)
-    wanted: list[fonts.Face] = []
-    if look.is_terminal:
-        wanted = [face for face in faces if "Mono" in face.name or "Courier" in face.name]
-    elif look is LOOKS["matplotlib"] or look is LOOKS["matplotlib grid"]:
-        wanted = [face for face in faces if face.name == "DejaVuSans.ttf"]
-    return rng.choice(wanted if wanted and rng.random() < 0.7 else faces)
+    face = fonts.choose(split, rng, monospaced=look.is_terminal and rng.random() < 0.8)
+    if look.uses_dejavu and rng.random() < 0.6:
+        wanted = [face for face in fonts.faces(split) if face.name == "DejaVuSans.ttf"]
+        return wanted[0] if wanted else face
+    return face
 
 
 def _sample_size(rng: random.Random) -> tuple[int, int]:
@@ -305,7 +307,7 @@ class _Painter:
         return [self.low + i * self.step for i in range(count)]
 
     def _width(self, text: str) -> float:
-        return width_of(text, self.face, self.size_px)
+        return width_of(self.face, self.size_px, text)
 
     def _along(self, value: float) -> int:
         """The pixel of a value on its axis."""
@@ -316,11 +318,11 @@ class _Painter:
 
     def paint(self, seed: int, kind: str) -> Scene:
         rng, look = self.rng, self.look
-        sheet = self.sheet = Sheet(self.height, self.width, look.paper)
         self.ink = ink_on(look.paper, rng)
         if rng.random() < 0.7:  # programs write in black, or in white on dark
             shade = rng.choice((0, 0, 40))
             self.ink = (shade, shade, shade) if luminance(look.paper) > 128 else (242, 242, 242)
+        sheet = self.sheet = AlignedSheet(self.height, self.width, look.paper, self.ink)
         if look.panel:
             sheet.draw.rectangle((self.left, self.top, self.right, self.bottom), fill=look.panel)
         self._print_head()
@@ -354,10 +356,8 @@ class _Painter:
     def _prints_unit(self) -> bool:
         return not self.sideways or self.has_axis
 
-    def _letter(
-        self, text: str, kind: str, middle: float, x: float, anchor: str, ink: Rgb | None = None
-    ) -> None:
-        self.sheet.letter(text, kind, middle, x, self.face, self.size_px, ink or self.ink, anchor)
+    def _letter(self, text: str, kind: str, middle: float, x: float, anchor: str) -> None:
+        self.sheet.set(text, kind, middle, x, self.face, self.size_px, self.ink, anchor)
 
     def _print_head(self) -> None:
         look, type_px = self.look, self.size_px
@@ -380,9 +380,7 @@ class _Painter:
             self._letter(self.unit, "label", self.height - 0.85 * type_px, x, "m")
         elif self.upright_unit:
             y = (self.top + self.bottom) / 2
-            self.sheet.letter_upwards(
-                self.unit, "label", y, 0.85 * type_px, self.face, type_px, self.ink
-            )
+            self.sheet.set_upwards(self.unit, "label", y, 0.85 * type_px, self.face, type_px)
         else:
             self._letter(self.unit, "label", middle, 0.5 * type_px, "l")
 
@@ -507,7 +505,7 @@ class _Painter:
             for i, (x, y) in enumerate(points):
                 # Below a valley, above all others, off the line.
                 around = [points[j][1] for j in (i - 1, i + 1) if 0 <= j < len(points)]
-                below = all(other < y for other in around) and self.bottom - y > 1.6 * type_px
+                below = all(other <= y for other in around) and self.bottom - y > 1.6 * type_px
                 away = (radius + 0.6 * type_px) * (1 if below else -1)
                 self._letter(f"{self.values[i]:g}", "number", y + away, x, "m")
 

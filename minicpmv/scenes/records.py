@@ -79,9 +79,12 @@ def _job(rng: random.Random, split: str) -> str:
 
 
 def word(rng: random.Random, split: str) -> str:
-    """A word, or in training also letters in any order."""
-    if split == "train" and rng.random() < 0.4:
+    """A word, or in training also letters and syllables in any order."""
+    lot = rng.random() if split == "train" else 1.0
+    if lot < 0.2:
         return "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 7)))
+    if lot < 0.4:
+        return words.syllables(rng)[:MAX_CELL]
     return rng.choice(words.words(split))
 
 

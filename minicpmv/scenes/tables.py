@@ -6,21 +6,14 @@ is kept for testing.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from minicpmv.scenes import fonts, records
+from minicpmv.scenes.aligned import MAX_AREA, SLICE_AREA, AlignedSheet, ink_on, mix
 from minicpmv.scenes.colours import Rgb
+from minicpmv.scenes.lettering import luminance, width_of
 from minicpmv.scenes.scene import Question, Scene, Table
-from minicpmv.scenes.sheet import (
-    MAX_AREA,
-    SLICE_AREA,
-    Sheet,
-    ink_on,
-    luminance,
-    mix,
-    width_of,
-)
 
 KINDS = {"table": 1.0}
 MAX_RATIO = 2.5  # of the longer side to the shorter one
@@ -77,23 +70,25 @@ def paint(
     """Draw a table; `size` is (height, width) in pixels, None lets the contents decide."""
     styles = _STYLES if split == "train" else _TEST_STYLES
     style = rng.choices(list(styles), list(styles.values()))[0]
-    face = _face(rng, split, style)
+    face = fonts.choose(split, rng, monospaced=style == "terminal")
+    head = _bold(face, split) if rng.random() < 0.4 else face
     for attempt in range(40):
         most = 5 if attempt < 12 else 3  # where the wide ones do not fit
         rows, cols = rng.randint(2, most), rng.randint(2, most)
         title, table = records.table(rng, split, rows, cols)
         title = title if rng.random() < 0.25 and style != "terminal" else ""
-        plan = _plan(rng, table, title, face, size, attempt)
+        plan = _plan(rng, table, title, (head, face), size, attempt)
         if plan is not None:
             break
     assert plan is not None, (split, seed, size)
     height, width = size or _canvas(rng, *plan.size(rows + 1))
     dark = style == "terminal" or rng.random() < 0.15
-    sheet = Sheet(height, width, rng.choice(_DARK_PAPERS if dark else _PAPERS))
+    paper = rng.choice(_DARK_PAPERS if dark else _PAPERS)
+    sheet = AlignedSheet(height, width, paper, ink_on(paper, rng))
     spare = height - plan.size(rows + 1)[0], width - plan.size(rows + 1)[1]
     across, down = (0.5, 0.5) if rng.random() < 0.5 else (rng.random(), rng.random())
     top, left = plan.margin + down * spare[0], plan.margin + across * spare[1]
-    _Printer(rng, sheet, style, face, plan).print(table, title, top, left)
+    _Printer(rng, sheet, style, (head, face), plan).print(table, title, top, left)
     background = "white" if sheet.paper == (255, 255, 255) else ("dark" if dark else "pale")
     return Scene(
         split,
@@ -106,19 +101,19 @@ def paint(
     )
 
 
-def _face(rng: random.Random, split: str, style: str) -> fonts.Face:
-    faces = fonts.faces(split)
-    if style == "terminal":
-        fixed = [face for face in faces if "Mono" in face.name or "Courier" in face.name]
-        faces = tuple(fixed) or faces
-    return rng.choice(faces)
+def _bold(face: fonts.Face, split: str) -> fonts.Face:
+    """A bold face of the same family, if there is one: what headings are often set in."""
+    for faces in fonts.families(split).values():
+        if face in faces:
+            return next((other for other in faces if "Bold" in other.name), face)
+    return face
 
 
 def _plan(
     rng: random.Random,
     table: Table,
     title: str,
-    face: fonts.Face,
+    faces: tuple[fonts.Face, fonts.Face],  # of the header and of the rest
     size: tuple[int, int] | None,
     attempt: int,
 ) -> _Plan | None:
@@ -134,9 +129,7 @@ def _plan(
     rows = len(table.rows) + 1
     for size_px in range(largest, 10 if attempt < 30 else 6, -1):
         pad = size_px * (0.7 + 1.1 * airy)
-        widths = tuple(
-            max(width_of(cell, face, size_px) for cell in column) + pad for column in columns
-        )
+        widths = tuple(_widest(column, faces, size_px) + pad for column in columns)
         plan = _Plan(
             size_px,
             widths,
@@ -145,7 +138,7 @@ def _plan(
             max(4.0, size_px * (0.4 + airy)),
         )
         height, width = plan.size(rows)
-        if title and width_of(title, face, size_px) > sum(widths):
+        if title and width_of(faces[0], size_px, title) > sum(widths):
             return None
         if size is not None:
             if height <= size[0] and width <= size[1]:
@@ -153,6 +146,14 @@ def _plan(
         elif max(height, width / MAX_RATIO) * max(width, height / MAX_RATIO) <= area:
             return plan
     return None
+
+
+def _widest(column: Sequence[str], faces: tuple[fonts.Face, fonts.Face], size_px: int) -> float:
+    """Width of the widest cell in pixels; the first one is in the header."""
+    return max(
+        width_of(faces[0], size_px, column[0]),
+        *(width_of(faces[1], size_px, cell) for cell in column[1:]),
+    )
 
 
 def _canvas(rng: random.Random, height: float, width: float) -> tuple[int, int]:
@@ -171,10 +172,15 @@ class _Printer:
     """Prints one table in one style."""
 
     def __init__(
-        self, rng: random.Random, sheet: Sheet, style: str, face: fonts.Face, plan: _Plan
+        self,
+        rng: random.Random,
+        sheet: AlignedSheet,
+        style: str,
+        faces: tuple[fonts.Face, fonts.Face],
+        plan: _Plan,
     ) -> None:
-        self.rng, self.sheet, self.style, self.face, self.plan = rng, sheet, style, face, plan
-        self.ink = ink_on(sheet.paper, rng)
+        self.rng, self.sheet, self.style, self.faces, self.plan = rng, sheet, style, faces, plan
+        self.ink = sheet.ink
         self.rule = mix(sheet.paper, self.ink, rng.choice((0.25, 0.5, 0.8, 1.0)))
         self.thick = 2 if plan.size_px > 18 and rng.random() < 0.5 else 1
 
@@ -184,14 +190,13 @@ class _Printer:
         right = left + sum(plan.widths)
         if title:
             x, anchor = (left, "l") if rng.random() < 0.5 else ((left + right) / 2, "m")
-            sheet.letter(
-                title, "title", top + 0.4 * plan.title, x, self.face, plan.size_px, self.ink, anchor
-            )
+            middle = top + 0.4 * plan.title
+            sheet.set(title, "title", middle, x, self.faces[0], plan.size_px, self.ink, anchor)
             top += plan.title
         ys = [round(top + i * plan.line) for i in range(len(table.rows) + 2)]
         xs = [round(left)]
-        for column in plan.widths:
-            xs.append(round(left + sum(plan.widths[: len(xs)]) + 0 * column))
+        for j in range(len(plan.widths)):
+            xs.append(round(left + sum(plan.widths[: j + 1])))
         head_ink = self._fill(ys, xs)
         self._rules(ys, xs)
         numeric = [
@@ -200,19 +205,19 @@ class _Printer:
         ]
         words_at = rng.choice(("l", "l", "m"))
         numbers_at = rng.choice(("l", "r", "m")) if words_at == "l" else "m"
+        widest = [
+            _widest(column, self.faces, plan.size_px)
+            for column in zip(table.header, *table.rows, strict=True)
+        ]
         for i, row in enumerate((table.header, *table.rows)):
             middle = (ys[i] + ys[i + 1]) / 2
             for j, cell in enumerate(row):
                 anchor = numbers_at if numeric[j] else words_at
                 ends = xs[j], xs[j + 1]
-                pad = (ends[1] - ends[0] - self._widest(table, j)) / 2
+                pad = (ends[1] - ends[0] - widest[j]) / 2
                 x = {"l": ends[0] + pad, "m": (ends[0] + ends[1]) / 2, "r": ends[1] - pad}[anchor]
-                ink = head_ink if i == 0 else self.ink
-                sheet.letter(cell, "cell", middle, x, self.face, plan.size_px, ink, anchor)
-
-    def _widest(self, table: Table, column: int) -> float:
-        cells = (row[column] for row in (table.header, *table.rows))
-        return max(width_of(cell, self.face, self.plan.size_px) for cell in cells)
+                ink, face = (head_ink, self.faces[0]) if i == 0 else (self.ink, self.faces[1])
+                sheet.set(cell, "cell", middle, x, face, plan.size_px, ink, anchor)
 
     def _fill(self, ys: list[int], xs: list[int]) -> Rgb:
         """Tint what the style tints; the ink of the header comes back."""
@@ -240,7 +245,7 @@ class _Printer:
         rng, draw, style = self.rng, self.sheet.draw, self.style
         if style == "grid":
             for y in ys:
-                self._line(ys[0] if y < 0 else y, xs[0], y, xs[-1])
+                self._line(y, xs[0], y, xs[-1])
             for x in xs:
                 self._line(ys[0], x, ys[-1], x)
         elif style == "rows":
