@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from minicpmv.scenes import aligned, charts, lettering, records, tables
+from minicpmv.scenes import aligned, charts, lettering, records, table_questions, tables
 
 SEEDS = range(40)
 
@@ -117,9 +117,36 @@ def test_cell_answers_are_cells_of_the_row_or_column_that_is_named(printed_table
                 assert scene.table.rows[row][column] == question.answer
 
 
+def test_read_rows_and_columns_are_those_of_the_table(printed_tables):
+    for scene in printed_tables:
+        rows = scene.table.rows
+        lines = {" | ".join(line) for line in (scene.table.header, *rows, *zip(*rows, strict=True))}
+        for trial in range(6):
+            assert tables.QUESTIONS["table_line"](scene, random.Random(trial)).answer in lines
+
+
+def test_checked_cells_are_told_from_their_neighbours(printed_tables):
+    answers = []
+    for scene in printed_tables:
+        for trial in range(6):
+            question = tables.QUESTIONS["table_check"](
+                scene, random.Random(100 * scene.seed + trial)
+            )
+            if question is None:
+                continue
+            answers.append(question.answer)
+            if question.answer == "yes":  # all of it stands in one row, under one heading
+                assert any(
+                    all(part in question.text for part in (row[0], heading, cell))
+                    for row in scene.table.rows
+                    for heading, cell in zip(scene.table.header[1:], row[1:], strict=True)
+                )
+    assert 0.4 < answers.count("yes") / len(answers) < 0.6
+
+
 def test_markdown_gives_the_table_back(printed_tables):
     for scene in printed_tables:
-        lines = tables.markdown(scene.table).split("\n")
+        lines = table_questions.markdown(scene.table).split("\n")
         read = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
         assert set(lines[1]) == {"|", "-"}
         assert tuple(read[0]) == scene.table.header

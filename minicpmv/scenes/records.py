@@ -44,6 +44,7 @@ _JOBS = (
 _SUBJECTS = "Art Biology English French History Latin Maths Music Physics Sport"
 DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+QUARTERS = ("Q1", "Q2", "Q3", "Q4")
 COUNTABLE_KEYS = frozenset(["Item", "Product", "Article", "Goods"])  # asked for as "the apple"
 MAX_CELL = 12  # characters
 

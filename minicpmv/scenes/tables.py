@@ -1,24 +1,22 @@
 """Printed tables: two to five columns and rows below a header, ruled in the ways of word
-processors, web pages, books and terminals, and what can be asked about them.
-
-Rows are counted below the header, from 1, as people read them. One way of ruling, tinted columns,
-is kept for testing.
+processors, web pages, books and terminals. One way of ruling, tinted columns, is kept for testing.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minicpmv.scenes import fonts, records
 from minicpmv.scenes.aligned import MAX_AREA, SLICE_AREA, AlignedSheet, ink_on, mix
 from minicpmv.scenes.colours import Rgb
 from minicpmv.scenes.lettering import luminance, width_of
-from minicpmv.scenes.scene import Question, Scene, Table
+from minicpmv.scenes.scene import Scene, Table
+from minicpmv.scenes.table_questions import QUESTIONS, WEIGHTS
+
+__all__ = ["KINDS", "QUESTIONS", "WEIGHTS", "paint"]
 
 KINDS = {"table": 1.0}
 MAX_RATIO = 2.5  # of the longer side to the shorter one
-MAX_MARKDOWN = 240  # characters; longer tables are not asked for as a whole
-ORDINALS = ("first", "second", "third", "fourth", "fifth")
 # How tables are ruled, with how often; the last one is for testing only.
 _STYLES = {"grid": 5, "rows": 4, "book": 3, "plain": 2, "zebra": 3, "terminal": 2, "columns": 0}
 _TEST_STYLES = {**_STYLES, "columns": 6}
@@ -270,182 +268,3 @@ class _Printer:
 
     def _line(self, top: float, left: float, bottom: float, right: float) -> None:
         self.sheet.draw.line((left, top, right, bottom), fill=self.rule, width=self.thick)
-
-
-# What people ask for a column of this heading besides its name; {} is the row's own name.
-_NATURAL = {
-    "price": ("How much is {}?", "What does {} cost?"),
-    "cost": ("How much does {} cost?",),
-    "age": ("How old is {}?",),
-    "height": ("How tall is {}?",),
-    "departs": ("When does {} leave?",),
-    "arrives": ("When does {} arrive?",),
-    "job": ("What does {} do?",),
-    "weight": ("How heavy is {}?",),
-}
-
-
-def _cell(scene: Scene, rng: random.Random) -> Question | None:
-    table = scene.table
-    if table is None:
-        return None
-    lot = rng.random()
-    if lot < 0.12:
-        return _heading(table, rng)
-    if lot < 0.27:
-        found = _row_with(table, rng)
-        if found is not None:
-            return found
-    i, j = rng.randrange(len(table.rows)), rng.randrange(1, len(table.header))
-    if lot < 0.52:
-        j = rng.randrange(len(table.header))
-        return _by_number(table, i, j, rng)
-    return _by_name(table, i, j, rng)
-
-
-def _answer(text: str, cell: str) -> Question:
-    bare = cell.lstrip("$").rstrip("%")
-    for unit in (" cm", " mm", " g"):
-        bare = bare.removesuffix(unit)
-    return Question("table_cell", text, cell, (bare,) if bare != cell else (), spelt=True)
-
-
-def _by_name(table: Table, i: int, j: int, rng: random.Random) -> Question:
-    key, heading, cell = table.rows[i][0], table.header[j], table.rows[i][j]
-    named = f"the {key}" if table.header[0].title() in records.COUNTABLE_KEYS else key
-    forms = [
-        "What is the {heading} of {named}?",
-        "What is the {heading} of {named}?",
-        "What is the {heading} for {named}?",
-        "Which {heading} does {named} have?",
-        "What {heading} does the table give for {named}?",
-        "Look at the row {key}. What is the {heading}?",
-        "What is in the row {key} and the column {heading}?",
-        "Find the {heading} of {named}.",
-        "{key}: {heading}?",
-        "What is {key}'s {heading}?",
-    ]
-    natural = _NATURAL.get(heading.lower())
-    if natural and rng.random() < 0.4:
-        return _answer(rng.choice(natural).format(named), cell)
-    said = heading.lower() if rng.random() < 0.4 else heading
-    return _answer(rng.choice(forms).format(heading=said, named=named, key=key), cell)
-
-
-def _by_number(table: Table, i: int, j: int, rng: random.Random) -> Question:
-    row, column = i + 1, j + 1
-    forms = [
-        "What is in row {row}, column {column}?",
-        "What does row {row}, column {column} say?",
-        "What is written in the cell in row {row} and column {column}?",
-        "What is in the {nth} row of column {column}?",
-        "What is the {heading} in row {row}?",
-        "What is the {heading} in the {nth} row?",
-        "What does the {nth} row say under {heading}?",
-        "Read the cell in row {row}, column {column}.",
-    ]
-    if i == len(table.rows) - 1:
-        forms += ["What is the {heading} in the last row?"] * 2
-    text = rng.choice(forms).format(
-        row=row, column=column, nth=ORDINALS[i], heading=table.header[j]
-    )
-    return _answer(text, table.rows[i][j])
-
-
-def _heading(table: Table, rng: random.Random) -> Question:
-    j = rng.randrange(len(table.header))
-    forms = [
-        "What is the heading of column {}?",
-        "What is column {} called?",
-        "What is the {nth} column called?",
-        "What is the header of the {nth} column?",
-        "What is the title of the {nth} column?",
-    ]
-    if j == len(table.header) - 1:
-        forms.append("What is the last column called?")
-    return _answer(rng.choice(forms).format(j + 1, nth=ORDINALS[j]), table.header[j])
-
-
-def _row_with(table: Table, rng: random.Random) -> Question | None:
-    """Which row holds a cell that stands only once in its column."""
-    j = rng.randrange(1, len(table.header))
-    column = [row[j] for row in table.rows]
-    sole = [i for i, cell in enumerate(column) if column.count(cell) == 1]
-    if not sole:
-        return None
-    i = rng.choice(sole)
-    form = rng.choice(
-        (
-            "Which {key} has the {heading} {cell}?",
-            "Which {key} has {cell} under {heading}?",
-            "For which {key} is the {heading} {cell}?",
-            "Whose {heading} is {cell}?"
-            if table.header[0] == "Name"
-            else "What has {heading} {cell}?",
-        )
-    )
-    text = form.format(key=table.header[0], heading=table.header[j], cell=column[i])
-    return _answer(text, table.rows[i][0])
-
-
-def markdown(table: Table) -> str:
-    """The table as GitHub writes it: `| a | b |` per row, `|---|---|` under the header."""
-    lines = ["| " + " | ".join(row) + " |" for row in (table.header, *table.rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(table.header), *lines[1:]])
-
-
-def _markdown(scene: Scene, rng: random.Random) -> Question | None:
-    if scene.table is None:
-        return None
-    answer = markdown(scene.table)
-    if len(answer) > MAX_MARKDOWN:
-        return None
-    form = rng.choice(
-        (
-            "Convert the table to Markdown.",
-            "Convert this table to Markdown.",
-            "Write the table in Markdown.",
-            "Transcribe the table as Markdown.",
-            "Give the table as Markdown.",
-            "Turn the table into a Markdown table.",
-            "Extract the table in Markdown format.",
-        )
-    )
-    return Question("table_markdown", form, answer, spelt=True)
-
-
-def _size(scene: Scene, rng: random.Random) -> Question | None:
-    if scene.table is None:
-        return None
-    if rng.random() < 0.5:
-        forms = [
-            "How many columns does the table have?",
-            "How many columns are there?",
-            "How many columns are in the table?",
-            "Count the columns of the table.",
-        ]
-        return Question("table_size", rng.choice(forms), str(len(scene.table.header)))
-    forms = [
-        "How many rows are below the header?",
-        "How many rows does the table have below the header?",
-        "How many rows does the table have, without the header?",
-        "How many rows of data are there?",
-        "How many rows of data does the table have?",
-        "Count the rows below the header.",
-    ]
-    return Question("table_size", rng.choice(forms), str(len(scene.table.rows)))
-
-
-def caption(scene: Scene) -> str:
-    """One sentence on a table."""
-    assert scene.table is not None
-    rows, cols = len(scene.table.rows), len(scene.table.header)
-    return f"A table with {cols} columns and {rows} rows."
-
-
-QUESTIONS: dict[str, Callable[[Scene, random.Random], Question | None]] = {
-    "table_cell": _cell,
-    "table_markdown": _markdown,
-    "table_size": _size,
-}
-WEIGHTS = {"table_cell": 6.0, "table_markdown": 2.0, "table_size": 1.0}
