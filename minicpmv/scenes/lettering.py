@@ -90,10 +90,12 @@ def largest_size(face: fonts.Face, text: str, height: float, width: float) -> in
 class Sheet:
     """A canvas of one paper; `texts` collects what is printed on it, in the order of printing."""
 
-    def __init__(self, height: int, width: int, paper: Rgb, ink: Rgb) -> None:
+    def __init__(
+        self, height: int, width: int, paper: Rgb, ink: Rgb, image: Image.Image | None = None
+    ) -> None:
         self.height, self.width = height, width
         self.paper, self.ink = paper, ink
-        self.image = Image.new("RGB", (width, height), paper)
+        self.image = image or Image.new("RGB", (width, height), paper)
         self.draw = ImageDraw.Draw(self.image)
         self.texts: list[Lettering] = []
 

@@ -8,14 +8,14 @@ import importlib.util
 import random
 from collections.abc import Callable
 
-from minicpmv.scenes import documents, figure_questions
+from minicpmv.scenes import chart_questions, document_questions, figure_questions, table_questions
 from minicpmv.scenes.figure_questions import caption, place_of, plural
 from minicpmv.scenes.scene import Question, Scene
 
 __all__ = ["TASKS", "WEIGHTS", "Question", "ask", "caption", "place_of", "plural", "questions_of"]
 
-_MODULES = [figure_questions, documents]
-for _name in ("tables", "charts", "statements"):
+_MODULES = [figure_questions, document_questions, table_questions, chart_questions]
+for _name in ("statements",):
     if importlib.util.find_spec(f"minicpmv.scenes.{_name}"):
         _MODULES.append(importlib.import_module(f"minicpmv.scenes.{_name}"))
 

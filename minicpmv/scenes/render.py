@@ -5,26 +5,25 @@ the same pixels on every run (with the same Pillow and fonts) and unrelated pict
 splits.
 """
 
-import importlib
-import importlib.util
 import random
 from collections.abc import Callable
 
-from minicpmv.scenes import documents, figures
+from minicpmv.scenes import charts, documents, figures, icons, tables
+from minicpmv.scenes.degrade import degrade
 from minicpmv.scenes.scene import Scene
 
 SPLITS = ("train", "test")
-LETTERS = figures.LETTERS
-_MODULES = [figures, documents]
-for _name in ("tables", "charts", "icons"):
-    if importlib.util.find_spec(f"minicpmv.scenes.{_name}"):
-        _MODULES.append(importlib.import_module(f"minicpmv.scenes.{_name}"))
-_PAINTERS: dict[str, Callable[..., Scene]] = {
-    kind: module.paint for module in _MODULES for kind in module.KINDS
-}
-# How often a scene is of each kind, relative to the others.
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+DEGRADED_SHARE = {"train": 0.35, "test": 0.2}  # how many pictures are made worse
+# How often a scene is of each kind, relative to the others; every module says so for its own.
+_SHARES = {figures: 1.0, icons: 1.0, documents: 1.0, tables: 15.0, charts: 12.0}
 KINDS: dict[str, float] = {
-    kind: weight for module in _MODULES for kind, weight in module.KINDS.items()
+    kind: share * weight
+    for module, share in _SHARES.items()
+    for kind, weight in module.KINDS.items()
+}
+_PAINTERS: dict[str, Callable[..., Scene]] = {
+    kind: module.paint for module in _SHARES for kind in module.KINDS
 }
 _USUAL = ("few", "many", "word")
 
@@ -57,6 +56,12 @@ def render(
     rng = random.Random(f"{split}:{seed}")
     drawn_kind = rng.choices(_USUAL, [KINDS[name] for name in _USUAL])[0]
     kind = kind or drawn_kind
-    if _PAINTERS[kind] is figures.paint:
-        return figures.paint(rng, split, seed, kind, size, max_figures)
-    return _PAINTERS[kind](rng, split, seed, kind, size)
+    if kind in figures.KINDS:
+        scene = figures.paint(rng, split, seed, kind, size, max_figures)
+    else:
+        scene = _PAINTERS[kind](rng, split, seed, kind, size)
+    lots = random.Random(f"degrade:{split}:{seed}")
+    if lots.random() < DEGRADED_SHARE[split]:
+        # Colours have to stay what people would call them.
+        return degrade(scene, lots, lots.uniform(0.0, 0.5 if scene.figures else 0.8))
+    return scene
