@@ -1,7 +1,8 @@
-"""Icons, layouts and degraded pictures say what they show."""
+"""Icons, pairs, videos and degraded pictures are what is said of them."""
 
 import random
 import re
+import zlib
 from collections import Counter
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from minicpmv.scenes import icons, render
 from minicpmv.scenes.colours import COLOURS
 from minicpmv.scenes.degrade import degrade
+from minicpmv.scenes.examples import EXAMPLE_KINDS, draw_example
+from minicpmv.scenes.few_shot import HELD_OUT_SHARE, sample_form
 from minicpmv.scenes.figure_questions import QUESTIONS, caption, plural
 from minicpmv.scenes.icon_parts import ICONS
 from minicpmv.scenes.shapes import SHAPES
@@ -201,3 +204,208 @@ def test_captions_name_every_icon(scenes):
     for scene in scenes:
         names, _ = named_in(caption(scene))
         assert set(names) == {figure.shape for figure in scene.figures}
+
+
+# Several pictures
+
+
+def test_a_seed_gives_the_same_example():
+    for kind in EXAMPLE_KINDS:
+        for split in ("train", "test"):
+            first, again = draw_example(7, split, kind), draw_example(7, split, kind)
+            assert first.turns == again.turns
+            for one, other in zip(first.scenes, again.scenes, strict=True):
+                assert one.image.tobytes() == other.image.tobytes()
+    assert draw_example(3).turns == draw_example(3, "train").turns
+    with pytest.raises(ValueError, match="Known: same"):
+        draw_example(0, "train", "opera")
+    with pytest.raises(ValueError, match="Known: train, test"):
+        draw_example(0, "valid")
+
+
+@pytest.mark.parametrize("kind", EXAMPLE_KINDS)
+def test_every_picture_of_an_example_is_shown_once_and_is_one_slice(kind):
+    for seed in range(25):
+        split = "test" if seed % 2 else "train"
+        example = draw_example(seed, split, kind)
+        shown = [index for turn in example.turns for index in turn.shown]
+        assert shown == list(range(len(example.scenes)))
+        assert all(s.image.width * s.image.height <= 224**2 for s in example.scenes)
+        assert all(turn.question and turn.answer for turn in example.turns)
+        assert example.is_video == (kind == "video")
+        assert example.turns[-1].task == kind
+        if split == "test" and kind != "few_shot":
+            assert len(example.turns) == 1
+
+
+def test_pictures_said_to_be_the_same_are():
+    answers = Counter()
+    for seed in range(120):
+        example = draw_example(seed, "train", "same")
+        first, second = (np.asarray(scene.image).astype(int) for scene in example.scenes)
+        answer = example.turns[0].answer
+        if answer in ("yes", "the same"):
+            assert first.shape == second.shape
+            assert np.abs(first - second).mean() < 12, seed
+        else:
+            assert first.shape != second.shape or (np.abs(first - second).max(-1) > 60).sum() > 25
+        answers[answer in ("yes", "the same")] += 1
+    assert 0.38 < answers[True] / 120 < 0.62
+
+
+def test_the_picture_that_fits_is_the_only_one_that_fits():
+    places = Counter()
+    for seed in range(150):
+        example = draw_example(seed, "train", "which")
+        for turn in example.turns:
+            number = ("the first", "the second", "the third").index(turn.answer)
+            places[number] += 1
+            names, found = named_in(turn.question.replace("the first or the second", ""))
+            if turn.question.startswith(("Which picture shows a", "Which image contains a")):
+                counts = [s.count(names[0], *found[:1]) for s in example.scenes]
+                assert counts[number] > 0
+                assert sum(map(bool, counts)) == 1
+            elif " more " in turn.question:
+                counts = [s.count(*names[:1]) for s in example.scenes]
+                assert counts[number] == max(counts)
+                assert counts.count(max(counts)) == 1
+            elif "it say" in turn.question or "written" in turn.question:
+                fits = [any(t.text in turn.question for t in s.texts) for s in example.scenes]
+                assert fits[number]
+    assert 0.35 < places[0] / (places[0] + places[1]) < 0.65
+
+
+def test_one_thing_is_different():
+    seen = Counter()
+    for seed in range(80):
+        example = draw_example(seed, "train", "difference")
+        before, after = example.scenes
+        answer = example.turns[0].answer
+        names, _ = named_in(answer)
+        if "gone" in answer:
+            assert before.count(names[0]) == after.count(names[0]) + 1
+        elif "new" in answer:
+            assert before.count(names[0]) + 1 == after.count(names[0])
+        elif "became" in answer:
+            assert before.count(names[1]) == 0 < after.count(names[1])
+            assert before.count(names[0]) > 0 == after.count(names[0])
+        elif "colour" in answer:
+            (one,), (other,) = before.find(names[0]), after.find(names[0])
+            assert one.colour != other.colour == example.turns[1].answer
+        elif "size" in answer:
+            (one,), (other,) = before.find(names[0]), after.find(names[0])
+            assert max(one.area, other.area) > 1.7 * min(one.area, other.area)
+        elif "place" in answer:
+            (one,), (other,) = before.find(names[0]), after.find(names[0])
+            assert np.abs(np.subtract(one.centre, other.centre)).max() > 0.2
+        else:
+            assert before.background != after.background
+        seen[answer.split()[1] if " of " in answer else answer.split()[-1]] += 1
+    assert len(seen) >= 5
+
+
+def test_solved_examples_are_true_and_in_one_form():
+    forms = {"train": set(), "test": set()}
+    for seed in range(150):
+        split = "test" if seed % 2 else "train"
+        example = draw_example(seed, split, "few_shot")
+        assert [turn.task for turn in example.turns[:-1]] == [""] * (len(example.turns) - 1)
+        shapes_of_answers = set()
+        for turn, scene in zip(example.turns, example.scenes, strict=True):
+            answer = turn.answer.lower()
+            figure = scene.figures[0] if scene.figures else None
+            names, found = named_in(answer.replace("_", " "))
+            told = [name for name in names if name not in ("color",)]
+            if figure is None:
+                assert scene.texts[0].text in turn.answer
+                assert turn.spelt
+                pattern = turn.answer.replace(scene.texts[0].text, "T")
+            else:
+                assert all(name == figure.shape for name in told), turn
+                assert all(colour == figure.colour for colour in found), turn
+                digits = re.findall(r"\d+", answer)
+                assert all(int(digit) == len(scene.figures) for digit in digits)
+                assert told or found or digits
+                pattern = re.sub(r"\d+", "0", answer)
+                words = {figure.colour: "C", plural(figure.shape): "S", figure.shape: "S"}
+                for word, sign in words.items():
+                    pattern = pattern.replace(word, sign) if word else pattern
+                pattern = re.sub(r"\b(an|a) ", "a ", pattern)
+                if turn.answer.isupper():
+                    pattern += "!"
+            shapes_of_answers.add(pattern)
+        assert len(shapes_of_answers) == 1, example.turns
+        forms[split] |= shapes_of_answers
+    assert len(forms["train"]) > 30
+
+
+def test_some_forms_are_kept_for_testing():
+    probe = {"colour": "red", "thing": "car", "number": "3", "text": "Hi"}
+    drawn = {
+        split: {
+            sample_form(("colour", "thing"), random.Random(seed), split).write(probe)
+            for seed in range(400)
+        }
+        for split in ("train", "test")
+    }
+    held_out = {text for text in drawn["test"] if zlib.crc32(text.encode()) % HELD_OUT_SHARE == 0}
+    assert len(held_out) > 20
+    assert not held_out & drawn["train"]
+
+
+def test_videos_show_what_is_said_of_them():
+    seen = Counter()
+    for seed in range(200):
+        example = draw_example(seed, "train", "video")
+        assert 4 <= len(example.scenes) <= 8
+        for turn in example.turns:
+            answer = turn.answer
+            options = dict(re.findall(r"\b([A-D])\. ([\w ]+?)(?= [A-D]\. |\n|$)", turn.question))
+            if options:
+                assert len(set(options.values())) == len(options) >= 2
+                answer = options[turn.answer]
+            kind = _check_video(example.scenes, turn.question, answer)
+            seen[kind] += 1
+    assert all(seen[kind] > 5 for kind in ("move", "appear", "first", "times", "grow", "colour"))
+
+
+def _check_video(frames, question, answer):
+    names, _ = named_in(question.splitlines()[0].split(" A. ")[0])
+
+    def track(name):
+        return [frame.find(name)[0] if frame.count(name) else None for frame in frames]
+
+    start = question.split("\n")[0]
+    if answer in ("left", "right", "up", "down"):
+        path = np.array([figure.centre for figure in track(names[0])])
+        down, across = path[-1] - path[0]
+        found = ("down" if down > 0 else "up") if abs(down) > abs(across) else "right"
+        assert answer == ("left" if found == "right" and across < 0 else found)
+        return "move"
+    if answer in ("appear", "disappear"):
+        there = [figure is not None for figure in track(names[0])]
+        assert there[0] != there[-1] == (answer == "appear")
+        return "appear"
+    if "How often" in start or "How many times" in start:
+        there = [figure is not None for figure in track(names[0])]
+        rises = sum(now and not before for before, now in zip([False, *there], there, strict=False))
+        assert str(rises) == answer
+        return "times"
+    if " first" in start and answer.startswith("the "):
+        times = {}
+        for number, frame in enumerate(frames):
+            for figure in frame.figures:
+                times.setdefault(figure.shape, number)
+        candidates = names or list(times)
+        assert min(candidates, key=times.__getitem__) == answer.removeprefix("the ")
+        return "first"
+    if answer in ("grow", "shrink", "it grows", "it shrinks"):
+        figures = track(names[0])
+        assert (figures[-1].area > 2 * figures[0].area) == ("grow" in answer)
+        return "grow"
+    if answer in COLOURS:
+        figures = track(names[0])
+        early = "first" in start or "beginning" in start
+        assert figures[0 if early else -1].colour == answer
+        return "colour"
+    return "other"

@@ -36,7 +36,7 @@ def _value(scene: Scene, rng: random.Random) -> Question | None:
             "What is the {} value in the chart?",
             "What is the {} value shown?",
         ]
-        return Question("chart_value", rng.choice(forms).format(extreme), f"{value:g}", spelt=True)
+        return _answer(scene, rng.choice(forms).format(extreme), value)
     i = rng.randrange(len(chart.labels))
     forms = [
         "What is the value of {label}?",
@@ -54,7 +54,18 @@ def _value(scene: Scene, rng: random.Random) -> Question | None:
     elif within == "in":
         forms += ["What was the value in {label}?"] * 2
     text = rng.choice(forms).format(label=chart.labels[i], unit=chart.unit.lower(), within=within)
-    return Question("chart_value", text, f"{chart.values[i]:g}", spelt=True)
+    return _answer(scene, text, chart.values[i])
+
+
+def _answer(scene: Scene, text: str, value: float) -> Question:
+    """The bare number; as good is what is printed beside the bar: $1,500."""
+    plain = f"{value:g}"
+    printed = {
+        other.text
+        for other in scene.texts
+        if other.kind == "number" and other.text.strip("$%").replace(",", "") == plain
+    }
+    return Question("chart_value", text, plain, tuple(sorted(printed - {plain})), spelt=True)
 
 
 def _extreme(scene: Scene, rng: random.Random) -> Question | None:

@@ -8,16 +8,16 @@ testing.
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw
 
 from minicpmv.scenes import colours, fonts, records
-from minicpmv.scenes.aligned import MAX_AREA, SLICE_AREA, AlignedSheet, ink_on
+from minicpmv.scenes.aligned import MAX_AREA, SLICE_AREA, AlignedSheet, ink_on, mix
 from minicpmv.scenes.chart_questions import QUESTIONS, WEIGHTS
 from minicpmv.scenes.colours import Rgb
 from minicpmv.scenes.lettering import luminance, width_of
-from minicpmv.scenes.scene import Chart, Lettering, Scene
+from minicpmv.scenes.scene import Box, Chart, Glyph, Lettering, Scene
 
 __all__ = ["KINDS", "QUESTIONS", "WEIGHTS", "paint"]
 
@@ -104,17 +104,56 @@ def paint(
     looks = LOOKS if split == "train" else _TEST_LOOKS
     look = looks[rng.choice(list(looks))]
     face = _face(rng, split, look)
+    # A wide border, as some programs leave it: fractions of the height and width on either side.
+    border = [rng.uniform(0.02, 0.12) if rng.random() < 0.3 else 0.0] * 4
+    if border[0] and rng.random() < 0.5:
+        border = [rng.uniform(0.0, 0.12) for _ in border]
     for attempt in range(60):
         height, width = size or _sample_size(rng)
         size_px = _type_size(rng, height, width)
+        if attempt > 10:
+            border = [0.0] * 4
+        offset = round(border[0] * height), round(border[1] * width)
+        inner = (
+            round(height * (1 - border[2])) - offset[0],
+            round(width * (1 - border[3])) - offset[1],
+        )
         if attempt > 20:
             size_px = max(7, size_px - (attempt - 20) // 4)
-        painter = _Painter(rng, split, look, face, size_px, height, width)
+        painter = _Painter(rng, split, look, face, size_px, *inner)
         if painter.fits():
             break
     else:
         raise ValueError(f"A chart does not fit in {height} x {width} pixels.")
-    return painter.paint(seed, kind)
+    scene = painter.paint(seed, kind)
+    if inner == (height, width):
+        return scene
+    return _framed(scene, look.paper, offset, height, width)
+
+
+def _framed(scene: Scene, paper: Rgb, offset: tuple[int, int], height: int, width: int) -> Scene:
+    """The scene with its upper left corner at `offset`, (y, x) in pixels, of a larger sheet."""
+    image = Image.new("RGB", (width, height), paper)
+    image.paste(scene.image, (offset[1], offset[0]))
+
+    def moved(box: Box) -> Box:
+        top, left, bottom, right = box
+        return (
+            (offset[0] + top * scene.image.height) / height,
+            (offset[1] + left * scene.image.width) / width,
+            (offset[0] + bottom * scene.image.height) / height,
+            (offset[1] + right * scene.image.width) / width,
+        )
+
+    texts = tuple(
+        replace(
+            text,
+            box=moved(text.box),
+            glyphs=tuple(Glyph(glyph.character, moved(glyph.box)) for glyph in text.glyphs),
+        )
+        for text in scene.texts
+    )
+    return replace(scene, image=image, texts=texts)
 
 
 def _face(rng: random.Random, split: str, look: _Look) -> fonts.Face:
@@ -211,6 +250,11 @@ class _Painter:
         self.printed = look.is_terminal or rng.random() < 0.35
         # Printed values need no axis; where there is none, they have to be printed.
         self.has_axis = not (self.printed and (look.is_terminal or rng.random() < 0.4))
+        # What stands before and after every number; thousands are set apart now and then.
+        self.before, self.after = "", "%" if self.unit == "%" and rng.random() < 0.7 else ""
+        if not self.unit and rng.random() < 0.1:
+            self.before, self.after = rng.choice((("$", ""), ("", "%")))
+        self.grouped = rng.random() < 0.3
         self._sample_values(number)
         self._lay_out()
 
@@ -244,10 +288,10 @@ class _Painter:
         """The box of the plot inside the picture, in pixels: top, left, bottom, right."""
         type_px, look = self.size_px, self.look
         self.line = 1.35 * type_px
-        ticks = [f"{tick:g}" for tick in self._ticks()]
+        ticks = [self._written(tick) for tick in self._ticks()]
         tick_width = max(self._width(tick) for tick in ticks)
         label_width = max(self._width(label) for label in self.labels)
-        value_width = max(self._width(f"{value:g}") for value in self.values)
+        value_width = max(self._width(self._written(value)) for value in self.values)
         gap = 0.5 * type_px + max(0, look.ticks) * type_px / 10
         top = 0.5 * type_px
         if self.title:
@@ -290,11 +334,17 @@ class _Painter:
             self.air = max(self.air, beside / max(1.0, length - beside))
             length -= round(beside)
         self.ceiling = self.high + self.air * (self.high - self.low)
+        self.floor = self.low
+        if self.printed and self.form == "line":  # and below the deepest valley
+            self.floor -= 1.7 * self.line / max(1.0, length) * (self.ceiling - self.low)
         spans = len(ticks) - 1
         roomy = self.slot >= needed and length >= max(5 * type_px, 9 * spans)
         if self.has_axis:  # the numbers of the axis stay apart
             apart = tick_width + 0.5 * type_px if self.sideways else 1.1 * type_px
-            roomy = roomy and length / (1 + self.air) / spans >= apart
+            roomy = (
+                roomy
+                and length * (self.high - self.low) / (self.ceiling - self.floor) / spans >= apart
+            )
         header = self._width(self.title) <= self.width - type_px if self.title else True
         if self.unit and self.upright_unit:
             header = header and self._width(self.unit) <= self.bottom - self.top
@@ -308,12 +358,15 @@ class _Painter:
         count = round((self.high - self.low) / self.step) + 1
         return [self.low + i * self.step for i in range(count)]
 
+    def _written(self, value: float) -> str:
+        return f"{self.before}{value:{',' if self.grouped else ''}g}{self.after}"
+
     def _width(self, text: str) -> float:
         return width_of(self.face, self.size_px, text)
 
     def _along(self, value: float) -> int:
         """The pixel of a value on its axis."""
-        share = (value - self.low) / (self.ceiling - self.low)
+        share = (value - self.floor) / (self.ceiling - self.floor)
         if self.sideways:
             return round(self.left + share * (self.right - self.left))
         return round(self.bottom - share * (self.bottom - self.top))
@@ -391,7 +444,7 @@ class _Painter:
         dashed = self.rng.random() < 0.3
         reach = look.ticks * type_px / 10
         for tick in self._ticks():
-            at, text = self._along(tick), f"{tick:g}"
+            at, text = self._along(tick), self._written(tick)
             if look.grid and not dashed:
                 ends = (
                     (at, self.top, at, self.bottom)
@@ -464,7 +517,7 @@ class _Painter:
                 draw.rectangle((near, end, far, self.bottom), fill=ink, outline=rim)
             if not self.printed:
                 continue
-            text = f"{self.values[i]:g}"
+            text = self._written(self.values[i])
             if self.sideways:
                 self._letter(text, "number", middle, end + 0.4 * self.size_px, "l")
             else:
@@ -490,6 +543,10 @@ class _Painter:
         edge = round(radius) + 2
         left, top = self.left - edge, self.top - edge
         size = self.right - self.left + 2 * edge, self.bottom - self.top + 2 * edge
+        if rng.random() < 0.15:  # tinted below the line, as web pages have it
+            area = [*points, (points[-1][0], self.bottom), (points[0][0], self.bottom)]
+            ground = self.look.panel or self.look.paper
+            self.sheet.draw.polygon(area, fill=mix(ground, ink, rng.uniform(0.15, 0.35)))
         mask = Image.new("L", (size[0] * _SMOOTH, size[1] * _SMOOTH))
         draw = ImageDraw.Draw(mask)
         fine = [((x - left) * _SMOOTH, (y - top) * _SMOOTH) for x, y in points]
@@ -507,9 +564,9 @@ class _Painter:
             for i, (x, y) in enumerate(points):
                 # Below a valley, above all others, off the line.
                 around = [points[j][1] for j in (i - 1, i + 1) if 0 <= j < len(points)]
-                below = all(other <= y for other in around) and self.bottom - y > 1.6 * type_px
+                below = all(other <= y for other in around) and self.bottom - y > 1.3 * type_px
                 away = (radius + 0.6 * type_px) * (1 if below else -1)
-                self._letter(f"{self.values[i]:g}", "number", y + away, x, "m")
+                self._letter(self._written(self.values[i]), "number", y + away, x, "m")
 
     def _print_labels(self) -> None:
         for i, label in enumerate(self.labels):

@@ -41,8 +41,8 @@ def degrade(scene: Scene, rng: random.Random, strength: float = 0.5) -> Scene:
         (_warp, 0.4),
         (_blur, 0.3),
         (_shrink, 0.25),
-        (_noise, 0.35),
-        (_jpeg, 0.45),
+        (add_noise, 0.35),
+        (compress, 0.45),
     ]
     chosen = [step for step, chance in steps if rng.random() < chance]
     for step in chosen or [rng.choice(steps)[0]]:
@@ -122,7 +122,8 @@ def _shrink(scene: Scene, rng: random.Random, strength: float) -> Scene:
     return _with_image(scene, small.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _noise(scene: Scene, rng: random.Random, strength: float) -> Scene:
+def add_noise(scene: Scene, rng: random.Random, strength: float) -> Scene:
+    """The camera's grain."""
     generator = np.random.default_rng(rng.getrandbits(32))
     height, width = scene.image.height, scene.image.width
     channels = rng.choice((1, 3))
@@ -131,7 +132,8 @@ def _noise(scene: Scene, rng: random.Random, strength: float) -> Scene:
     return _with_image(scene, _to_image(np.asarray(scene.image) + noise))
 
 
-def _jpeg(scene: Scene, rng: random.Random, strength: float) -> Scene:
+def compress(scene: Scene, rng: random.Random, strength: float) -> Scene:
+    """Saved as a JPEG file and read again."""
     file = io.BytesIO()
     scene.image.save(file, "JPEG", quality=rng.randint(round(70 - 45 * strength), 85))
     with Image.open(file) as image:

@@ -34,16 +34,35 @@ def paint(
 
 
 def sample_layout(
-    rng: random.Random, split: str, size: tuple[int, int], number: int | None = None
+    rng: random.Random,
+    split: str,
+    size: tuple[int, int],
+    number: int | None = None,
+    *,
+    crowd: bool | None = None,
+    sort: str | None = None,
+    named: bool = False,
 ) -> Layout:
-    """Things on a ground; held-out pictures sometimes line them up from corner to corner."""
+    """Things on a ground; held-out pictures sometimes line them up from corner to corner.
+
+    Args:
+        number: of things; fewer where there is no room. None draws lots.
+        crowd: whether a few names and colours are repeated, or all names differ.
+        sort: "icons", "shapes" or "mixed".
+        named: every thing has a colour with a name.
+    """
     ground = sample_ground(rng)
-    crowd = rng.random() < CROWD_SHARE
+    if crowd is None:
+        crowd = rng.random() < CROWD_SHARE
     if number is None:
         number = rng.randint(2, 6) if crowd else rng.choices(range(1, 6), (20, 25, 25, 18, 12))[0]
-    names = rng.sample(list(ICONS), rng.choice((1, 2)) if crowd else number)
-    if number > 1 and rng.random() < SHAPES_SHARE:
-        names[-max(1, len(names) // 2) :] = rng.sample(list(shapes.SHAPES), max(1, len(names) // 2))
+    if sort is None:
+        sort = "mixed" if number > 1 and rng.random() < SHAPES_SHARE else "icons"
+    pool = list(shapes.SHAPES) if sort == "shapes" else list(ICONS)
+    names = rng.sample(pool, rng.choice((1, 2)) if crowd else number)
+    if sort == "mixed":
+        some = max(1, len(names) // 2)
+        names[-some:] = rng.sample(list(shapes.SHAPES), some)
     palette = visible(ground)
     chosen = rng.sample(palette, min(len(palette), rng.choice((1, 2, 3)) if crowd else 6))
     largest = LARGEST.get(number, 0.18)
@@ -56,7 +75,7 @@ def sample_layout(
         name = rng.choice(names) if crowd else names[i]
         fitting = [c for c in colours_for(name, palette) if c in chosen]
         colour = rng.choice(fitting or colours_for(name, palette))
-        things.append(sample_thing(name, colour, centre, radius, ground, rng))
+        things.append(sample_thing(name, colour, centre, radius, ground, rng, named=named))
     return Layout(size, ground, tuple(things))
 
 

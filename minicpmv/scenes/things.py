@@ -137,10 +137,21 @@ def sample_look(name: str, rng: random.Random) -> tuple[float, bool, str]:
 
 
 def sample_thing(
-    name: str, colour: str, centre: Point, radius: float, ground: Ground, rng: random.Random
+    name: str,
+    colour: str,
+    centre: Point,
+    radius: float,
+    ground: Ground,
+    rng: random.Random,
+    *,
+    named: bool = False,
 ) -> Thing:
-    """A thing in some shade and style; a line drawing is dark or pale and has no colour."""
+    """A thing in some shade and style; a line drawing is dark or pale and has no colour, so it is
+    not made where the colour must have a name.
+    """
     degrees, mirrored, style = sample_look(name, rng)
+    if named and style == "line":
+        style = "flat"
     rgb = sample_rgb(colour, ground, rng)
     if style == "line":
         colour, rgb = "", (245, 245, 245) if _is_dark(ground.rgb) else (40, 40, 44)
