@@ -1,135 +1,110 @@
-"""How well a model answers about rendered scenes.
+"""How well a model answers about rendered scenes: `minicpmv evaluate scenes`.
 
-Every task asks one question about each of a number of held-out scenes that admit it, and decodes
-greedily. With `--blind` the pictures are replaced by a plain grey one: what is then still right is
-guessing.
+Twelve tasks in the forms of public benchmarks, on held-out scenes, decoded greedily; the model gets
+its pictures on the road that everyone's take. With `--blind` they are replaced by plain grey ones
+and with `--swap` by those of another question: what is then still right is guessing.
 """
 
 import argparse
 import json
-import random
 import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
 
 from minicpmv.chat import Chat
-from minicpmv.evaluate.metrics import character_error_rate, is_right, wilson_interval
-from minicpmv.loader import load
-from minicpmv.scenes import TASKS, Question, Scene, ask, render
-
-DEFAULT_TASKS = (
-    "colour",
-    "shape",
-    "existence",
-    "counting",
-    "relation",
-    "position",
-    "size",
-    "background",
-    "reading",
+from minicpmv.evaluate.asking import (
+    AnswerFile,
+    ask_items,
+    fingerprint,
+    with_grey_pictures,
+    with_swapped_pictures,
 )
-MAX_COUNT = 5  # counting to five
-MAX_ANSWER_TOKENS = 48
-VERSION = 1  # raised when scenes, questions or scoring change
+from minicpmv.evaluate.failures import ContactSheet
+from minicpmv.evaluate.items import Item, draw_items
+from minicpmv.evaluate.measures import Result
+from minicpmv.evaluate.tasks import PARTS, TASKS, VERSION, Part, parts_of
+from minicpmv.loader import load
 
-
-@dataclass(frozen=True)
-class Item:
-    """One question that was asked and what came back."""
-
-    task: str
-    seed: int
-    question: str
-    truth: str
-    answer: str
-    right: bool
+_PICTURES: dict[str, Callable[[Sequence[Item]], list[Item]]] = {
+    "shown": list,
+    "grey": with_grey_pictures,
+    "swapped": with_swapped_pictures,
+}
 
 
 @dataclass(frozen=True)
 class Score:
-    """The share of right answers in one task."""
+    """One row of the table."""
 
     task: str
-    right: int
+    part: str
+    measure: str
+    value: float
     total: int
     low: float
     high: float
-    character_error_rate: float | None
-
-    @property
-    def share(self) -> float:
-        return self.right / self.total
+    less_is_better: bool
 
 
-def questions(task: str, split: str, seed: int, number: int) -> list[tuple[int, Scene, Question]]:
-    """The first `number` scenes from `seed` on that admit a question of the task, each with one
-    question.
+def evaluate(
+    chat: Chat,
+    part: Part,
+    *,
+    split: str = "test",
+    seed: int = 0,
+    number: int = 200,
+    pictures: str = "shown",
+    batch_size: int = 8,
+    file: AnswerFile | None = None,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Result]:
+    """Ask the first `number` items of a part, and judge the answers.
+
+    Args:
+        pictures: "shown", "grey" or "swapped", see the top of the file.
+        file: where answers are kept and looked up.
+        tell: called after each batch with the number of answers so far and of all.
     """
-    found: list[tuple[int, Scene, Question]] = []
-    first = seed * 1_000_000  # seeds of neighbouring runs do not overlap
-    for scene_seed in range(first, first + 1_000_000):
-        scene = render(scene_seed, split)
-        question = ask(scene, task, random.Random(f"evaluate:{task}:{scene_seed}"))
-        too_many = task == "counting" and question is not None and int(question.answer) > MAX_COUNT
-        if question is not None and not too_many:
-            found.append((scene_seed, scene, question))
-        if len(found) == number:
-            return found
-    raise ValueError(f"Among a million scenes only {len(found)} admit a question of task {task!r}.")
-
-
-def evaluate_task(
-    chat: Chat, task: str, *, split: str, seed: int, number: int, blind: bool = False
-) -> list[Item]:
-    """Ask the questions of one task and compare the answers."""
-    asked = questions(task, split, seed, number)
-    grey = Image.new("RGB", (224, 224), (128, 128, 128))
-    settings: Any = chat.processor
-    cuts = settings.image_processor.max_slice_nums is not None  # 1.0 and OmniLMM-12B never do
-    answers = chat.batch(
-        [(question.text, [grey if blind else scene.image]) for _, scene, question in asked],
-        sampling=False,
-        num_beams=1,
-        repetition_penalty=1.0,
-        max_new_tokens=MAX_ANSWER_TOKENS,
-        **({"max_slice_nums": 1} if cuts else {}),
+    items = draw_items(part.draw, split=split, seed=seed, number=number)
+    return ask_items(
+        chat,
+        items,
+        _PICTURES[pictures](items),
+        part=part.name,
+        judge=part.judge,
+        max_new_tokens=part.max_new_tokens,
+        batch_size=batch_size,
+        file=file or AnswerFile(None, {}),
+        tell=tell,
     )
+
+
+def scores(part: Part, results: Sequence[Result]) -> list[Score]:
+    """The rows of a part."""
     return [
-        Item(
-            task,
-            scene_seed,
-            question.text,
-            question.answer,
-            answer.text,
-            # What is printed has to be read letter by letter.
-            answer.text == question.answer
-            if task == "reading"
-            else is_right(answer.text, question.answer),
+        Score(
+            part.task,
+            part.name,
+            measure.name,
+            **asdict(measure.compute(results)),
+            less_is_better=measure.less_is_better,
         )
-        for (scene_seed, _, question), answer in zip(asked, answers, strict=True)
+        for measure in part.measures
     ]
 
 
-def score(items: list[Item]) -> Score:
-    """Count the items of one task."""
-    right = sum(item.right for item in items)
-    low, high = wilson_interval(right, len(items))
-    cer = None
-    if items[0].task == "reading":
-        cer = character_error_rate([i.answer for i in items], [i.truth for i in items])
-    return Score(items[0].task, right, len(items), low, high, cer)
-
-
-def table(scores: list[Score]) -> str:
-    """A Markdown table, one row per task."""
-    lines = ["| task | right | n | 95 % interval |", "|---|---|---|---|"]
-    for row in scores:
-        cer = row.character_error_rate
-        share = f"{row.share:.1%}" if cer is None else f"{row.share:.1%} (CER {cer:.0%})"
-        lines.append(f"| {row.task} | {share} | {row.total} | {row.low:.1%} to {row.high:.1%} |")
+def table(rows: Sequence[Score]) -> str:
+    """A Markdown table, one row per score."""
+    lines = ["| task | measure | score | n | 95 % interval |", "|---|---|---|---|---|"]
+    for row in rows:
+        task = row.task if row.task == row.part else f"{row.task}: {row.part}"
+        measure = f"{row.measure} (less is better)" if row.less_is_better else row.measure
+        lines.append(
+            f"| {task} | {measure} | {row.value:.1%} | {row.total} | "
+            f"{row.low:.1%} to {row.high:.1%} |"
+        )
     return "\n".join(lines)
 
 
@@ -146,27 +121,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, metavar="N", help="other scenes (default: 0)"
     )
     parser.add_argument(
-        "--scenes", type=int, default=200, metavar="N", help="scenes per task (default: 200)"
+        "--items", type=int, default=200, metavar="N", help="items of each part (default: 200)"
     )
+    # The option's name when every task had one part.
+    parser.add_argument(
+        "--scenes", dest="items", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+    names = [
+        task
+        if [part.name for part in parts] == [task]
+        else f"{task} ({', '.join(part.name for part in parts)})"
+        for task, parts in TASKS.items()
+    ]
     parser.add_argument(
         "--tasks",
         nargs="+",
-        default=list(DEFAULT_TASKS),
-        choices=list(TASKS),
+        default=list(TASKS),
+        choices=list(dict.fromkeys((*TASKS, *PARTS))),
         metavar="TASK",
-        help=f"any of {', '.join(TASKS)} (default: all but caption)",
+        help=f"any of {', '.join(names)}; a part may be named alone (default: all)",
+    )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--blind", action="store_true", help="show grey pictures instead: guessing"
+    )
+    instead.add_argument(
+        "--swap", action="store_true", help="show the pictures of another question instead"
     )
     parser.add_argument(
-        "--blind", action="store_true", help="show a grey picture instead: guessing"
+        "--batch-size", type=int, default=8, metavar="N", help="answered at a time (default: 8)"
     )
-    parser.add_argument("--answers", metavar="FILE", help="write one JSON line per answer")
+    parser.add_argument(
+        "--answers",
+        metavar="FILE",
+        help="one JSON line per answer; an interrupted run goes on from there",
+    )
+    parser.add_argument(
+        "--failures", metavar="FILE", help="draw wrong answers with their pictures, a PNG"
+    )
     parser.add_argument("--json", action="store_true", help="print the scores as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print a table on stdout, and say on stderr where it is."""
-    if args.scenes < 1:
-        raise ValueError(f"--scenes is {args.scenes}; it must be at least 1.")
+    for name in ("items", "batch_size"):
+        if getattr(args, name) < 1:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} is {getattr(args, name)}; it must be at least 1.")
     chat = load(
         args.model,
         device=args.device,
@@ -176,21 +177,52 @@ def run(args: argparse.Namespace) -> int:
     )
     if not chat.sees_pictures:
         raise ValueError(f"{args.model!r} reads text only; the questions are about pictures.")
-    items: list[Item] = []
-    scores: list[Score] = []
-    for task in args.tasks:
-        print(f"{task}: {args.scenes} scenes", file=sys.stderr, flush=True)
-        of_task = evaluate_task(
-            chat, task, split=args.split, seed=args.seed, number=args.scenes, blind=args.blind
+    pictures = "grey" if args.blind else "swapped" if args.swap else "shown"
+    settings = {
+        "version": VERSION,
+        "weights": fingerprint(chat.model),
+        "split": args.split,
+        "run_seed": args.seed,
+        "pictures": pictures,
+    }
+    file = AnswerFile(Path(args.answers) if args.answers else None, settings)
+    sheet = ContactSheet()
+    rows: list[Score] = []
+    for part in parts_of(args.tasks):
+        results = evaluate(
+            chat,
+            part,
+            split=args.split,
+            seed=args.seed,
+            number=args.items,
+            pictures=pictures,
+            batch_size=args.batch_size,
+            file=file,
+            tell=_Progress(part.name),
         )
-        items += of_task
-        scores.append(score(of_task))
-    if args.answers:
-        lines = [json.dumps(asdict(item), ensure_ascii=False) for item in items]
-        Path(args.answers).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        rows += scores(part, results)
+        if args.failures:
+            sheet.add(part.name, results, _PICTURES[pictures]([each.item for each in results]))
+    if args.failures:
+        number = sheet.save(Path(args.failures))
+        print(f"{args.failures}: {number} wrong answers", file=sys.stderr)
     if args.json:
-        rows = [{**asdict(row), "share": row.share} for row in scores]
-        print(json.dumps({"version": VERSION, "scores": rows}, indent=2))
+        print(json.dumps({**settings, "scores": [asdict(row) for row in rows]}, indent=2))
     else:
-        print(table(scores))
+        print(table(rows))
     return 0
+
+
+class _Progress:
+    """One line on stderr per part, rewritten in a terminal, else written at the end only."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._begin = time.perf_counter()
+
+    def __call__(self, done: int, total: int) -> None:
+        seconds = time.perf_counter() - self._begin
+        live, last = sys.stderr.isatty(), done == total
+        if live or last:
+            line = f"{self._name}: {done}/{total} answers, {seconds:.0f} s"
+            print(line, end="\n" if last else "\r", file=sys.stderr, flush=True)

@@ -1,0 +1,217 @@
+"""The twelve tasks of `minicpmv evaluate scenes`: what is drawn, who judges, what is counted.
+
+A task has one part or several; every part has the same number of items, and each of its measures
+is a row of the table.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from minicpmv.evaluate import measures
+from minicpmv.evaluate.items import (
+    Draw,
+    about_a_picture,
+    all_rotations,
+    both_answers,
+    counts_cycle,
+    is_cut_page,
+    is_short_line,
+    is_word,
+    of_examples,
+    option_spans,
+)
+from minicpmv.evaluate.measures import Judge, Measure
+
+VERSION = 2  # raised when scenes, questions or scoring change
+
+FIGURES = {"few": 1.0, "many": 1.0, "icons": 1.0}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Items of one kind.
+
+    Fields:
+        task: the task to which the part belongs.
+        draw: gives the examples of an item.
+        judge: scores one answer.
+        measures: what is made of all of them.
+        max_new_tokens: room for one answer; what is printed is spelt, one token a character.
+    """
+
+    task: str
+    name: str
+    draw: Draw
+    judge: Judge
+    measures: tuple[Measure, ...]
+    max_new_tokens: int = 48
+
+
+_PARTS: tuple[Part, ...] = (
+    Part(
+        "yes-no",
+        "yes-no",
+        both_answers(FIGURES, ("existence",)),
+        measures.says_yes_or_no,
+        (
+            Measure("accuracy", measures.share),
+            Measure("both of a picture (acc+)", measures.share_of_items),
+        ),
+    ),
+    Part(
+        "open",
+        "open",
+        about_a_picture(FIGURES, {"colour": 1, "shape": 1, "position": 1, "size": 1}),
+        measures.agrees_with_people,
+        (Measure("VQA accuracy", measures.share),),
+    ),
+    Part(
+        "counting",
+        "counting",
+        about_a_picture(FIGURES, {"counting": 1}, counts_cycle),
+        measures.says_it,
+        (Measure("accuracy", measures.share),),
+    ),
+    Part(
+        "relation",
+        "relation",
+        about_a_picture(FIGURES, {"relation": 1}),
+        measures.says_it,
+        (Measure("accuracy", measures.share),),
+    ),
+    Part(
+        "choice",
+        "choice",
+        all_rotations(FIGURES, "choice"),
+        measures.picks_it,
+        (
+            Measure("circular accuracy", measures.share_of_items),
+            Measure("accuracy of single questions", measures.share),
+        ),
+        max_new_tokens=16,
+    ),
+    Part(
+        "description",
+        "description",
+        about_a_picture(FIGURES, {"caption": 1}),
+        measures.names_only_what_is_there,
+        (
+            Measure("hallucinated, of things named", measures.hallucinated_mentions, True),
+            Measure("hallucinating, of responses", measures.hallucinated_responses, True),
+            Measure("named, of things shown", measures.things_found),
+        ),
+        max_new_tokens=96,
+    ),
+    Part(
+        "reading",
+        "word",
+        about_a_picture({"word": 1}, {"reading_word": 1}, is_word),
+        measures.spells_it,
+        (
+            Measure("exact", measures.share),
+            Measure("substring", measures.substring),
+        ),
+    ),
+    Part(
+        "reading",
+        "line",
+        about_a_picture({"line": 1}, {"reading_line": 1}, is_short_line),
+        measures.reads_characters,
+        (
+            Measure("character error rate", measures.character_error_rate, True),
+            Measure("substring", measures.substring),
+        ),
+        max_new_tokens=64,
+    ),
+    Part(
+        "reading",
+        "page",
+        about_a_picture({"page": 1}, {"reading_page": 1}, is_cut_page),
+        measures.reads_characters,
+        (Measure("character error rate", measures.character_error_rate, True),),
+        max_new_tokens=384,  # 8 lines of 28 characters, and as much again for the model's mistakes
+    ),
+    Part(
+        "document",
+        "document",
+        about_a_picture({"receipt": 1, "form": 1, "sign": 1}, {"document": 1}),
+        measures.resembles_it,
+        (Measure("ANLS", measures.mean),),
+        max_new_tokens=64,
+    ),
+    Part(
+        "table",
+        "cell",
+        about_a_picture({"table": 1}, {"table_cell": 1}),
+        measures.says_it,
+        (Measure("accuracy", measures.share),),
+    ),
+    Part(
+        "table",
+        "markdown",
+        about_a_picture({"table": 1}, {"table_markdown": 1}),
+        measures.has_the_cells,
+        (Measure("cell F1", measures.mean),),
+        max_new_tokens=512,
+    ),
+    Part(
+        "chart",
+        "chart",
+        about_a_picture({"chart": 1}, {"chart_value": 3, "chart_extreme": 1, "chart_compare": 1}),
+        measures.is_close_to_it,
+        (Measure("relaxed accuracy (5 %)", measures.share),),
+    ),
+    Part(
+        "several",
+        "pictures",
+        of_examples(("same", "which")),
+        measures.says_it,
+        (Measure("accuracy", measures.share),),
+    ),
+    Part(
+        "several",
+        "difference",
+        of_examples(("difference",)),
+        measures.says_it,
+        (Measure("accuracy", measures.share),),
+    ),
+    Part(
+        "several",
+        "few-shot",
+        of_examples(("few_shot",)),
+        measures.keeps_the_form,
+        (
+            Measure("form of the answer", measures.share),
+            Measure("accuracy", measures.exact),
+        ),
+    ),
+    Part(
+        "video",
+        "video",
+        of_examples(("video",), lambda turn: len(option_spans(turn.question)) > 1),
+        measures.picks_it,
+        (Measure("accuracy of choices", measures.share),),
+        max_new_tokens=16,
+    ),
+)
+if importlib.util.find_spec("minicpmv.scenes.statements") is None:  # until they are there
+    _PARTS = tuple(part for part in _PARTS if part.name not in ("choice", "description"))
+PARTS = {part.name: part for part in _PARTS}
+TASKS = {
+    task: tuple(part for part in _PARTS if part.task == task)
+    for task in dict.fromkeys(part.task for part in _PARTS)
+}
+
+
+def parts_of(names: Sequence[str]) -> list[Part]:
+    """The parts that names of tasks and of parts stand for, each once, in the order of the table.
+
+    Raises:
+        ValueError: a name is neither.
+    """
+    for name in names:
+        if name not in TASKS and name not in PARTS:
+            known = ", ".join(dict.fromkeys((*TASKS, *PARTS)))
+            raise ValueError(f"Task {name!r} is not known. Known: {known}.")
+    return [part for part in _PARTS if part.task in names or part.name in names]
