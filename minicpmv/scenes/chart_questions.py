@@ -188,15 +188,6 @@ def _kind(scene: Scene, rng: random.Random) -> Question | None:
     return Question("chart_kind", rng.choice(forms), f"{scene.chart.kind} chart")
 
 
-def caption(scene: Scene) -> str:
-    """One sentence on a chart."""
-    chart = scene.chart
-    assert chart is not None
-    called = f' called "{chart.title}"' if chart.title else ""
-    parts = f"{len(chart.labels)} {'bars' if chart.kind == 'bar' else 'points'}"
-    return f"A {chart.kind} chart{called} with {parts}."
-
-
 QUESTIONS: dict[str, Callable[[Scene, random.Random], Question | None]] = {
     "chart_value": _value,
     "chart_extreme": _extreme,

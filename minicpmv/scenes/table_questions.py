@@ -240,13 +240,6 @@ def _size(scene: Scene, rng: random.Random) -> Question | None:
     return Question("table_size", rng.choice(forms), str(len(scene.table.rows)))
 
 
-def caption(scene: Scene) -> str:
-    """One sentence on a table."""
-    assert scene.table is not None
-    rows, cols = len(scene.table.rows), len(scene.table.header)
-    return f"A table with {cols} columns and {rows} rows."
-
-
 QUESTIONS: dict[str, Callable[[Scene, random.Random], Question | None]] = {
     "table_cell": _cell,
     "table_markdown": _markdown,
