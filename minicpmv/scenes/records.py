@@ -17,19 +17,6 @@ from minicpmv.scenes.scene import Table
 
 Maker = Callable[[random.Random, str], str]  # (rng, split) -> the text of one cell
 
-_NAMES = """
-Ada Adam Alan Alice Amy Anna Ben Bob Carl Carla Chloe Clara Dan Dave Diana Emma Eric Eva Fay Felix
-Finn Frank Gary Gina Grace Hana Hans Hugo Ian Ida Iris Ivan Jack Jane Jill Jim Joe John Judy Julia
-Karl Kate Ken Kim Lara Lea Leo Lily Lisa Lucy Luke Mara Mark Mary Max Mia Mike Mona Nick Nina Noah
-Nora Olga Omar Oscar Otto Paul Paula Peter Rita Rob Rosa Ruth Sam Sara Sofia Sue Tim Tina Tom Uma
-Vera Viktor Wendy Will Yuki Zoe
-"""
-_PLACES = """
-Athens Bath Berlin Bern Bonn Boston Bristol Cairo Chicago Cork Dallas Delhi Denver Dover Dublin
-Geneva Ghent Hanoi Hull Kiev Kyoto Leeds Lima Lisbon London Lyon Madrid Malmo Miami Milan Munich
-Nancy Naples Nice Osaka Oslo Oxford Paris Pisa Porto Prague Quito Reno Riga Rome Seoul Sofia Tampa
-Tokyo Toledo Tunis Turin Utrecht Venice Vienna Warsaw York Zagreb Zurich
-"""
 _GOODS = """
 apple bag ball banana beans bench book bowl bread broom butter cake candle carrot chair cheese clock
 coat coffee comb cup desk drum eggs flour fork glove grapes ham hammer hat honey ink jam jar juice
@@ -62,16 +49,18 @@ def _of(split: str, listed: str) -> tuple[str, ...]:
 
 def person(rng: random.Random, split: str) -> str:
     """A first name."""
-    return rng.choice(_of(split, _NAMES))
+    return rng.choice(words.vocabulary("first name", split))
 
 
 def place(rng: random.Random, split: str) -> str:
     """A city."""
-    return rng.choice(_of(split, _PLACES))
+    return rng.choice(words.vocabulary("city", split))
 
 
 def article(rng: random.Random, split: str) -> str:
     """Something a shop sells, in lower case."""
+    if rng.random() < 0.3:
+        return rng.choice(words.vocabulary("item", split)).lower()
     return rng.choice(_of(split, _GOODS))
 
 
