@@ -138,13 +138,16 @@ def _page(rng: random.Random, split: str) -> list[Row]:
     head = face if rng.random() < 0.6 else fonts.choose(split, rng)
     total = rng.randint(2, 8)
     held_out = ("numbers", "verse") if split == "test" else ("list",)
-    style = rng.choice(("prose", "prose", "lines", "title", *held_out))
+    style = rng.choice(("prose", "prose", "lines", "title", "screen", *held_out))
     rows: list[Row] = []
-    if style == "title" or rng.random() < 0.25:
-        text = phrases.phrase(rng, split)[:MAX_PAGE_LINE].strip()
+    if style in ("title", "screen") or rng.random() < 0.25:
+        text = phrases.phrase(rng, split)
+        if len(text) > MAX_PAGE_LINE:  # as many whole words as fit
+            text = text[: MAX_PAGE_LINE + 1].rpartition(" ")[0] or text[:MAX_PAGE_LINE]
         align = rng.choice(("left", "centre"))
         scale = rng.uniform(1.0, 1.5)
-        rows.append(Row(text, head, scale, align=align, accent=rng.random() < 0.4))
+        mark = rng.choice(("", "", "", "", "underlined", "band"))
+        rows.append(Row(text, head, scale, align=align, accent=rng.random() < 0.4, mark=mark))
     wide = rng.randint(14, MAX_PAGE_LINE)
     gap = rng.choice((0.3, 0.6)) if rows else 0.0
     while len(rows) < total:
@@ -159,8 +162,12 @@ def _page(rng: random.Random, split: str) -> list[Row]:
             texts = [f"{len(rows) + 1}. {text}" for text in texts]
         for text in texts:
             align = "centre" if style == "verse" else "left"
-            rows.append(Row(text, face, gap=gap, align=align))
-            gap = 0.0
+            mark, indent = "", 0.0
+            if style == "screen" and rng.random() < 0.45:  # links and buttons
+                mark = rng.choice(("underlined", "button", "box"))
+                gap, indent = (0.0, 0.0) if mark == "underlined" else (max(gap, 0.5), 0.5)
+            rows.append(Row(text, face, gap=gap, indent=indent, align=align, mark=mark))
+            gap = 0.5 if mark in ("button", "box") else 0.0
         if style in ("prose", "title"):
             gap = rng.choice((0.0, 0.7))
     return rows

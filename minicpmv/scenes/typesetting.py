@@ -38,6 +38,7 @@ class Row:
     second: str = ""  # a second piece of the line
     column: float | None = None  # where that begins; None for at the right margin
     accent: bool = False  # in the second colour
+    mark: str = ""  # on a "band" or "button" of the second colour, in a "box", or "underlined"
     rule: str = ""  # a line drawn "above" or "below" the row, or below its "second" piece
 
 
@@ -176,6 +177,10 @@ def print_rows(
                 start = left + row.column * size_px
             pieces.append((row.second, start))
         rgb = second_ink if row.accent else ink
+        if row.mark:
+            if row.mark in ("band", "button"):
+                rgb = paper
+            _mark(sheet, row.mark, second_ink, (baseline, x, x + wide), row_px)
         sheet.write_pieces(pieces, row.face, row_px, baseline, rgb=rgb)
         if row.rule:
             above = row.rule == "above"
@@ -184,6 +189,26 @@ def print_rows(
             level, pen = round(level), max(1, size_px // 16)
             sheet.draw.line([(round(start), level), (round(right), level)], fill=ink, width=pen)
     return sheet
+
+
+def _mark(
+    sheet: Sheet, mark: str, rgb: Rgb, place: tuple[float, float, float], size_px: int
+) -> None:
+    """Draw what lies behind or under the text at `place`: base line, left and right end."""
+    baseline, left, right = (round(part) for part in place)
+    top, bottom = round(baseline - 0.95 * size_px), round(baseline + 0.38 * size_px)
+    pen = max(1, size_px // 14)
+    if mark == "band":
+        sheet.draw.rectangle((0, top, sheet.width, bottom), fill=rgb)
+    elif mark == "underlined":
+        level = baseline + max(1, size_px // 10)
+        sheet.draw.line((left, level, right, level), fill=sheet.ink, width=pen)
+    else:
+        corners = left - size_px // 2, top, right + size_px // 2, bottom
+        if mark == "button":
+            sheet.draw.rounded_rectangle(corners, size_px // 4, fill=rgb)
+        else:
+            sheet.draw.rectangle(corners, outline=sheet.ink, width=pen)
 
 
 def _extent(rows: Sequence[Row], size_px: int, spacing: float) -> tuple[float, float]:
@@ -198,6 +223,8 @@ def _extent(rows: Sequence[Row], size_px: int, spacing: float) -> tuple[float, f
                 needed += 1.5 * size_px + second
             else:
                 needed = max(needed, row.column * size_px + second)
+        if row.mark in ("box", "button"):
+            needed += 0.6 * row_px
         width = max(width, needed)
         height += row.gap * size_px + spacing * row_px
     return height, width
