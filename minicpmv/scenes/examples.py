@@ -23,6 +23,7 @@ from minicpmv.scenes.icons import sample_layout
 from minicpmv.scenes.lettering import random_word
 from minicpmv.scenes.scene import Example, Figure, Scene, Turn
 from minicpmv.scenes.shapes import SHAPES
+from minicpmv.scenes.statements import misprint
 from minicpmv.scenes.things import (
     GAP,
     MARGIN,
@@ -230,10 +231,10 @@ def _two_prints(alike: bool, rng: random.Random, split: str, seed: int) -> list[
     text = _short_text(rng, split)
     state = rng.getrandbits(32)
     other = (
-        text if alike else _misprint(text, rng) if rng.random() < 0.5 else _short_text(rng, split)
+        text if alike else misprint(text, rng) if rng.random() < 0.5 else _short_text(rng, split)
     )
     if not alike and other == text:
-        other = _misprint(text, rng)
+        other = misprint(text, rng)
     return [print_text(t, random.Random(state), split, seed) for t in (text, other)]
 
 
@@ -244,15 +245,6 @@ def _short_text(rng: random.Random, split: str) -> str:
         text = random_word(rng, split)
         if 2 <= len(text) <= 8:
             return text
-
-
-def _misprint(text: str, rng: random.Random) -> str:
-    """Another letter or digit at one place."""
-    place = rng.randrange(len(text))
-    letters = "23456789" if text[place].isdigit() else "acemnorstuwz"
-    letters = letters.upper() if text[place].isupper() else letters
-    letter = rng.choice([letter for letter in letters if letter != text[place]])
-    return text[:place] + letter + text[place + 1 :]
 
 
 # Which of them

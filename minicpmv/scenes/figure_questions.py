@@ -25,7 +25,13 @@ SPELLINGS = {"grey": ("gray",), "centre": ("center", "middle", "the middle")}
 # Shapes that no icon has within it, nearly enough to quarrel about.
 DISTINCT_SHAPES = ("star", "heart", "moon", "cross")
 # Things that might be taken for each other.
-LOOKALIKES = ({"cup", "glass"}, {"ball", "balloon"}, {"tree", "leaf", "flower"}, {"candle", "cake"})
+LOOKALIKES = (
+    {"square", "rectangle"},
+    {"cup", "glass"},
+    {"ball", "balloon"},
+    {"tree", "leaf", "flower"},
+    {"candle", "cake"},
+)
 
 
 def plural(noun: str) -> str:
@@ -380,8 +386,10 @@ def place_of(figure: Figure) -> str:
     return PLACES[min(2, int(3 * y))][min(2, int(3 * x))]
 
 
-def _is_clear(figure: Figure) -> bool:
-    # A middle close to the border between two ninths would make the answer a matter of taste.
+def is_clear(figure: Figure) -> bool:
+    """Whether the middle lies off the borders between ninths, where its place would be a matter of
+    taste.
+    """
     return all(abs(part - border) > 0.05 for part in figure.centre for border in (1 / 3, 2 / 3))
 
 
@@ -414,11 +422,11 @@ def _position(scene: Scene, rng: random.Random) -> Question | None:
             )
         )
         return Question("position", form.format(name), side, (f"at the {side}",))
-    if not _is_clear(figure):
+    if not is_clear(figure):
         return None
     place = place_of(figure)
     if lot < 0.6 and all(other is figure or place_of(other) != place for other in scene.figures):
-        if not all(map(_is_clear, scene.figures)) or scene.texts:
+        if not all(map(is_clear, scene.figures)) or scene.texts:
             return None
         if " " not in place and place != "centre":  # the top is more than its middle
             return None

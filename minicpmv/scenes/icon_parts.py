@@ -532,7 +532,7 @@ ICONS: dict[str, Icon] = {
             *_of("body", _bar(0.1, 0.12, 0.4, -0.18, 0.14), _bar(0.1, -0.12, 0.4, 0.18, 0.14)),
         ),
         max_turn=40,
-        plural="pairs of scissors",
+        plural="scissors",
     ),
     "hammer": Icon(
         (

@@ -13,6 +13,7 @@ from minicpmv.scenes.icon_parts import ICONS
 from minicpmv.scenes.icons import sample_layout
 from minicpmv.scenes.scene import Example, Scene, Turn
 from minicpmv.scenes.shapes import SHAPES
+from minicpmv.scenes.statements import lettered
 from minicpmv.scenes.things import (
     Layout,
     Thing,
@@ -52,7 +53,7 @@ def video(rng: random.Random, split: str, seed: int) -> Example:
     for fact in facts[:limit]:
         shown = () if turns else tuple(range(len(scenes)))
         is_choice = len(fact.wrong) > 0 and rng.random() < CHOICE_SHARE
-        turns.append(choose(fact, rng, shown) if is_choice else _open(fact, shown))
+        turns.append(_choice(fact, rng, shown) if is_choice else _open(fact, shown))
     return Example(tuple(scenes), tuple(turns), is_video=True)
 
 
@@ -60,15 +61,9 @@ def _open(fact: Fact, shown: tuple[int, ...]) -> Turn:
     return Turn("video", fact.question, fact.answer, shown, fact.accepted)
 
 
-def choose(fact: Fact, rng: random.Random, shown: tuple[int, ...] = ()) -> Turn:
-    """The question with lettered options, up to four; the answer is a letter."""
-    options = [fact.answer, *rng.sample(fact.wrong, min(3, len(fact.wrong)))]
-    rng.shuffle(options)
-    letter = "ABCD"[options.index(fact.answer)]
-    between = rng.choice(("\n", "\n", " "))
-    listed = between.join(f"{'ABCD'[i]}. {option}" for i, option in enumerate(options))
-    ending = rng.choice(("", "", "\nAnswer with the letter.", "\nAnswer:"))
-    return Turn("video", f"{fact.question}{between}{listed}{ending}", letter, shown)
+def _choice(fact: Fact, rng: random.Random, shown: tuple[int, ...]) -> Turn:
+    question, letter = lettered(fact.question, fact.answer, fact.wrong, rng)
+    return Turn("video", question, letter, shown)
 
 
 def _start(rng: random.Random, split: str, number: int) -> Layout:
