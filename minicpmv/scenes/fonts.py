@@ -72,7 +72,7 @@ PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "fonts-comfortaa": {"Comfortaa": ("Comfortaa-Regular.ttf", "Comfortaa-Bold.ttf")},
     "fonts-dosis": {"Dosis": ("Dosis-Medium.otf", "Dosis-SemiBold.otf", "Dosis-Bold.otf")},
-    "fonts-hack-ttf": {"Hack": ("Hack-Regular.ttf", "Hack-Bold.ttf", "Hack-Italic.ttf")},
+    "fonts-hack": {"Hack": ("Hack-Regular.ttf", "Hack-Bold.ttf", "Hack-Italic.ttf")},
     "fonts-inconsolata": {"Inconsolata": ("Inconsolata.otf",)},
     "fonts-jura": {"Jura": ("Jura-Medium.otf", "Jura-SemiBold.otf", "Jura-Bold.otf")},
     "fonts-lato": {

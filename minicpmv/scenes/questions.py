@@ -14,6 +14,7 @@ from minicpmv.scenes.scene import Question, Scene
 
 __all__ = ["TASKS", "WEIGHTS", "Question", "ask", "caption", "place_of", "plural", "questions_of"]
 
+LONG_ANSWER = 20  # characters
 _MODULES = [figure_questions, document_questions, table_questions, chart_questions]
 for _name in ("statements",):
     if importlib.util.find_spec(f"minicpmv.scenes.{_name}"):
@@ -38,8 +39,12 @@ def ask(scene: Scene, task: str, rng: random.Random) -> Question | None:
 
 
 def questions_of(scene: Scene, number: int, rng: random.Random) -> list[Question]:
-    """Up to `number` different questions about the scene, tasks drawn by their training weight."""
+    """Up to `number` different questions about the scene, tasks drawn by their training weight.
+
+    What is read off the picture, or told at length, is asked for once.
+    """
     asked: dict[str, Question] = {}
+    told: set[tuple[str, str]] = set()
     weights = dict(WEIGHTS)
     misses = dict.fromkeys(weights, 0)
     for _attempt in range(6 * number):
@@ -48,8 +53,11 @@ def questions_of(scene: Scene, number: int, rng: random.Random) -> list[Question
         task = rng.choices(list(weights), list(weights.values()))[0]
         question = ask(scene, task, rng)
         if question is not None and question.text not in asked:
-            asked[question.text] = question
-            continue
+            long = question.spelt or len(question.answer) > LONG_ANSWER
+            if not long or (task, question.answer) not in told:
+                told.add((task, question.answer))
+                asked[question.text] = question
+                continue
         misses[task] += 1
         if misses[task] == 2:  # most tasks do not fit most scenes
             del weights[task]

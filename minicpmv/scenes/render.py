@@ -25,7 +25,7 @@ KINDS: dict[str, float] = {
 _PAINTERS: dict[str, Callable[..., Scene]] = {
     kind: module.paint for module in _SHARES for kind in module.KINDS
 }
-_USUAL = ("few", "many", "word")
+_PLAINEST = ("few", "many", "word")
 
 
 def render(
@@ -42,7 +42,7 @@ def render(
         seed: any integer; the same one gives the same picture.
         split: "train" or "test"; they share neither random numbers nor words nor, where possible,
             typefaces.
-        kind: one of `KINDS`; None draws lots.
+        kind: one of `KINDS`; None draws lots between the plainest: "few", "many" and "word".
         size: (height, width) in pixels; None lets the kind decide.
         max_figures: most figures on a picture of plain shapes.
 
@@ -54,7 +54,7 @@ def render(
     if kind is not None and kind not in KINDS:
         raise ValueError(f"Kind of scene {kind!r} is not known. Known: {', '.join(KINDS)}.")
     rng = random.Random(f"{split}:{seed}")
-    drawn_kind = rng.choices(_USUAL, [KINDS[name] for name in _USUAL])[0]
+    drawn_kind = rng.choices(_PLAINEST, [KINDS[name] for name in _PLAINEST])[0]
     kind = kind or drawn_kind
     if kind in figures.KINDS:
         scene = figures.paint(rng, split, seed, kind, size, max_figures)

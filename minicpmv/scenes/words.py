@@ -171,12 +171,15 @@ def vocabulary(sort: str, split: str) -> tuple[str, ...]:
     )
 
 
-_ONSETS = (*"bcdfghjklmnprstvwz", "br", "ch", "cl", "cr", "dr", "fl", "gr", "pl", "qu", "sh", "st")
-_ONSETS += ("th", "tr", "x", "y")
-_RIMES = ("a", "e", "i", "o", "u", "ai", "an", "ar", "ea", "ee", "el", "en", "er", "ick", "il")
-_RIMES += ("in", "ing", "ion", "ix", "on", "oo", "op", "or", "ot", "ou", "um", "us", "y")
+_ONSETS = """
+b c d f g h j k l m n p r s t v w x y z br ch cl cr dr fl gr pl qu sh st th tr
+"""
+_RIMES = """
+a e i o u y ai an ar ea ee el en er ick il in ing ion ix on oo op or ot ou um us
+"""
 
 
 def syllables(rng: random.Random) -> str:
     """A word that nobody knows: one to three syllables."""
-    return "".join(rng.choice(_ONSETS) + rng.choice(_RIMES) for _ in range(rng.randint(1, 3)))
+    onsets, rimes = _ONSETS.split(), _RIMES.split()
+    return "".join(rng.choice(onsets) + rng.choice(rimes) for _ in range(rng.randint(1, 3)))
