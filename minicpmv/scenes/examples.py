@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 
 from minicpmv.scenes import colours
-from minicpmv.scenes.degrade import add_noise, compress
+from minicpmv.scenes.degrade import add_noise, compress, degrade
 from minicpmv.scenes.few_shot import few_shot, print_text
 from minicpmv.scenes.figure_questions import (
     article,
@@ -284,6 +284,8 @@ def _which(rng: random.Random, split: str, seed: int) -> Example:
         elif crowd:  # the same things in another number
             layouts = [_repaint(layouts[0], layout) for layout in layouts]
         scenes = [draw(layout, split, seed) for layout in layouts]
+        if rng.random() < 0.25:
+            scenes = [degrade(scene, rng, 0.4 * rng.random()) for scene in scenes]
         facts = [_fact(scenes, rng) for _ in range(4)]
     order = list(range(number))
     rng.shuffle(order)

@@ -12,6 +12,7 @@ import zlib
 from dataclasses import dataclass
 
 from minicpmv.scenes import fonts, shapes
+from minicpmv.scenes.degrade import degrade
 from minicpmv.scenes.figure_questions import article, plural
 from minicpmv.scenes.icon_parts import ICONS
 from minicpmv.scenes.icons import sample_layout
@@ -161,7 +162,7 @@ def few_shot(rng: random.Random, split: str, seed: int) -> Example:
         turns.append(
             Turn("few_shot" if last else "", prompt, answer, (len(scenes),), (), facts == ("text",))
         )
-        scenes.append(scene)
+        scenes.append(degrade(scene, rng, 0.4 * rng.random()) if rng.random() < 0.2 else scene)
     return Example(tuple(scenes), tuple(turns))
 
 

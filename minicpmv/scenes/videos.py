@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from minicpmv.scenes.colours import COLOURS
+from minicpmv.scenes.degrade import add_noise, compress
 from minicpmv.scenes.figure_questions import article
 from minicpmv.scenes.icon_parts import ICONS
 from minicpmv.scenes.icons import sample_layout
@@ -47,6 +48,9 @@ def video(rng: random.Random, split: str, seed: int) -> Example:
     """The frames, and one to three questions; held-out videos have one."""
     film = rng.choices(list(_FILMS), list(_FILMS.values()))[0]
     scenes, facts = film(rng, split, seed)
+    if rng.random() < 0.2:  # as cameras and files do, all frames alike
+        spoil = rng.choice((add_noise, compress))
+        scenes = [spoil(scene, rng, 0.4) for scene in scenes]
     rng.shuffle(facts)
     limit = 1 if split == "test" else 3
     turns: list[Turn] = []
