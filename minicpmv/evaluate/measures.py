@@ -15,6 +15,7 @@ from minicpmv.evaluate.items import Item, option_spans
 from minicpmv.scenes import Example
 from minicpmv.scenes.colours import COLOURS
 from minicpmv.scenes.figure_questions import plural
+from minicpmv.scenes.statements import mentions
 from minicpmv.scenes.things import NAMES
 
 _WORD = re.compile(r"[A-Za-z]+|\d+")
@@ -143,6 +144,8 @@ def share_of_items(results: Sequence[Result]) -> Estimate:
 def mean(results: Sequence[Result]) -> Estimate:
     """Mean score of the items."""
     scores = [fmean(result.scores) for result in results]
+    if set(scores) <= {0, 1}:  # a bootstrap of equal scores would claim to be certain
+        return _estimate_share(scores)
     interval = metrics.bootstrap_interval(scores, fmean)
     return Estimate(fmean(scores), len(scores), *interval)
 
@@ -228,8 +231,6 @@ def form(answer: str, shown: Sequence[str]) -> str:
 
 def things_named(description: str) -> frozenset[str]:
     """The things that a description says are there."""
-    from minicpmv.scenes.statements import mentions
-
     return frozenset(mentions(description))
 
 

@@ -4,7 +4,6 @@ A task has one part or several; every part has the same number of items, and eac
 is a row of the table.
 """
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,11 +47,11 @@ class Part:
     max_new_tokens: int = 48
 
 
-_PARTS: tuple[Part, ...] = (
+_PARTS = (
     Part(
         "yes-no",
         "yes-no",
-        both_answers(FIGURES, ("existence",)),
+        both_answers(FIGURES, ("colour_statement", "shape_statement", "existence")),
         measures.says_yes_or_no,
         (
             Measure("accuracy", measures.share),
@@ -195,8 +194,6 @@ _PARTS: tuple[Part, ...] = (
         max_new_tokens=16,
     ),
 )
-if importlib.util.find_spec("minicpmv.scenes.statements") is None:  # until they are there
-    _PARTS = tuple(part for part in _PARTS if part.name not in ("choice", "description"))
 PARTS = {part.name: part for part in _PARTS}
 TASKS = {
     task: tuple(part for part in _PARTS if part.task == task)
