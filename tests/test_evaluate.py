@@ -13,6 +13,7 @@ from minicpmv.cli import main
 from minicpmv.evaluate import asking, items, measures, metrics, scenes, tasks
 from minicpmv.evaluate.failures import ContactSheet
 from minicpmv.scenes import Example, Figure, Question, Scene, Turn
+from minicpmv.scenes.examples import draw_example
 
 # Metrics
 
@@ -158,6 +159,13 @@ def test_options_move_round_and_the_right_letter_with_them():
 )
 def test_options_are_found_in_the_ways_people_write_them(question, options):
     assert [question[start:end] for start, end in items.option_spans(question)] == options
+
+
+def test_solved_examples_and_the_answer_after_them_have_one_form():
+    for seed in range(40):
+        turns = draw_example(seed, "test", "few_shot").turns
+        shown = [turn.answer for turn in turns]
+        assert len({measures.form(each, shown, turns[-1].spelt) for each in shown}) == 1, shown
 
 
 @pytest.mark.parametrize(

@@ -113,8 +113,8 @@ def picks_it(example: Example, answer: str) -> float:
 
 def keeps_the_form(example: Example, answer: str) -> float:
     """The answer has the form of the answers shown before it, be it right or not."""
-    shown = [turn.answer for turn in example.turns]
-    return float(form(answer, shown) == form(shown[-1], shown))
+    shown, printed = [turn.answer for turn in example.turns], example.turns[-1].spelt
+    return float(form(answer, shown, printed) == form(shown[-1], shown, printed))
 
 
 def names_only_what_is_there(example: Example, answer: str) -> float:
@@ -207,12 +207,12 @@ def things_found(results: Sequence[Result]) -> Estimate:
 # Forms of answers and things in pictures
 
 
-def form(answer: str, shown: Sequence[str]) -> str:
+def form(answer: str, shown: Sequence[str], printed: bool = False) -> str:
     """What is left of an answer when its content is taken out: "RED circle, 2" and "BLUE star, 5"
     are both "COLOUR thing, 0".
 
     Words that all the answers shown have, and that are no content, as the names of fields, stay.
-    Other words, as those read off a picture, have no case of their own.
+    With `printed`, the content is read off a picture: it may be any word, in any case.
     """
     constant = set.intersection(*(set(_WORD.findall(text)) for text in shown))
 
@@ -220,7 +220,7 @@ def form(answer: str, shown: Sequence[str]) -> str:
         word = match[0]
         name = word.lower()
         sort = "colour" if name in COLOURS else "thing" if name in _THINGS else ""
-        if sort:
+        if sort and not printed:
             return sort.upper() if word.isupper() else sort.title() if word.istitle() else sort
         if name in ("a", "an"):
             return "A" if word.isupper() else "a"

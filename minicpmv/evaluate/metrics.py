@@ -188,7 +188,8 @@ def wilson_interval(right: int, total: int) -> tuple[float, float]:
     share = right / total
     middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Rounding must not push the ends past a share of 0 or 1.
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
 def bootstrap_interval(
