@@ -3,28 +3,29 @@
 Every task is a function from scene to question, or None where the scene does not admit one.
 """
 
-import importlib
-import importlib.util
 import random
 from collections.abc import Callable
 
-from minicpmv.scenes import chart_questions, document_questions, figure_questions, table_questions
+from minicpmv.scenes import (
+    chart_questions,
+    document_questions,
+    figure_questions,
+    statements,
+    table_questions,
+)
 from minicpmv.scenes.figure_questions import caption, place_of, plural
 from minicpmv.scenes.scene import Question, Scene
 
 __all__ = ["TASKS", "WEIGHTS", "Question", "ask", "caption", "place_of", "plural", "questions_of"]
 
 LONG_ANSWER = 20  # characters
-_MODULES = [figure_questions, document_questions, table_questions, chart_questions]
-for _name in ("statements",):
-    if importlib.util.find_spec(f"minicpmv.scenes.{_name}"):
-        _MODULES.append(importlib.import_module(f"minicpmv.scenes.{_name}"))
+_MODULES = (figure_questions, document_questions, table_questions, chart_questions, statements)
 
 TASKS: dict[str, Callable[[Scene, random.Random], Question | None]] = {}
 WEIGHTS: dict[str, float] = {}  # how often each task is asked in training
 for _module in _MODULES:
-    TASKS |= getattr(_module, "QUESTIONS", {})
-    WEIGHTS |= getattr(_module, "WEIGHTS", {})
+    TASKS |= _module.QUESTIONS
+    WEIGHTS |= _module.WEIGHTS
 
 
 def ask(scene: Scene, task: str, rng: random.Random) -> Question | None:
