@@ -109,6 +109,29 @@ def test_degrading_is_determined_by_the_generator_and_keeps_the_texts():
         degrade(scene, random.Random(0), 2)
 
 
+def test_degraded_print_stays_where_its_boxes_are():
+    """Ink is found in the boxes of characters, and hardly any of it outside."""
+    checked = 0
+    for seed in range(30):
+        scene = render(seed, kind="page")
+        degraded = degrade(scene, random.Random(seed), 0.6)
+        height, width = degraded.image.height, degraded.image.width
+        grey = np.asarray(degraded.image.convert("L")).astype(int)
+        inside = np.zeros((height, width), dtype=bool)
+        for glyph in (glyph for text in degraded.texts for glyph in text.glyphs):
+            top, left, bottom, right = glyph.box
+            assert 0 <= top <= bottom <= 1
+            assert 0 <= left <= right <= 1
+            inside[int(top * height) : int(bottom * height) + 1, int(left * width) :][
+                :, : int((right - left) * width) + 2
+            ] = True
+        paper = np.median(grey)
+        contrast = np.abs(grey - paper)
+        assert contrast[inside].mean() > 1.5 * contrast[~inside].mean(), seed
+        checked += 1
+    assert checked == 30
+
+
 # Questions
 
 

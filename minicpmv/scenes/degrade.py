@@ -45,6 +45,8 @@ def degrade(scene: Scene, rng: random.Random, strength: float = 0.5) -> Scene:
         (compress, 0.45),
     ]
     chosen = [step for step, chance in steps if rng.random() < chance]
+    if _blur in chosen and _shrink in chosen:  # one after the other would leave too little
+        chosen.remove(_shrink)
     for step in chosen or [rng.choice(steps)[0]]:
         scene = step(scene, rng, strength)
     return scene
@@ -193,7 +195,8 @@ def _points(scene: Scene) -> Iterable[Point]:
         yield from _corners(text.box)
     for figure in scene.figures:
         yield from _corners(figure.box)
-    if not scene.texts and not scene.figures:
+    # Lines and bars reach further than the print.
+    if len(scene.texts) > 1 or not (scene.texts or scene.figures):
         yield from SQUARE
 
 
