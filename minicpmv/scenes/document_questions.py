@@ -1,6 +1,5 @@
 """Questions about what is written: words, lines, whole pages and the fields of documents."""
 
-import dataclasses
 import random
 from collections.abc import Callable
 
@@ -62,11 +61,6 @@ def _reading_line(scene: Scene, rng: random.Random) -> Question | None:
     forms = (*_READ, "Read the line.", "What does this line say?", "What does the sign say?")
     text = rng.choice(forms[:-1] if scene.kind != "sign" else forms)
     return Question("reading_line", text, scene.texts[0].text, spelt=True)
-
-
-def _reading(scene: Scene, rng: random.Random) -> Question | None:
-    question = _reading_word(scene, rng) or _reading_line(scene, rng)
-    return question and dataclasses.replace(question, task="reading")
 
 
 def _reading_page(scene: Scene, rng: random.Random) -> Question | None:
@@ -280,7 +274,6 @@ QUESTIONS: dict[str, Callable[[Scene, random.Random], Question | None]] = {
     "mention": _mention,
     "text_colour": _text_colour,
     "document": _document,
-    "reading": _reading,  # not in training: whichever of the first two fits
 }
 WEIGHTS: dict[str, float] = {
     "reading_word": 6,

@@ -21,7 +21,7 @@ MAX_SLICES = 9
 MAX_RATIO = 2.4  # of the sides of a sheet
 MAX_CROP_RATIO = 12  # of the sides of a line cut out tightly
 MIN_GLYPH_PX = 11
-PAGE_SIZES = (13, 26)  # font sizes of body text, in pixels
+PAGE_SIZES = (13, 30)  # font sizes of body text, in pixels
 Inks = tuple[Rgb, Rgb]  # ink and paper
 
 
