@@ -258,6 +258,8 @@ def _form(rng: random.Random, split: str) -> tuple[list[Row], Fields]:
     names = rng.sample(list(makers), count)
     if rng.random() < 0.6 and "Name" not in names:
         names[0] = "Name"
+    if "Name" in names:  # else two names could be meant
+        names = [name for name in names if name not in ("First name", "Last name")]
     fields = tuple((name, makers[name]()) for name in names)
     rows = []
     if rng.random() < 0.7:
