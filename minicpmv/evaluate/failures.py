@@ -13,7 +13,7 @@ from minicpmv.evaluate.measures import Result
 from minicpmv.scenes import Example
 
 COLUMNS = 5
-TILE_WIDTH, PICTURE_HEIGHT, LINE_HEIGHT = 280, 190, 15  # pixels
+TILE_WIDTH, PICTURE_HEIGHT, LINE_HEIGHT, MARGIN = 280, 190, 15, 4  # pixels
 FONT_SIZE_PX = 12
 CHARACTERS, LINES = 42, 3  # of a question, a truth or an answer
 PAPER, INK, RIGHT, WRONG = (255, 255, 255), (30, 30, 30), (0, 110, 40), (190, 20, 20)
@@ -51,13 +51,12 @@ class ContactSheet:
             if score < 1
         ]
         for score, answer, item, example in sorted(wrong, key=lambda each: each[0])[:most]:
-            turn = example.turns[-1]
             self._tiles.append(
                 _Tile(
                     f"{part}, seed {item.seed}, score {score:.2f}",
                     _side_by_side(example),
-                    turn.question,
-                    turn.answer,
+                    _asked(example),
+                    example.turns[-1].answer,
                     answer,
                 )
             )
@@ -69,36 +68,48 @@ class ContactSheet:
         sheet = Image.new("RGB", (COLUMNS * TILE_WIDTH, rows * height), PAPER)
         for index, tile in enumerate(self._tiles):
             row, column = divmod(index, COLUMNS)
-            _draw(sheet, tile, row * height, column * TILE_WIDTH)
+            sheet.paste(_draw(tile, height), (column * TILE_WIDTH, row * height))
         sheet.save(path, format="PNG")
         return len(self._tiles)
 
 
+def _asked(example: Example) -> str:
+    """The question, after the answers that were shown before it."""
+    *solved, last = example.turns
+    shown = "".join(f"[{turn.answer}] " for turn in solved)
+    return shown + last.question
+
+
 def _side_by_side(example: Example) -> Image.Image:
-    """All pictures of an example, small, in a row."""
+    """All pictures of an example, small; more than three in two rows."""
     number = len(example.scenes)
-    room = (TILE_WIDTH - 8) // number - 2, PICTURE_HEIGHT - 4  # width, height
-    strip = Image.new("RGB", (TILE_WIDTH - 8, PICTURE_HEIGHT - 4), PAPER)
+    rows = 1 if number <= 3 else 2
+    columns = math.ceil(number / rows)
+    width, height = TILE_WIDTH - 2 * MARGIN, PICTURE_HEIGHT - MARGIN
+    room = width // columns, height // rows
+    strip = Image.new("RGB", (width, height), PAPER)
     for index, scene in enumerate(example.scenes):
         small = scene.image.convert("RGB")
-        small.thumbnail(room)
-        strip.paste(small, (index * (room[0] + 2), 0))
+        small.thumbnail((room[0] - 2, room[1] - 2))
+        row, column = divmod(index, columns)
+        strip.paste(small, (column * room[0], row * room[1]))
     return strip
 
 
-def _draw(sheet: Image.Image, tile: _Tile, top: int, left: int) -> None:
+def _draw(tile: _Tile, height: int) -> Image.Image:
     font = ImageFont.load_default(FONT_SIZE_PX)
-    draw = ImageDraw.Draw(sheet)
-    left += 4
-    draw.text((left, top + 2), tile.title, fill=INK, font=font)
-    sheet.paste(tile.picture, (left, top + LINE_HEIGHT + 2))
-    y = top + LINE_HEIGHT + PICTURE_HEIGHT
+    drawn = Image.new("RGB", (TILE_WIDTH - MARGIN, height), PAPER)
+    draw = ImageDraw.Draw(drawn)
+    draw.text((MARGIN, 2), tile.title, fill=INK, font=font)
+    drawn.paste(tile.picture, (MARGIN, LINE_HEIGHT + 2))
+    y = LINE_HEIGHT + PICTURE_HEIGHT
     for name, text, ink in (
         ("asked", tile.question, INK),
         ("true", tile.truth, RIGHT),
         ("said", tile.answer, WRONG),
     ):
-        lines = textwrap.wrap(f"{name}: {text.replace(chr(10), ' / ')}", CHARACTERS)[:LINES]
-        for line in lines:
-            draw.text((left, y), line, fill=ink, font=font)
+        text = f"{name}: {text.replace(chr(10), ' / ')}"
+        for line in textwrap.wrap(text, CHARACTERS, max_lines=LINES, placeholder=" ..."):
+            draw.text((MARGIN, y), line, fill=ink, font=font)
             y += LINE_HEIGHT
+    return drawn
