@@ -214,15 +214,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Progress:
-    """One line on stderr per part, rewritten in a terminal, else written at the end only."""
+    """One line on stderr per part: rewritten in a terminal, else a new one every half minute."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._begin = time.perf_counter()
+        self._begin = self._told = time.perf_counter()
 
     def __call__(self, done: int, total: int) -> None:
-        seconds = time.perf_counter() - self._begin
+        now = time.perf_counter()
         live, last = sys.stderr.isatty(), done == total
-        if live or last:
-            line = f"{self._name}: {done}/{total} answers, {seconds:.0f} s"
-            print(line, end="\n" if last else "\r", file=sys.stderr, flush=True)
+        if live or last or now - self._told > 30:
+            self._told = now
+            line = f"{self._name}: {done}/{total} answers, {now - self._begin:.0f} s"
+            print(line, end="\r" if live and not last else "\n", file=sys.stderr, flush=True)
