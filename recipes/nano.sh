@@ -1,36 +1,39 @@
 #!/usr/bin/env bash
-# nano: the default model, a MiniCPM-V 2.6 of 8 million parameters, from nothing to trained weights.
+# nano: the default model, a MiniCPM-V 2.6 in small, from nothing to trained weights and their scores.
 #
-#   comes out   runs/nano: a checkpoint in the released layout, its log and its scores
-#   hardware    one core of a Xeon with AMX; half a gigabyte of disk, 3 GB of memory
-#   time        81 minutes of training (22 pictures/s beside other work), 2 of evaluation
-#   scores      colour 99.5 %, shape 96.5 %, existence 96.0 %, counting to five 86.5 %, reading 11 %
-#               (200 held-out scenes each; intervals in minicpmv/nano/README.md)
-#   last run    2026-11-20, code of commit 3634e4d; with settings changed on the way (LOG.md): these are
-#               the ones it ended with, and have not been run from the first step yet
+#   comes out   FOLDER: a checkpoint in the released layout, plan.json, log.txt, metrics.jsonl,
+#               losses.png, samples.md, scores.md, answers.jsonl and failures.png
+#   needs       pip install ".[train]"; half a gigabyte of disk, 5 GB of memory
+#   runs on     CPU (bfloat16: best with AMX), one CUDA device (the same command), or several
+#               (PROCESSES=n: torchrun)
 #
-# Interrupted, it goes on where it was: give the same command again.
+# Interrupted, even by kill -9, it goes on where it was: give the same command again. The time, the
+# scores and the machine of the last run are in minicpmv/nano/README.md, what did not work in LOG.md.
 #
-#   bash recipes/nano.sh [FOLDER]      THREADS=n for more threads, at most as many as cores are free
+#   bash recipes/nano.sh                         the steps of the recipe: about five hours of two cores
+#   bash recipes/nano.sh --minutes 20            as many steps as fit in 20 minutes
+#   bash recipes/nano.sh --size small --batch 8  any option of "minicpmv train pretrain"
+#   OUT=runs/mine bash recipes/nano.sh           another folder than runs/nano
+#
+# Typefaces: it prints with those that the machine has. The shipped weights saw 23 font packages of
+# Debian (scenes/fonts.py lists them); MINICPMV_FONTS names folders with more of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-OUT=${1:-runs/nano}
+OUT=${OUT:-runs/nano}
 # Threads that wait for a busy core cost more than they bring.
-export OMP_NUM_THREADS=${THREADS:-1} OMP_WAIT_POLICY=passive
+export OMP_WAIT_POLICY=passive
 
-# The tokenizer, then both stages in one run; what the folder already holds is not done again.
-#   3200 steps of 32 pictures: 102,400 pictures, the most that 90 minutes of one core allow.
-#   600 of them on dense targets alone: until the tower tells shapes apart (40 % right).
-#   176 tokens: 18 before the visual tokens, 64 of those, and about five questions of 18.
-#   The last quarter with a falling learning rate.
-python -m minicpmv train pretrain --output "$OUT" \
-  --steps 3200 --dense-steps 600 --batch-size 32 --length 176 --decay 0.25
+if [ "${PROCESSES:-1}" -gt 1 ]; then
+  torchrun --standalone --nproc-per-node "$PROCESSES" -m minicpmv train pretrain --output "$OUT" "$@"
+else
+  python -m minicpmv train pretrain --output "$OUT" "$@"
+fi
 
-# 200 held-out scenes per task: other seeds, other words, other typefaces.
-python -m minicpmv evaluate scenes --model "$OUT" --scenes 200 --seed 0 \
-  --answers "$OUT/answers.jsonl" > "$OUT/scores.md"
-# The same questions beside a grey picture: what guessing gives.
-python -m minicpmv evaluate scenes --model "$OUT" --scenes 200 --seed 0 --blind \
-  > "$OUT/scores-blind.md"
+# Twelve tasks of 200 held-out items each: other seeds, words, typefaces and layouts. Then the same
+# questions beside a grey picture, and beside the picture of another item: what guessing gives.
+python -m minicpmv evaluate scenes --model "$OUT" --answers "$OUT/answers.jsonl" \
+  --failures "$OUT/failures.png" > "$OUT/scores.md"
+python -m minicpmv evaluate scenes --model "$OUT" --blind > "$OUT/scores-blind.md"
+python -m minicpmv evaluate scenes --model "$OUT" --swap > "$OUT/scores-swap.md"
 cat "$OUT/scores.md"

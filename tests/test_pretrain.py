@@ -2,7 +2,14 @@
 
 import argparse
 import dataclasses
+import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,36 +18,39 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from minicpmv.loader import load
-from minicpmv.scenes import render
+from minicpmv.processing.samples import default_frame_slices
+from minicpmv.scenes import EXAMPLE_KINDS, KINDS, draw_example, questions_of, render
 from minicpmv.train import pretrain
 from minicpmv.train.dialogue import FIRST_TURN, IGNORED, DialogueWriter
-from minicpmv.train.feed import FeedOptions, batches, fit, make_batch, to_patches
+from minicpmv.train.feed import FeedOptions, Packer, batches, cut, make_batch, plan
+from minicpmv.train.letters import LETTERS, letter_crops
 from minicpmv.train.muon import MuonAdamW, orthogonalise
 from minicpmv.train.network import attention_groups
 from minicpmv.train.pretrain import Pretraining, PretrainOptions
+from minicpmv.train.recipe import SIZES, STAGES, build_config
 from minicpmv.train.tokenizer import SPECIAL_TOKENS, save_tokenizer, train_tokenizer
 
 TINY = PretrainOptions(
-    steps=4,
-    dense_steps=1,
-    batch_size=2,
+    size="micro",
+    steps="1,2,1,1,1",
     warmup_steps=1,
-    vision_size=32,
-    vision_layers=1,
-    vision_heads=1,
-    hidden_size=128,
-    layers=1,
-    heads=2,
-    queries=4,
-    scale_resolution=56,
-    length=80,
+    device="cpu",
     dtype="float32",
     compile=False,
+    threads=1,
     workers=0,
     save_every=100,
     evaluate_every=100,
     log_every=1,
 )
+
+
+@pytest.fixture(autouse=True)
+def few_slices(monkeypatch):
+    """Steps of four slices, so that they cost little."""
+    monkeypatch.setattr(pretrain, "SLICES", 10)
+    short = [dataclasses.replace(stage, rows=min(4, stage.rows), answers=200) for stage in STAGES]
+    monkeypatch.setattr(pretrain, "STAGES", tuple(short))
 
 
 @pytest.fixture(scope="module")
@@ -72,82 +82,164 @@ def test_the_tokenizer_spells_anything_and_knows_the_tags(tokenizer_folder):
     assert ids == sorted(ids)
     assert tokenizer.token_to_id("!") == 0  # as in the released vocabulary
     assert len(tokenizer.encode("yes").ids) == 1
-    assert len(tokenizer.encode("purple").ids) == 1
+    assert len(tokenizer.encode("How many circles are there?").ids) < 8
+
+
+def test_the_kinds_of_the_stages_are_those_that_are_drawn():
+    for stage in STAGES:
+        assert set(stage.mix) <= {LETTERS, *KINDS, *EXAMPLE_KINDS}
+    assert set(STAGES[-1].mix) == {*KINDS, *EXAMPLE_KINDS}
 
 
 def test_questions_do_not_see_each_other_and_all_see_the_picture(tokenizer_folder):
-    tokenizer = Tokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
-    writer = DialogueWriter(tokenizer, 4, 120)
-    dialogue = next(
-        d
-        for d in (writer.write(render(seed), random.Random(seed)) for seed in range(50))
-        if d.groups.max() > FIRST_TURN + 2
+    writer = DialogueWriter(Tokenizer.from_file(str(tokenizer_folder / "tokenizer.json")), 4)
+    scene = render(1, kind="many")
+    sequence = next(
+        s
+        for seed in range(50)
+        for s in [
+            writer.questions(
+                questions_of(scene, 5, random.Random(0)), None, random.Random(seed), 200
+            )
+        ]
+        if max(s.groups) > FIRST_TURN + 2 and 0 in s.sees_picture[30:]
     )
-    allowed = attention_groups(
-        torch.from_numpy(dialogue.groups)[None], torch.from_numpy(dialogue.sees_picture)[None]
-    )[0].numpy()
+    groups = torch.tensor([sequence.groups * 2])  # the same sequence twice in one row
+    numbers = torch.arange(2).repeat_interleave(len(sequence))[None]
+    sees = torch.tensor([sequence.sees_picture * 2])
+    allowed = attention_groups(numbers, groups, sees)[0].numpy()
+    length = len(sequence)
     assert not np.triu(allowed, 1).any()
-    for i in np.flatnonzero(dialogue.groups >= FIRST_TURN):
-        for j in np.flatnonzero(dialogue.groups >= FIRST_TURN):
-            if dialogue.groups[i] != dialogue.groups[j]:
-                assert not allowed[i, j]
-        assert allowed[i, writer.image_start] == (dialogue.sees_picture[i] == 1)
+    assert not allowed[length:, :length].any()
+    assert np.array_equal(allowed[:length, :length], allowed[length:, length:])
+    place = np.array(sequence.groups)
+    for i in np.flatnonzero(place >= FIRST_TURN):
+        others = (place >= FIRST_TURN) & (place != place[i])
+        assert not allowed[i, :length][others].any()
+        assert allowed[i, sequence.slices[0]] == (sequence.sees_picture[i] == 1)
         assert allowed[i, 0]
 
 
-def test_the_training_pass_gives_the_logits_of_the_model_itself(tiny):
-    options = tiny()
-    run = Pretraining(options)
-    batch = make_batch(3, run.feed, run.writer)
+def messages_of(example):
+    """An example as a conversation for the chat face, without its last answer."""
+    messages = []
+    for turn in example.turns:
+        pictures = [example.scenes[i].image for i in turn.shown]
+        if example.is_video and pictures:
+            content = [{"type": "video", "video": pictures}]
+        else:
+            content = [{"type": "image", "image": picture} for picture in pictures]
+        messages.append(
+            {"role": "user", "content": [*content, {"type": "text", "text": turn.question}]}
+        )
+        messages.append({"role": "assistant", "content": turn.answer})
+    return messages[:-1]
+
+
+def a_question(run, kind):
+    """One question about a scene that is cut: slices, sequence and messages."""
+    options = dataclasses.replace(
+        run.feed(STAGES[-1]), scale_resolution=56, max_slices=9, length=896
+    )
+    for seed in range(20):
+        scene = render(seed, kind=kind)
+        cuts = plan(scene.image, options, 9)
+        asked = questions_of(scene, 1, random.Random(seed))
+        sequence = run.writer.questions(asked, cuts.grid, random.Random(seed), 896)
+        if asked and "talk" not in sequence.tasks and fits(cuts):
+            break
+    content = [{"type": "image", "image": scene.image}, {"type": "text", "text": asked[0].text}]
+    slices = cut(scene, cuts, 14)
+    return slices, sequence, [{"role": "user", "content": content}]
+
+
+def fits(cuts):
+    return max(rows * cols for rows, cols in cuts.target_sizes(14)) <= 16
+
+
+def an_example(run, kind):
+    """One example: slices, sequence and messages."""
+    options = dataclasses.replace(run.feed(STAGES[-1]), scale_resolution=56)
+    for seed in range(50):
+        example = draw_example(seed, "train", kind)
+        most = default_frame_slices(len(example.scenes), 9) if example.is_video else 9
+        plans = [plan(scene.image, options, most) for scene in example.scenes]
+        if all(map(fits, plans)) and len(plans[0].sizes) * len(plans) <= 40:
+            break
+    # Nothing is typed in haste.
+    sequence = run.writer.example(example, [cuts.grid for cuts in plans], Careful())
+    slices = [
+        piece
+        for scene, cuts in zip(example.scenes, plans, strict=True)
+        for piece in cut(scene, cuts, 14)
+    ]
+    return slices, sequence, messages_of(example)
+
+
+class Careful(random.Random):
+    def random(self):
+        return 0.99
+
+
+@pytest.fixture(scope="module")
+def trained(tokenizer_folder, tmp_path_factory):
+    """A run that has not begun, its checkpoint, and the chat face of that."""
+    folder = tmp_path_factory.mktemp("run")
+    for path in tokenizer_folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    run = Pretraining(dataclasses.replace(TINY, output=str(folder)))
     run.save()
-    tensors = run.network.tensors(batch)
+    return run, load(str(folder), progress=False)
+
+
+@pytest.mark.parametrize("kind", ["few", "page", "table", *EXAMPLE_KINDS])
+def test_training_sees_what_the_processor_writes_and_the_model_computes(trained, kind):
+    run, chat = trained
+    slices, sequence, messages = (an_example if kind in EXAMPLE_KINDS else a_question)(run, kind)
+    inputs = chat.processor.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True
+    )
+    length = inputs["input_ids"].shape[1]
+    assert inputs["input_ids"][0].tolist() == sequence.input_ids[:length]
+    assert sequence.position_ids[:length] == list(range(length))
+    for ours, strip in zip(slices, inputs["pixel_values"], strict=True):
+        theirs = strip.unflatten(2, (-1, 14)).permute(2, 0, 1, 3).flatten(1)
+        pixels = (torch.from_numpy(ours.patches).float() / 255 - 0.5) / 0.5
+        torch.testing.assert_close(pixels, theirs[: len(pixels)], rtol=0, atol=0)
+
+    options = dataclasses.replace(
+        run.feed(STAGES[-1]), slices=len(slices) + 1, rows=2, length=len(sequence) + 40
+    )
+    packer = Packer(options)
+    packer.add(slices, sequence)
+    tensors = run.network.tensors(packer.finish())
     with torch.no_grad():
         features = run.network.look(tensors)
         ours = run.network.speak(run.network.resample(features, tensors), tensors)
-
-    chat = load(options.output, progress=False)
-    dialogue = batch.dialogue
-    first_group = FIRST_TURN + 1
-    row = next(i for i in range(2) if (dialogue.groups[i] == first_group).any())
-    question = dialogue.groups[row] == first_group
-    kept = (dialogue.groups[row] == 0) | (dialogue.groups[row] == 1) | question
-    image = render(run.feed.seed + 3 * options.batch_size + row).image
-    text = chat.processor.tokenizer.decode(dialogue.input_ids[row][question].tolist())
-    prompt = text.removeprefix("\n").split("<|im_end|>")[0]
-    inputs = chat.processor.apply_chat_template(
-        [{"role": "user", "content": [image, prompt]}],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-    )
-    length = inputs["input_ids"].shape[1]
-    # The processor writes the very tokens that training saw, up to the answer.
-    assert inputs["input_ids"][0].tolist() == dialogue.input_ids[row][kept][:length].tolist()
-    with torch.no_grad():
         theirs = chat.model(**inputs).logits[0, -1]
-    place = np.flatnonzero(kept)[length - 1]
-    answer = int((tensors.answer_places[row] == place).nonzero()[0, 0])
-    torch.testing.assert_close(ours[row, answer], theirs, rtol=1e-4, atol=1e-4)
+    answer = int((tensors.answer_places == length - 1).nonzero()[0])
+    torch.testing.assert_close(ours[answer], theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_patches_are_those_of_the_processor(tiny):
-    options = tiny()
-    run = Pretraining(options)
-    run.save()
-    chat = load(options.output, progress=False)
-    image = render(5).image
-    strip = chat.processor.image_processor(image, return_tensors="pt")["pixel_values"][0]
-    patches = to_patches(fit(image, run.feed), 14)
-    ours = (torch.from_numpy(patches).float() / 255 - 0.5) / 0.5  # (num_patches, 3 * 14 * 14)
-    theirs = strip.unflatten(2, (-1, 14)).permute(2, 0, 1, 3).flatten(1)
-    torch.testing.assert_close(ours, theirs[: len(ours)], rtol=0, atol=0)
+def test_slices_of_letters_know_every_character():
+    """The characters that the labels name are those that the page shows, half patch by half
+    patch: a crop inverted or recoloured keeps its labels, and no crop is empty.
+    """
+    for seed in range(6):
+        crops = letter_crops(seed, 224, 14)
+        assert len(crops) == 4
+        for patches, (rows, cols), labels in crops:
+            assert len(patches) == rows * cols == labels.shape[1] <= 256
+            glyphs = labels[3:5]
+            assert (glyphs > 0).mean() > 0.05
+            inked = patches.reshape(rows * cols, 3, -1).astype(float).std(axis=-1).mean(axis=-1)
+            assert inked[(glyphs > 0).any(axis=0)].mean() > inked[(glyphs == 0).all(axis=0)].mean()
 
 
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tiny):
     whole, parts = tiny("whole"), tiny("parts")
     Pretraining(whole).train()
     half = Pretraining(dataclasses.replace(parts, save_every=2))
-    half.options.steps = 4
     stop_after(half, 2)
     resumed = Pretraining(parts)
     assert resumed.step == 2
@@ -177,11 +269,61 @@ def stop_after(run, step):
         run.train()
 
 
+def test_a_run_says_what_it_does(tiny):
+    options = tiny(evaluate_every=2)
+    Pretraining(options).train()
+    folder = Path(options.output)
+    records = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+    trained = [record for record in records if record["kind"] == "train"]
+    assert [record["step"] for record in trained] == [1, 2, 3, 4, 5, 6]
+    stages = [record["stage"] for record in trained]
+    assert stages == ["dense", "captions", "captions", "reading", "slices", "chat"]
+    assert any(record["kind"] == "held out" for record in records)
+    assert (folder / "losses.png").read_bytes()[:4] == b"\x89PNG"
+    assert "After step 3 (captions)" in (folder / "samples.md").read_text()
+    planned = json.loads((folder / "plan.json").read_text())
+    assert planned["steps"] == {
+        "dense": 1,
+        "captions": 2,
+        "reading": 1,
+        "slices": 1,
+        "chat": 1,
+    }
+
+
+def test_minutes_become_steps_and_leave_the_weights_alone(tiny):
+    run = Pretraining(tiny(steps="", minutes=1.0))
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    run._make_plan(run.network)
+    assert min(run.plan) >= 1
+    assert sum(run.plan) > 4
+    after = run.network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    with pytest.raises(ValueError, match="minutes are over"):
+        Pretraining(tiny("short", steps="", minutes=1e-6))._make_plan(run.network)
+
+
+def test_wrong_options_are_named(tiny):
+    with pytest.raises(ValueError, match="--size is 'giant'; it is one of micro, tiny, nano"):
+        Pretraining(tiny(size="giant"))
+    with pytest.raises(ValueError, match="give 5 numbers"):
+        Pretraining(tiny(steps="3,4")).train()
+
+
+def test_a_run_starts_from_the_weights_of_another(tiny):
+    first = Pretraining(tiny("first"))
+    first.train()
+    second = Pretraining(tiny("second", start=first.options.output, seed=1))
+    theirs = first.model.state_dict()
+    assert all(torch.equal(v, theirs[n]) for n, v in second.model.state_dict().items())
+
+
 def test_training_overfits_a_few_samples(tiny):
-    run = Pretraining(tiny(batch_size=8))
-    tensors = run.network.tensors(make_batch(0, run.feed, run.writer))
+    run = Pretraining(tiny())
+    options = dataclasses.replace(run.feed(STAGES[1]), mix={"few": 1.0}, slices=4, rows=4)
+    tensors = run.network.tensors(make_batch(0, options, run.writer))
     losses = []
-    for _ in range(30):
+    for _ in range(40):
         result = run.network(tensors)
         result.language.backward()
         run.optimizer.step(1.0)
@@ -195,17 +337,59 @@ def test_training_overfits_a_few_samples(tiny):
 def test_batches_are_functions_of_their_number(tokenizer_folder):
     options = FeedOptions(
         tokenizer_file=str(tokenizer_folder / "tokenizer.json"),
-        batch_size=2,
+        mix={LETTERS: 1.0, "few": 2.0, "word": 2.0},
+        slices=6,
+        rows=3,
+        answers=100,
         num_queries=4,
         scale_resolution=56,
-        length=80,
     )
     source = batches(options, 3, workers=0)
     third, fourth = next(source), next(source)
     again = next(batches(options, 4, workers=0))
-    assert np.array_equal(fourth.patches, again.patches)
-    assert np.array_equal(fourth.dialogue.input_ids, again.dialogue.input_ids)
+    for one, two in zip(fourth, again, strict=True):
+        assert np.array_equal(one, two)
     assert not np.array_equal(third.patches, fourth.patches)
+    skipping = batches(options, 1, stride=3, workers=0)
+    next(skipping)
+    assert np.array_equal(next(skipping).patches, again.patches)
+
+
+def test_several_processes_train_one_model(tiny, tmp_path):
+    """torchrun with two processes: the first one's checkpoint, and no process left behind."""
+    options = tiny("two", steps="1,1,1,1,1")
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+        *("--master-port", "0", "--standalone"),
+        *("-m", "minicpmv", "train", "pretrain", "--output", options.output),
+        *("--size", "micro", "--steps", "1,1,0,0,0", "--no-compile", "--workers", "0"),
+        *("--threads", "1", "--dtype", "float32", "--device", "cpu"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "two" / "model.safetensors").exists()
+    assert "captions 2/2" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_weights_of_one_left_alone(tiny):
+    """kill -9 at a moment that nobody chose, three times."""
+    weights = []
+    for name in ("alone", "killed"):
+        options = tiny(name)
+        command = [
+            *(sys.executable, "-m", "minicpmv", "train", "pretrain", "--output", options.output),
+            *("--size", "micro", "--steps", "3,6,0,0,0", "--no-compile", "--threads", "1"),
+            *("--save-every", "1", "--log-every", "1"),
+        ]
+        for wait in (25, 35, 30) if name == "killed" else ():
+            process = subprocess.Popen(command, start_new_session=True)
+            time.sleep(wait * random.random())
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        assert subprocess.run(command).returncode == 0
+        weights.append(load_file(f"{options.output}/model.safetensors"))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one():
@@ -228,13 +412,17 @@ def test_the_optimizer_descends():
     assert bias.abs().max() < 0.3
 
 
-def test_the_rate_warms_up_stays_and_falls_to_zero(tiny):
-    run = Pretraining(tiny(steps=100, dense_steps=20, warmup_steps=10, decay=0.2))
-    rates = [run.rate(step) for step in range(100)]
-    assert rates[0] == rates[20] == pytest.approx(0.1)
-    assert rates[50] == 1.0
-    assert rates[90] == pytest.approx(0.5)
-    assert run.rate(100) == 0.0
+def test_the_rate_warms_up_in_every_stage_and_falls_to_zero_in_the_last(tiny):
+    run = Pretraining(tiny(warmup_steps=10))
+    run.plan = [100, 100, 100, 100, 50]
+    rates = [run.rate(step) for step in range(450)]
+    assert rates[0] == rates[100] == rates[200] == rates[300] == pytest.approx(0.1)
+    assert rates[50] == rates[250] == rates[399] == 1.0
+    assert rates[425] == pytest.approx(0.5)
+    assert rates[449] == pytest.approx(0.02)
+    weights = [run.dense_weight(step) for step in (0, 100, 199)]
+    assert weights[0] == 1.0
+    assert weights[1] > weights[2] > 8.0
 
 
 def test_every_option_has_a_flag_with_help_and_a_file_fills_them(tmp_path, monkeypatch):
@@ -243,14 +431,21 @@ def test_every_option_has_a_flag_with_help_and_a_file_fills_them(tmp_path, monke
     for field in dataclasses.fields(PretrainOptions):
         assert "--" + field.name.replace("_", "-") in parser.format_help()
     file = tmp_path / "options.json"
-    file.write_text('{"steps": 7, "layers": 3}')
+    file.write_text('{"steps": "7,1,1,1,1", "seed": 3}')
     seen = []
-    monkeypatch.setattr(pretrain, "Pretraining", lambda options: seen.append(options) or _Idle())
-    pretrain.run(parser.parse_args(["--config", str(file), "--steps", "9"]))
-    assert (seen[0].steps, seen[0].layers) == (9, 3)
+    monkeypatch.setattr(pretrain, "Pretraining", lambda options, _: seen.append(options) or _Idle())
+    pretrain.run(parser.parse_args(["--config", str(file), "--steps", "9,1,1,1,1"]))
+    assert (seen[0].steps, seen[0].seed) == ("9,1,1,1,1", 3)
     file.write_text('{"step": 7}')
     with pytest.raises(ValueError, match="unknown options: step"):
         pretrain.run(parser.parse_args(["--config", str(file)]))
+
+
+@pytest.mark.parametrize("name", list(SIZES))
+def test_the_sizes_are_models(name):
+    config = build_config(SIZES[name], 700)
+    assert config.hidden_size % 128 == 0
+    assert config.hidden_size % config.num_attention_heads == 0
 
 
 class _Idle:

@@ -6,9 +6,10 @@ patches in `labels.py`. The splits share neither seeds nor words nor, where the 
 typefaces.
 """
 
-from minicpmv.scenes.labels import PatchLabels, patch_labels
+from minicpmv.scenes.examples import EXAMPLE_KINDS, draw_example
+from minicpmv.scenes.labels import patch_labels
 from minicpmv.scenes.questions import TASKS, ask, caption, questions_of
-from minicpmv.scenes.render import render
+from minicpmv.scenes.render import KINDS, render
 from minicpmv.scenes.scene import (
     Chart,
     Example,
@@ -22,19 +23,21 @@ from minicpmv.scenes.scene import (
 )
 
 __all__ = [
+    "EXAMPLE_KINDS",
+    "KINDS",
     "TASKS",
     "Chart",
     "Example",
     "Figure",
     "Glyph",
     "Lettering",
-    "PatchLabels",
     "Question",
     "Scene",
     "Table",
     "Turn",
     "ask",
     "caption",
+    "draw_example",
     "patch_labels",
     "questions_of",
     "render",

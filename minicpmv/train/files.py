@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from minicpmv.train.recipe import MAX_SLICES
+
 
 def preprocessor_config(num_queries: int, scale_resolution: int) -> dict[str, Any]:
-    """`preprocessor_config.json`: one slice per picture, as the model was trained."""
+    """`preprocessor_config.json`, as the model was trained."""
     return {
         "image_processor_type": "MiniCPMVImageProcessor",
         "processor_class": "MiniCPMVProcessor",
-        "max_slice_nums": 1,
+        "max_slice_nums": MAX_SLICES,
         "scale_resolution": scale_resolution,
         "patch_size": 14,
         "use_image_id": True,
@@ -34,7 +36,7 @@ GENERATION_CONFIG = {
     "do_sample": False,
     "repetition_penalty": 1.0,
     "num_beams": 1,
-    "max_new_tokens": 128,
+    "max_new_tokens": 512,
 }
 
 

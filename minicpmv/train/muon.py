@@ -6,7 +6,7 @@ samples of AdamW.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ class MuonAdamW:
         matrices: parameters of two dimensions; others: everything else.
         learning_rate: of Muon; `adam_learning_rate` of AdamW.
         weight_decay: of the matrices.
+        slow: numbers of those among `others` that take only a tenth of AdamW's rate.
         max_norm: longest gradient, over all parameters together.
     """
 
@@ -49,6 +50,7 @@ class MuonAdamW:
         learning_rate: float,
         adam_learning_rate: float,
         weight_decay: float,
+        slow: Collection[int] = (),
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.95),
         max_norm: float = 1.0,
@@ -58,11 +60,17 @@ class MuonAdamW:
         self.learning_rate, self.adam_learning_rate = learning_rate, adam_learning_rate
         self.weight_decay, self.momentum, self.betas = weight_decay, momentum, betas
         self.max_norm = max_norm
+        self.shares = [0.1 if i in slow else 1.0 for i in range(len(self.others))]
         self.num_steps = 0
-        parameters = self.matrices + self.others
+        parameters = self.parameters
         self.masters = [p.detach().float().clone() for p in parameters]
         self.first = [torch.zeros_like(master) for master in self.masters]
         self.second = [torch.zeros_like(m) for m in self.masters[len(self.matrices) :]]
+
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        """All that is stepped."""
+        return self.matrices + self.others
 
     @torch.no_grad()
     def step(self, scale: float) -> float:
@@ -71,7 +79,7 @@ class MuonAdamW:
         """
         self.num_steps += 1
         split = len(self.matrices)
-        parameters = self.matrices + self.others
+        parameters = self.parameters
         gradients = [
             torch.zeros_like(master) if p.grad is None else p.grad.float()
             for p, master in zip(parameters, self.masters, strict=True)
@@ -113,7 +121,8 @@ class MuonAdamW:
         root = torch._foreach_div(second, 1 - beta2**self.num_steps)
         torch._foreach_sqrt_(root)
         torch._foreach_add_(root, 1e-8)
-        torch._foreach_addcdiv_(masters, first, root, -rate / (1 - beta1**self.num_steps))
+        steps = [-rate * share / (1 - beta1**self.num_steps) for share in self.shares]
+        torch._foreach_addcdiv_(masters, first, root, steps)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -128,4 +137,4 @@ class MuonAdamW:
         self.num_steps = state["num_steps"]
         for name in ("masters", "first", "second"):
             torch._foreach_copy_(getattr(self, name), state[name])
-        torch._foreach_copy_(self.matrices + self.others, self.masters)
+        torch._foreach_copy_(self.parameters, self.masters)

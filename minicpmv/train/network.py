@@ -1,87 +1,76 @@
 """The training pass over fixed shapes, on the very modules of `MiniCPMVForConditionalGeneration`.
 
-Every picture has the same number of patch places and every text the same number of tokens, so that
-`torch.compile` makes one graph of it; patches come as plain rows instead of strips.
+Every slice has the same number of patch places and every row of text the same number of tokens, so
+that `torch.compile` makes one graph of it; patches come as plain rows instead of strips.
 `tests/test_pretrain.py` shows that the logits are those of the model's own forward.
 """
 
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
 from minicpmv.model.configuration import MiniCPMVConfig
 from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
 from minicpmv.model.resampler import sincos_positions
-from minicpmv.scenes.labels import (
-    CELLS,
-    CENTRE_CLASSES,
-    COLOUR_CLASSES,
-    GLYPH_CLASSES,
-    NO_LABEL,
-    OFFSET_UNIT,
-    SHAPE_CLASSES,
-)
+from minicpmv.scenes.labels import CELLS, NO_LABEL, OFFSET_UNIT, TARGETS
 from minicpmv.train.dialogue import FIRST_TURN, IGNORED, OPENING, PICTURE
-from minicpmv.train.feed import Batch
+from minicpmv.train.feed import PADDING, Batch
 
-TARGET_CLASSES = (len(SHAPE_CLASSES), len(COLOUR_CLASSES), CENTRE_CLASSES, len(GLYPH_CLASSES))
-HEAD_SIZES = (*TARGET_CLASSES, CELLS**2, 2)  # classes, cells covered, offset of the middle
-MAX_ANSWER_TOKENS = (
-    48  # labels per dialogue that are learned; the rest of an overlong one is left out
-)
+HEAD_SIZES = (*TARGETS.values(), CELLS**2, 2)  # classes, cells covered, offset of the middle
+# Half of the patches of a scene are empty: their share of the loss is halved. One patch in a
+# hundred holds a middle, and counting hangs on those. Reading hangs on the glyphs.
+EMPTY_WEIGHT = 0.5
+CENTRE_WEIGHT = 8.0
+GLYPH_WEIGHT = 3.0
+DENSE_SCALE = 1 / 6  # brings the sum of the dense losses near one
 
 
 class Tensors(NamedTuple):
     """A batch as the network takes it."""
 
-    patches: (
-        torch.Tensor
-    )  # (batch, max_patches, channels * patch_size**2) in the model's dtype, -1 to 1
-    patch_positions: torch.Tensor  # (batch, max_patches) rows of the tower's position table
-    key_positions: torch.Tensor  # (batch, max_patches, hidden) sine-cosine code for the resampler
-    patch_bias: torch.Tensor  # (batch, 1, 1, max_patches) 0 or a large negative number
-    targets: torch.Tensor  # (batch, targets, max_patches) int64, IGNORED where none
-    input_ids: torch.Tensor  # (batch, seq)
-    position_ids: torch.Tensor  # (batch, seq)
-    text_bias: torch.Tensor  # (batch, 1, seq, seq)
-    answer_places: torch.Tensor  # (batch, MAX_ANSWER_TOKENS) where in the sequence
-    answer_labels: torch.Tensor  # (batch, MAX_ANSWER_TOKENS), IGNORED where there is none
+    patches: torch.Tensor  # (slices, patches, channels * patch_size**2) -1 to 1, model's dtype
+    patch_positions: torch.Tensor  # (slices, patches) rows of the tower's position table
+    key_positions: torch.Tensor  # (slices, patches, hidden) sine-cosine code for the resampler
+    patch_bias: torch.Tensor  # (slices, 1, 1, patches) 0 or a large negative number
+    targets: torch.Tensor  # (slices, targets, patches) uint8
+    slots: torch.Tensor  # (slices, query_num) places in the flattened rows, the last for none
+    input_ids: torch.Tensor  # (rows, seq)
+    position_ids: torch.Tensor  # (rows, seq)
+    text_bias: torch.Tensor  # (rows, 1, seq, seq)
+    answer_places: torch.Tensor  # (answers,) where in the flattened rows
+    answer_labels: torch.Tensor  # (answers,), IGNORED where there is none
+    answer_weights: torch.Tensor  # (answers,) in the loss, 0 where there is none
 
 
 class Losses(NamedTuple):
-    """Mean losses in nats, and the likeliest token at every answer place."""
+    """Mean losses in nats, the likeliest token at every answer place, and for every class target
+    the share of its non-empty patches that are right.
+    """
 
     language: torch.Tensor
     dense: torch.Tensor
-    predicted: torch.Tensor  # (batch, MAX_ANSWER_TOKENS)
+    predicted: torch.Tensor  # (answers,)
+    dense_right: torch.Tensor  # (targets,)
 
 
 def additive_mask(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """0 where attention is allowed, the dtype's minimum elsewhere."""
-    return torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
+    bias = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    return bias.masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
-def attention_groups(groups: torch.Tensor, sees_picture: torch.Tensor) -> torch.Tensor:
-    """Who may look at whom: (batch, seq, seq) bool, queries in rows; see `Dialogue`."""
+def attention_groups(
+    sequences: torch.Tensor, groups: torch.Tensor, sees_picture: torch.Tensor
+) -> torch.Tensor:
+    """Who may look at whom: (rows, seq, seq) bool, queries in rows; see `TokenSequence`."""
     seq = groups.shape[1]
     asking, asked = groups[:, :, None], groups[:, None, :]
     allowed = (asking == asked) | ((asked == OPENING) & (asking >= PICTURE))
     allowed |= (asked == PICTURE) & (asking >= FIRST_TURN) & (sees_picture[:, :, None] > 0)
-    return allowed & torch.ones(seq, seq, dtype=torch.bool).tril()
-
-
-def answer_places(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places and labels of the first MAX_ANSWER_TOKENS learned tokens of every row, padded."""
-    places = np.zeros((len(labels), MAX_ANSWER_TOKENS), dtype=np.int64)
-    learned = np.full((len(labels), MAX_ANSWER_TOKENS), IGNORED, dtype=np.int64)
-    for row, sequence in enumerate(labels):
-        found = np.flatnonzero(sequence != IGNORED)[:MAX_ANSWER_TOKENS]
-        places[row, : len(found)] = found
-        learned[row, : len(found)] = sequence[found]
-    return places, learned
+    allowed &= sequences[:, :, None] == sequences[:, None, :]
+    return allowed & torch.ones(seq, seq, dtype=torch.bool, device=groups.device).tril()
 
 
 class SigmoidGelu(nn.Module):
@@ -97,10 +86,9 @@ class SigmoidGelu(nn.Module):
 class TrainingNetwork(nn.Module):
     """The model with heads for the dense targets, which are not part of the checkpoint."""
 
-    def __init__(self, model: MiniCPMVForConditionalGeneration, image_start: int) -> None:
+    def __init__(self, model: MiniCPMVForConditionalGeneration) -> None:
         super().__init__()
         self.model = model
-        self.image_start = image_start  # first placeholder of every sequence
         for layer in model.model.vision_tower.encoder.layers:
             layer.mlp.activation = SigmoidGelu()
         hidden_size = model.model.vision_tower.config.hidden_size
@@ -114,33 +102,44 @@ class TrainingNetwork(nn.Module):
         here.
         """
         model = self.model.model
-        dtype = self.model.dtype
+        dtype, device = self.model.dtype, self.model.device
+
+        def on_device(array) -> torch.Tensor:
+            return torch.from_numpy(array).to(device, non_blocking=True)
+
         sizes = torch.from_numpy(batch.target_sizes)
-        patches = torch.from_numpy(batch.patches)
+        patches = on_device(batch.patches)
         max_patches = patches.shape[1]
         index = torch.arange(max_patches)
-        row, column = index // sizes[:, 1:], index % sizes[:, 1:]  # (batch, max_patches)
+        row, column = index // sizes[:, 1:], index % sizes[:, 1:]  # (slices, max_patches)
         half = self.model.lm_head.in_features // 2
-        targets = torch.from_numpy(batch.targets).long()
-        dialogue = batch.dialogue
-        places, labels = answer_places(dialogue.labels)
+        key_positions = torch.cat([sincos_positions(axis, half) for axis in (column, row)], dim=-1)
+        num_tokens = batch.input_ids.size
+        slots = torch.from_numpy(batch.slots)[:, None] + torch.arange(self.model.config.query_num)
+        slots = slots.masked_fill(torch.from_numpy(batch.slots)[:, None] < 0, num_tokens)
+        sequences = on_device(batch.sequences)
         allowed = attention_groups(
-            torch.from_numpy(dialogue.groups), torch.from_numpy(dialogue.sees_picture)
+            sequences, on_device(batch.groups), on_device(batch.sees_picture)
         )
+        allowed &= (sequences != PADDING)[:, None, :]
+        allowed |= torch.eye(allowed.shape[-1], dtype=torch.bool, device=device)
+        positions = model.vision_tower.embeddings.position_ids(sizes, max_patches)
         return Tensors(
             # As the processor: to 0 ... 1 first, then mean and deviation 0.5, in float32.
             patches=((patches.float() / 255 - 0.5) / 0.5).to(dtype),
-            patch_positions=model.vision_tower.embeddings.position_ids(sizes, max_patches),
-            key_positions=torch.cat(
-                [sincos_positions(axis, half) for axis in (column, row)], dim=-1
-            ).to(dtype),
-            patch_bias=additive_mask(index < sizes.prod(dim=1)[:, None], dtype)[:, None, None],
-            targets=targets.masked_fill(targets == NO_LABEL, IGNORED),
-            input_ids=torch.from_numpy(dialogue.input_ids),
-            position_ids=torch.from_numpy(dialogue.position_ids),
+            patch_positions=positions.to(device),
+            key_positions=key_positions.to(device, dtype),
+            patch_bias=additive_mask(index < sizes.prod(dim=1)[:, None], dtype)[:, None, None].to(
+                device
+            ),
+            targets=on_device(batch.targets),
+            slots=slots.to(device),
+            input_ids=on_device(batch.input_ids),
+            position_ids=on_device(batch.position_ids),
             text_bias=additive_mask(allowed, dtype)[:, None],
-            answer_places=torch.from_numpy(places),
-            answer_labels=torch.from_numpy(labels),
+            answer_places=on_device(batch.answer_places),
+            answer_labels=on_device(batch.answer_labels),
+            answer_weights=on_device(batch.answer_weights),
         )
 
     def look(self, tensors: Tensors) -> torch.Tensor:
@@ -164,14 +163,12 @@ class TrainingNetwork(nn.Module):
         return resampler.ln_post(seen) @ resampler.proj
 
     def speak(self, visual_tokens: torch.Tensor, tensors: Tensors) -> torch.Tensor:
-        """Logits at the answer places: (batch, MAX_ANSWER_TOKENS, vocabulary)."""
+        """Logits at the answer places: (answers, vocabulary)."""
         language_model = self.model.model.language_model
-        hidden_states = language_model.embed_tokens(tensors.input_ids)
-        start = self.image_start
-        stop = start + visual_tokens.shape[1]
-        hidden_states = torch.cat(
-            [hidden_states[:, :start], visual_tokens, hidden_states[:, stop:]], dim=1
-        )
+        embedded = language_model.embed_tokens(tensors.input_ids)
+        flat = torch.cat([embedded.flatten(0, 1), embedded.new_zeros(1, embedded.shape[-1])])
+        flat = flat.index_copy(0, tensors.slots.flatten(), visual_tokens.flatten(0, 1))
+        hidden_states = flat[:-1].view_as(embedded)
         rotary = language_model.rotary_emb(hidden_states, tensors.position_ids)
         for layer in language_model.layers:
             hidden_states = layer(
@@ -180,48 +177,59 @@ class TrainingNetwork(nn.Module):
                 position_ids=tensors.position_ids,
                 position_embeddings=rotary,
             )
-        places = tensors.answer_places[..., None].expand(-1, -1, hidden_states.shape[-1])
-        return self.model.lm_head(language_model.norm(hidden_states.gather(1, places)))
+        answers = hidden_states.flatten(0, 1)[tensors.answer_places]
+        return self.model.lm_head(language_model.norm(answers))
 
-    def dense_loss(self, features: torch.Tensor, tensors: Tensors) -> torch.Tensor:
-        """Mean cross-entropy of the classes, of the cells covered, and the error of the offsets."""
-        predicted = self.heads(features).float().split(HEAD_SIZES, -1)
+    def dense_loss(
+        self, features: torch.Tensor, tensors: Tensors
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The classes' cross-entropy, that of the cells covered and the error of the offsets in one
+        number; and the share of non-empty patches whose class is right, by target.
+        """
+        predicted = self.heads(features).split(HEAD_SIZES, -1)
         loss = features.new_zeros((), dtype=torch.float32)
-        num_classes = len(TARGET_CLASSES)
-        for logits, target in zip(
-            predicted[:num_classes], tensors.targets[:, :num_classes].unbind(1), strict=True
-        ):
-            loss = loss + nn.functional.cross_entropy(
-                logits.flatten(0, 1),
-                target.flatten(),
-                # One patch in a hundred holds a middle; counting hangs on those.
-                weight=logits.new_tensor((1.0, 8.0))
-                if logits.shape[-1] == CENTRE_CLASSES
-                else None,
-                ignore_index=IGNORED,
+        right = []
+        for i, name in enumerate(TARGETS):
+            target = tensors.targets[:, i]
+            known = target != NO_LABEL
+            there = known & (target > 0)
+            classes = torch.where(known, target, 0).long()
+            full, empty = (CENTRE_WEIGHT, 1.0) if name == "centre" else (1.0, EMPTY_WEIGHT)
+            weight = torch.where(there, full, empty) * known
+            logits = predicted[i].float()
+            error = nn.functional.cross_entropy(
+                logits.flatten(0, 1), classes.flatten(), reduction="none"
             )
-        covered = tensors.targets[:, num_classes:-2].mT  # (batch, max_patches, CELLS**2)
+            scale = GLYPH_WEIGHT if "glyph" in name else 1.0
+            loss = loss + scale * (error * weight.flatten()).sum() / weight.sum().clamp(min=1)
+            hits = (logits.argmax(-1) == classes) & there
+            right.append(hits.sum() / there.sum().clamp(min=1))
+        covered = tensors.targets[:, len(TARGETS) : -2].mT  # (slices, max_patches, CELLS**2)
+        known = covered != NO_LABEL
         of_cells = nn.functional.binary_cross_entropy_with_logits(
-            predicted[-2], covered.clamp(min=0).float(), reduction="none"
+            predicted[-2].float(), torch.where(known, covered, 0).float(), reduction="none"
         )
-        loss = loss + (of_cells * (covered >= 0)).sum() / (covered >= 0).sum().clamp(min=1)
-        offset = tensors.targets[:, -2:].mT  # (batch, max_patches, 2)
-        error = nn.functional.smooth_l1_loss(
-            predicted[-1], (offset - 128) * OFFSET_UNIT, reduction="none"
+        loss = loss + (of_cells * known).sum() / known.sum().clamp(min=1)
+        offset = tensors.targets[:, -2:].mT  # (slices, max_patches, 2)
+        known = offset != NO_LABEL
+        of_offsets = nn.functional.smooth_l1_loss(
+            predicted[-1].float(), (offset.float() - 128) * OFFSET_UNIT, reduction="none"
         )
-        of_offsets = (error * (offset >= 0)).sum() / (offset >= 0).sum().clamp(min=1)
-        return (loss + of_offsets) / len(HEAD_SIZES)
+        loss = loss + (of_offsets * known).sum() / known.sum().clamp(min=1)
+        return DENSE_SCALE * loss, torch.stack(right)
 
     def forward(self, tensors: Tensors, with_language: bool = True) -> Losses:
         features = self.look(tensors)
-        dense = self.dense_loss(features, tensors)
+        dense, right = self.dense_loss(features, tensors)
         if not with_language:
-            return Losses(torch.zeros(()), dense, tensors.answer_labels)
+            return Losses(dense.new_zeros(()), dense, tensors.answer_labels, right)
         logits = self.speak(self.resample(features, tensors), tensors).float()
-        language = nn.functional.cross_entropy(
-            logits.flatten(0, 1), tensors.answer_labels.flatten(), ignore_index=IGNORED
+        error = nn.functional.cross_entropy(
+            logits, tensors.answer_labels, ignore_index=IGNORED, reduction="none"
         )
-        return Losses(language, dense, logits.argmax(-1))
+        weight = tensors.answer_weights
+        language = (error * weight).sum() / weight.sum().clamp(min=1)
+        return Losses(language, dense, logits.argmax(-1), right)
 
 
 @torch.no_grad()
@@ -261,7 +269,8 @@ def _initialise_tower(model: MiniCPMVForConditionalGeneration, generator: torch.
     tower = model.model.vision_tower
     side = tower.embeddings.table_side
     hidden_size = tower.config.hidden_size
-    place = torch.arange(side)
+    # Angles are counted in patches of a slice of the usual shape.
+    place = torch.arange(side) * (model.config.image_size / tower.config.image_size)
     row, column = torch.meshgrid(place, place, indexing="ij")
     num_frequencies = hidden_size // 4
     # From a quarter turn per patch down to one that hardly turns over the whole picture.
@@ -276,24 +285,50 @@ def _initialise_tower(model: MiniCPMVForConditionalGeneration, generator: torch.
         layer.self_attn.k_proj.weight.copy_(rotation)
 
 
+# What each head of the resampler looks for at first, head by head: two interleaved maps of a square
+# slice, and the columns of a wide one.
+_FIRST_SIGHTS = ("even", "columns", "odd")
+_WIDEST = 56  # patches in a row of the widest slices
+_SHARPNESS = 8.0  # of the first attention: the next patch has an eighth of the weight
+
+
 def _initialise_resampler(
     model: MiniCPMVForConditionalGeneration, generator: torch.Generator
 ) -> None:
-    """Query i starts as the position of the middle of cell i of a regular grid."""
+    """Every head of query i starts at a place of its own, see `_FIRST_SIGHTS`; content speaks
+    softly.
+    """
     config: MiniCPMVConfig = model.config
     resampler = model.model.resampler
     hidden_size = model.lm_head.in_features
+    num_heads = resampler.attn.num_heads
+    head_size = hidden_size // num_heads
+    # A head compares the fastest sines and cosines of both axes; the slow ones tell nothing apart
+    # within a slice. The code of a place is (columns: sines, cosines; rows: sines, cosines).
+    quarter, kept = hidden_size // 4, head_size // 4
+    chosen = torch.cat([torch.arange(kept) + part * quarter for part in range(4)])
     side = math.isqrt(config.query_num)
-    patches = config.image_size // config.patch_size  # per side of a square picture
-    middle = (torch.arange(side) + 0.5) * patches / side - 0.5
-    row, column = torch.meshgrid(middle, middle, indexing="ij")
-    code = [sincos_positions(axis.flatten(), hidden_size // 2) for axis in (column, row)]
-    resampler.query.copy_(torch.cat(code, dim=-1))
-    # One rotation for queries and keys, so that every head sees both axes; content speaks softly.
-    rotation = _rotation(hidden_size, generator)
+    pace = config.image_size / config.patch_size / side  # patches from query to query
+    index = torch.arange(config.query_num)
+    row, column = (index // side) * pace, (index % side) * pace
     query, key, value = resampler.attn.in_proj_weight.chunk(3)
-    query.copy_(4 * rotation)
-    key.copy_(rotation)
+    query.zero_()
+    key.zero_()
+    for head in range(num_heads):
+        sight = _FIRST_SIGHTS[head % len(_FIRST_SIGHTS)]
+        area = torch.arange(head * head_size, (head + 1) * head_size)
+        shift = (pace - 1) / 2 + (0.5 if sight == "odd" else -0.5)
+        across, down = column + shift, row + shift
+        if sight == "columns":
+            across = index * (_WIDEST / config.query_num)
+        code = torch.cat(
+            [sincos_positions(axis, hidden_size // 2) for axis in (across, down)], dim=-1
+        )[:, chosen]
+        if sight == "columns":
+            code[:, 2 * kept :] = 0.0  # any row
+        resampler.query[:, area] = code
+        key[area, chosen] = 1.0
+        query[area, area] = _SHARPNESS
     value.normal_(0, hidden_size**-0.5, generator=generator)
     resampler.attn.out_proj.weight.normal_(0, hidden_size**-0.5, generator=generator)
     if isinstance(resampler.kv_proj, nn.Linear):

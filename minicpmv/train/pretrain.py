@@ -1,13 +1,9 @@
-"""Pre-train the default model: random weights to a small release 2.6 that answers about rendered
-scenes.
+"""Pre-train the default model: random weights to a small release 2.6 that reads rendered scenes.
 
-    options -> model -> data -> trainer -> save
+    options -> plan -> model -> stages of batches -> checkpoint
 
-Two stages share one run. The dense stage teaches the vision tower alone what lies under every
-patch; it stands in for SigLIP's pre-training. The joint stage trains everything on questions and
-answers, with the dense targets fading to a small weight. (The papers freeze the language model
-here; one from random weights has nothing worth freezing.) The learning rate warms up, stays, and
-falls linearly to zero at the end (MiniCPM, arXiv 2404.06395, section 4).
+A run is a function of its options: interrupted at any moment, it goes on from its last checkpoint
+and ends with the very weights of one that was left alone.
 """
 
 import argparse
@@ -15,30 +11,40 @@ import dataclasses
 import json
 import math
 import os
+import random
 import shutil
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import nn
+from torch import distributed, nn
 
 from minicpmv import auto  # noqa: F401 - so that checkpoints are saved under the released names
-from minicpmv.model.configuration import MiniCPMVConfig
+from minicpmv.chat import Chat
 from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
-from minicpmv.train.dialogue import IGNORED, TASK_NAMES, DialogueWriter
+from minicpmv.processing.processor import MiniCPMVProcessor
+from minicpmv.scenes import questions_of, render
+from minicpmv.train import progress
+from minicpmv.train.dialogue import DialogueWriter
 from minicpmv.train.feed import Batch, FeedOptions, batches, make_batch
 from minicpmv.train.files import write_processor_files
 from minicpmv.train.muon import MuonAdamW
 from minicpmv.train.network import Losses, TrainingNetwork, initialise
 from minicpmv.train.options import field_help
+from minicpmv.train.recipe import SIZES, STAGES, Stage, build_config
 from minicpmv.train.tokenizer import save_tokenizer, train_tokenizer
 
 STATE_FILE = "training_state.pt"
+PLAN_FILE = "plan.json"
+SLICES = 32  # per step; rows and answers of a stage are counted for these
+TIMED_STEPS = 4  # per stage, to find out how many steps fit in the minutes
+# Where the resampler looks at first must outlive the language model's first guesses: at full rate
+# all queries soon look at the same few patches, and what is elsewhere is lost.
+_SLOW = ("resampler.query", "resampler.attn.in_proj_weight")
+SAMPLES = 8  # questions asked at every look at held-out scenes
 
 
 @dataclasses.dataclass
@@ -47,12 +53,14 @@ class PretrainOptions:
 
     output: str = "runs/nano"
     """folder for the checkpoint; a run that was interrupted goes on from there"""
-    steps: int = 3200
-    """steps in all, both stages; may be changed when going on, before the decay has begun"""
-    dense_steps: int = 600
-    """first steps, on dense targets alone"""
-    batch_size: int = 32
-    """pictures per step, each with up to eight questions"""
+    size: str = "nano"
+    """size of the model: micro, tiny, nano or small"""
+    minutes: float = 0.0
+    """time for all stages together; 0 trains the steps of the recipe"""
+    steps: str = ""
+    """steps of every stage, such as 4000,3000,2500,1000, instead of the recipe's"""
+    batch: int = 1
+    """multiple of 32 slices per step and process: more for a graphics card"""
     learning_rate: float = 0.006
     """of Muon, for the matrices of the layers"""
     adam_learning_rate: float = 0.0015
@@ -61,36 +69,18 @@ class PretrainOptions:
     """of the matrices"""
     warmup_steps: int = 40
     """steps until the full learning rate, at the beginning of each stage"""
-    decay: float = 0.25
-    """share of all steps, at the end, in which the learning rate falls to zero"""
-    dense_weight: float = 12.0
-    """weight of the dense loss at the beginning of the joint stage"""
-    final_dense_weight: float = 4.0
-    """and from the middle of the joint stage on"""
+    start: str = ""
+    """checkpoint folder whose weights to start from, instead of random ones"""
     seed: int = 0
     """of the weights and the scenes"""
-    vision_size: int = 256
-    """width of the vision tower"""
-    vision_layers: int = 4
-    """depth of the vision tower"""
-    vision_heads: int = 2
-    """attention heads of the vision tower"""
-    hidden_size: int = 256
-    """width of the language model, a multiple of 128"""
-    layers: int = 5
-    """depth of the language model"""
-    heads: int = 4
-    """attention heads of the language model; it has half as many for keys and values"""
-    queries: int = 64
-    """visual tokens per slice"""
-    scale_resolution: int = 224
-    """side of the square that pictures are resized to, in pixels"""
-    length: int = 176
-    """tokens of a training sequence"""
+    device: str = "auto"
+    """cpu, cuda, or auto: cuda where there is one"""
     dtype: str = "bfloat16"
     """of weights and activations; the optimizer keeps float32 copies"""
     compile: bool = True
-    """use torch.compile: one to two minutes at the start, a third faster afterwards"""
+    """use torch.compile: a minute or two per stage, a third faster afterwards"""
+    threads: int = 0
+    """threads of the processor for training; 0: one per core"""
     workers: int = 1
     """processes that render; 0 renders in the training process"""
     worker_cores: str = ""
@@ -113,7 +103,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help_of = field_help(PretrainOptions)
     for field in dataclasses.fields(PretrainOptions):
         flag = "--" + field.name.replace("_", "-")
-        text = f"{help_of[field.name]} (default: {field.default})"
+        text = help_of[field.name]
+        if field.default != "":
+            text += f" (default: {field.default})"
         if field.type is bool:
             parser.add_argument(
                 flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text
@@ -138,186 +130,359 @@ def run(args: argparse.Namespace) -> int:
                 "'minicpmv train pretrain --help' lists the known ones."
             )
     values |= {name: value for name, value in vars(args).items() if name in names}
-    Pretraining(PretrainOptions(**values)).train()
+    world = Processes()
+    try:
+        Pretraining(PretrainOptions(**values), world).train()
+    finally:
+        world.close()
     return 0
 
 
-def build_config(options: PretrainOptions, vocab_size: int) -> MiniCPMVConfig:
-    """Release 2.6 in small."""
-    sizes = {
-        "hidden_size": options.hidden_size,
-        "intermediate_size": 3 * options.hidden_size,
-        "num_hidden_layers": options.layers,
-        "num_attention_heads": options.heads,
-        "num_key_value_heads": max(1, options.heads // 2),
-        "vocab_size": vocab_size,
-        "max_position_embeddings": 4096,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 10000.0,  # short texts
-    }
-    return MiniCPMVConfig.from_dict(
-        {
-            "model_type": "minicpmv",
-            "version": "2.6",
-            "architectures": ["MiniCPMV"],
-            **sizes,
-            "tie_word_embeddings": False,
-            "image_size": options.scale_resolution,
-            "patch_size": 14,
-            "query_num": options.queries,
-            "slice_mode": True,
-            "drop_vision_last_layer": False,
-            "batch_vision_input": True,
-            "use_image_id": True,
-            "slice_config": {
-                "max_slice_nums": 1,
-                "patch_size": 14,
-                "scale_resolution": options.scale_resolution,
-                "model_type": "minicpmv",
-            },
-            "vision_config": {
-                "hidden_size": options.vision_size,
-                "image_size": options.scale_resolution,
-                "intermediate_size": 4 * options.vision_size,
-                "model_type": "siglip",
-                "num_attention_heads": options.vision_heads,
-                "num_hidden_layers": options.vision_layers,
-                "patch_size": 14,
-            },
-        }
-    )
+class Processes:
+    """The processes that train together: one, or those that torchrun started."""
+
+    def __init__(self) -> None:
+        self.rank = int(os.environ.get("RANK", 0))
+        self.count = int(os.environ.get("WORLD_SIZE", 1))
+        if self.count > 1:
+            distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+    def average(self, parameters: list[torch.Tensor]) -> None:
+        """Replace the gradients by their mean over all processes."""
+        if self.count == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            distributed.all_reduce(parameter.grad)
+            parameter.grad /= self.count
+
+    def wait(self) -> None:
+        if self.count > 1:
+            distributed.barrier()
+
+    def agree(self, value: Any) -> Any:
+        """The value of the first process."""
+        if self.count == 1:
+            return value
+        box = [value]
+        distributed.broadcast_object_list(box)
+        return box[0]
+
+    def close(self) -> None:
+        if self.count > 1:
+            distributed.destroy_process_group()
 
 
 class Pretraining:
     """One run: builds or resumes everything from the options, then trains."""
 
-    def __init__(self, options: PretrainOptions) -> None:
+    def __init__(self, options: PretrainOptions, world: Processes | None = None) -> None:
         self.options = options
+        self.world = world or Processes()
         self.folder = Path(options.output)
+        self.device = self._device()
+        if self.device.type == "cpu":
+            torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
+        self.size = _known("size", options.size, SIZES)
         self.folder.mkdir(parents=True, exist_ok=True)
         tokenizer_file = self.folder / "tokenizer.json"
-        if not tokenizer_file.exists():
-            save_tokenizer(train_tokenizer(), self.folder)
+        if self.world.rank == 0:
+            if not tokenizer_file.exists():
+                save_tokenizer(train_tokenizer(), self.folder)
+            write_processor_files(self.folder, self.size.queries, self.size.scale_resolution)
+        self.world.wait()
         tokenizer = Tokenizer.from_file(str(tokenizer_file))
-        self.config = build_config(options, tokenizer.get_vocab_size())
-        self.feed = FeedOptions(
-            tokenizer_file=str(tokenizer_file),
-            batch_size=options.batch_size,
-            num_queries=options.queries,
-            scale_resolution=options.scale_resolution,
-            length=options.length,
-            # Seeds of different runs do not meet: a run draws far fewer than 2**32 scenes.
-            seed=options.seed << 32,
-        )
-        self.writer = DialogueWriter(tokenizer, options.queries, options.length)
-        write_processor_files(self.folder, options.queries, options.scale_resolution)
+        self.writer = DialogueWriter(tokenizer, self.size.queries)
 
         generator = torch.Generator().manual_seed(options.seed)
         torch.manual_seed(options.seed)
+        config = build_config(self.size, tokenizer.get_vocab_size())
         self.model = MiniCPMVForConditionalGeneration._from_config(
-            self.config, attn_implementation="eager"
+            config, attn_implementation="eager"
         )
         initialise(self.model, generator)
-        dtype = getattr(torch, options.dtype)
-        self.network = TrainingNetwork(self.model, self.writer.image_start).to(dtype)
+        self.network = TrainingNetwork(self.model)
+        if options.start:
+            self._start_from(Path(options.start))
+        self.network.to(self.device, getattr(torch, options.dtype))
         self.optimizer = self._build_optimizer()
         self.step = 0
-        self._held_out: list[Batch] = []
+        self.plan: list[int] = []
+        self._held_out: dict[str, list[Batch]] = {}
         if (self.folder / STATE_FILE).exists():
             self._load()
 
+    def _device(self) -> torch.device:
+        name = self.options.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cuda" and self.world.count > 1:
+            name = f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}"
+        device = torch.device(name)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        return device
+
+    def _start_from(self, folder: Path) -> None:
+        """Take the weights of another run: its model, and its heads where it has them."""
+        other = MiniCPMVForConditionalGeneration.from_pretrained(folder)
+        names = [Path(path) / "tokenizer.json" for path in (folder, self.folder)]
+        if names[0].exists() and names[0].read_bytes() == names[1].read_bytes():
+            self.model.load_state_dict(other.state_dict())
+            taken = "all weights"
+        else:  # other words: the language model would have to be learned anew
+            self.model.model.vision_tower.load_state_dict(other.model.vision_tower.state_dict())
+            taken = "the vision tower (the tokenizers differ)"
+        self._log(f"starting from {folder}: {taken}")
+        if (folder / STATE_FILE).exists():
+            state = torch.load(folder / STATE_FILE, weights_only=True)
+            self.network.heads.load_state_dict(state["heads"])
+
     def _build_optimizer(self) -> MuonAdamW:
         options = self.options
-        named = dict(self.network.named_parameters())
+        # The position table stays what it begins as: places that training rarely meets must go on
+        # speaking as their neighbours do.
+        self.model.model.vision_tower.embeddings.position_embedding.weight.requires_grad_(False)
+        named = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
         matrices = {
             name: parameter
             for name, parameter in named.items()
             if parameter.ndim == 2 and ".layers." in name
         }
+        others = [name for name in named if name not in matrices]
         return MuonAdamW(
             list(matrices.values()),
-            [parameter for name, parameter in named.items() if name not in matrices],
+            [named[name] for name in others],
+            slow=[i for i, name in enumerate(others) if name.endswith(_SLOW)],
             learning_rate=options.learning_rate,
             adam_learning_rate=options.adam_learning_rate,
             weight_decay=options.weight_decay,
         )
 
+    def feed(self, stage: Stage, split: str = "train") -> FeedOptions:
+        """What the batches of a stage look like."""
+        batch = self.options.batch
+        return FeedOptions(
+            tokenizer_file=str(self.folder / "tokenizer.json"),
+            mix=stage.mix,
+            slices=SLICES * batch,
+            rows=stage.rows * batch,
+            length=stage.length,
+            answers=stage.answers * batch,
+            max_slices=stage.max_slices,
+            max_questions=stage.max_questions,
+            num_queries=self.size.queries,
+            scale_resolution=self.size.scale_resolution,
+            seed=self.options.seed,
+            split=split,
+            with_text=stage.with_text,
+        )
+
+    def stage_at(self, step: int) -> tuple[int, int]:
+        """The number of the stage that a step belongs to, and the first step of that stage."""
+        first = 0
+        for number, steps in enumerate(self.plan):
+            if step < first + steps:
+                return number, first
+            first += steps
+        return len(self.plan) - 1, first - self.plan[-1]
+
     def rate(self, step: int) -> float:
         """The learning rate of a step, as a share of the full one."""
-        options = self.options
-        since = step - options.dense_steps if step >= options.dense_steps else step
-        warm = min(1.0, (since + 1) / max(1, options.warmup_steps))
-        remaining = (options.steps - step) / max(1.0, options.decay * options.steps)
-        return min(warm, 1.0, remaining)
+        number, first = self.stage_at(step)
+        start, end = STAGES[number].rate
+        warm = min(1.0, (step - first + 1) / max(1, self.options.warmup_steps))
+        return warm * (start + (end - start) * (step - first) / max(1, self.plan[number]))
 
     def dense_weight(self, step: int) -> float:
-        """The weight of the dense loss: all of it in the dense stage, then a linear fall."""
-        options = self.options
-        if step < options.dense_steps:
-            return 1.0
-        half = max(1.0, (options.steps - options.dense_steps) / 2)
-        progress = min(1.0, (step - options.dense_steps) / half)
-        return options.dense_weight + progress * (options.final_dense_weight - options.dense_weight)
+        """The weight of the dense loss in a step."""
+        number, first = self.stage_at(step)
+        start, end = STAGES[number].dense_weight
+        return start + (end - start) * (step - first) / max(1, self.plan[number])
 
     def train(self) -> None:
         """Train from the current step to the last; writes checkpoints and a log on the way."""
+        _check_matplotlib()
         options = self.options
         forward: nn.Module = self.network
         if options.compile:
             forward = torch.compile(self.network, dynamic=False)  # type: ignore[assignment]
-        cores = tuple(int(core) for core in options.worker_cores.split(",") if core)
-        source = batches(self.feed, self.step, workers=options.workers, cores=cores)
-        meter = Meter(options.batch_size)
-        while self.step < options.steps:
-            batch = next(source)
-            with_language = self.step >= options.dense_steps
-            tensors = self.network.tensors(batch)
-            losses: Losses = forward(tensors, with_language)
-            loss = losses.language + self.dense_weight(self.step) * losses.dense
-            if not math.isfinite(loss.item()):
+        if not self.plan:
+            self._make_plan(forward)
+        total = sum(self.plan)
+        while self.step < total:
+            number, first = self.stage_at(self.step)
+            self._train_stage(forward, number, first, total)
+
+    def _make_plan(self, forward: nn.Module) -> None:
+        """Decide how many steps every stage has, once and for all of this run."""
+        if self.options.steps:
+            plan = [int(part) for part in self.options.steps.split(",")]
+            if len(plan) != len(STAGES) or min(plan) < 0:
+                names = ", ".join(stage.name for stage in STAGES)
                 raise ValueError(
-                    f"The loss is {loss.item()} at step {self.step}. Go on from {self.folder} "
-                    f"with a lower --learning-rate (now {options.learning_rate})."
+                    f"--steps is {self.options.steps!r}; give {len(STAGES)} numbers, one for each "
+                    f"of the stages {names}."
                 )
-            loss.backward()
-            norm = self.optimizer.step(self.rate(self.step))
+        elif self.options.minutes:
+            plan = self._fit_minutes(forward)
+        else:
+            plan = [stage.steps for stage in STAGES]
+        self.plan = self.world.agree(plan)
+        if self.world.rank == 0:
+            steps = {stage.name: n for stage, n in zip(STAGES, self.plan, strict=True)}
+            content = dataclasses.asdict(self.options) | {"steps": steps}
+            text = json.dumps(content, indent=2)
+            (self.folder / PLAN_FILE).write_text(text + "\n", encoding="utf-8")
+        names = ", ".join(f"{n} {s.name}" for s, n in zip(STAGES, self.plan, strict=True))
+        self._log(f"steps: {names}")
+
+    def _fit_minutes(self, forward: nn.Module) -> list[int]:
+        """How many steps of every stage fit in the minutes, by timing a few of each."""
+        started = time.perf_counter()
+        before = {name: value.clone() for name, value in self.network.state_dict().items()}
+        seconds = []
+        for stage in STAGES:
+            self._log(f"timing the stage {stage.name}")
+            feed = self.feed(stage)
+            source = batches(feed, 0, workers=self.options.workers)
+            batch = next(source)
+            self._step(forward, batch, stage, 0.0, 1.0)  # compiles
+            start = time.perf_counter()
+            for _ in range(TIMED_STEPS):
+                self._step(forward, next(source), stage, 0.0, 1.0)
+            seconds.append((time.perf_counter() - start) / TIMED_STEPS)
+            source.close()  # type: ignore[attr-defined]
+        self.network.load_state_dict(before)
+        self.optimizer = self._build_optimizer()
+        left = 60 * self.options.minutes - (time.perf_counter() - started)
+        if left <= 0:
+            raise ValueError(
+                f"{self.options.minutes:g} minutes are over before training begins: compiling took "
+                f"{time.perf_counter() - started:.0f} s. Give more --minutes, or --no-compile."
+            )
+        return [
+            max(1, round(left * stage.share / cost))
+            for stage, cost in zip(STAGES, seconds, strict=True)
+        ]
+
+    def _step(
+        self, forward: nn.Module, batch: Batch, stage: Stage, rate: float, dense_weight: float
+    ) -> tuple[Losses, float]:
+        losses: Losses = forward(self.network.tensors(batch), stage.with_text)
+        loss = losses.language + dense_weight * losses.dense
+        if not math.isfinite(loss.item()):
+            raise ValueError(
+                f"The loss is {loss.item()} at step {self.step}. Go on from {self.folder} "
+                f"with a lower --learning-rate (now {self.options.learning_rate})."
+            )
+        loss.backward()
+        self.world.average(self.optimizer.parameters)
+        return losses, self.optimizer.step(rate)
+
+    def _train_stage(self, forward: nn.Module, number: int, first: int, total: int) -> None:
+        options, stage = self.options, STAGES[number]
+        stop = first + self.plan[number]
+        cores = tuple(int(core) for core in options.worker_cores.split(",") if core)
+        source = batches(
+            self.feed(stage),
+            (self.step - first) * self.world.count + self.world.rank,
+            stride=self.world.count,
+            workers=options.workers,
+            cores=cores,
+        )
+        meter = progress.Meter()
+        while self.step < stop:
+            rate, weight = self.rate(self.step), self.dense_weight(self.step)
+            batch = next(source)
+            losses, norm = self._step(forward, batch, stage, rate, weight)
             self.step += 1
-            meter.add(batch, losses, norm, with_language)
-            if self.step % options.log_every == 0 or self.step == options.steps:
-                self._log(meter.report(self.step, options.steps, self.rate(self.step)))
-            last = self.step == options.steps
-            if with_language and (last or self.step % options.evaluate_every == 0):
-                self._log(self.evaluate(forward))
+            meter.add(batch, losses, norm, stage.with_text)
+            last = self.step == stop
+            if last or self.step % options.log_every == 0:
+                self._report(meter, stage, total)
+            if last or self.step % options.evaluate_every == 0:
+                self._look_at_held_out(stage)
+                meter.clear()
             if last or self.step % options.save_every == 0:
                 self.save()
         source.close()  # type: ignore[attr-defined]
 
-    @torch.no_grad()
-    def evaluate(self, forward: nn.Module, num_batches: int = 6) -> str:
-        """Share of answers right on held-out scenes, by task.
+    def _report(self, meter: progress.Meter, stage: Stage, total: int) -> None:
+        speed = meter.slices_per_second() * self.world.count
+        record = meter.record()
+        meter.clear()
+        left = (total - self.step) * SLICES * self.options.batch * self.world.count / speed / 60
+        self._record("train", stage, record)
+        self._log(
+            f"{stage.name} {self.step}/{total} {progress.line(record)} norm {record['norm']:.2f} "
+            f"rate {self.rate(self.step - 1):.2f} {speed:.1f} slices/s {left:.0f} min left"
+        )
 
-        An answer counts when every one of its tokens is the likeliest given the true ones before,
-        which is when greedy decoding gives it.
-        """
-        if not self._held_out:
-            feed = dataclasses.replace(self.feed, split="test", seed=1 << 60)
-            self._held_out = [make_batch(i, feed, self.writer) for i in range(num_batches)]
-        meter = Meter(self.options.batch_size)
-        for batch in self._held_out:
-            meter.add(batch, forward(self.network.tensors(batch), True), 0.0, True)
-        return f"held out {self.step}: {meter.accuracies()}"
+    @torch.no_grad()
+    def _look_at_held_out(self, stage: Stage, num_batches: int = 4) -> None:
+        """Losses and right answers on held-out scenes, the curve so far, and samples."""
+        if self.world.rank:
+            return
+        if stage.name not in self._held_out:
+            feed = self.feed(stage, "test")
+            made = [make_batch(number, feed, self.writer) for number in range(num_batches)]
+            self._held_out = {stage.name: made}
+        meter = progress.Meter()
+        for batch in self._held_out[stage.name]:
+            losses = self.network(self.network.tensors(batch), stage.with_text)
+            meter.add(batch, losses, 0.0, stage.with_text)
+        record = meter.record()
+        self._record("held out", stage, record)
+        self._log(f"held out {self.step}: {progress.line(record)}")
+        progress.plot(self.folder / "metrics.jsonl", self.folder / "losses.png")
+        if stage.with_text:
+            self._write_samples(stage)
+
+    def _write_samples(self, stage: Stage) -> None:
+        """Ask a few questions the way a user does, and keep the answers in samples.md."""
+        processor = MiniCPMVProcessor.from_pretrained(self.folder)
+        chat = Chat(self.model, processor, str(self.folder))
+        kinds = sorted(kind for kind in stage.mix if kind in _scene_kinds())
+        lines = [f"## After step {self.step} ({stage.name})", ""]
+        for number in range(SAMPLES):
+            scene = render(number, "test", kind=kinds[number % len(kinds)])
+            asked = questions_of(scene, 1, random.Random(number))
+            picture = self.folder / "samples" / f"{number}.png"
+            if not picture.exists():
+                picture.parent.mkdir(exist_ok=True)
+                scene.image.save(picture)
+            for question in asked:
+                answer = chat.ask(
+                    question.text,
+                    [scene.image],
+                    sampling=False,
+                    max_new_tokens=96,
+                    max_slice_nums=stage.max_slices,
+                )
+                lines += [
+                    f"- [{number}](samples/{number}.png) {question.text!r}: {answer.text!r} "
+                    f"(true: {question.answer!r})"
+                ]
+        with (self.folder / "samples.md").open("a", encoding="utf-8") as file:
+            file.write("\n".join([*lines, "", ""]))
 
     def save(self) -> None:
         """Write the checkpoint and, beside it, what resuming needs. A kill leaves the last
         complete one.
         """
+        self.world.wait()
+        if self.world.rank:
+            return
         parts = self.folder / "saving"
         shutil.rmtree(parts, ignore_errors=True)
         self.model.save_pretrained(parts)
         state = {
             "step": self.step,
+            "plan": self.plan,
+            "heads": self.network.heads.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "steps": self.options.steps,
         }
         torch.save(state, parts / STATE_FILE)
         # transformers writes defaults there; ours are in the folder from the start.
@@ -327,65 +492,45 @@ class Pretraining:
         parts.rmdir()
 
     def _load(self) -> None:
-        state = torch.load(self.folder / STATE_FILE, weights_only=True)
-        self.step = state["step"]
+        path = self.folder / STATE_FILE
+        state = torch.load(path, weights_only=True, map_location=self.device)
+        self.step, self.plan = state["step"], state["plan"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self._log(f"going on from step {self.step} of {self.options.steps} in {self.folder}")
+        self._log(f"going on from step {self.step} of {sum(self.plan)} in {self.folder}")
+
+    def _record(self, kind: str, stage: Stage, record: dict) -> None:
+        if self.world.rank:
+            return
+        slices = self.step * SLICES * self.options.batch * self.world.count
+        head = {"kind": kind, "stage": stage.name, "step": self.step, "slices": slices}
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(head | record) + "\n")
 
     def _log(self, line: str) -> None:
+        if self.world.rank:
+            return
         print(line, file=sys.stderr, flush=True)
         with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
             file.write(time.strftime("%H:%M:%S ", time.gmtime()) + line + "\n")
 
 
-class Meter:
-    """Averages since the last report."""
+def _scene_kinds() -> set[str]:
+    from minicpmv.scenes.render import KINDS
 
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.clear()
+    return set(KINDS)
 
-    def clear(self) -> None:
-        self.language: list[float] = []
-        self.dense: list[float] = []
-        self.norms: list[float] = []
-        self.right: dict[int, list[bool]] = defaultdict(list)
-        self.start = time.perf_counter()
 
-    def add(self, batch: Batch, losses: Losses, norm: float, with_language: bool) -> None:
-        self.dense.append(float(losses.dense.detach()))
-        self.norms.append(norm)
-        if not with_language:
-            return
-        self.language.append(float(losses.language.detach()))
-        dialogue = batch.dialogue
-        predicted = losses.predicted.numpy()
-        for row, labels in enumerate(dialogue.labels):
-            places = np.flatnonzero(labels != IGNORED)[: predicted.shape[1]]
-            if not len(places):  # a scene that admits no question
-                continue
-            hits = predicted[row, : len(places)] == labels[places]
-            # An answer is a run of neighbouring places.
-            starts = np.flatnonzero(np.diff(places, prepend=-2) > 1)
-            for answer, where in zip(np.split(hits, starts[1:]), places[starts], strict=True):
-                self.right[int(dialogue.tasks[row, where])].append(bool(answer.all()))
+def _known(what: str, name: str, choices: dict[str, Any]) -> Any:
+    if name not in choices:
+        raise ValueError(f"--{what} is {name!r}; it is one of {', '.join(choices)}.")
+    return choices[name]
 
-    def accuracies(self) -> str:
-        return " ".join(
-            f"{TASK_NAMES[task]} {100 * sum(right) / len(right):.0f}%"
-            for task, right in sorted(self.right.items())
-        )
 
-    def report(self, step: int, steps: int, rate: float) -> str:
-        """One progress line; starts the averages anew."""
-        seconds = time.perf_counter() - self.start
-        speed = len(self.dense) * self.batch_size / seconds
-        line = (
-            f"step {step}/{steps} dense {np.mean(self.dense):.3f} norm {np.mean(self.norms):.2f} "
-            f"rate {rate:.2f} {speed:.1f} pictures/s "
-            f"{(steps - step) * self.batch_size / speed / 60:.0f} min left"
-        )
-        if self.language:
-            line += f" language {np.mean(self.language):.3f} | {self.accuracies()}"
-        self.clear()
-        return line
+def _check_matplotlib() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "Training draws its loss curve with matplotlib, which is not installed. "
+            "Install it with: pip install 'minicpmv[train]'"
+        ) from error

@@ -1,8 +1,8 @@
 """The default model's tokenizer: a small byte-level BPE with release 2.6's special tokens.
 
 It learns its merges from the chat template and from questions and answers about scenes, so that a
-usual answer is one to three tokens; any other text is spelt in bytes. Printed words are left out
-of the training text: a word that has to be read should be spelt.
+usual answer is one to three tokens; any other text is spelt in bytes. What is read off a picture is
+left out of the training text: it is spelt.
 """
 
 import json
@@ -11,11 +11,12 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from minicpmv.scenes import questions_of, render
+from minicpmv.scenes import EXAMPLE_KINDS, KINDS, draw_example, questions_of, render
 from minicpmv.train.dialogue import SMALL_TALK, SYSTEM
 
-NUM_MERGES = 384
-NUM_SCENES = 1500  # scenes whose questions are the training text
+NUM_MERGES = 512
+# Pictures of every kind whose questions are the training text.
+NUM_SCENES, NUM_EXAMPLES = 120, 40
 # In the order of the released vocabulary.
 SPECIAL_TOKENS = (
     "<unk>",
@@ -50,12 +51,16 @@ def _corpus() -> list[str]:
     text = ["system\nuser\nassistant\n", SYSTEM] * 200
     for question, answer in SMALL_TALK:
         text += [question, answer] * 20
-    for seed in range(NUM_SCENES):
-        scene = render(seed, size=(64, 64))
-        for asked in questions_of(scene, 8, random.Random(seed)):
-            text += [asked.text, asked.text[0].lower() + asked.text[1:]]
-            if not scene.texts:
-                text.append(asked.answer)
+    for kind in KINDS:
+        for seed in range(NUM_SCENES):
+            for asked in questions_of(render(seed, kind=kind), 8, random.Random(seed)):
+                text += [asked.text, asked.text[0].lower() + asked.text[1:]]
+                if not asked.spelt:
+                    text.append(asked.answer)
+    for kind in EXAMPLE_KINDS:
+        for seed in range(NUM_EXAMPLES):
+            for turn in draw_example(seed, "train", kind).turns:
+                text += [turn.question] if turn.spelt else [turn.question, turn.answer]
     return text
 
 
