@@ -157,16 +157,23 @@ def test_questions_are_different_and_of_known_tasks(scenes):
 def test_patch_labels_show_every_figure_in_its_place():
     for seed in SEEDS:
         scene = render(seed, kind="few", size=(224, 224))
-        found = patch_labels(scene, 16, 16)
-        assert found.centre.sum() == len({_patch_of(figure, 16) for figure in scene.figures})
+        found = dict(zip(labels.TARGETS, patch_labels(scene, 16, 16), strict=False))
+        assert found["centre"].sum() == len({_patch_of(figure, 16) for figure in scene.figures})
         for figure in scene.figures:
             row, col = _patch_of(figure, 16)
             if figure.shape not in ("ring", "moon", "heart", "triangle"):
                 place = row * 16 + col
-                assert labels.SHAPE_CLASSES[found.shape[place]] == figure.shape
-                assert labels.COLOUR_CLASSES[found.colour[place]] == figure.colour
+                assert labels.THING_CLASSES[found["thing"][place]] == figure.shape
+                assert labels.COLOUR_CLASSES[found["colour"][place]] == figure.colour
+
+
+def test_patch_labels_spell_what_is_printed():
+    for seed in range(20):
+        scene = render(seed, kind="word", size=(224, 224))
+        found = dict(zip(labels.TARGETS, patch_labels(scene, 16, 16), strict=False))
+        ids = {*found["left glyph"], *found["right glyph"]} - {labels.NO_LABEL}
+        seen = {labels.GLYPH_CLASSES[i] for i in ids}
         for text in scene.texts:
-            seen = {labels.GLYPH_CLASSES[i] for i in found.glyph}
             assert len(seen & set(text.text)) > len(set(text.text)) / 2
 
 

@@ -13,7 +13,6 @@ from minicpmv.scenes.degrade import degrade
 from minicpmv.scenes.scene import Scene
 
 SPLITS = ("train", "test")
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DEGRADED_SHARE = {"train": 0.35, "test": 0.2}  # how many pictures are made worse
 # How often a scene is of each kind, relative to the others; every module says so for its own.
 _SHARES = {figures: 1.0, icons: 1.0, documents: 1.0, tables: 15.0, charts: 12.0}
