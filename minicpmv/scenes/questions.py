@@ -4,7 +4,7 @@ Every task is a function from scene to question, or None where the scene does no
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from minicpmv.scenes import (
     chart_questions,
@@ -39,14 +39,17 @@ def ask(scene: Scene, task: str, rng: random.Random) -> Question | None:
     return TASKS[task](scene, rng)
 
 
-def questions_of(scene: Scene, number: int, rng: random.Random) -> list[Question]:
-    """Up to `number` different questions about the scene, tasks drawn by their training weight.
+def questions_of(
+    scene: Scene, number: int, rng: random.Random, tasks: Collection[str] = ()
+) -> list[Question]:
+    """Up to `number` different questions about the scene, of `tasks` or of all, drawn by their
+    training weight.
 
     What is read off the picture, or told at length, is asked for once.
     """
     asked: dict[str, Question] = {}
     told: set[tuple[str, str]] = set()
-    weights = dict(WEIGHTS)
+    weights = {task: WEIGHTS[task] for task in tasks or WEIGHTS}
     misses = dict.fromkeys(weights, 0)
     for _attempt in range(6 * number):
         if not weights or len(asked) == number:

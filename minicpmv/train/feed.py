@@ -46,6 +46,7 @@ class FeedOptions:
     answers: int = 1024  # learned tokens per batch; further ones are not learned
     max_slices: int = 1  # per picture
     max_questions: int = 8  # per picture
+    tasks: tuple[str, ...] = ()  # what is asked; nothing here stands for everything
     num_queries: int = 64
     scale_resolution: int = 224
     patch_size: int = 14
@@ -289,7 +290,7 @@ def _add(
     if kind in EXAMPLE_KINDS:
         sequence = writer.example(example, grids, rng)
     else:
-        asked = questions_of(scenes[0], options.max_questions, rng)
+        asked = questions_of(scenes[0], options.max_questions, rng, options.tasks)
         free = max(options.length - used for used in packer.used)
         sequence = writer.questions(asked, grids[0], rng, free)
     if packer.room(len(sequence)) is None:

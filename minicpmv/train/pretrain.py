@@ -272,6 +272,7 @@ class Pretraining:
             answers=stage.answers * batch,
             max_slices=stage.max_slices,
             max_questions=stage.max_questions,
+            tasks=stage.tasks,
             num_queries=self.size.queries,
             scale_resolution=self.size.scale_resolution,
             seed=self.options.seed,

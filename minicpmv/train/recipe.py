@@ -53,7 +53,8 @@ class Stage:
     """One stage: what it sees, and how it learns.
 
     Per 32 slices there are `rows` sequences of `length` tokens. `share` is its part of the time
-    when a run is given minutes, `steps` is its length otherwise. The weight of the dense loss goes
+    when a run is given minutes, `steps` is its length otherwise. `tasks` are what is asked; none
+    stands for all. The weight of the dense loss goes
     from the first of `dense_weight` to the second.
     """
 
@@ -66,6 +67,7 @@ class Stage:
     answers: int
     max_slices: int = 1
     max_questions: int = 8
+    tasks: tuple[str, ...] = ()
     with_text: bool = True
     dense_weight: tuple[float, float] = (1.0, 1.0)
     rate: tuple[float, float] = (1.0, 1.0)
@@ -87,13 +89,15 @@ STAGES = (
         answers=1,
         with_text=False,
     ),
-    # What attends to what is found on a few plain questions, long before print can be read.
+    # The language model finds out where to look on a few plain questions. Asked everything at
+    # once it stays at guessing for many thousand pictures (recipes/LOG.md).
     Stage(
         "captions",
         steps=1500,
         share=0.2,
-        mix={LETTERS: 0.9, "few": 5.0, "many": 5.0, "icons": 3.0, "word": 2.0, "number": 0.7},
-        rows=30,
+        mix={LETTERS: 0.4, "few": 5.0, "many": 5.0},
+        tasks=("colour", "shape", "existence", "counting", "position", "background", "caption"),
+        rows=31,
         length=208,
         answers=1280,
         dense_weight=(0.7, 0.5),
