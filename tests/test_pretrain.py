@@ -22,7 +22,7 @@ from minicpmv.processing.samples import default_frame_slices
 from minicpmv.scenes import EXAMPLE_KINDS, KINDS, draw_example, questions_of, render
 from minicpmv.train import pretrain
 from minicpmv.train.dialogue import FIRST_TURN, IGNORED, DialogueWriter
-from minicpmv.train.feed import FeedOptions, Packer, batches, cut, make_batch, plan
+from minicpmv.train.feed import FeedOptions, Packer, batches, make_batch, plan, slices_of
 from minicpmv.train.letters import LETTERS, letter_crops
 from minicpmv.train.muon import MuonAdamW, orthogonalise
 from minicpmv.train.network import attention_groups
@@ -149,7 +149,7 @@ def a_question(run, kind):
         if asked and "talk" not in sequence.tasks and fits(cuts):
             break
     content = [{"type": "image", "image": scene.image}, {"type": "text", "text": asked[0].text}]
-    slices = cut(scene, cuts, 14)
+    slices = slices_of(scene, cuts, 14)
     return slices, sequence, [{"role": "user", "content": content}]
 
 
@@ -171,7 +171,7 @@ def an_example(run, kind):
     slices = [
         piece
         for scene, cuts in zip(example.scenes, plans, strict=True)
-        for piece in cut(scene, cuts, 14)
+        for piece in slices_of(scene, cuts, 14)
     ]
     return slices, sequence, messages_of(example)
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from minicpmv.scenes.colours import COLOURS
 from minicpmv.scenes.icons import ICONS
+from minicpmv.scenes.lettering import PRINTABLE
 from minicpmv.scenes.scene import Box, Lettering, Scene
 from minicpmv.scenes.shapes import SHAPES
 
@@ -25,7 +26,7 @@ MIN_LINE_PX = 9
 # Class 0 of every target is "nothing here".
 THING_CLASSES = ("", *SHAPES, *ICONS, "text")
 COLOUR_CLASSES = ("", *COLOURS)
-GLYPH_CLASSES = ("", *map(chr, range(33, 127)))
+GLYPH_CLASSES = ("", *PRINTABLE)
 NUM_PLACES = 16  # bins per axis for the middle of a figure
 TARGETS: dict[str, int] = {  # number of classes
     "thing": len(THING_CLASSES),

@@ -17,11 +17,11 @@ import numpy as np
 from PIL import Image
 from tokenizers import Tokenizer
 
+from minicpmv.processing.image_processor import cut
 from minicpmv.processing.samples import default_frame_slices
 from minicpmv.processing.slicing import SlicePlan, plan_slices
 from minicpmv.scenes import EXAMPLE_KINDS, Scene, draw_example, patch_labels, questions_of, render
 from minicpmv.scenes.labels import NO_LABEL, NUM_TARGETS, WHOLE
-from minicpmv.scenes.scene import Box
 from minicpmv.train.dialogue import IGNORED, DialogueWriter, TokenSequence
 from minicpmv.train.letters import LETTERS, letter_crops
 
@@ -107,31 +107,21 @@ def plan(image: Image.Image, options: FeedOptions, max_slices: int) -> SlicePlan
     )
 
 
-def cut(scene: Scene, cuts: SlicePlan, patch_size: int) -> list[Slice]:
+def slices_of(scene: Scene, cuts: SlicePlan, patch_size: int) -> list[Slice]:
     """The slices of a scene, in the order of the processor."""
-    windows: list[tuple[tuple[int, int], Box, np.ndarray]] = []
-
-    def resized(size: tuple[int, int]) -> np.ndarray:
-        image, (height, width) = scene.image, size
-        if (width, height) != image.size:
-            image = image.resize((width, height), Image.Resampling.BICUBIC)
-        return np.asarray(image)
-
-    windows.append((cuts.overview, WHOLE, resized(cuts.overview)))
-    if cuts.grid and cuts.cell and cuts.refined:
-        whole = resized(cuts.refined)
-        (rows, cols), (height, width) = cuts.grid, cuts.cell
-        for row in range(rows):
-            for col in range(cols):
-                pixels = whole[row * height : (row + 1) * height, col * width : (col + 1) * width]
-                box = (row / rows, col / cols, (row + 1) / rows, (col + 1) / cols)
-                windows.append((cuts.cell, box, pixels))
-    slices = []
-    for (height, width), box, pixels in windows:
-        size = height // patch_size, width // patch_size
-        targets = patch_labels(scene, *size, box)
-        slices.append(Slice(to_patches(pixels, patch_size), size, targets))
-    return slices
+    boxes = [WHOLE]
+    if cuts.grid is not None:
+        rows, cols = cuts.grid
+        boxes += [
+            (row / rows, col / cols, (row + 1) / rows, (col + 1) / cols)
+            for row in range(rows)
+            for col in range(cols)
+        ]
+    sizes = cuts.target_sizes(patch_size)
+    return [
+        Slice(to_patches(np.asarray(image), patch_size), size, patch_labels(scene, *size, box))
+        for image, size, box in zip(cut(scene.image, cuts), sizes, boxes, strict=True)
+    ]
 
 
 class Packer:
@@ -281,7 +271,7 @@ def _add(
     slices = [
         piece
         for scene, cuts in zip(scenes, plans, strict=True)
-        for piece in cut(scene, cuts, options.patch_size)
+        for piece in slices_of(scene, cuts, options.patch_size)
     ]
     if not options.with_text:
         packer.add_slices(slices)

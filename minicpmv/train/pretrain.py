@@ -26,7 +26,7 @@ from minicpmv import auto  # noqa: F401 - so that checkpoints are saved under th
 from minicpmv.chat import Chat
 from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
 from minicpmv.processing.processor import MiniCPMVProcessor
-from minicpmv.scenes import questions_of, render
+from minicpmv.scenes import KINDS, questions_of, render
 from minicpmv.train import progress
 from minicpmv.train.dialogue import DialogueWriter
 from minicpmv.train.feed import Batch, FeedOptions, batches, make_batch
@@ -445,7 +445,7 @@ class Pretraining:
         """Ask a few questions the way a user does, and keep the answers in samples.md."""
         processor = MiniCPMVProcessor.from_pretrained(self.folder)
         chat = Chat(self.model, processor, str(self.folder))
-        kinds = sorted(kind for kind in stage.mix if kind in _scene_kinds())
+        kinds = sorted(kind for kind in stage.mix if kind in KINDS)
         lines = [f"## After step {self.step} ({stage.name})", ""]
         for number in range(SAMPLES):
             scene = render(number, "test", kind=kinds[number % len(kinds)])
@@ -513,12 +513,6 @@ class Pretraining:
         print(line, file=sys.stderr, flush=True)
         with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
             file.write(time.strftime("%H:%M:%S ", time.gmtime()) + line + "\n")
-
-
-def _scene_kinds() -> set[str]:
-    from minicpmv.scenes.render import KINDS
-
-    return set(KINDS)
 
 
 def _known(what: str, name: str, choices: dict[str, Any]) -> Any:
