@@ -32,6 +32,7 @@ from .model.modeling import MiniCPMVForConditionalGeneration, OmniLMMForConditio
 from .processing.processor import MiniCPMVProcessor
 from .processing.text import TextProcessor
 from .quantization import bits_config
+from .quiet import progress_bar
 from .versions import RELEASES, TEXT_RELEASES, model_type_of, release_of, text_release_of
 
 
@@ -284,26 +285,15 @@ def _library_output(progress: bool) -> Iterator[None]:
     accelerate_level = accelerate_logger.level
     accelerate_logger.setLevel(logging.ERROR)
     verbosity = transformers_logging.get_verbosity()
-    bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
-    (
-        transformers_logging.enable_progress_bar
-        if progress
-        else transformers_logging.disable_progress_bar
-    )()
     try:
-        with warnings.catch_warnings():
+        with progress_bar(progress), warnings.catch_warnings():
             # A table of the vision tower's own is placed beside the tower's blocks.
             warnings.filterwarnings("ignore", message="The following device_map keys do not match")
             yield
     finally:
         accelerate_logger.setLevel(accelerate_level)
         transformers_logging.set_verbosity(verbosity)
-        (
-            transformers_logging.enable_progress_bar
-            if bar
-            else transformers_logging.disable_progress_bar
-        )()
 
 
 @contextmanager

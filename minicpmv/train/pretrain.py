@@ -26,6 +26,7 @@ from minicpmv import auto  # noqa: F401 - so that checkpoints are saved under th
 from minicpmv.chat import Chat
 from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
 from minicpmv.processing.processor import MiniCPMVProcessor
+from minicpmv.quiet import progress_bar
 from minicpmv.scenes import KINDS, questions_of, render
 from minicpmv.train import progress
 from minicpmv.train.dialogue import DialogueWriter
@@ -226,7 +227,8 @@ class Pretraining:
 
     def _start_from(self, folder: Path) -> None:
         """Take the weights of another run: its model, and its heads where it has them."""
-        other = MiniCPMVForConditionalGeneration.from_pretrained(folder)
+        with progress_bar(False):
+            other = MiniCPMVForConditionalGeneration.from_pretrained(folder)
         names = [Path(path) / "tokenizer.json" for path in (folder, self.folder)]
         if names[0].exists() and names[0].read_bytes() == names[1].read_bytes():
             self.model.load_state_dict(other.state_dict())
@@ -478,7 +480,8 @@ class Pretraining:
             return
         parts = self.folder / "saving"
         shutil.rmtree(parts, ignore_errors=True)
-        self.model.save_pretrained(parts)
+        with progress_bar(False):
+            self.model.save_pretrained(parts)
         state = {
             "step": self.step,
             "plan": self.plan,

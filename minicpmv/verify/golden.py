@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..quiet import progress_bar
 from .checks import CaseReport
 from .golden_cases import replay_cases
 from .golden_chat import replay_chat
 from .golden_text import replay_text
-from .quiet import no_progress_bar
 
 CHECKPOINT_NAMES = ("checkpoint", "ckpt")
 
@@ -57,7 +57,7 @@ def replay(cases: Path, checkpoint: Path | None = None) -> Iterator[CaseReport]:
     path = checkpoint or _checkpoint(cases, manifest)
     run = {"chat": replay_chat, "cases": replay_cases, "text": replay_text}[kind]
     count = 0
-    with no_progress_bar():
+    with progress_bar(False):
         for report in run(cases, path, manifest):
             count += 1
             yield report

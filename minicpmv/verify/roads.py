@@ -18,8 +18,8 @@ from transformers import PreTrainedConfig
 from ..chat import Chat
 from ..processing.text import TextProcessor
 from ..quantization.files import read_quantization
+from ..quiet import progress_bar
 from .probes import Probe
-from .quiet import no_progress_bar
 from .stages import (
     STAGES,
     Trace,
@@ -237,7 +237,7 @@ def _reloaded(
     if size > MAX_RELOADED_BYTES:
         skipped = f"{size / 1e9:.1f} GB to write; the limit is {MAX_RELOADED_BYTES / 1e9:g} GB"
         return RoadResult("reloaded", what, skipped=skipped)
-    with tempfile.TemporaryDirectory(prefix="minicpmv-verify-") as folder, no_progress_bar():
+    with tempfile.TemporaryDirectory(prefix="minicpmv-verify-") as folder, progress_bar(False):
         chat.model.save_pretrained(folder)
         processor = chat.processor
         writer = processor.tokenizer if isinstance(processor, TextProcessor) else processor
