@@ -72,15 +72,19 @@ class MiniCPMVResamplerAttention(nn.Module):
         value: torch.Tensor,
         attention_mask: torch.Tensor,
     ) -> torch.Tensor:
-        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-        query, key, value = (
-            nn.functional.linear(x, weight, bias)
-            .unflatten(-1, (self.num_heads, -1))
-            .transpose(1, 2)  # (num_slices, num_heads, seq, head_dim)
-            for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
-        )
+        query, key, value = self.project(query, key, value)
         output = nn.functional.scaled_dot_product_attention(query, key, value, attention_mask)
         return self.out_proj(output.transpose(1, 2).flatten(2))
+
+    def project(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Query, key and value, each by heads: (num_slices, num_heads, seq, head_dim)."""
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        return tuple(
+            nn.functional.linear(x, weight, bias)
+            .unflatten(-1, (self.num_heads, -1))
+            .transpose(1, 2)
+            for x, weight, bias in zip(inputs, weights, biases, strict=True)
+        )
 
 
 class MiniCPMVResampler(nn.Module):

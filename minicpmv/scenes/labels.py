@@ -28,11 +28,28 @@ THING_CLASSES = ("", *SHAPES, *ICONS, "text")
 COLOUR_CLASSES = ("", *COLOURS)
 GLYPH_CLASSES = ("", *PRINTABLE)
 NUM_PLACES = 16  # bins per axis for the middle of a figure
+
+
+def _place_names(first: str, last: str) -> tuple[str, ...]:
+    """Names of the bins of an axis; class 0 is "nothing here"."""
+    third = NUM_PLACES // 3
+    return ("", *[first] * third, *["centre"] * (NUM_PLACES - 2 * third), *[last] * third)
+
+
+CLASSES = {  # of the targets whose classes have names
+    "thing": THING_CLASSES,
+    "colour": COLOUR_CLASSES,
+    "left glyph": GLYPH_CLASSES,  # a patch may hold two narrow characters
+    "right glyph": GLYPH_CLASSES,
+    "centre": ("", "<point>"),  # a mark to count
+    "row": _place_names("top", "bottom"),
+    "column": _place_names("left", "right"),
+}
 TARGETS: dict[str, int] = {  # number of classes
     "thing": len(THING_CLASSES),
     "colour": len(COLOUR_CLASSES),
     "centre": 2,  # whether the middle of a figure lies in this patch: what counting needs
-    "left glyph": len(GLYPH_CLASSES),  # a patch may hold two narrow characters
+    "left glyph": len(GLYPH_CLASSES),
     "right glyph": len(GLYPH_CLASSES),
     "letter": 17,  # the number of the character within its word
     "word": 9,  # of the word within its line

@@ -96,6 +96,23 @@ class DialogueWriter:
         """The tokens of what is read off a picture: one per character."""
         return [token for character in text for token in self._ids(character)]
 
+    def _quoting(self, text: str) -> list[int]:
+        """The tokens of an answer: words, but what it quotes is read, so it is spelt."""
+        parts = text.split('"')
+        if len(parts) % 2 == 0:
+            return self._ids(text)
+        ids = self._ids(parts[0])
+        for quoted, rest in zip(parts[1::2], parts[2::2], strict=True):
+            ids += [*self.spelt(f'"{quoted}"'), *self._ids(rest)]
+        return ids
+
+    def name_ids(self, classes: Sequence[str]) -> list[int]:
+        """The token by which the text names each class of a dense target: a word with the space
+        before it, a character or a tag alone; -1 for none.
+        """
+        ids = [self._ids(f" {name}" if name[1:].isalpha() else name) for name in classes]
+        return [found[0] if len(found) == 1 else -1 for found in ids]
+
     def questions(
         self, asked: Sequence[Question], grid: Grid, rng: random.Random, max_length: int
     ) -> TokenSequence:
@@ -162,7 +179,7 @@ class DialogueWriter:
         self, question: str, answer: str, spelt: bool, rng: random.Random
     ) -> tuple[list[int], int]:
         """The tokens of a question and its answer, and how many of them are to be learned."""
-        reply = [*(self.spelt(answer) if spelt else self._ids(answer)), *self._end]
+        reply = [*(self.spelt(answer) if spelt else self._quoting(answer)), *self._end]
         asked = self._ids(_as_typed(question, rng))
         return [*asked, *self._answer_mark, *reply], len(reply)
 

@@ -6,6 +6,7 @@ that `torch.compile` makes one graph of it; patches come as plain rows instead o
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ EMPTY_WEIGHT = 0.5
 CENTRE_WEIGHT = 8.0
 GLYPH_WEIGHT = 3.0
 DENSE_SCALE = 1 / 6  # brings the sum of the dense losses near one
+NAMING_SCALE = 0.5  # the naming loss begins at 7, the dense loss at 1
 
 
 class Tensors(NamedTuple):
@@ -35,6 +37,7 @@ class Tensors(NamedTuple):
     key_positions: torch.Tensor  # (slices, patches, hidden) sine-cosine code for the resampler
     patch_bias: torch.Tensor  # (slices, 1, 1, patches) 0 or a large negative number
     targets: torch.Tensor  # (slices, targets, patches) uint8
+    names: torch.Tensor  # (slices, patches, vocabulary) 1 where a token names what is there
     slots: torch.Tensor  # (slices, query_num) places in the flattened rows, the last for none
     input_ids: torch.Tensor  # (rows, seq)
     position_ids: torch.Tensor  # (rows, seq)
@@ -86,9 +89,13 @@ class SigmoidGelu(nn.Module):
 class TrainingNetwork(nn.Module):
     """The model with heads for the dense targets, which are not part of the checkpoint."""
 
-    def __init__(self, model: MiniCPMVForConditionalGeneration) -> None:
+    def __init__(
+        self, model: MiniCPMVForConditionalGeneration, name_ids: Mapping[str, Sequence[int]]
+    ) -> None:
+        """`name_ids` holds for some targets the token that names each class, -1 for none."""
         super().__init__()
         self.model = model
+        self.name_ids = {target: torch.tensor(ids) for target, ids in name_ids.items()}
         for layer in model.model.vision_tower.encoder.layers:
             layer.mlp.activation = SigmoidGelu()
         hidden_size = model.model.vision_tower.config.hidden_size
@@ -124,6 +131,13 @@ class TrainingNetwork(nn.Module):
         allowed &= (sequences != PADDING)[:, None, :]
         allowed |= torch.eye(allowed.shape[-1], dtype=torch.bool, device=device)
         positions = model.vision_tower.embeddings.position_ids(sizes, max_patches)
+        targets = torch.from_numpy(batch.targets)
+        vocabulary = self.model.config.vocab_size
+        names = torch.zeros(*targets.shape[::2], vocabulary + 1, dtype=dtype, device=device)
+        for target, ids in self.name_ids.items():
+            classes = targets[:, list(TARGETS).index(target)].long()
+            chosen = ids[classes.where(classes != NO_LABEL, 0)]
+            names.scatter_(2, chosen.where(chosen >= 0, vocabulary)[..., None].to(device), 1)
         return Tensors(
             # As the processor: to 0 ... 1 first, then mean and deviation 0.5, in float32.
             patches=((patches.float() / 255 - 0.5) / 0.5).to(dtype),
@@ -132,7 +146,8 @@ class TrainingNetwork(nn.Module):
             patch_bias=additive_mask(index < sizes.prod(dim=1)[:, None], dtype)[:, None, None].to(
                 device
             ),
-            targets=on_device(batch.targets),
+            targets=targets.to(device, non_blocking=True),
+            names=names[..., :-1],
             slots=slots.to(device),
             input_ids=on_device(batch.input_ids),
             position_ids=on_device(batch.position_ids),
@@ -153,14 +168,35 @@ class TrainingNetwork(nn.Module):
             hidden_states = layer(hidden_states, tensors.patch_bias)
         return tower.post_layernorm(hidden_states)
 
-    def resample(self, features: torch.Tensor, tensors: Tensors) -> torch.Tensor:
-        """Visual tokens: (batch, query_num, hidden)."""
+    def resample(
+        self, features: torch.Tensor, tensors: Tensors
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Visual tokens (batch, query_num, hidden), and how much each looks at every patch
+        (batch, query_num, max_patches).
+        """
         resampler = self.model.model.resampler
         value = resampler.ln_kv(resampler.kv_proj(features))  # (batch, max_patches, hidden)
-        query = resampler.ln_q(resampler.query)[None].expand(len(value), -1, -1)
+        query = resampler.ln_q(resampler.query)[None]
         key = value + tensors.key_positions
-        seen = resampler.attn(query, key, value, tensors.patch_bias)
-        return resampler.ln_post(seen) @ resampler.proj
+        query, key, value = resampler.attn.project(query, key, value)
+        # Not SDPA: its backward is slow on CPU, and the weights are needed.
+        scores = query @ key.mT * query.shape[-1] ** -0.5 + tensors.patch_bias
+        looks = scores.softmax(dim=-1)  # (batch, heads, query_num, max_patches)
+        seen = resampler.attn.out_proj((looks @ value).transpose(1, 2).flatten(2))
+        return resampler.ln_post(seen) @ resampler.proj, looks.mean(dim=1)
+
+    def naming_loss(
+        self, visual_tokens: torch.Tensor, looks: torch.Tensor, tensors: Tensors
+    ) -> torch.Tensor:
+        """How far the visual tokens are from the embeddings of the words and characters that name
+        what they look at, in nats. With it the language model finds a picture told in its own
+        words, and has only to learn where to look.
+        """
+        named = looks.detach() @ tensors.names  # (batch, query_num, vocabulary)
+        embedding = self.model.model.language_model.embed_tokens.weight
+        logits = (visual_tokens @ embedding.T).float()
+        error = nn.functional.log_softmax(logits, dim=-1) * named
+        return -error.sum() / named.float().sum().clamp(min=1)
 
     def speak(self, visual_tokens: torch.Tensor, tensors: Tensors) -> torch.Tensor:
         """Logits at the answer places: (answers, vocabulary)."""
@@ -223,7 +259,9 @@ class TrainingNetwork(nn.Module):
         dense, right = self.dense_loss(features, tensors)
         if not with_language:
             return Losses(dense.new_zeros(()), dense, tensors.answer_labels, right)
-        logits = self.speak(self.resample(features, tensors), tensors).float()
+        visual_tokens, looks = self.resample(features, tensors)
+        dense = dense + NAMING_SCALE * self.naming_loss(visual_tokens, looks, tensors)
+        logits = self.speak(visual_tokens, tensors).float()
         error = nn.functional.cross_entropy(
             logits, tensors.answer_labels, ignore_index=IGNORED, reduction="none"
         )
@@ -233,13 +271,15 @@ class TrainingNetwork(nn.Module):
 
 
 @torch.no_grad()
-def initialise(model: MiniCPMVForConditionalGeneration, generator: torch.Generator) -> None:
+def initialise(
+    model: MiniCPMVForConditionalGeneration, map_side: int, generator: torch.Generator
+) -> None:
     """Random weights that learn soon.
 
     Matrices keep the scale of their input. Attention in the tower begins between patches that are
     near and alike (mimetic initialisation, arXiv 2305.09828), and the resampler's queries begin as
-    a coarse map of the picture: without that, a long plateau passes before attention finds out
-    where to look.
+    a coarse map of the picture, `map_side` squared of them, and as columns: without that, a long
+    plateau passes before attention finds out where to look.
     """
     depth = {
         "vision_tower": len(model.model.vision_tower.encoder.layers),
@@ -256,8 +296,7 @@ def initialise(model: MiniCPMVForConditionalGeneration, generator: torch.Generat
     embedding = model.get_input_embeddings().weight
     embedding.normal_(0, 0.2, generator=generator)
     _initialise_tower(model, generator)
-    if math.isqrt(model.config.query_num) ** 2 == model.config.query_num:
-        _initialise_resampler(model, generator)
+    _initialise_resampler(model, map_side, generator)
 
 
 def _rotation(size: int, generator: torch.Generator) -> torch.Tensor:
@@ -285,18 +324,19 @@ def _initialise_tower(model: MiniCPMVForConditionalGeneration, generator: torch.
         layer.self_attn.k_proj.weight.copy_(rotation)
 
 
-# What each head of the resampler looks for at first, head by head: two interleaved maps of a square
-# slice, and the columns of a wide one.
-_FIRST_SIGHTS = ("even", "columns", "odd")
+# Where in its square of the map each head of a query looks first: (rows, columns) down and right.
+_CORNERS = ((0, 0), (1, 1), (0, 1), (1, 0))
 _WIDEST = 56  # patches in a row of the widest slices
 _SHARPNESS = 8.0  # of the first attention: the next patch has an eighth of the weight
 
 
 def _initialise_resampler(
-    model: MiniCPMVForConditionalGeneration, generator: torch.Generator
+    model: MiniCPMVForConditionalGeneration, map_side: int, generator: torch.Generator
 ) -> None:
-    """Every head of query i starts at a place of its own, see `_FIRST_SIGHTS`; content speaks
-    softly.
+    """Every head of a query starts at a place of its own; content speaks softly.
+
+    The first `map_side` squared queries are a map of a square slice. The others are the columns of
+    a wide one, from left to right, whatever the row: there a line of print stands in its order.
     """
     config: MiniCPMVConfig = model.config
     resampler = model.model.resampler
@@ -307,25 +347,24 @@ def _initialise_resampler(
     # within a slice. The code of a place is (columns: sines, cosines; rows: sines, cosines).
     quarter, kept = hidden_size // 4, head_size // 4
     chosen = torch.cat([torch.arange(kept) + part * quarter for part in range(4)])
-    side = math.isqrt(config.query_num)
-    pace = config.image_size / config.patch_size / side  # patches from query to query
     index = torch.arange(config.query_num)
-    row, column = (index // side) * pace, (index % side) * pace
+    is_map = index < map_side**2
+    pace = config.image_size / config.patch_size / map_side  # patches from query to query
+    row, column = (index // map_side) * pace, (index % map_side) * pace
+    step = _WIDEST / max(1, config.query_num - map_side**2)  # patches from column to column
+    strip = (index - map_side**2) * step
     query, key, value = resampler.attn.in_proj_weight.chunk(3)
     query.zero_()
     key.zero_()
     for head in range(num_heads):
-        sight = _FIRST_SIGHTS[head % len(_FIRST_SIGHTS)]
         area = torch.arange(head * head_size, (head + 1) * head_size)
-        shift = (pace - 1) / 2 + (0.5 if sight == "odd" else -0.5)
-        across, down = column + shift, row + shift
-        if sight == "columns":
-            across = index * (_WIDEST / config.query_num)
+        corner = _CORNERS[head % len(_CORNERS)]
+        down, right = (pace / 2 - 1 + place for place in corner)
+        across = torch.where(is_map, column + right, strip + step * head / num_heads)
         code = torch.cat(
-            [sincos_positions(axis, hidden_size // 2) for axis in (across, down)], dim=-1
+            [sincos_positions(axis, hidden_size // 2) for axis in (across, row + down)], dim=-1
         )[:, chosen]
-        if sight == "columns":
-            code[:, 2 * kept :] = 0.0  # any row
+        code[:, 2 * kept :] *= is_map[:, None]
         resampler.query[:, area] = code
         key[area, chosen] = 1.0
         query[area, area] = _SHARPNESS

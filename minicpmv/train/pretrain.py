@@ -15,6 +15,7 @@ import random
 import shutil
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
 from minicpmv.processing.processor import MiniCPMVProcessor
 from minicpmv.quiet import progress_bar
 from minicpmv.scenes import KINDS, questions_of, render
+from minicpmv.scenes.labels import CLASSES
 from minicpmv.train import progress
 from minicpmv.train.dialogue import DialogueWriter
 from minicpmv.train.feed import Batch, FeedOptions, batches, make_batch
@@ -202,8 +204,9 @@ class Pretraining:
         self.model = MiniCPMVForConditionalGeneration._from_config(
             config, attn_implementation="eager"
         )
-        initialise(self.model, generator)
-        self.network = TrainingNetwork(self.model)
+        initialise(self.model, self.size.map_side, generator)
+        name_ids = {name: self.writer.name_ids(classes) for name, classes in CLASSES.items()}
+        self.network = TrainingNetwork(self.model, name_ids)
         if options.start:
             self._start_from(Path(options.start))
         self.network.to(self.device, getattr(torch, options.dtype))
@@ -226,17 +229,25 @@ class Pretraining:
         return device
 
     def _start_from(self, folder: Path) -> None:
-        """Take the weights of another run: its model, and its heads where it has them."""
+        """Take what has the same shapes in another run: parts of the model, and the heads."""
         with progress_bar(False):
             other = MiniCPMVForConditionalGeneration.from_pretrained(folder)
-        names = [Path(path) / "tokenizer.json" for path in (folder, self.folder)]
-        if names[0].exists() and names[0].read_bytes() == names[1].read_bytes():
-            self.model.load_state_dict(other.state_dict())
-            taken = "all weights"
-        else:  # other words: the language model would have to be learned anew
-            self.model.model.vision_tower.load_state_dict(other.model.vision_tower.state_dict())
-            taken = "the vision tower (the tokenizers differ)"
-        self._log(f"starting from {folder}: {taken}")
+        words = [path / "tokenizer.json" for path in (folder, self.folder)]
+        same_words = words[0].exists() and words[0].read_bytes() == words[1].read_bytes()
+        mine, theirs = self.model.state_dict(), other.state_dict()
+        parts: dict[str, list[str]] = defaultdict(list)
+        for name in mine:
+            parts[name.removeprefix("model.").split(".")[0]].append(name)
+        taken = [
+            part
+            for part, names in parts.items()
+            # With other words a language model has to be learned anew.
+            if (same_words or part not in ("language_model", "lm_head"))
+            and all(name in theirs and theirs[name].shape == mine[name].shape for name in names)
+        ]
+        fitting = {name: theirs[name] for part in taken for name in parts[part]}
+        self.model.load_state_dict(mine | fitting)
+        self._log(f"starting from {folder}: {', '.join(taken) or 'nothing fits'}")
         if (folder / STATE_FILE).exists():
             state = torch.load(folder / STATE_FILE, weights_only=True)
             self.network.heads.load_state_dict(state["heads"])

@@ -21,7 +21,11 @@ MAX_SLICES = 9
 
 @dataclass(frozen=True)
 class Size:
-    """Widths and depths of a model; `hidden_size` is a multiple of 128."""
+    """Widths and depths of a model; `hidden_size` is a multiple of 128.
+
+    The resampler's queries begin as a map of `map_side` x `map_side` places of a square slice, and
+    as `columns` of a wide one.
+    """
 
     vision_size: int
     vision_layers: int
@@ -31,8 +35,14 @@ class Size:
     layers: int
     heads: int
     kv_heads: int
-    queries: int = 64
+    map_side: int = 8
+    columns: int = 36
     scale_resolution: int = 224
+
+    @property
+    def queries(self) -> int:
+        """Tokens of a slice."""
+        return self.map_side**2 + self.columns
 
     @property
     def max_patches(self) -> int:
@@ -41,7 +51,7 @@ class Size:
 
 
 SIZES = {
-    "micro": Size(32, 1, 1, 128, 256, 1, 2, 1, queries=4, scale_resolution=56),
+    "micro": Size(32, 1, 1, 128, 256, 1, 2, 1, 2, 0, scale_resolution=56),
     "tiny": Size(192, 3, 2, 256, 512, 3, 4, 2),
     "nano": Size(256, 4, 2, 384, 768, 4, 6, 2),
     "small": Size(384, 8, 3, 512, 1536, 8, 8, 4),
@@ -74,9 +84,20 @@ class Stage:
 
 
 _FIGURES = {"few": 3.0, "many": 4.0, "icons": 3.0}
-_PRINT = {"word": 4.0, "number": 1.5, "line": 6.0, "sign": 1.0}
-_PAGES = {"page": 4.0, "receipt": 1.0, "form": 1.0, "code": 0.5, "table": 3.0, "chart": 2.0}
-_PICTURES = {"same": 2.0, "which": 2.0, "difference": 1.0, "few_shot": 2.0, "video": 2.5}
+_PRINT = {"word": 3.0, "number": 1.0, "line": 3.0, "sign": 0.5}
+_PAGES = {"page": 3.0, "receipt": 1.0, "form": 1.0, "code": 0.5, "table": 3.0, "chart": 2.0}
+_PICTURES = {"same": 1.5, "which": 1.5, "difference": 0.5, "few_shot": 1.5, "video": 1.5}
+
+_PLAIN_TASKS = (
+    "colour",
+    "shape",
+    "existence",
+    "counting",
+    "position",
+    "background",
+    "relation",
+)
+_READING_TASKS = ("reading_word", "reading_line", "reading_part")
 
 STAGES = (
     Stage(
@@ -93,48 +114,55 @@ STAGES = (
     # once it stays at guessing for many thousand pictures (recipes/LOG.md).
     Stage(
         "captions",
-        steps=1500,
-        share=0.2,
-        mix={LETTERS: 0.4, "few": 5.0, "many": 5.0},
-        tasks=("colour", "shape", "existence", "counting", "position", "background", "caption"),
-        rows=31,
-        length=208,
-        answers=1280,
-        dense_weight=(0.7, 0.5),
+        steps=600,
+        share=0.15,
+        mix={LETTERS: 0.8, "few": 5.0, "many": 5.0, "icons": 1.0},
+        tasks=(*_PLAIN_TASKS, "caption"),
+        rows=24,
+        length=288,
+        answers=1300,
+        max_questions=12,
+        dense_weight=(0.6, 0.6),
+        rate=(0.67, 0.67),
     ),
     Stage(
         "reading",
-        steps=2000,
-        share=0.2,
-        mix={LETTERS: 1.2} | _FIGURES | _PRINT,
-        rows=28,
-        length=208,
-        answers=1280,
-        dense_weight=(0.5, 0.5),
+        steps=1500,
+        share=0.25,
+        mix={LETTERS: 2.0, "few": 2.0, "many": 3.5, "icons": 2.0}
+        | {"word": 3.0, "number": 1.0, "line": 3.5},
+        tasks=(*_PLAIN_TASKS, "size", *_READING_TASKS),
+        rows=17,
+        length=320,
+        answers=1000,
+        max_questions=12,
+        dense_weight=(0.6, 0.6),
+        rate=(0.67, 0.67),
     ),
     Stage(
         "slices",
         steps=2500,
-        share=0.22,
-        mix=_FIGURES | _PRINT | _PAGES | _PICTURES,
+        share=0.2,
+        mix={LETTERS: 1.0} | _FIGURES | _PRINT | _PAGES | _PICTURES,
         rows=6,
-        length=896,
-        answers=1280,
+        length=1024,
+        answers=1500,
         max_slices=MAX_SLICES,
-        dense_weight=(0.5, 0.3),
+        dense_weight=(0.5, 0.5),
+        rate=(0.5, 0.5),
     ),
     Stage(
         "chat",
         steps=1000,
-        share=0.08,
-        mix=_FIGURES | _PRINT | _PAGES | _PICTURES,
+        share=0.1,
+        mix={LETTERS: 1.0} | _FIGURES | _PRINT | _PAGES | _PICTURES,
         rows=6,
-        length=896,
-        answers=1280,
+        length=1024,
+        answers=1500,
         max_slices=MAX_SLICES,
         max_questions=12,
-        dense_weight=(0.3, 0.1),
-        rate=(1.0, 0.0),
+        dense_weight=(0.5, 0.2),
+        rate=(0.5, 0.0),
     ),
 )
 

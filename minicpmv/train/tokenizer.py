@@ -1,7 +1,7 @@
 """The default model's tokenizer: a small byte-level BPE with release 2.6's special tokens.
 
 It learns its merges from the chat template and from questions and answers about scenes, so that a
-usual answer is one to three tokens; any other text is spelt in bytes. What is read off a picture is
+usual answer is one or two tokens; any other text is spelt in bytes. What is read off a picture is
 left out of the training text: it is spelt.
 """
 
@@ -12,9 +12,16 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from minicpmv.scenes import EXAMPLE_KINDS, KINDS, draw_example, questions_of, render
+from minicpmv.scenes.colours import COLOURS
+from minicpmv.scenes.figure_questions import plural
+from minicpmv.scenes.icons import ICONS
+from minicpmv.scenes.shapes import SHAPES
 from minicpmv.train.dialogue import SMALL_TALK, SYSTEM
 
-NUM_MERGES = 512
+NUM_MERGES = 1536
+# How often every name of a thing or colour stands in the training text, in each form, so that each
+# form is one token.
+NAME_REPEATS = 60
 # Pictures of every kind whose questions are the training text.
 NUM_SCENES, NUM_EXAMPLES = 120, 40
 # In the order of the released vocabulary.
@@ -51,6 +58,9 @@ def _corpus() -> list[str]:
     text = ["system\nuser\nassistant\n", SYSTEM] * 200
     for question, answer in SMALL_TALK:
         text += [question, answer] * 20
+    for name in (*SHAPES, *ICONS, *COLOURS):
+        forms = (name, f" {name}", name.capitalize(), f" {plural(name)}", plural(name))
+        text += NAME_REPEATS * forms
     for kind in KINDS:
         for seed in range(NUM_SCENES):
             for asked in questions_of(render(seed, kind=kind), 8, random.Random(seed)):
