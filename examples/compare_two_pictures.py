@@ -1,7 +1,7 @@
 """Show two pictures in one question.
 
-The pictures are drawn here; paths, URLs and bytes do as well. nano has seen one picture at a time
-in its training: for good answers give a released model.
+The pictures are drawn here; paths, URLs and bytes do as well. nano tells two
+pictures apart no better than chance: for good answers give a released model.
 
 python examples/compare_two_pictures.py [MODEL]
 """
