@@ -241,19 +241,19 @@ def test_the_naming_loss_asks_for_the_words_of_what_is_looked_at(trained):
     assert spoken & set(COLOURS)
     assert spoken & set(SHAPES)
     patch = int(names.sum(dim=-1).argmax())
-    assert names[patch].sum() == 2  # a thing and its colour
+    assert 4 <= names[patch].sum() <= 5  # a thing, its colour and place, perhaps its middle
     looks = torch.zeros(4, 4, names.shape[0])
     looks[0, 0, patch] = 1.0  # one token looks there, the others at nothing
     embedding = run.model.model.language_model.embed_tokens.weight
     told = torch.zeros(4, 4, embedding.shape[1])
     with torch.no_grad():
-        told[0, 0] = 4 * names[patch] @ embedding
+        told[0, 0] = names[patch] @ embedding
         near = run.network.naming_loss(told, looks, tensors)
         far = run.network.naming_loss(-told, looks, tensors)
         likely = (embedding @ told[0, 0]).softmax(dim=0)
     expected = -likely[names[patch] > 0].log().mean()
     assert float(near) == pytest.approx(float(expected), rel=1e-5)
-    assert near < 1.5 < 4 < far
+    assert 2 * near < far
 
 
 def test_slices_of_letters_know_every_character():
