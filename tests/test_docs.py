@@ -170,3 +170,8 @@ def test_scores_in_the_readmes_are_those_of_the_card():
         told = re.findall(r"\d+\.\d(?= ?%)", section[0])
         assert len(told) >= 4
         assert set(told) <= known, page.name
+
+
+if __name__ == "__main__":
+    cli_page = ROOT / "docs" / "cli.md"
+    cli_page.write_text(with_help(cli_page.read_text(encoding="utf-8")), encoding="utf-8")
