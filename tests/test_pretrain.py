@@ -21,14 +21,14 @@ from minicpmv.loader import load
 from minicpmv.processing.samples import default_frame_slices
 from minicpmv.scenes import EXAMPLE_KINDS, KINDS, draw_example, questions_of, render
 from minicpmv.scenes.colours import COLOURS
-from minicpmv.scenes.labels import CLASSES
+from minicpmv.scenes.labels import CLASSES, ENDS, NUM_PLACES, TARGETS
 from minicpmv.scenes.shapes import SHAPES
 from minicpmv.train import pretrain
 from minicpmv.train.dialogue import FIRST_TURN, IGNORED, DialogueWriter
 from minicpmv.train.feed import FeedOptions, Packer, batches, make_batch, plan, slices_of
 from minicpmv.train.letters import LETTERS, letter_crops
 from minicpmv.train.muon import MuonAdamW, orthogonalise
-from minicpmv.train.network import attention_groups
+from minicpmv.train.network import NAME_SCALE, PLACE_SCALE, attention_groups
 from minicpmv.train.pretrain import Pretraining, PretrainOptions
 from minicpmv.train.recipe import SIZES, STAGES, build_config
 from minicpmv.train.tokenizer import SPECIAL_TOKENS, save_tokenizer, train_tokenizer
@@ -92,6 +92,8 @@ def test_the_tokenizer_spells_anything_and_knows_the_tags(tokenizer_folder):
     for classes in CLASSES.values():
         ids = dict(zip(classes, writer.name_ids(classes), strict=True))
         assert {""} <= {name for name, token in ids.items() if token < 0} <= {"", "ice cream"}
+    for ends in ENDS.values():
+        assert -1 not in writer.name_ids(ends)
 
 
 def test_the_kinds_of_the_stages_are_those_that_are_drawn():
@@ -241,7 +243,7 @@ def test_the_naming_loss_asks_for_the_words_of_what_is_looked_at(trained):
     assert spoken & set(COLOURS)
     assert spoken & set(SHAPES)
     patch = int(names.sum(dim=-1).argmax())
-    assert 4 <= names[patch].sum() <= 5  # a thing, its colour and place, perhaps its middle
+    assert 2 <= names[patch].sum() <= 3  # a thing and its colour, perhaps its middle
     looks = torch.zeros(4, 4, names.shape[0])
     looks[0, 0, patch] = 1.0  # one token looks there, the others at nothing
     embedding = run.model.model.language_model.embed_tokens.weight
@@ -250,10 +252,36 @@ def test_the_naming_loss_asks_for_the_words_of_what_is_looked_at(trained):
         told[0, 0] = names[patch] @ embedding
         near = run.network.naming_loss(told, looks, tensors)
         far = run.network.naming_loss(-told, looks, tensors)
-        likely = (embedding @ told[0, 0]).softmax(dim=0)
-    expected = -likely[names[patch] > 0].log().mean()
+        likely = (NAME_SCALE * embedding @ told[0, 0]).softmax(dim=0)
+        expected = -likely[names[patch] > 0].log().mean()
+        for target, (first, last) in ENDS.items():
+            number = int(tensors.targets[0, list(TARGETS).index(target), patch])
+            place = torch.tensor((number - 0.5) / NUM_PLACES)
+            ids = run.writer.name_ids((first, last))
+            said = PLACE_SCALE * told[0, 0] @ (embedding[ids[1]] - embedding[ids[0]])
+            expected += torch.nn.functional.binary_cross_entropy_with_logits(said, place)
     assert float(near) == pytest.approx(float(expected), rel=1e-5)
-    assert 2 * near < far
+    assert near < far
+
+
+def test_the_naming_loss_asks_for_the_character_that_follows(trained):
+    run, _ = trained
+    options = dataclasses.replace(run.feed(STAGES[1]), mix={"word": 1.0}, slices=4, rows=4)
+    tensors = run.network.tensors(make_batch(0, options, run.writer))
+    known = tensors.following[0].sum(dim=-1) == 1
+    patch = int(known.nonzero()[0])
+    character = int(tensors.following[0, patch].argmax())
+    looks = torch.zeros(4, 4, len(known))
+    looks[0, 0, patch] = 1.0
+    embedding = run.model.model.language_model.embed_tokens.weight
+    with torch.no_grad():
+        losses = []
+        for number in (character, (character + 1) % tensors.following.shape[-1]):
+            told = torch.zeros(4, 4, embedding.shape[1])
+            # Said in the turned words, and in nothing of the plain ones.
+            told[0, 0] = embedding[run.network.character_ids[number]] @ run.network.turn.T
+            losses.append(float(run.network.naming_loss(told, looks, tensors)))
+    assert losses[0] < losses[1]
 
 
 def test_slices_of_letters_know_every_character():

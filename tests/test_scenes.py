@@ -177,6 +177,21 @@ def test_patch_labels_spell_what_is_printed():
             assert len(seen & set(text.text)) > len(set(text.text)) / 2
 
 
+def test_patch_labels_lead_through_a_line():
+    names = [labels.FOLLOWING_CLASSES[i] for i in labels.following("it is  1")]
+    assert names == ["t", " i", "s", " 1", "\n"]
+    for seed in range(10):
+        scene = render(seed, kind="line", size=(224, 224))
+        found = patch_labels(scene, 16, 16)
+        glyphs = found[list(labels.TARGETS).index("left glyph")]
+        after = found[labels.FOLLOWING.start]
+        known = (glyphs > 0) & (glyphs != labels.NO_LABEL) & (after != labels.NO_LABEL)
+        line = scene.texts[0].text + "\n"
+        for glyph, follower in zip(glyphs[known], after[known], strict=True):
+            pair = labels.GLYPH_CLASSES[glyph] + labels.FOLLOWING_CLASSES[follower]
+            assert pair in line
+
+
 def _patch_of(figure, side):
     y, x = figure.centre
     return int(y * side), int(x * side)

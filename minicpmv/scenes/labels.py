@@ -27,24 +27,15 @@ MIN_LINE_PX = 9
 THING_CLASSES = ("", *SHAPES, *ICONS, "text")
 COLOUR_CLASSES = ("", *COLOURS)
 GLYPH_CLASSES = ("", *PRINTABLE)
-NUM_PLACES = 16  # bins per axis for the middle of a figure
-
-
-def _place_names(first: str, last: str) -> tuple[str, ...]:
-    """Names of the bins of an axis; class 0 is "nothing here"."""
-    third = NUM_PLACES // 3
-    return ("", *[first] * third, *["centre"] * (NUM_PLACES - 2 * third), *[last] * third)
-
-
 CLASSES = {  # of the targets whose classes have names
     "thing": THING_CLASSES,
     "colour": COLOUR_CLASSES,
     "left glyph": GLYPH_CLASSES,  # a patch may hold two narrow characters
     "right glyph": GLYPH_CLASSES,
     "centre": ("", "<point>"),  # a mark to count
-    "row": _place_names("top", "bottom"),
-    "column": _place_names("left", "right"),
 }
+NUM_PLACES = 16  # bins per axis for the middle of a figure
+ENDS = {"row": ("top", "bottom"), "column": ("left", "right")}  # of an axis, by target
 TARGETS: dict[str, int] = {  # number of classes
     "thing": len(THING_CLASSES),
     "colour": len(COLOUR_CLASSES),
@@ -58,10 +49,17 @@ TARGETS: dict[str, int] = {  # number of classes
     "column": NUM_PLACES + 1,
 }
 _ROW = {name: i for i, name in enumerate(TARGETS)}
-NUM_TARGETS = len(TARGETS) + CELLS**2 + 2
+# What stands in the rows after them.
+COVERAGE = slice(len(TARGETS), len(TARGETS) + CELLS**2)
+OFFSET = slice(COVERAGE.stop, COVERAGE.stop + 2)
+FOLLOWING = slice(OFFSET.stop, OFFSET.stop + 2)  # for the left and the right glyph
+NUM_TARGETS = FOLLOWING.stop
+# What may follow a glyph in its line: another, a space and another, or the end.
+FOLLOWING_CLASSES = ("", *PRINTABLE, *(f" {glyph}" for glyph in PRINTABLE), "\n")
 _THING_IDS = {name: i for i, name in enumerate(THING_CLASSES)}
 _COLOUR_IDS = {name: i for i, name in enumerate(COLOUR_CLASSES)}
 _GLYPH_IDS = {name: i for i, name in enumerate(GLYPH_CLASSES)}
+_FOLLOWING_IDS = {name: i for i, name in enumerate(FOLLOWING_CLASSES)}
 
 
 class Printed(NamedTuple):
@@ -75,6 +73,18 @@ class Printed(NamedTuple):
     letter: int
     word: int
     line: int
+    following: int  # id in `FOLLOWING_CLASSES`
+
+
+def following(text: str) -> list[int]:
+    """For every character of a line but the spaces, the class of what follows it."""
+    words = text.split()
+    follows = [
+        after
+        for number, word in enumerate(words, start=1)
+        for after in (*word[1:], f" {words[number][0]}" if number < len(words) else "\n")
+    ]
+    return [_FOLLOWING_IDS[after] for after in follows]
 
 
 def patch_labels(scene: Scene, rows: int, cols: int, window: Box = WHOLE) -> np.ndarray:
@@ -84,7 +94,8 @@ def patch_labels(scene: Scene, rows: int, cols: int, window: Box = WHOLE) -> np.
         (NUM_TARGETS, rows * cols) uint8, NO_LABEL where a question has no answer: the classes of
         `TARGETS`; then which of the CELLS x CELLS cells of the patch belong to a figure, which
         teaches outlines whatever the colours; then how far down and to the right the middle of the
-        figure lies, 128 for here, in steps of OFFSET_UNIT, which teaches what belongs together.
+        figure lies, 128 for here, in steps of OFFSET_UNIT, which teaches what belongs together;
+        then what follows the two glyphs, which teaches the order of print.
     """
     labels = np.full((NUM_TARGETS, rows, cols), NO_LABEL, dtype=np.uint8)
     _draw_figures(labels, scene, window)
@@ -125,21 +136,22 @@ def _draw_figures(labels: np.ndarray, scene: Scene, window: Box) -> None:
     places = np.where(seen, places + 1, NO_LABEL)
     labels[_ROW["row"]], labels[_ROW["column"]] = places[..., 0], places[..., 1]
     coverage = (cells > 0).transpose(1, 3, 0, 2)
-    labels[len(TARGETS) : -2] = coverage.reshape(CELLS**2, rows, cols)
+    labels[COVERAGE] = coverage.reshape(CELLS**2, rows, cols)
     here = np.stack(np.meshgrid(np.arange(rows), np.arange(cols), indexing="ij"), -1) + 0.5
     steps = np.round((middles[figures] * (rows, cols) - here) / OFFSET_UNIT) + 128
     offset = np.where(figures[..., None] > 0, steps.clip(0, 254), NO_LABEL)
-    labels[-2:] = offset.transpose(2, 0, 1)
+    labels[OFFSET] = offset.transpose(2, 0, 1)
 
 
 def _printed(texts: Iterable[Lettering], rows: int, cols: int, window: Box) -> Iterable[Printed]:
     top, left, bottom, right = window
     down, across = rows / (bottom - top), cols / (right - left)
     for number, text in enumerate(texts, start=1):
-        glyphs = iter(text.glyphs)
+        glyphs = zip(text.glyphs, following(text.text), strict=True)
         for word_number, word in enumerate(text.text.split(), start=1):
             for letter_number, character in enumerate(word, start=1):
-                box = next(glyphs).box
+                glyph, after = next(glyphs)
+                box = glyph.box
                 yield Printed(
                     _GLYPH_IDS[character],
                     (box[0] - top) * down,
@@ -149,6 +161,7 @@ def _printed(texts: Iterable[Lettering], rows: int, cols: int, window: Box) -> I
                     min(letter_number, TARGETS["letter"] - 1),
                     min(word_number, TARGETS["word"] - 1),
                     min(number, TARGETS["line"] - 1),
+                    after,
                 )
 
 
@@ -162,6 +175,7 @@ def draw_glyphs(labels: np.ndarray, printed: Iterable[Printed], patch_size: int 
     ordinals = slice(_ROW["letter"], _ROW["line"] + 1)
     here = [p for p in printed if p.bottom > 0 and p.top < rows and p.right > 0 and p.left < cols]
     labels[first : first + 2] = 0
+    labels[FOLLOWING] = 0
     labels[ordinals] = 0
     for middles in (False, True):
         for glyph in here:
@@ -181,8 +195,10 @@ def draw_glyphs(labels: np.ndarray, printed: Iterable[Printed], patch_size: int 
                     place = line, half // 2
                     labels[_ROW["thing"], *place] = _THING_IDS["text"]
                     labels[_ROW["colour"] : _ROW["centre"] + 1, *place] = NO_LABEL
-                    labels[len(TARGETS) : -2, *place] = NO_LABEL  # the ink has no outline here
+                    labels[COVERAGE, *place] = NO_LABEL  # the ink has no outline here
                     labels[first + half % 2, *place] = glyph.character if legible else NO_LABEL
+                    after = glyph.following if legible and glyph.right < cols else NO_LABEL
+                    labels[FOLLOWING.start + half % 2, *place] = after
                     known = (glyph.letter, glyph.word, glyph.line)
                     labels[ordinals, *place] = known if legible else (NO_LABEL,) * 3
 

@@ -17,6 +17,7 @@ from minicpmv.scenes.labels import (
     TARGETS,
     Printed,
     draw_glyphs,
+    following,
 )
 from minicpmv.scenes.lettering import character_widths, ink_and_paper, random_text
 
@@ -98,6 +99,7 @@ def _page(
         draw.text((x, y), text, font=font, fill=ink)
         middle = y + ascent - 0.36 * size
         word, letter, word_start, right = 1, 0, x, x
+        follows = iter(following(text))
         for character, advance in zip(text, character_widths(face, size, text), strict=True):
             left, right = right, right + advance
             if left > width:
@@ -115,6 +117,7 @@ def _page(
                 min(letter, TARGETS["letter"] - 1),
                 min(word, TARGETS["word"] - 1),
                 NO_LABEL,
+                next(follows),
             )
             printed.append((glyph, word_start / patch_size, x / patch_size))
         y += max(size * rng.uniform(1.1, 1.6), 15)

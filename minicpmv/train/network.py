@@ -6,7 +6,6 @@ that `torch.compile` makes one graph of it; patches come as plain rows instead o
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,8 +14,21 @@ from torch import nn
 from minicpmv.model.configuration import MiniCPMVConfig
 from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
 from minicpmv.model.resampler import sincos_positions
-from minicpmv.scenes.labels import CELLS, NO_LABEL, OFFSET_UNIT, TARGETS
-from minicpmv.train.dialogue import FIRST_TURN, IGNORED, OPENING, PICTURE
+from minicpmv.scenes.labels import (
+    CELLS,
+    CLASSES,
+    COVERAGE,
+    ENDS,
+    FOLLOWING,
+    FOLLOWING_CLASSES,
+    NO_LABEL,
+    NUM_PLACES,
+    OFFSET,
+    OFFSET_UNIT,
+    TARGETS,
+)
+from minicpmv.scenes.lettering import PRINTABLE
+from minicpmv.train.dialogue import FIRST_TURN, IGNORED, OPENING, PICTURE, DialogueWriter
 from minicpmv.train.feed import PADDING, Batch
 
 HEAD_SIZES = (*TARGETS.values(), CELLS**2, 2)  # classes, cells covered, offset of the middle
@@ -27,6 +39,10 @@ CENTRE_WEIGHT = 8.0
 GLYPH_WEIGHT = 3.0
 DENSE_SCALE = 1 / 6  # brings the sum of the dense losses near one
 NAMING_SCALE = 0.5  # the naming loss begins at 7, the dense loss at 1
+# Of its logits: the smaller, the louder a token says its names, beside what else it says.
+NAME_SCALE = 0.5
+PLACE_SCALE = 0.1
+_CHARACTERS = (*PRINTABLE, " ", "\n")
 
 
 class Tensors(NamedTuple):
@@ -38,6 +54,7 @@ class Tensors(NamedTuple):
     patch_bias: torch.Tensor  # (slices, 1, 1, patches) 0 or a large negative number
     targets: torch.Tensor  # (slices, targets, patches) uint8
     names: torch.Tensor  # (slices, patches, vocabulary) 1 where a token names what is there
+    following: torch.Tensor  # (slices, patches, characters) 1 where one follows what is there
     slots: torch.Tensor  # (slices, query_num) places in the flattened rows, the last for none
     input_ids: torch.Tensor  # (rows, seq)
     position_ids: torch.Tensor  # (rows, seq)
@@ -89,15 +106,23 @@ class SigmoidGelu(nn.Module):
 class TrainingNetwork(nn.Module):
     """The model with heads for the dense targets, which are not part of the checkpoint."""
 
-    def __init__(
-        self, model: MiniCPMVForConditionalGeneration, name_ids: Mapping[str, Sequence[int]]
-    ) -> None:
-        """`name_ids` holds for some targets the token that names each class, -1 for none."""
+    def __init__(self, model: MiniCPMVForConditionalGeneration, writer: DialogueWriter) -> None:
         super().__init__()
         self.model = model
-        self.name_ids = {target: torch.tensor(ids) for target, ids in name_ids.items()}
+        self.name_ids = {
+            target: torch.tensor(writer.name_ids(classes)) for target, classes in CLASSES.items()
+        }
+        self.end_ids = {target: writer.name_ids(ends) for target, ends in ENDS.items()}
+        self.character_ids = torch.tensor(writer.name_ids(_CHARACTERS))
+        self.following = torch.tensor(
+            [[c in name for c in _CHARACTERS] for name in FOLLOWING_CLASSES]
+        )
         for layer in model.model.vision_tower.encoder.layers:
             layer.mlp.activation = SigmoidGelu()
+        # What follows a character is said by its embedding, turned, so that it cannot be taken for
+        # what is there.
+        turn = _rotation(model.lm_head.in_features, torch.Generator().manual_seed(0))
+        self.register_buffer("turn", turn, persistent=False)
         hidden_size = model.model.vision_tower.config.hidden_size
         self.heads = nn.Linear(hidden_size, sum(HEAD_SIZES))
         nn.init.zeros_(self.heads.weight)
@@ -138,6 +163,7 @@ class TrainingNetwork(nn.Module):
             classes = targets[:, list(TARGETS).index(target)].long()
             chosen = ids[classes.where(classes != NO_LABEL, 0)]
             names.scatter_(2, chosen.where(chosen >= 0, vocabulary)[..., None].to(device), 1)
+        following = self.following[targets[:, FOLLOWING].long() % NO_LABEL].any(dim=1)
         return Tensors(
             # As the processor: to 0 ... 1 first, then mean and deviation 0.5, in float32.
             patches=((patches.float() / 255 - 0.5) / 0.5).to(dtype),
@@ -148,6 +174,7 @@ class TrainingNetwork(nn.Module):
             ),
             targets=targets.to(device, non_blocking=True),
             names=names[..., :-1],
+            following=following.to(device, dtype),
             slots=slots.to(device),
             input_ids=on_device(batch.input_ids),
             position_ids=on_device(batch.position_ids),
@@ -190,13 +217,26 @@ class TrainingNetwork(nn.Module):
     ) -> torch.Tensor:
         """How far the visual tokens are from the embeddings of the words and characters that name
         what they look at, in nats. With it the language model finds a picture told in its own
-        words, and has only to learn where to look.
+        words, and has only to learn where to look. Places lie between the words for both ends; of
+        a character the next one is said as well, which leads through a line.
         """
-        named = looks.detach() @ tensors.names  # (batch, query_num, vocabulary)
+        looks = looks.detach()
         embedding = self.model.model.language_model.embed_tokens.weight
-        logits = (visual_tokens @ embedding.T).float()
-        error = nn.functional.log_softmax(logits, dim=-1) * named
-        return -error.sum() / named.float().sum().clamp(min=1)
+        named = looks @ tensors.names  # (batch, query_num, vocabulary)
+        loss = _naming_error(visual_tokens @ embedding.T, named)
+        following = looks @ tensors.following  # (batch, query_num, characters)
+        turned = visual_tokens @ self.turn
+        loss = loss + _naming_error(turned @ embedding[self.character_ids].T, following)
+        for target, (first, last) in self.end_ids.items():
+            classes = tensors.targets[:, list(TARGETS).index(target)]
+            known = (classes > 0) & (classes != NO_LABEL)
+            place = torch.where(known, (classes - 0.5) / NUM_PLACES, 0.0)
+            seen = torch.stack([place, known], dim=-1).to(looks.dtype)  # (batch, max_patches, 2)
+            place, weight = (looks @ seen).float().unbind(-1)  # (batch, query_num)
+            logits = PLACE_SCALE * (visual_tokens @ (embedding[last] - embedding[first])).float()
+            error = nn.functional.softplus(logits) * weight - logits * place
+            loss = loss + error.sum() / weight.sum().clamp(min=1)
+        return loss
 
     def speak(self, visual_tokens: torch.Tensor, tensors: Tensors) -> torch.Tensor:
         """Logits at the answer places: (answers, vocabulary)."""
@@ -240,13 +280,13 @@ class TrainingNetwork(nn.Module):
             loss = loss + scale * (error * weight.flatten()).sum() / weight.sum().clamp(min=1)
             hits = (logits.argmax(-1) == classes) & there
             right.append(hits.sum() / there.sum().clamp(min=1))
-        covered = tensors.targets[:, len(TARGETS) : -2].mT  # (slices, max_patches, CELLS**2)
+        covered = tensors.targets[:, COVERAGE].mT  # (slices, max_patches, CELLS**2)
         known = covered != NO_LABEL
         of_cells = nn.functional.binary_cross_entropy_with_logits(
             predicted[-2].float(), torch.where(known, covered, 0).float(), reduction="none"
         )
         loss = loss + (of_cells * known).sum() / known.sum().clamp(min=1)
-        offset = tensors.targets[:, -2:].mT  # (slices, max_patches, 2)
+        offset = tensors.targets[:, OFFSET].mT  # (slices, max_patches, 2)
         known = offset != NO_LABEL
         of_offsets = nn.functional.smooth_l1_loss(
             predicted[-1].float(), (offset.float() - 128) * OFFSET_UNIT, reduction="none"
@@ -268,6 +308,11 @@ class TrainingNetwork(nn.Module):
         weight = tensors.answer_weights
         language = (error * weight).sum() / weight.sum().clamp(min=1)
         return Losses(language, dense, logits.argmax(-1), right)
+
+
+def _naming_error(logits: torch.Tensor, named: torch.Tensor) -> torch.Tensor:
+    error = nn.functional.log_softmax(NAME_SCALE * logits.float(), dim=-1) * named
+    return -error.sum() / named.float().sum().clamp(min=1)
 
 
 @torch.no_grad()

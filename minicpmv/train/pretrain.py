@@ -29,7 +29,6 @@ from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
 from minicpmv.processing.processor import MiniCPMVProcessor
 from minicpmv.quiet import progress_bar
 from minicpmv.scenes import KINDS, questions_of, render
-from minicpmv.scenes.labels import CLASSES
 from minicpmv.train import progress
 from minicpmv.train.dialogue import DialogueWriter
 from minicpmv.train.feed import Batch, FeedOptions, batches, make_batch
@@ -205,8 +204,7 @@ class Pretraining:
             config, attn_implementation="eager"
         )
         initialise(self.model, self.size.map_side, generator)
-        name_ids = {name: self.writer.name_ids(classes) for name, classes in CLASSES.items()}
-        self.network = TrainingNetwork(self.model, name_ids)
+        self.network = TrainingNetwork(self.model, self.writer)
         if options.start:
             self._start_from(Path(options.start))
         self.network.to(self.device, getattr(torch, options.dtype))
