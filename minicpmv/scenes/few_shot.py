@@ -158,9 +158,17 @@ def few_shot(rng: random.Random, split: str, seed: int) -> Example:
         if answer in seen and rng.random() < 0.8:
             continue
         seen.add(answer)
-        last = len(scenes) == solved
+        # In training every answer after the first can be told from those before it.
+        is_asked = len(scenes) == solved or (split == "train" and len(scenes) > 0)
         turns.append(
-            Turn("few_shot" if last else "", prompt, answer, (len(scenes),), (), facts == ("text",))
+            Turn(
+                "few_shot" if is_asked else "",
+                prompt,
+                answer,
+                (len(scenes),),
+                (),
+                facts == ("text",),
+            )
         )
         scenes.append(degrade(scene, rng, 0.4 * rng.random()) if rng.random() < 0.2 else scene)
     return Example(tuple(scenes), tuple(turns))

@@ -154,7 +154,7 @@ class DialogueWriter:
                 image_id = None if example.is_video else shown
                 self._show(sequence, grids[shown], image_id, len(sequence), FIRST_TURN)
                 sequence.append(self._newline, len(sequence), FIRST_TURN, sees_picture=True)
-            # The solved examples of a few-shot prompt have no task: they are given, not learned.
+            # What a few-shot prompt is given has no task: it is not learned.
             spelt = turn.spelt and turn.task != ""
             ids, learned = self._turn(turn.question, turn.answer, spelt, rng)
             sequence.append(ids, len(sequence), FIRST_TURN, sees_picture=True)
