@@ -35,7 +35,7 @@ from minicpmv.train.tokenizer import SPECIAL_TOKENS, save_tokenizer, train_token
 
 TINY = PretrainOptions(
     size="micro",
-    steps="1,2,1,1,1",
+    steps="1,2,1,1,1,1",
     warmup_steps=1,
     device="cpu",
     dtype="float32",
@@ -52,7 +52,13 @@ TINY = PretrainOptions(
 def few_slices(monkeypatch):
     """Steps of four slices, so that they cost little."""
     monkeypatch.setattr(pretrain, "SLICES", 10)
-    short = [dataclasses.replace(stage, rows=min(4, stage.rows), answers=200) for stage in STAGES]
+    short = [
+        dataclasses.replace(
+            stage,
+            shape=dataclasses.replace(stage.shape, rows=min(4, stage.shape.rows), answers=200),
+        )
+        for stage in STAGES
+    ]
     monkeypatch.setattr(pretrain, "STAGES", tuple(short))
 
 
@@ -338,9 +344,9 @@ def test_a_run_says_what_it_does(tiny):
     folder = Path(options.output)
     records = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
     trained = [record for record in records if record["kind"] == "train"]
-    assert [record["step"] for record in trained] == [1, 2, 3, 4, 5, 6]
+    assert [record["step"] for record in trained] == [1, 2, 3, 4, 5, 6, 7]
     stages = [record["stage"] for record in trained]
-    assert stages == ["dense", "captions", "captions", "reading", "slices", "chat"]
+    assert stages == ["dense", "captions", "captions", "places", "reading", "slices", "chat"]
     assert any(record["kind"] == "held out" for record in records)
     assert (folder / "losses.png").read_bytes()[:4] == b"\x89PNG"
     assert "After step 3 (captions)" in (folder / "samples.md").read_text()
@@ -348,6 +354,7 @@ def test_a_run_says_what_it_does(tiny):
     assert planned["steps"] == {
         "dense": 1,
         "captions": 2,
+        "places": 1,
         "reading": 1,
         "slices": 1,
         "chat": 1,
@@ -369,7 +376,7 @@ def test_minutes_become_steps_and_leave_the_weights_alone(tiny):
 def test_wrong_options_are_named(tiny):
     with pytest.raises(ValueError, match="--size is 'giant'; it is one of micro, tiny, nano"):
         Pretraining(tiny(size="giant"))
-    with pytest.raises(ValueError, match="give 5 numbers"):
+    with pytest.raises(ValueError, match="give 6 numbers"):
         Pretraining(tiny(steps="3,4")).train()
 
 
@@ -420,12 +427,12 @@ def test_batches_are_functions_of_their_number(tokenizer_folder):
 
 def test_several_processes_train_one_model(tiny, tmp_path):
     """torchrun with two processes: the first one's checkpoint, and no process left behind."""
-    options = tiny("two", steps="1,1,1,1,1")
+    options = tiny("two", steps="1,1,1,1,1,1")
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
         *("--master-port", "0", "--standalone"),
         *("-m", "minicpmv", "train", "pretrain", "--output", options.output),
-        *("--size", "micro", "--steps", "1,1,0,0,0", "--no-compile", "--workers", "0"),
+        *("--size", "micro", "--steps", "1,1,0,0,0,0", "--no-compile", "--workers", "0"),
         *("--threads", "1", "--dtype", "float32", "--device", "cpu"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -442,7 +449,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_left_alone(tiny):
         options = tiny(name)
         command = [
             *(sys.executable, "-m", "minicpmv", "train", "pretrain", "--output", options.output),
-            *("--size", "micro", "--steps", "3,6,0,0,0", "--no-compile", "--threads", "1"),
+            *("--size", "micro", "--steps", "3,6,0,0,0,0", "--no-compile", "--threads", "1"),
             *("--save-every", "1", "--log-every", "1"),
         ]
         for wait in (25, 35, 30) if name == "killed" else ():
@@ -477,13 +484,13 @@ def test_the_optimizer_descends():
 
 def test_the_rate_warms_up_in_every_stage_and_falls_to_zero_in_the_last(tiny):
     run = Pretraining(tiny(warmup_steps=10))
-    run.plan = [100, 100, 100, 100, 50]
-    rates = [run.rate(step) for step in range(450)]
+    run.plan = [100, 100, 100, 100, 100, 50]
+    rates = [run.rate(step) for step in range(550)]
     full = [stage.rate[0] for stage in STAGES]
-    assert rates[0:401:100] == pytest.approx([0.1 * rate for rate in full])
-    assert [rates[50], rates[150], rates[250], rates[399]] == full[:4]
-    assert rates[425] == pytest.approx(0.5 * full[4])
-    assert rates[449] == pytest.approx(0.02 * full[4])
+    assert rates[0:501:100] == pytest.approx([0.1 * rate for rate in full])
+    halfway = [sum(stage.rate) / 2 for stage in STAGES]
+    assert [rates[i] for i in (50, 150, 250, 350, 450, 525)] == pytest.approx(halfway)
+    assert rates[549] == pytest.approx(0.02 * full[5])
     weights = [run.dense_weight(step) for step in (0, 100, 199)]
     assert weights[0] == 1.0
     assert weights[1:] == pytest.approx([0.6, 0.6])
@@ -495,11 +502,11 @@ def test_every_option_has_a_flag_with_help_and_a_file_fills_them(tmp_path, monke
     for field in dataclasses.fields(PretrainOptions):
         assert "--" + field.name.replace("_", "-") in parser.format_help()
     file = tmp_path / "options.json"
-    file.write_text('{"steps": "7,1,1,1,1", "seed": 3}')
+    file.write_text('{"steps": "7,1,1,1,1,1", "seed": 3}')
     seen = []
     monkeypatch.setattr(pretrain, "Pretraining", lambda options, _: seen.append(options) or _Idle())
-    pretrain.run(parser.parse_args(["--config", str(file), "--steps", "9,1,1,1,1"]))
-    assert (seen[0].steps, seen[0].seed) == ("9,1,1,1,1", 3)
+    pretrain.run(parser.parse_args(["--config", str(file), "--steps", "9,1,1,1,1,1"]))
+    assert (seen[0].steps, seen[0].seed) == ("9,1,1,1,1,1", 3)
     file.write_text('{"step": 7}')
     with pytest.raises(ValueError, match="unknown options: step"):
         pretrain.run(parser.parse_args(["--config", str(file)]))

@@ -559,12 +559,12 @@ QUESTIONS: dict[str, Callable[[Scene, random.Random], Question | None]] = {
 }
 # How often each task is asked in training, relative to the others.
 WEIGHTS: dict[str, float] = {
-    "colour": 3,
-    "shape": 3,
-    "existence": 4,
-    "counting": 6,
-    "relation": 4,
-    "position": 2,
+    "colour": 1.5,
+    "shape": 1.5,
+    "existence": 3,
+    "counting": 4,
+    "relation": 5,
+    "position": 4,
     "size": 1,
     "background": 0.5,
     "caption": 1.5,

@@ -27,7 +27,7 @@ from minicpmv.train.letters import LETTERS, letter_crops
 
 QUEUE_LENGTH = 24  # batches rendered ahead: 5 MB each at 32 slices
 PADDING = -1  # the number of what is no sequence
-MAX_MISFITS = 3  # scenes in a row that find no room: then the batch is full
+MAX_MISFITS = 12  # scenes in a row that find no room: then the batch is full
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ class FeedOptions:
 
     @property
     def max_patches(self) -> int:
-        return (self.scale_resolution // self.patch_size) ** 2
+        """Patches of a slice: its sides are rounded to whole ones, so a square has not the most."""
+        side = self.scale_resolution // self.patch_size
+        return side * (side + 1)
 
 
 class Batch(NamedTuple):

@@ -106,6 +106,8 @@ class SigmoidGelu(nn.Module):
 class TrainingNetwork(nn.Module):
     """The model with heads for the dense targets, which are not part of the checkpoint."""
 
+    turn: torch.Tensor
+
     def __init__(self, model: MiniCPMVForConditionalGeneration, writer: DialogueWriter) -> None:
         super().__init__()
         self.model = model

@@ -36,7 +36,7 @@ from minicpmv.train.files import write_processor_files
 from minicpmv.train.muon import MuonAdamW
 from minicpmv.train.network import Losses, TrainingNetwork, initialise
 from minicpmv.train.options import field_help
-from minicpmv.train.recipe import SIZES, STAGES, Stage, build_config
+from minicpmv.train.recipe import MAX_QUESTIONS, SIZES, STAGES, Stage, build_config
 from minicpmv.train.tokenizer import save_tokenizer, train_tokenizer
 
 STATE_FILE = "training_state.pt"
@@ -60,7 +60,7 @@ class PretrainOptions:
     minutes: float = 0.0
     """time for all stages together; 0 trains the steps of the recipe"""
     steps: str = ""
-    """steps of every stage, such as 4000,3000,2500,1000, instead of the recipe's"""
+    """steps of every stage, such as 4000,800,600,2000,2000,1500, instead of the recipe's"""
     batch: int = 1
     """multiple of 32 slices per step and process: more for a graphics card"""
     learning_rate: float = 0.006
@@ -278,11 +278,11 @@ class Pretraining:
             tokenizer_file=str(self.folder / "tokenizer.json"),
             mix=stage.mix,
             slices=SLICES * batch,
-            rows=stage.rows * batch,
-            length=stage.length,
-            answers=stage.answers * batch,
-            max_slices=stage.max_slices,
-            max_questions=stage.max_questions,
+            rows=stage.shape.rows * batch,
+            length=stage.shape.length,
+            answers=stage.shape.answers * batch,
+            max_slices=stage.shape.max_slices,
+            max_questions=MAX_QUESTIONS,
             tasks=stage.tasks,
             num_queries=self.size.queries,
             scale_resolution=self.size.scale_resolution,
@@ -471,7 +471,7 @@ class Pretraining:
                     [scene.image],
                     sampling=False,
                     max_new_tokens=96,
-                    max_slice_nums=stage.max_slices,
+                    max_slice_nums=stage.shape.max_slices,
                 )
                 lines += [
                     f"- [{number}](samples/{number}.png) {question.text!r}: {answer.text!r} "

@@ -44,11 +44,6 @@ class Size:
         """Tokens of a slice."""
         return self.map_side**2 + self.columns
 
-    @property
-    def max_patches(self) -> int:
-        """Patches of a slice."""
-        return (self.scale_resolution // PATCH_SIZE) ** 2
-
 
 SIZES = {
     "micro": Size(32, 1, 1, 128, 256, 1, 2, 1, 2, 0, scale_resolution=56),
@@ -59,34 +54,47 @@ SIZES = {
 
 
 @dataclass(frozen=True)
+class Shape:
+    """How batches are packed; stages of one shape share a compiled graph.
+
+    Per 32 slices there are `rows` of `length` tokens, `answers` of which are learned.
+    """
+
+    rows: int
+    length: int
+    answers: int
+    max_slices: int = 1  # per picture
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stage: what it sees, and how it learns.
 
-    Per 32 slices there are `rows` sequences of `length` tokens. `share` is its part of the time
-    when a run is given minutes, `steps` is its length otherwise. `tasks` are what is asked; none
-    stands for all. The weight of the dense loss goes
-    from the first of `dense_weight` to the second.
+    `share` is its part of the time when a run is given minutes, `steps` is its length otherwise.
+    `tasks` are what is asked; none stands for all. The weight of the dense loss and the share of
+    the learning rate go from the first number to the second.
     """
 
     name: str
     steps: int
     share: float
     mix: dict[str, float]
-    rows: int
-    length: int
-    answers: int
-    max_slices: int = 1
-    max_questions: int = 8
+    shape: Shape
     tasks: tuple[str, ...] = ()
     with_text: bool = True
     dense_weight: tuple[float, float] = (1.0, 1.0)
     rate: tuple[float, float] = (1.0, 1.0)
 
 
-_FIGURES = {"few": 3.0, "many": 4.0, "icons": 3.0}
-_PRINT = {"word": 3.0, "number": 1.0, "line": 3.0, "sign": 0.5}
-_PAGES = {"page": 3.0, "receipt": 1.0, "form": 1.0, "code": 0.5, "table": 3.0, "chart": 2.0}
-_PICTURES = {"same": 1.5, "which": 1.5, "difference": 0.5, "few_shot": 1.5, "video": 1.5}
+MAX_QUESTIONS = 14  # to a picture
+
+_ONE_SLICE = Shape(26, 320, 1400)
+_SLICED = Shape(7, 960, 1500, MAX_SLICES)
+
+_FIGURES = {"few": 3.0, "many": 3.0, "icons": 2.5}
+_PRINT = {"word": 3.5, "number": 1.0, "line": 4.5, "sign": 0.3}
+_PAGES = {"page": 0.3, "receipt": 0.1, "form": 0.1, "code": 0.1, "table": 0.3, "chart": 0.2}
+_PICTURES = {"same": 1.5, "which": 2.0, "difference": 0.3, "few_shot": 2.2, "video": 0.5}
 
 _PLAIN_TASKS = (
     "colour",
@@ -96,73 +104,87 @@ _PLAIN_TASKS = (
     "position",
     "background",
     "relation",
+    "caption",
 )
-_READING_TASKS = ("reading_word", "reading_line", "reading_part")
+_READING_TASKS = (
+    *_PLAIN_TASKS,
+    "colour_statement",
+    "shape_statement",
+    "reading_word",
+    "reading_line",
+    "reading_part",
+)
 
 STAGES = (
     Stage(
         "dense",
         steps=4000,
         share=0.3,
-        mix={LETTERS: 2.5} | _FIGURES,
-        rows=1,
-        length=8,
-        answers=1,
+        mix={LETTERS: 2.5, "few": 3.0, "many": 4.0, "icons": 3.0},
+        shape=Shape(1, 8, 1),
         with_text=False,
     ),
     # The language model finds out where to look on a few plain questions. Asked everything at
-    # once it stays at guessing for many thousand pictures (recipes/LOG.md).
+    # once it stays at guessing for many thousand pictures, and a higher rate keeps it there
+    # (recipes/LOG.md). The next two stages have the shapes of this one: nothing is compiled anew.
     Stage(
         "captions",
-        steps=600,
-        share=0.15,
+        steps=800,
+        share=0.2,
         mix={LETTERS: 0.8, "few": 5.0, "many": 5.0, "icons": 1.0},
-        tasks=(*_PLAIN_TASKS, "caption"),
-        rows=24,
-        length=288,
-        answers=1300,
-        max_questions=12,
+        tasks=_PLAIN_TASKS,
+        shape=_ONE_SLICE,
         dense_weight=(0.6, 0.6),
-        rate=(0.67, 0.67),
+        rate=(0.4, 0.4),
+    ),
+    # Where things are, and how to each other, is learned within minutes when hardly anything else
+    # is asked, and not at all as a tenth of a mixture.
+    Stage(
+        "places",
+        steps=600,
+        share=0.1,
+        mix={LETTERS: 0.3, "few": 8.0, "many": 2.0, "word": 1.5, "line": 1.5},
+        tasks=("relation", "position", "existence", "reading_word", "reading_line"),
+        shape=_ONE_SLICE,
+        dense_weight=(0.6, 0.6),
+        rate=(0.2, 0.2),
     ),
     Stage(
         "reading",
-        steps=1500,
-        share=0.25,
-        mix={LETTERS: 2.0, "few": 2.0, "many": 3.5, "icons": 2.0}
-        | {"word": 3.0, "number": 1.0, "line": 3.5},
-        tasks=(*_PLAIN_TASKS, "size", *_READING_TASKS),
-        rows=17,
-        length=320,
-        answers=1000,
-        max_questions=12,
+        steps=2000,
+        share=0.2,
+        mix={LETTERS: 1.0, "few": 3.0, "many": 3.0, "icons": 2.0}
+        | {"word": 4.0, "number": 1.0, "line": 4.5},
+        tasks=_READING_TASKS,
+        shape=_ONE_SLICE,
         dense_weight=(0.6, 0.6),
-        rate=(0.67, 0.67),
+        rate=(0.2, 0.13),
     ),
     Stage(
         "slices",
-        steps=2500,
-        share=0.2,
+        steps=2000,
+        share=0.1,
         mix={LETTERS: 1.0} | _FIGURES | _PRINT | _PAGES | _PICTURES,
-        rows=6,
-        length=1024,
-        answers=1500,
-        max_slices=MAX_SLICES,
+        tasks=(
+            *_READING_TASKS,
+            "size",
+            "reading_page",
+            "document",
+            "table_cell",
+            "chart_value",
+        ),
+        shape=_SLICED,
         dense_weight=(0.5, 0.5),
-        rate=(0.5, 0.5),
+        rate=(0.11, 0.1),
     ),
     Stage(
         "chat",
-        steps=1000,
-        share=0.1,
+        steps=1500,
+        share=0.15,
         mix={LETTERS: 1.0} | _FIGURES | _PRINT | _PAGES | _PICTURES,
-        rows=6,
-        length=1024,
-        answers=1500,
-        max_slices=MAX_SLICES,
-        max_questions=12,
-        dense_weight=(0.5, 0.2),
-        rate=(0.5, 0.0),
+        shape=_SLICED,
+        dense_weight=(0.5, 0.3),
+        rate=(0.1, 0.0),
     ),
 )
 
