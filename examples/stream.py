@@ -11,7 +11,7 @@ from minicpmv import load
 chat = load(sys.argv[1] if len(sys.argv) > 1 else "nano")
 picture = Path(__file__).with_name("scene.png")
 
-with chat.stream("Describe the picture.", images=[picture]) as stream:
+with chat.stream("Describe the image in one sentence.", images=[picture]) as stream:
     length = 0
     for text in stream:
         print(text, end="", flush=True)

@@ -37,7 +37,7 @@ def test_the_demo_picture_shows_what_the_documents_say():
         ("What colour is the star?", "purple"),
         ("What shape is blue?", "circle"),
         ("How many shapes are there?", "3"),
-        ("Is there a star?", "yes"),
+        ("Is there a green triangle?", "yes"),
         ("Is there a red heart?", "no"),
     ],
 )
@@ -68,7 +68,7 @@ def test_it_says_so_when_there_is_no_picture(nano):
 
 def test_a_small_sample_of_held_out_scenes_is_answered_as_the_card_promises(nano):
     """Far below the card's scores, so that chance in 40 scenes does not break it."""
-    for name, floor in {"yes-no": 0.7, "counting": 0.3, "word": 0.1}.items():
+    for name, floor in {"yes-no": 0.8, "counting": 0.5, "relation": 0.5, "word": 0.6}.items():
         results = evaluate(nano, PARTS[name], number=40)
         assert scores(PARTS[name], results)[0].value >= floor, name
 
