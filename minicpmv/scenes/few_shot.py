@@ -149,6 +149,8 @@ def few_shot(rng: random.Random, split: str, seed: int) -> Example:
     prompt = rng.choice(PROMPTS)
     solved = rng.choice((1, 2, 2, 2, 3, 3, 4))
     sort = rng.choice(("icons", "shapes"))
+    # In training every form after the first answer can be told from those before it.
+    first_asked = 1 if split == "train" else solved
     scenes: list[Scene] = []
     turns: list[Turn] = []
     seen: set[str] = set()
@@ -158,8 +160,7 @@ def few_shot(rng: random.Random, split: str, seed: int) -> Example:
         if answer in seen and rng.random() < 0.8:
             continue
         seen.add(answer)
-        # In training every answer after the first can be told from those before it.
-        is_asked = len(scenes) == solved or (split == "train" and len(scenes) > 0)
+        is_asked = len(scenes) >= first_asked
         turns.append(
             Turn(
                 "few_shot" if is_asked else "",

@@ -48,7 +48,7 @@ TARGETS: dict[str, int] = {  # number of classes
     "row": NUM_PLACES + 1,  # where in the slice the middle of the figure lies
     "column": NUM_PLACES + 1,
 }
-_ROW = {name: i for i, name in enumerate(TARGETS)}
+ROW = {name: i for i, name in enumerate(TARGETS)}
 # What stands in the rows after them.
 COVERAGE = slice(len(TARGETS), len(TARGETS) + CELLS**2)
 OFFSET = slice(COVERAGE.stop, COVERAGE.stop + 2)
@@ -128,13 +128,13 @@ def _draw_figures(labels: np.ndarray, scene: Scene, window: Box) -> None:
     figures = cells[:, CELLS // 2, :, CELLS // 2]  # the middle cell decides
     things = [0] + [_THING_IDS[figure.shape] for figure in scene.figures]
     colours = [0] + [_COLOUR_IDS.get(figure.colour, NO_LABEL) for figure in scene.figures]
-    labels[_ROW["thing"]] = np.array(things, dtype=np.uint8)[figures]
-    labels[_ROW["colour"]] = np.array(colours, dtype=np.uint8)[figures]
-    labels[_ROW["centre"]] = centre
+    labels[ROW["thing"]] = np.array(things, dtype=np.uint8)[figures]
+    labels[ROW["colour"]] = np.array(colours, dtype=np.uint8)[figures]
+    labels[ROW["centre"]] = centre
     places = np.floor(middles[figures] * NUM_PLACES)  # (rows, cols, 2)
     seen = (figures > 0)[..., None] & (places >= 0) & (places < NUM_PLACES)
     places = np.where(seen, places + 1, NO_LABEL)
-    labels[_ROW["row"]], labels[_ROW["column"]] = places[..., 0], places[..., 1]
+    labels[ROW["row"]], labels[ROW["column"]] = places[..., 0], places[..., 1]
     coverage = (cells > 0).transpose(1, 3, 0, 2)
     labels[COVERAGE] = coverage.reshape(CELLS**2, rows, cols)
     here = np.stack(np.meshgrid(np.arange(rows), np.arange(cols), indexing="ij"), -1) + 0.5
@@ -171,8 +171,8 @@ def draw_glyphs(labels: np.ndarray, printed: Iterable[Printed], patch_size: int 
     Half a patch has the character whose middle lies there, else the one that covers its middle.
     """
     rows, cols = labels.shape[1:]
-    first = _ROW["left glyph"]
-    ordinals = slice(_ROW["letter"], _ROW["line"] + 1)
+    first = ROW["left glyph"]
+    ordinals = slice(ROW["letter"], ROW["line"] + 1)
     here = [p for p in printed if p.bottom > 0 and p.top < rows and p.right > 0 and p.left < cols]
     labels[first : first + 2] = 0
     labels[FOLLOWING] = 0
@@ -193,8 +193,8 @@ def draw_glyphs(labels: np.ndarray, printed: Iterable[Printed], patch_size: int 
                     if not (0 <= line < rows and 0 <= half < 2 * cols):
                         continue
                     place = line, half // 2
-                    labels[_ROW["thing"], *place] = _THING_IDS["text"]
-                    labels[_ROW["colour"] : _ROW["centre"] + 1, *place] = NO_LABEL
+                    labels[ROW["thing"], *place] = _THING_IDS["text"]
+                    labels[ROW["colour"] : ROW["centre"] + 1, *place] = NO_LABEL
                     labels[COVERAGE, *place] = NO_LABEL  # the ink has no outline here
                     labels[first + half % 2, *place] = glyph.character if legible else NO_LABEL
                     after = glyph.following if legible and glyph.right < cols else NO_LABEL

@@ -14,6 +14,7 @@ from minicpmv.scenes.labels import (
     GLYPH_CLASSES,
     NO_LABEL,
     NUM_TARGETS,
+    ROW,
     TARGETS,
     Printed,
     draw_glyphs,
@@ -54,7 +55,7 @@ def letter_crops(seed: int, scale_resolution: int, patch_size: int) -> list[Crop
         pixels = _disguised(page[top : top + height, left : left + width], rng)
         down, across = top / patch_size, left / patch_size
         labels = np.full((NUM_TARGETS, rows, cols), NO_LABEL, dtype=np.uint8)
-        labels[list(TARGETS).index("thing")] = 0
+        labels[ROW["thing"]] = 0
         seen = []
         for glyph, word_start, line_start in printed:
             seen.append(

@@ -25,6 +25,7 @@ from minicpmv.scenes.labels import (
     NUM_PLACES,
     OFFSET,
     OFFSET_UNIT,
+    ROW,
     TARGETS,
 )
 from minicpmv.scenes.lettering import PRINTABLE
@@ -162,10 +163,11 @@ class TrainingNetwork(nn.Module):
         vocabulary = self.model.config.vocab_size
         names = torch.zeros(*targets.shape[::2], vocabulary + 1, dtype=dtype, device=device)
         for target, ids in self.name_ids.items():
-            classes = targets[:, list(TARGETS).index(target)].long()
+            classes = targets[:, ROW[target]].long()
             chosen = ids[classes.where(classes != NO_LABEL, 0)]
             names.scatter_(2, chosen.where(chosen >= 0, vocabulary)[..., None].to(device), 1)
-        following = self.following[targets[:, FOLLOWING].long() % NO_LABEL].any(dim=1)
+        classes = targets[:, FOLLOWING].long()
+        following = self.following[classes.where(classes != NO_LABEL, 0)].any(dim=1)
         return Tensors(
             # As the processor: to 0 ... 1 first, then mean and deviation 0.5, in float32.
             patches=((patches.float() / 255 - 0.5) / 0.5).to(dtype),
@@ -230,7 +232,7 @@ class TrainingNetwork(nn.Module):
         turned = visual_tokens @ self.turn
         loss = loss + _naming_error(turned @ embedding[self.character_ids].T, following)
         for target, (first, last) in self.end_ids.items():
-            classes = tensors.targets[:, list(TARGETS).index(target)]
+            classes = tensors.targets[:, ROW[target]]
             known = (classes > 0) & (classes != NO_LABEL)
             place = torch.where(known, (classes - 0.5) / NUM_PLACES, 0.0)
             seen = torch.stack([place, known], dim=-1).to(looks.dtype)  # (batch, max_patches, 2)
