@@ -35,7 +35,7 @@ from minicpmv.train.tokenizer import SPECIAL_TOKENS, save_tokenizer, train_token
 
 TINY = PretrainOptions(
     size="micro",
-    steps="1,2,1,1,1,1",
+    steps="1,2,1,1,1,1,1,1",
     warmup_steps=1,
     device="cpu",
     dtype="float32",
@@ -348,9 +348,19 @@ def test_a_run_says_what_it_does(tiny):
     folder = Path(options.output)
     records = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
     trained = [record for record in records if record["kind"] == "train"]
-    assert [record["step"] for record in trained] == [1, 2, 3, 4, 5, 6, 7]
+    assert [record["step"] for record in trained] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     stages = [record["stage"] for record in trained]
-    assert stages == ["dense", "captions", "captions", "places", "reading", "slices", "chat"]
+    assert stages == [
+        "dense",
+        "captions",
+        "captions",
+        "places",
+        "reading",
+        "pairs",
+        "forms",
+        "slices",
+        "chat",
+    ]
     assert any(record["kind"] == "held out" for record in records)
     assert (folder / "losses.png").read_bytes()[:4] == b"\x89PNG"
     assert "After step 3 (captions)" in (folder / "samples.md").read_text()
@@ -360,6 +370,8 @@ def test_a_run_says_what_it_does(tiny):
         "captions": 2,
         "places": 1,
         "reading": 1,
+        "pairs": 1,
+        "forms": 1,
         "slices": 1,
         "chat": 1,
     }
@@ -380,8 +392,9 @@ def test_minutes_become_steps_and_leave_the_weights_alone(tiny):
 def test_wrong_options_are_named(tiny):
     with pytest.raises(ValueError, match="--size is 'giant'; it is one of micro, tiny, nano"):
         Pretraining(tiny(size="giant"))
-    with pytest.raises(ValueError, match="give 6 numbers"):
-        Pretraining(tiny(steps="3,4")).train()
+    for steps in ("3,4", "1,2,3,4,5,6,7,many", "1,2,3,4,5,6,7,-8"):
+        with pytest.raises(ValueError, match="give 8 numbers"):
+            Pretraining(tiny(steps=steps)).train()
 
 
 def test_a_run_starts_from_the_weights_of_another(tiny):
@@ -390,6 +403,10 @@ def test_a_run_starts_from_the_weights_of_another(tiny):
     second = Pretraining(tiny("second", start=first.options.output, seed=1))
     theirs = first.model.state_dict()
     assert all(torch.equal(v, theirs[n]) for n, v in second.model.state_dict().items())
+    heads = first.network.heads.state_dict()
+    assert all(torch.equal(v, heads[n]) for n, v in second.network.heads.state_dict().items())
+    with pytest.raises(ValueError, match="--size tiny"):
+        Pretraining(tiny("third", start=first.options.output, size="tiny"))
 
 
 def test_training_overfits_a_few_samples(tiny):
@@ -431,12 +448,12 @@ def test_batches_are_functions_of_their_number(tokenizer_folder):
 
 def test_several_processes_train_one_model(tiny, tmp_path):
     """torchrun with two processes: the first one's checkpoint, and no process left behind."""
-    options = tiny("two", steps="1,1,1,1,1,1")
+    options = tiny("two", steps="1,1,1,1,1,1,1,1")
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
         *("--master-port", "0", "--standalone"),
         *("-m", "minicpmv", "train", "pretrain", "--output", options.output),
-        *("--size", "micro", "--steps", "1,1,0,0,0,0", "--no-compile", "--workers", "0"),
+        *("--size", "micro", "--steps", "1,1,0,0,0,0,0,0", "--no-compile", "--workers", "0"),
         *("--threads", "1", "--dtype", "float32", "--device", "cpu"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -488,13 +505,14 @@ def test_the_optimizer_descends():
 
 def test_the_rate_warms_up_in_every_stage_and_falls_to_zero_in_the_last(tiny):
     run = Pretraining(tiny(warmup_steps=10))
-    run.plan = [100, 100, 100, 100, 100, 50]
-    rates = [run.rate(step) for step in range(550)]
+    others = len(STAGES) - 1
+    run.plan = [*(others * [100]), 50]
+    rates = [run.rate(step) for step in range(sum(run.plan))]
     full = [stage.rate[0] for stage in STAGES]
-    assert rates[0:501:100] == pytest.approx([0.1 * rate for rate in full])
+    assert rates[0::100] == pytest.approx([0.1 * rate for rate in full])
     halfway = [sum(stage.rate) / 2 for stage in STAGES]
-    assert [rates[i] for i in (50, 150, 250, 350, 450, 525)] == pytest.approx(halfway)
-    assert rates[549] == pytest.approx(0.02 * full[5])
+    assert [*rates[50:-50:100], rates[-25]] == pytest.approx(halfway)
+    assert rates[-1] == pytest.approx(0.02 * full[-1])
     weights = [run.dense_weight(step) for step in (0, 100, 199)]
     assert weights[0] == 1.0
     assert weights[1:] == pytest.approx([0.6, 0.6])

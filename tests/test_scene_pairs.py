@@ -257,7 +257,7 @@ def test_every_picture_of_an_example_is_shown_once_and_is_one_slice(kind):
         assert all(s.image.width * s.image.height <= 224**2 for s in example.scenes)
         assert all(turn.question and turn.answer for turn in example.turns)
         assert example.is_video == (kind == "video")
-        assert example.turns[-1].task == kind
+        assert kind in {turn.task for turn in example.turns}
         if split == "test" and kind != "few_shot":
             assert len(example.turns) == 1
 
@@ -267,7 +267,7 @@ def test_pictures_said_to_be_the_same_are():
     for seed in range(120):
         example = draw_example(seed, "train", "same")
         first, second = (np.asarray(scene.image).astype(int) for scene in example.scenes)
-        answer = example.turns[0].answer
+        (answer,) = (turn.answer for turn in example.turns if turn.task == "same")
         if answer in ("yes", "the same"):
             assert first.shape == second.shape
             assert np.abs(first - second).mean() < 12, seed
@@ -275,6 +275,31 @@ def test_pictures_said_to_be_the_same_are():
             assert first.shape != second.shape or (np.abs(first - second).max(-1) > 60).sum() > 25
         answers[answer in ("yes", "the same")] += 1
     assert 0.38 < answers[True] / 120 < 0.62
+
+
+def test_what_is_said_of_a_thing_on_two_pictures_holds():
+    answers = Counter()
+    for seed in range(150):
+        example = draw_example(seed, "train", "same")
+        for turn in example.turns:
+            if turn.task != "same_part":
+                continue
+            (name,), _ = named_in(turn.question)
+            first, second = (scene.find(name) for scene in example.scenes)
+            if "first picture" in turn.question:
+                truth = len(first) > 0
+            elif "colour" in turn.question:
+                truth = first[0].colour == second[0].colour
+            elif turn.question.endswith("the same?") or "the same in both" in turn.question:
+                places = np.subtract(first[0].centre, second[0].centre)
+                areas = first[0].area, second[0].area
+                alike = np.abs(places).max() < 0.1 and max(areas) < 1.2 * min(areas)
+                truth = alike and first[0].colour == second[0].colour
+            else:
+                truth = len(first) > 0 and len(second) > 0
+            assert turn.answer == ("yes" if truth else "no"), turn
+            answers[turn.answer] += 1
+    assert min(answers.values()) > 150
 
 
 def test_the_picture_that_fits_is_the_only_one_that_fits():
@@ -333,32 +358,40 @@ def test_solved_examples_are_true_and_in_one_form():
     for seed in range(150):
         split = "test" if seed % 2 else "train"
         example = draw_example(seed, split, "few_shot")
-        asked = [turn.task == "few_shot" for turn in example.turns]
+        asked = [turn.task != "" for turn in example.turns]
         first_asked = 1 if split == "train" else len(asked) - 1
         assert asked == [i >= first_asked for i in range(len(asked))]
+        told_first = [turn for turn in example.turns if not turn.shown]
+        assert not told_first or split == "train"
         shapes_of_answers = set()
-        for turn, scene in zip(example.turns, example.scenes, strict=True):
+        for turn in example.turns:
             answer = turn.answer.lower()
-            figure = scene.figures[0] if scene.figures else None
             names, found = named_in(answer.replace("_", " "))
-            told = [name for name in names if name not in ("color",)]
-            if figure is None:
-                assert scene.texts[0].text in turn.answer
+            digits = re.findall(r"\d+", answer)
+            if turn.shown and example.scenes[turn.shown[0]].texts:
+                text = example.scenes[turn.shown[0]].texts[0].text
+                assert text in turn.answer
                 assert turn.spelt
-                pattern = turn.answer.replace(scene.texts[0].text, "T")
-            else:
-                assert all(name == figure.shape for name in told), turn
-                assert all(colour == figure.colour for colour in found), turn
-                digits = re.findall(r"\d+", answer)
-                assert all(int(digit) == len(scene.figures) for digit in digits)
-                assert told or found or digits
-                pattern = re.sub(r"\d+", "0", answer)
-                words = {figure.colour: "C", plural(figure.shape): "S", figure.shape: "S"}
-                for word, sign in words.items():
-                    pattern = pattern.replace(word, sign) if word else pattern
-                pattern = re.sub(r"\b(an|a) ", "a ", pattern)
-                if turn.answer.isupper():
-                    pattern += "!"
+                shapes_of_answers.add(turn.answer.replace(text, "T"))
+                continue
+            if turn.shown:
+                scene = example.scenes[turn.shown[0]]
+                figure, number = scene.figures[0], len(scene.figures)
+                name, colour = figure.shape, figure.colour
+            else:  # told in words
+                words, colours = named_in(turn.question)
+                name, colour = (words or [""])[0], (colours or [""])[0]
+                number = int((re.findall(r"\d+", turn.question) or ["0"])[0])
+            assert all(told == name for told in names), turn
+            assert all(told == colour for told in found), turn
+            assert all(int(digit) == number for digit in digits), turn
+            assert names or found or digits
+            pattern = re.sub(r"\d+", "0", answer)
+            for word, sign in {colour: "C", plural(name): "S", name: "S"}.items():
+                pattern = pattern.replace(word, sign) if len(word) > 1 else pattern
+            pattern = re.sub(r"\b(an|a) ", "a ", pattern)
+            if turn.answer.isupper():
+                pattern += "!"
             shapes_of_answers.add(pattern)
         assert len(shapes_of_answers) == 1, example.turns
         forms[split] |= shapes_of_answers

@@ -12,6 +12,7 @@ import zlib
 from dataclasses import dataclass
 
 from minicpmv.scenes import fonts, shapes
+from minicpmv.scenes.colours import COLOURS
 from minicpmv.scenes.degrade import degrade
 from minicpmv.scenes.figure_questions import article, plural
 from minicpmv.scenes.icon_parts import ICONS
@@ -20,6 +21,7 @@ from minicpmv.scenes.lettering import Sheet, ink_and_paper, largest_size, random
 from minicpmv.scenes.scene import Example, Scene, Turn
 from minicpmv.scenes.things import draw
 
+REHEARSED_SHARE = 0.75  # of the training examples, those that are solved in words first
 HELD_OUT_SHARE = 10  # one form in ten is kept for testing
 KEYS = {  # what a fact is called
     "colour": ("colour", "color", "c", "paint"),
@@ -131,7 +133,9 @@ def sample_form(facts: tuple[str, ...], rng: random.Random, split: str) -> Form:
 
 
 def few_shot(rng: random.Random, split: str, seed: int) -> Example:
-    """One to four solved pictures and one to solve, each told in the same form."""
+    """One to four solved pictures and one to solve, each told in the same form. Most training
+    examples are solved in words instead: a form is learned from many answers.
+    """
     facts, draw_one = rng.choice(
         (
             (("colour",), _draw_thing),
@@ -149,10 +153,13 @@ def few_shot(rng: random.Random, split: str, seed: int) -> Example:
     prompt = rng.choice(PROMPTS)
     solved = rng.choice((1, 2, 2, 2, 3, 3, 4))
     sort = rng.choice(("icons", "shapes"))
-    # In training every form after the first answer can be told from those before it.
-    first_asked = 1 if split == "train" else solved
     scenes: list[Scene] = []
     turns: list[Turn] = []
+    # In training every form after the first answer can be told from those before it.
+    first_asked = 1 if split == "train" else solved
+    if split == "train" and facts != ("text",) and rng.random() < REHEARSED_SHARE:
+        turns = _rehearsal(facts, form, prompt, sort, rng)
+        first_asked, solved = 0, rng.choice((0, 0, 1))
     seen: set[str] = set()
     while len(scenes) <= solved:
         scene, values = draw_one(rng, split, seed, sort)
@@ -175,6 +182,31 @@ def few_shot(rng: random.Random, split: str, seed: int) -> Example:
     return Example(tuple(scenes), tuple(turns))
 
 
+def _rehearsal(
+    facts: tuple[str, ...], form: Form, prompt: str, sort: str, rng: random.Random
+) -> list[Turn]:
+    """Two to six things told in words and then in the form, at the cost of no picture."""
+    turns: list[Turn] = []
+    for _ in range(rng.randint(2, 6)):
+        values = {
+            "number": str(rng.randint(2, 6)),
+            "colour": rng.choice(list(COLOURS)),
+            "thing": rng.choice(_names(sort)),
+        }
+        several = "number" in facts
+        words = values | {"thing": plural(values["thing"]) if several else values["thing"]}
+        told = " ".join(words[fact] for fact in words if fact in facts)
+        question = rng.choice(("{0}. {1}", "{0}. {1}", "{1} {0}", "{0}\n{1}")).format(told, prompt)
+        answer = form.write({fact: values[fact] for fact in facts})
+        turns.append(Turn("few_shot_told" if turns else "", question, answer))
+    return turns
+
+
+def _names(sort: str) -> list[str]:
+    """Names of one word."""
+    return [name for name in (ICONS if sort == "icons" else shapes.SHAPES) if " " not in name]
+
+
 _Drawn = tuple[Scene, dict[str, str]]
 
 
@@ -189,8 +221,7 @@ def _draw_thing(rng: random.Random, split: str, seed: int, sort: str) -> _Drawn:
 
 def _draw_crowd(rng: random.Random, split: str, seed: int, sort: str) -> _Drawn:
     """Some of one thing."""
-    names = [name for name in (ICONS if sort == "icons" else shapes.SHAPES) if " " not in name]
-    name = rng.choice(names)
+    name = rng.choice(_names(sort))
     layout = sample_layout(
         rng, split, (224, 224), rng.randint(2, 6), crowd=True, sort=sort, named=True
     )

@@ -60,7 +60,7 @@ class PretrainOptions:
     minutes: float = 0.0
     """time for all stages together; 0 trains the steps of the recipe"""
     steps: str = ""
-    """steps of every stage, such as 4000,800,600,2000,2000,1500, instead of the recipe's"""
+    """steps of every stage, such as 4000,800,600,2000,600,400,1000,1500, instead of the recipe's"""
     batch: int = 1
     """multiple of 32 slices per step and process: more for a graphics card"""
     learning_rate: float = 0.006
@@ -245,10 +245,18 @@ class Pretraining:
         ]
         fitting = {name: theirs[name] for part in taken for name in parts[part]}
         self.model.load_state_dict(mine | fitting)
-        self._log(f"starting from {folder}: {', '.join(taken) or 'nothing fits'}")
+        if not taken:
+            raise ValueError(
+                f"Nothing in {folder} has the shapes of a model of --size {self.options.size}: "
+                "give the size that it was trained with, or leave out --start."
+            )
         if (folder / STATE_FILE).exists():
-            state = torch.load(folder / STATE_FILE, weights_only=True)
-            self.network.heads.load_state_dict(state["heads"])
+            theirs = torch.load(folder / STATE_FILE, weights_only=True)["heads"]
+            mine = self.network.heads.state_dict()
+            if {n: v.shape for n, v in mine.items()} == {n: v.shape for n, v in theirs.items()}:
+                self.network.heads.load_state_dict(theirs)
+                taken.append("heads")
+        self._log(f"starting from {folder}: {', '.join(taken)}")
 
     def _build_optimizer(self) -> MuonAdamW:
         options = self.options
@@ -330,13 +338,14 @@ class Pretraining:
     def _make_plan(self, forward: nn.Module) -> None:
         """Decide how many steps every stage has, once and for all of this run."""
         if self.options.steps:
-            plan = [int(part) for part in self.options.steps.split(",")]
-            if len(plan) != len(STAGES) or min(plan) < 0:
+            parts = self.options.steps.split(",")
+            if len(parts) != len(STAGES) or not all(part.strip().isdigit() for part in parts):
                 names = ", ".join(stage.name for stage in STAGES)
                 raise ValueError(
                     f"--steps is {self.options.steps!r}; give {len(STAGES)} numbers, one for each "
                     f"of the stages {names}."
                 )
+            plan = [int(part) for part in parts]
         elif self.options.minutes:
             plan = self._fit_minutes(forward)
         else:

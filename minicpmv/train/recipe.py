@@ -121,7 +121,7 @@ STAGES = (
     Stage(
         "dense",
         steps=4000,
-        share=0.3,
+        share=0.28,
         mix={LETTERS: 2.5, "few": 3.0, "many": 4.0, "icons": 3.0},
         shape=Shape(1, 8, 1),
         with_text=False,
@@ -132,7 +132,7 @@ STAGES = (
     Stage(
         "captions",
         steps=800,
-        share=0.2,
+        share=0.18,
         mix={LETTERS: 0.8, "few": 5.0, "many": 5.0, "icons": 1.0},
         tasks=_PLAIN_TASKS,
         shape=_ONE_SLICE,
@@ -154,7 +154,7 @@ STAGES = (
     Stage(
         "reading",
         steps=2000,
-        share=0.2,
+        share=0.19,
         mix={LETTERS: 1.0, "few": 3.0, "many": 3.0, "icons": 2.0}
         | {"word": 4.0, "number": 1.0, "line": 4.5},
         tasks=_READING_TASKS,
@@ -162,10 +162,32 @@ STAGES = (
         dense_weight=(0.6, 0.6),
         rate=(0.2, 0.13),
     ),
+    # The same holds of looking from one picture to the other, and of following a form.
+    Stage(
+        "pairs",
+        steps=600,
+        share=0.04,
+        mix={LETTERS: 0.2, "few": 1.0, "word": 0.6, "line": 0.6, "same": 6.0, "which": 4.0},
+        tasks=_READING_TASKS,
+        shape=_SLICED,
+        dense_weight=(0.5, 0.5),
+        rate=(0.2, 0.2),
+    ),
+    Stage(
+        "forms",
+        steps=400,
+        share=0.03,
+        mix={LETTERS: 0.2, "few": 1.0, "word": 0.6, "line": 0.6}
+        | {"same": 0.7, "which": 0.7, "few_shot": 8.0},
+        tasks=_READING_TASKS,
+        shape=_SLICED,
+        dense_weight=(0.5, 0.5),
+        rate=(0.2, 0.2),
+    ),
     Stage(
         "slices",
-        steps=2000,
-        share=0.1,
+        steps=1000,
+        share=0.04,
         mix=_EVERYTHING,
         tasks=(
             *_READING_TASKS,
@@ -182,7 +204,7 @@ STAGES = (
     Stage(
         "chat",
         steps=1500,
-        share=0.15,
+        share=0.14,
         mix=_EVERYTHING,
         shape=_SLICED,
         dense_weight=(0.5, 0.3),
