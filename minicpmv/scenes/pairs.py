@@ -222,9 +222,9 @@ def _compared(rng: random.Random, split: str, seed: int) -> Example:
         for turn in _about_both(name, pair, rng)
     ]
     rng.shuffle(turns)
-    turns = turns[: MAX_QUESTIONS - 1]
-    turns.insert(rng.randint(0, len(turns)), _whether_same(first == second, rng))
-    turns[0] = dataclasses.replace(turns[0], shown=(0, 1))
+    # Whether all is the same comes first: after the parts it could be told from their answers.
+    whole = dataclasses.replace(_whether_same(first == second, rng), shown=(0, 1))
+    turns = [whole, *turns[: MAX_QUESTIONS - 1]]
     return Example(tuple(draw(layout, split, seed) for layout in pair), tuple(turns))
 
 
