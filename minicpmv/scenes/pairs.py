@@ -229,25 +229,26 @@ def _compared(rng: random.Random, split: str, seed: int) -> Example:
 
 
 def _about_both(name: str, pair: Sequence[Layout], rng: random.Random) -> list[Turn]:
-    """Whether a thing is on both pictures, and whether it is the same there."""
-    found = [next((t for t in layout.things if t.name == name), None) for layout in pair]
-    one, other = found
-    in_both = one is not None and other is not None
+    """Whether a thing is on both pictures, and whether it is the same there, or where it is."""
+    one, other = (next((t for t in layout.things if t.name == name), None) for layout in pair)
     form = rng.choice(
         ("Do both pictures show {}?", "Is there {} in both pictures?", "Do you see {} in both?")
     )
-    asked = {form.format(article(name)): in_both}
-    if one is not None and other is not None:
-        form = rng.choice(("Is the {0} the same in both pictures?", "Are the two {1} the same?"))
-        asked[form.format(name, plural(name))] = one == other
-        form = rng.choice(
-            ("Does the {} have the same colour in both pictures?", "Has the {} the same colour?")
-        )
-        asked[form.format(name)] = one.colour == other.colour
-    else:
-        form = rng.choice(("Is there {} in the first picture?", "Does the first picture show {}?"))
-        asked[form.format(article(name))] = one is not None
-    return [Turn("same_part", question, "yes" if it else "no") for question, it in asked.items()]
+    on_both = form.format(article(name))
+    if one is None or other is None:
+        form = rng.choice(("Which picture shows {}?", "In which picture is there {}?"))
+        where = f"the {ORDINALS[one is None]}"
+        return [Turn("same_part", on_both, "no"), Turn("which", form.format(article(name)), where)]
+    form = rng.choice(("Is the {0} the same in both pictures?", "Are the two {1} the same?"))
+    alike = form.format(name, plural(name))
+    form = rng.choice(
+        ("Does the {} have the same colour in both pictures?", "Has the {} the same colour?")
+    )
+    return [
+        Turn("same_part", on_both, "yes"),
+        Turn("same_part", alike, "yes" if one == other else "no"),
+        Turn("same_part", form.format(name), "yes" if one.colour == other.colour else "no"),
+    ]
 
 
 def _two_layouts(alike: bool, rng: random.Random, split: str, seed: int) -> list[Scene]:

@@ -167,7 +167,7 @@ STAGES = (
         "pairs",
         steps=600,
         share=0.04,
-        mix={LETTERS: 0.2, "few": 1.0, "word": 0.6, "line": 0.6, "same": 6.0, "which": 4.0},
+        mix={LETTERS: 0.2, "few": 1.0, "word": 0.6, "line": 0.6, "same": 7.0, "which": 3.0},
         tasks=_READING_TASKS,
         shape=_SLICED,
         dense_weight=(0.5, 0.5),
