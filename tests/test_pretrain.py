@@ -470,7 +470,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_left_alone(tiny):
         options = tiny(name)
         command = [
             *(sys.executable, "-m", "minicpmv", "train", "pretrain", "--output", options.output),
-            *("--size", "micro", "--steps", "3,6,0,0,0,0", "--no-compile", "--threads", "1"),
+            *("--size", "micro", "--steps", "3,6,0,0,0,0,0,0", "--no-compile", "--threads", "1"),
             *("--save-every", "1", "--log-every", "1"),
         ]
         for wait in (25, 35, 30) if name == "killed" else ():
@@ -524,11 +524,11 @@ def test_every_option_has_a_flag_with_help_and_a_file_fills_them(tmp_path, monke
     for field in dataclasses.fields(PretrainOptions):
         assert "--" + field.name.replace("_", "-") in parser.format_help()
     file = tmp_path / "options.json"
-    file.write_text('{"steps": "7,1,1,1,1,1", "seed": 3}')
+    file.write_text('{"steps": "7,1,1,1,1,1,1,1", "seed": 3}')
     seen = []
     monkeypatch.setattr(pretrain, "Pretraining", lambda options, _: seen.append(options) or _Idle())
-    pretrain.run(parser.parse_args(["--config", str(file), "--steps", "9,1,1,1,1,1"]))
-    assert (seen[0].steps, seen[0].seed) == ("9,1,1,1,1,1", 3)
+    pretrain.run(parser.parse_args(["--config", str(file), "--steps", "9,1,1,1,1,1,1,1"]))
+    assert (seen[0].steps, seen[0].seed) == ("9,1,1,1,1,1,1,1", 3)
     file.write_text('{"step": 7}')
     with pytest.raises(ValueError, match="unknown options: step"):
         pretrain.run(parser.parse_args(["--config", str(file)]))

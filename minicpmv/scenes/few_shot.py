@@ -21,7 +21,7 @@ from minicpmv.scenes.lettering import Sheet, ink_and_paper, largest_size, random
 from minicpmv.scenes.scene import Example, Scene, Turn
 from minicpmv.scenes.things import draw
 
-REHEARSED_SHARE = 0.75  # of the training examples, those that are solved in words first
+REHEARSED_SHARE = 0.75  # of the training examples not about print, those solved in words first
 HELD_OUT_SHARE = 10  # one form in ten is kept for testing
 KEYS = {  # what a fact is called
     "colour": ("colour", "color", "c", "paint"),
@@ -155,7 +155,7 @@ def few_shot(rng: random.Random, split: str, seed: int) -> Example:
     sort = rng.choice(("icons", "shapes"))
     scenes: list[Scene] = []
     turns: list[Turn] = []
-    # In training every form after the first answer can be told from those before it.
+    # In training, the form can be told from the first answer on.
     first_asked = 1 if split == "train" else solved
     if split == "train" and facts != ("text",) and rng.random() < REHEARSED_SHARE:
         turns = _rehearsal(facts, form, prompt, sort, rng)

@@ -1,8 +1,8 @@
 """Pairs of pictures: whether they are the same, which of them shows something, what is different.
 
 They are drawn from layouts: one is sampled, and the other is the same layout with one thing
-changed, so the facts that tell them apart are known. Training asks many questions about a pair, as
-one alone teaches next to nothing; held-out examples ask one.
+changed, so the facts that tell them apart are known. Training asks several questions about most
+pairs, as one alone teaches next to nothing; held-out examples ask one.
 """
 
 import dataclasses
@@ -10,6 +10,14 @@ import random
 from collections.abc import Sequence
 
 from minicpmv.scenes import colours
+from minicpmv.scenes.changes import (
+    change_ground,
+    change_one,
+    recolour,
+    rename,
+    resize,
+    shift,
+)
 from minicpmv.scenes.degrade import add_noise, compress, degrade
 from minicpmv.scenes.few_shot import print_text
 from minicpmv.scenes.figure_questions import (
@@ -18,27 +26,20 @@ from minicpmv.scenes.figure_questions import (
     plural,
     relations,
 )
-from minicpmv.scenes.icon_parts import ICONS
 from minicpmv.scenes.icons import sample_layout
 from minicpmv.scenes.lettering import random_word
 from minicpmv.scenes.scene import Example, Figure, Scene, Turn
 from minicpmv.scenes.shapes import SHAPES
 from minicpmv.scenes.statements import misprint
 from minicpmv.scenes.things import (
-    GAP,
-    MARGIN,
     Layout,
-    colours_for,
     draw,
-    sample_ground,
-    sample_rgb,
-    visible,
 )
 
 ORDINALS = ("first", "second", "third")
 MAX_COUNT = 6
 COMPARED_SHARE = 0.6  # of the training pairs that are the same or not, those asked about in detail
-SHOWN_SHARE = 0.3  # of the other training pairs, those asked for nothing but what they show
+SHOWN_SHARE = 0.3  # of the training pairs of which one fits, those asked for all that they show
 MAX_QUESTIONS = 8  # about a pair, in training
 
 
@@ -52,110 +53,6 @@ def sample_small_size(rng: random.Random) -> tuple[int, int]:
 
 def _sort(rng: random.Random) -> str:
     return rng.choice(("icons", "icons", "shapes", "shapes", "mixed"))
-
-
-def _turn(question: str, answer: str, *accepted: str, task: str, number: int = 2) -> Turn:
-    """A question about `number` pictures that are shown right before it."""
-    return Turn(task, question, answer, tuple(range(number)), accepted)
-
-
-# Changes of one thing
-
-
-def _recolour(layout: Layout, index: int, rng: random.Random) -> Layout | None:
-    thing = layout.things[index]
-    extras = ICONS[thing.name].extras if thing.name in ICONS else frozenset()
-    choices = [
-        colour
-        for colour in set(colours_for(thing.name, visible(layout.ground))) - extras
-        if colour != thing.colour
-    ]
-    if not choices or not thing.colour:
-        return None
-    colour = rng.choice(sorted(choices))
-    return layout.with_thing(index, colour=colour, rgb=sample_rgb(colour, layout.ground, rng))
-
-
-def _rename(layout: Layout, index: int, rng: random.Random) -> Layout | None:
-    thing = layout.things[index]
-    pool = SHAPES if thing.name in SHAPES else ICONS
-    present = {other.name for other in layout.things}
-    choices = [
-        name
-        for name in pool
-        if name not in present
-        and (not thing.colour or thing.colour in colours_for(name, [thing.colour]))
-    ]
-    style = thing.style if thing.name in ICONS else "flat"
-    return layout.with_thing(
-        index,
-        name=rng.choice(choices),
-        degrees=0.0,
-        style="flat" if style == "plain" else style,
-    )
-
-
-def _resize(layout: Layout, index: int, rng: random.Random) -> Layout | None:
-    radius = layout.things[index].radius
-    factor = rng.uniform(1.45, 1.8) if radius < 0.17 else rng.uniform(0.5, 0.65)
-    changed = layout.with_thing(index, radius=radius * factor)
-    return changed if _fits(changed, index) else None
-
-
-def _shift(layout: Layout, index: int, rng: random.Random) -> Layout | None:
-    """Moved by a quarter of the picture or more."""
-    thing = layout.things[index]
-    for _attempt in range(30):
-        centre = rng.uniform(0, 1), rng.uniform(0, 1)
-        far = max(abs(a - b) for a, b in zip(centre, thing.centre, strict=True)) > 0.25
-        changed = layout.with_thing(index, centre=centre)
-        if far and _fits(changed, index):
-            return changed
-    return None
-
-
-def _fits(layout: Layout, index: int) -> bool:
-    """Whether a thing lies inside the picture and apart from the others."""
-    short = min(layout.size)
-    height, width = layout.size[0] / short, layout.size[1] / short
-    thing = layout.things[index]
-    y, x = thing.centre[0] * height, thing.centre[1] * width
-    rim = thing.radius + MARGIN
-    if not (rim <= y <= height - rim and rim <= x <= width - rim):
-        return False
-    return all(
-        max(abs(y - other.centre[0] * height), abs(x - other.centre[1] * width))
-        > thing.radius + other.radius + GAP
-        for i, other in enumerate(layout.things)
-        if i != index
-    )
-
-
-def _remove(layout: Layout, index: int, rng: random.Random) -> Layout | None:
-    if len(layout.things) == 1:
-        return None
-    return layout.with_things([t for i, t in enumerate(layout.things) if i != index])
-
-
-_CHANGES = {
-    "colour": _recolour,
-    "name": _rename,
-    "size": _resize,
-    "place": _shift,
-    "removed": _remove,
-}
-
-
-def _changed(
-    layout: Layout, rng: random.Random, kinds: tuple[str, ...] = tuple(_CHANGES)
-) -> tuple[str, int, Layout] | None:
-    """A change, the number of the thing that changed, and the picture after it."""
-    for _attempt in range(12):
-        kind, index = rng.choice(kinds), rng.randrange(len(layout.things))
-        changed = _CHANGES[kind](layout, index, rng)
-        if changed is not None:
-            return kind, index, changed
-    return None
 
 
 # Same or not
@@ -185,25 +82,27 @@ def same(rng: random.Random, split: str, seed: int) -> Example:
     if rng.random() < 0.15:
         spoil = rng.choice((add_noise, compress))
         scenes = [spoil(scene, rng, 0.2) for scene in scenes]
-    turn = _whether_same(alike, rng)
-    return Example(tuple(scenes), (dataclasses.replace(turn, shown=(0, 1)),))
+    return Example(tuple(scenes), (_whether_same(alike, rng),))
 
 
 def _whether_same(alike: bool, rng: random.Random) -> Turn:
     question = rng.choice(_SAME)
     if "different" not in question:
-        return Turn("same", question, "yes" if alike else "no")
+        return Turn("same", question, "yes" if alike else "no", (0, 1))
     if alike:
-        return Turn("same", question, "the same", accepted=("same",))
-    return Turn("same", question, "different")
+        return Turn("same", question, "the same", (0, 1), ("same",))
+    return Turn("same", question, "different", (0, 1))
 
 
 def _compared(rng: random.Random, split: str, seed: int) -> Example:
-    """Two pictures of a few things, what is the same about each of them, and about all."""
+    """Two pictures of a few things, and one question about each of them.
+
+    In half of the cases the first question is whether the pictures are the same. Where they are, it
+    is the only one, as its answer tells all the others.
+    """
     size, sort = sample_small_size(rng), _sort(rng)
-    first = sample_layout(
-        rng, split, size, rng.choice((1, 2, 2, 3, 4)), crowd=False, sort=sort, named=True
-    )
+    number = rng.choice((1, 2, 3, 3, 4, 4))
+    first = sample_layout(rng, split, size, number, crowd=False, sort=sort, named=True)
     second, lot = first, rng.random()
     if lot < 0.25:
         number = rng.choice((1, 2, 3))
@@ -211,44 +110,44 @@ def _compared(rng: random.Random, split: str, seed: int) -> Example:
     elif lot < 0.6:
         for i in range(len(first.things)):
             if i == 0 or rng.random() < 0.5:
-                change = rng.choice((_recolour, _recolour, _rename, _resize, _shift))
+                change = rng.choice((recolour, recolour, rename, resize, shift))
                 second = change(second, i, rng) or second
     pair = [first, second]
     if rng.random() < 0.5:
         pair.reverse()
-    turns = [
-        turn
-        for name in dict.fromkeys(thing.name for layout in pair for thing in layout.things)
-        for turn in _about_both(name, pair, rng)
-    ]
-    rng.shuffle(turns)
-    # Whether all is the same comes first: after the parts it could be told from their answers.
-    whole = dataclasses.replace(_whether_same(first == second, rng), shown=(0, 1))
-    turns = [whole, *turns[: MAX_QUESTIONS - 1]]
+    names = list({thing.name: None for layout in pair for thing in layout.things})
+    rng.shuffle(names)
+    turns = [_about_both(name, pair, rng) for name in names[: MAX_QUESTIONS - 1]]
+    if rng.random() < 0.5:
+        turns = [_whether_same(first == second, rng), *(turns if first != second else ())]
+    turns[0] = dataclasses.replace(turns[0], shown=(0, 1))
     return Example(tuple(draw(layout, split, seed) for layout in pair), tuple(turns))
 
 
-def _about_both(name: str, pair: Sequence[Layout], rng: random.Random) -> list[Turn]:
-    """Whether a thing is on both pictures, and whether it is the same there, or where it is."""
+def _about_both(name: str, pair: Sequence[Layout], rng: random.Random) -> Turn:
+    """Whether a thing is on both pictures, where it is if not, or whether it is the same there."""
     one, other = (next((t for t in layout.things if t.name == name), None) for layout in pair)
-    form = rng.choice(
-        ("Do both pictures show {}?", "Is there {} in both pictures?", "Do you see {} in both?")
-    )
-    on_both = form.format(article(name))
+    lot = rng.random()
+    if lot < 0.35:
+        form = rng.choice(
+            ("Do both pictures show {}?", "Is there {} in both pictures?", "Do you see {} in both?")
+        )
+        on_both = one is not None and other is not None
+        return Turn("same_part", form.format(article(name)), "yes" if on_both else "no")
     if one is None or other is None:
         form = rng.choice(("Which picture shows {}?", "In which picture is there {}?"))
-        where = f"the {ORDINALS[one is None]}"
-        return [Turn("same_part", on_both, "no"), Turn("which", form.format(article(name)), where)]
-    form = rng.choice(("Is the {0} the same in both pictures?", "Are the two {1} the same?"))
-    alike = form.format(name, plural(name))
-    form = rng.choice(
-        ("Does the {} have the same colour in both pictures?", "Has the {} the same colour?")
-    )
-    return [
-        Turn("same_part", on_both, "yes"),
-        Turn("same_part", alike, "yes" if one == other else "no"),
-        Turn("same_part", form.format(name), "yes" if one.colour == other.colour else "no"),
-    ]
+        return Turn("which", form.format(article(name)), f"the {ORDINALS[one is None]}")
+    if lot < 0.7:
+        form = rng.choice(
+            ("Does the {} have the same colour in both pictures?", "Has the {} another colour now?")
+        )
+        truth = (one.colour == other.colour) == form.startswith("Does")
+    else:
+        form = rng.choice(
+            ("Is the {} unchanged in the second picture?", "Has anything about the {} changed?")
+        )
+        truth = (one == other) == form.startswith("Is")
+    return Turn("same_part", form.format(name), "yes" if truth else "no")
 
 
 def _two_layouts(alike: bool, rng: random.Random, split: str, seed: int) -> list[Scene]:
@@ -256,7 +155,7 @@ def _two_layouts(alike: bool, rng: random.Random, split: str, seed: int) -> list
     layout = sample_layout(rng, split, size, rng.choice((1, 2, 2, 3, 3, 4)), sort=_sort(rng))
     other = layout
     if not alike:
-        change = _changed(layout, rng) if rng.random() < 0.75 else None
+        change = change_one(layout, rng) if rng.random() < 0.75 else None
         other = change[2] if change else sample_layout(rng, split, size, sort=_sort(rng))
     pair = [layout, other]
     if rng.random() < 0.5:
@@ -291,7 +190,7 @@ def which(rng: random.Random, split: str, seed: int) -> Example:
     """Two pictures, now and then three, of which only one fits the question."""
     number = 3 if rng.random() < 0.15 else 2
     lot = rng.random()
-    ask = _shows if split == "train" and rng.random() < SHOWN_SHARE else _fact
+    asks_all = split == "train" and rng.random() < SHOWN_SHARE
     if lot < 0.2:
         texts: list[str] = []
         while len(texts) < number:
@@ -316,7 +215,7 @@ def which(rng: random.Random, split: str, seed: int) -> Example:
             for _ in range(number)
         ]
         if rng.random() < 0.4:  # alike but for one thing
-            change = _changed(layouts[0], rng, ("colour", "name", "size", "place", "removed"))
+            change = change_one(layouts[0], rng)
             if change is not None:
                 layouts[1] = change[2]
         elif crowd:  # the same things in another number
@@ -324,7 +223,7 @@ def which(rng: random.Random, split: str, seed: int) -> Example:
         scenes = [draw(layout, split, seed) for layout in layouts]
         if rng.random() < 0.25:
             scenes = [degrade(scene, rng, 0.4 * rng.random()) for scene in scenes]
-        facts = [ask(scenes, rng) for _ in range(4 if split == "test" else 2 * MAX_QUESTIONS)]
+        facts = _all_shown(scenes, rng) if asks_all else [_fact(scenes, rng) for _ in range(4)]
     order = list(range(number))
     rng.shuffle(order)
     asked: dict[str, str] = {}
@@ -390,7 +289,22 @@ def _fact(scenes: list[Scene], rng: random.Random) -> tuple[str, int] | None:
 
 def _shows(scenes: list[Scene], rng: random.Random) -> tuple[str, int] | None:
     index = rng.randrange(len(scenes))
-    figure = rng.choice(scenes[index].figures)
+    return _shown(scenes, index, rng.choice(scenes[index].figures), rng)
+
+
+def _all_shown(scenes: list[Scene], rng: random.Random) -> list[tuple[str, int] | None]:
+    """One question about every thing that is on one of the scenes only."""
+    figures = {
+        (i, describe(figure)): figure for i, scene in enumerate(scenes) for figure in scene.figures
+    }
+    facts = [_shown(scenes, i, figure, rng) for (i, _), figure in figures.items()]
+    rng.shuffle(facts)
+    return facts
+
+
+def _shown(
+    scenes: list[Scene], index: int, figure: Figure, rng: random.Random
+) -> tuple[str, int] | None:
     others = [f for i, scene in enumerate(scenes) if i != index for f in scene.figures]
     by_name = all(f.shape != figure.shape for f in others)
     if any((f.shape, f.colour) == (figure.shape, figure.colour) for f in others):
@@ -530,9 +444,9 @@ def difference(rng: random.Random, split: str, seed: int) -> Example:
         number = rng.choice((1, 2, 3, 4))
         before = sample_layout(rng, split, size, number, crowd=False, sort=_sort(rng), named=True)
         if rng.random() < 0.1:
-            found = _change_ground(before, rng)
+            found = change_ground(before, rng)
         else:
-            found = _changed(before, rng)
+            found = change_one(before, rng)
     kind, index, after = found
     if kind == "removed" and rng.random() < 0.5:
         kind, before, after = "added", after, before
@@ -572,19 +486,7 @@ def difference(rng: random.Random, split: str, seed: int) -> Example:
         answer, accepted = f"the {name} is new", (f"there is {article(name)}", f"the {name}")
     else:
         answer, accepted = f"the {name} is gone", (f"the {name} is missing", f"the {name}")
-    turns = [_turn(question, answer, *accepted, task="difference")]
+    turns = [Turn("difference", question, answer, (0, 1), accepted)]
     if follow_up is not None and split == "train":
         turns.append(Turn("difference", *follow_up))
     return Example(scenes, tuple(turns))
-
-
-def _change_ground(layout: Layout, rng: random.Random) -> tuple[str, int, Layout] | None:
-    """The same things before another colour, before which they can be seen."""
-    for _attempt in range(20):
-        ground = sample_ground(rng)
-        if ground.name not in ("pale", layout.ground.name) and all(
-            colours.distance(thing.rgb, ground.rgb) > colours.MIN_DISTANCE
-            for thing in layout.things
-        ):
-            return "ground", 0, Layout(layout.size, ground, layout.things)
-    return None

@@ -56,7 +56,9 @@ class FeedOptions:
 
     @property
     def max_patches(self) -> int:
-        """Patches of a slice: its sides are rounded to whole ones, so a square has not the most."""
+        """Patches of a slice: its sides are rounded to whole ones, so a square has not the most. A
+        few long shapes come to more, up to 297: pictures that make them are left out.
+        """
         side = self.scale_resolution // self.patch_size
         return side * (side + 1)
 

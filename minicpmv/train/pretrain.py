@@ -80,7 +80,7 @@ class PretrainOptions:
     dtype: str = "bfloat16"
     """of weights and activations; the optimizer keeps float32 copies"""
     compile: bool = True
-    """use torch.compile: a minute or two per stage, a third faster afterwards"""
+    """use torch.compile: some four minutes in all before training, a third faster afterwards"""
     threads: int = 0
     """threads of the processor for training; 0: one per core"""
     workers: int = 1

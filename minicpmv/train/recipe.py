@@ -3,8 +3,8 @@
 The stages are those of the papers in small (MiniCPM-V, arXiv 2408.01800, sections 3.3 and 3.4),
 with one difference: there the language model arrives trained and stays frozen during pre-training;
 one from random weights has nothing worth freezing, so everything is trained together. The learning
-rate warms up at the head of every stage, stays, and falls to zero over the last one, into which the
-data of chat go (MiniCPM, arXiv 2404.06395, section 4).
+rate warms up at the head of every stage, stays near the rate of that stage, and falls to zero over
+the last one, into which the data of chat go (MiniCPM, arXiv 2404.06395, section 4).
 """
 
 from dataclasses import dataclass
@@ -139,8 +139,8 @@ STAGES = (
         dense_weight=(0.6, 0.6),
         rate=(0.4, 0.4),
     ),
-    # Where things are, and how to each other, is learned within minutes when hardly anything else
-    # is asked; in a mixture it was not learned at all (recipes/LOG.md).
+    # Where things are, and how they lie to each other, is learned within minutes when hardly
+    # anything else is asked; in a mixture it was not learned at all (recipes/LOG.md).
     Stage(
         "places",
         steps=600,
@@ -162,7 +162,7 @@ STAGES = (
         dense_weight=(0.6, 0.6),
         rate=(0.2, 0.13),
     ),
-    # The same holds of looking from one picture to the other, and of following a form.
+    # Like places: looking from one picture to the other, and following a form.
     Stage(
         "pairs",
         steps=600,
