@@ -10,7 +10,7 @@
 # Interrupted, even by kill -9, it goes on where it was: give the same command again. The time, the
 # scores and the machine of the last run are in minicpmv/nano/README.md, what did not work in LOG.md.
 #
-#   bash recipes/nano.sh                         the steps of the recipe: some five hours of two cores
+#   bash recipes/nano.sh                         the steps of the recipe: some six hours of two cores
 #   bash recipes/nano.sh --minutes 20            as many steps as fit in 20 minutes
 #   bash recipes/nano.sh --size small --batch 8  any option of "minicpmv train pretrain"
 #   OUT=runs/mine bash recipes/nano.sh           another folder than runs/nano
