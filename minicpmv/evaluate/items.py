@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from minicpmv.scenes import Example, Question, Scene, Turn, ask, render
 from minicpmv.scenes.examples import draw_example
+from minicpmv.scenes.figure_questions import MAX_COUNT
 
-MAX_COUNT = 6
 MAX_LINE_LENGTH = 24
 MAX_PAGE_LINES = 8
 SLICE_AREA = 224 * 224  # pixels; nano cuts larger pictures into slices

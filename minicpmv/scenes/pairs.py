@@ -10,34 +10,18 @@ import random
 from collections.abc import Sequence
 
 from minicpmv.scenes import colours
-from minicpmv.scenes.changes import (
-    change_ground,
-    change_one,
-    recolour,
-    rename,
-    resize,
-    shift,
-)
+from minicpmv.scenes.changes import change_ground, change_one, recolour, rename, resize, shift
 from minicpmv.scenes.degrade import add_noise, compress, degrade
 from minicpmv.scenes.few_shot import print_text
-from minicpmv.scenes.figure_questions import (
-    article,
-    describe,
-    plural,
-    relations,
-)
+from minicpmv.scenes.figure_questions import MAX_COUNT, article, describe, plural, relations
 from minicpmv.scenes.icons import sample_layout
 from minicpmv.scenes.lettering import random_word
 from minicpmv.scenes.scene import Example, Figure, Scene, Turn
 from minicpmv.scenes.shapes import SHAPES
 from minicpmv.scenes.statements import misprint
-from minicpmv.scenes.things import (
-    Layout,
-    draw,
-)
+from minicpmv.scenes.things import Layout, draw
 
 ORDINALS = ("first", "second", "third")
-MAX_COUNT = 6
 COMPARED_SHARE = 0.6  # of the training pairs that are the same or not, those asked about in detail
 SHOWN_SHARE = 0.3  # of the training pairs of which one fits, those asked for all that they show
 MAX_QUESTIONS = 8  # about a pair, in training

@@ -228,6 +228,11 @@ class Pretraining:
 
     def _start_from(self, folder: Path) -> None:
         """Take what has the same shapes in another run: parts of the model, and the heads."""
+        if not (folder / "config.json").is_file():
+            raise ValueError(
+                f"--start is {str(folder)!r}, and there is no config.json in it; give the folder "
+                "of a checkpoint or of another run."
+            )
         with progress_bar(False):
             other = MiniCPMVForConditionalGeneration.from_pretrained(folder)
         words = [path / "tokenizer.json" for path in (folder, self.folder)]
@@ -243,13 +248,13 @@ class Pretraining:
             if (same_words or part not in ("language_model", "lm_head"))
             and all(name in theirs and theirs[name].shape == mine[name].shape for name in names)
         ]
-        fitting = {name: theirs[name] for part in taken for name in parts[part]}
-        self.model.load_state_dict(mine | fitting)
         if not taken:
             raise ValueError(
                 f"Nothing in {folder} has the shapes of a model of --size {self.options.size}: "
                 "give the size that it was trained with, or leave out --start."
             )
+        fitting = {name: theirs[name] for part in taken for name in parts[part]}
+        self.model.load_state_dict(mine | fitting)
         if (folder / STATE_FILE).exists():
             theirs = torch.load(folder / STATE_FILE, weights_only=True)["heads"]
             mine = self.network.heads.state_dict()
