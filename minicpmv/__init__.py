@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from .processing.image_processor import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
     from .processing.processor import MiniCPMVProcessor
-    from .released import (
+    from .released_api import (
         AutoModel,
         AutoModelForCausalLM,
         AutoProcessor,
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "Answer": "chat",
     "AnswerStream": "chat",
-    "AutoModel": "released",
-    "AutoModelForCausalLM": "released",
-    "AutoProcessor": "released",
-    "AutoTokenizer": "released",
+    "AutoModel": "released_api",
+    "AutoModelForCausalLM": "released_api",
+    "AutoProcessor": "released_api",
+    "AutoTokenizer": "released_api",
     "Chat": "chat",
-    "MiniCPMV": "released",
-    "MiniCPMVChat": "released",
+    "MiniCPMV": "released_api",
+    "MiniCPMVChat": "released_api",
     "MiniCPMVConfig": "model.configuration",
     "MiniCPMVForConditionalGeneration": "model.modeling",
     "MiniCPMVImageProcessor": "processing.image_processor",
@@ -49,7 +49,7 @@ _HOMES = {
     "MiniCPMVVisionConfig": "model.configuration",
     "OmniLMMConfig": "model.configuration",
     "OmniLMMForConditionalGeneration": "model.modeling",
-    "img2base64": "released",
+    "img2base64": "released_api",
     "load": "loader",
 }
 

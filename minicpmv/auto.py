@@ -50,7 +50,7 @@ from .processing.image_settings import settings_without_file
 from .processing.processor import MiniCPMVProcessor
 from .processing.tokenizer import MiniCPMTokenizerFast, MiniCPMVTokenizerFast
 from .processing.video_processor import MiniCPMVVideoProcessor
-from .versions import model_type_of
+from .releases import model_type_of
 
 for config_class, model_class in (
     (MiniCPMVConfig, MiniCPMVModel),

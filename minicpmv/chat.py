@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import torch
 
-from .agreement import disagreements
-from .generation import (
+from .checkpoint.consistency import disagreements
+from .engine.hf import (
     GenerationPlan,
     answer_end,
     generate_ids,
@@ -25,10 +25,10 @@ from .generation import (
     stream_ids,
     stream_text,
 )
+from .media.video import VideoFile, is_file
 from .processing.processor import MiniCPMVProcessor
 from .processing.text import TextProcessor
-from .processing.video import VideoFile, is_file
-from .versions import Release
+from .releases import Release
 
 Message = dict[str, Any]
 Conversation = list[Message]
@@ -138,7 +138,7 @@ class Chat:
                 most 64) or a list of frames; encoded without image ids.
             options: `max_slice_nums`, `use_image_id`, `max_inp_length`, `num_frames` or `fps` of
                 the videos, `system_prompt`, and those of
-                `minicpmv.generation.plan_generation`: `sampling`, `temperature`, `top_p`, `top_k`,
+                `minicpmv.engine.hf.plan_generation`: `sampling`, `temperature`, `top_p`, `top_k`,
                 `repetition_penalty`, `num_beams`, `max_new_tokens`, `seed` ...
 
         Raises:

@@ -33,7 +33,7 @@ from .processing.processor import MiniCPMVProcessor
 from .processing.text import TextProcessor
 from .quantization import bits_config
 from .quiet import progress_bar
-from .versions import RELEASES, TEXT_RELEASES, model_type_of, release_of, text_release_of
+from .releases import RELEASES, TEXT_RELEASES, model_type_of, release_of, text_release_of
 
 
 class LlamaForCausalLM(StrictLoading, InputsFollow, transformers.LlamaForCausalLM):

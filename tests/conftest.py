@@ -21,7 +21,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 import minicpmv.auto  # noqa: F401
 from minicpmv.model.configuration import MiniCPMVConfig
 from minicpmv.processing import MiniCPMVProcessor
-from minicpmv.versions import RELEASES
+from minicpmv.releases import RELEASES
 
 from .golden.pack import unpack_all
 

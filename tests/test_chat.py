@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from minicpmv import Answer, Chat, load
-from minicpmv.generation import plan_generation
-from minicpmv.processing.video import VideoFile
+from minicpmv.engine.hf import plan_generation
+from minicpmv.media.video import VideoFile
 
 from .clips import write_clip
 from .conftest import CHECKPOINTS, picture

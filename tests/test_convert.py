@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from minicpmv.convert import convert
+from minicpmv.export.convert import convert
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = ("minicpm-2b", "minicpm-1b", "minicpm-2b-128k", "minicpm-moe-8x2b")

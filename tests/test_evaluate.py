@@ -10,10 +10,12 @@ from PIL import Image
 
 import minicpmv
 from minicpmv.cli import main
-from minicpmv.evaluate import asking, items, measures, metrics, scenes, tasks
+from minicpmv.evaluate import measures, metrics, scenes, tasks
+from minicpmv.evaluate import runner as asking
+from minicpmv.evaluate import samples as items
 from minicpmv.evaluate.failures import ContactSheet
 from minicpmv.scenes import Example, Figure, Question, Scene, Turn
-from minicpmv.scenes.examples import draw_example
+from minicpmv.scenes.examples.draw import draw_example
 
 # Metrics
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from minicpmv import AutoModel, AutoModelForCausalLM, AutoTokenizer, Chat, MiniCPMVChat, load
 from minicpmv import img2base64 as encoded
-from minicpmv.released import MiniCPMV2
+from minicpmv.released_api import MiniCPMV2
 
 from .conftest import picture
 
@@ -117,7 +117,7 @@ def test_answer_stream_and_batch_agree(version: str) -> None:
 
 @pytest.mark.parametrize("version", FOLDERS)
 def test_defaults_are_the_releases(version: str) -> None:
-    from minicpmv.generation import plan_generation
+    from minicpmv.engine.hf import plan_generation
 
     chat = loaded(version)
     plan = plan_generation(chat.processor, chat.model.generation_config, {})

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from minicpmv.generation import generate_ids, plan_generation, stream_ids
+from minicpmv.engine.hf import generate_ids, plan_generation, stream_ids
 
 from .conftest import (
     FIRST_FOLDERS,

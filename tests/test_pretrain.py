@@ -18,20 +18,27 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from minicpmv.loader import load
-from minicpmv.processing.samples import default_frame_slices
+from minicpmv.processing.batching import default_frame_slices
 from minicpmv.scenes import EXAMPLE_KINDS, KINDS, draw_example, questions_of, render
-from minicpmv.scenes.colours import COLOURS
-from minicpmv.scenes.labels import CLASSES, ENDS, NUM_PLACES, TARGETS
-from minicpmv.scenes.shapes import SHAPES
-from minicpmv.train import pretrain
-from minicpmv.train.dialogue import FIRST_TURN, IGNORED, DialogueWriter
-from minicpmv.train.feed import FeedOptions, Packer, batches, make_batch, plan, slices_of
-from minicpmv.train.letters import LETTERS, letter_crops
+from minicpmv.scenes.figures.colours import COLOURS
+from minicpmv.scenes.figures.shapes import SHAPES
+from minicpmv.scenes.text.labels import CLASSES, ENDS, NUM_PLACES, TARGETS
 from minicpmv.train.muon import MuonAdamW, orthogonalise
-from minicpmv.train.network import NAME_SCALE, PLACE_SCALE, attention_groups
-from minicpmv.train.pretrain import Pretraining, PretrainOptions
-from minicpmv.train.recipe import SIZES, STAGES, build_config
-from minicpmv.train.tokenizer import SPECIAL_TOKENS, save_tokenizer, train_tokenizer
+from minicpmv.train.pretrain import run as pretrain
+from minicpmv.train.pretrain.dataloader import (
+    FeedOptions,
+    Packer,
+    batches,
+    make_batch,
+    plan,
+    slices_of,
+)
+from minicpmv.train.pretrain.dialogue import FIRST_TURN, IGNORED, DialogueWriter
+from minicpmv.train.pretrain.letters import LETTERS, letter_crops
+from minicpmv.train.pretrain.network import NAME_SCALE, PLACE_SCALE, attention_groups
+from minicpmv.train.pretrain.recipe import SIZES, STAGES, build_config
+from minicpmv.train.pretrain.run import Pretraining, PretrainOptions
+from minicpmv.train.pretrain.tokenizer import SPECIAL_TOKENS, save_tokenizer, train_tokenizer
 
 TINY = PretrainOptions(
     size="micro",

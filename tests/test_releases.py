@@ -2,7 +2,7 @@
 
 `python -m tests.test_releases` writes them anew. Sizes come from `released_configs/` and the shapes
 that follow from them, cuts from `minicpmv.processing.slicing`, prompts from the chat templates,
-settings from `minicpmv/versions.py`.
+settings from `minicpmv/releases.py`.
 """
 
 import json
@@ -16,7 +16,7 @@ import pytest
 
 from minicpmv.cli.slice import Settings, plan_cost
 from minicpmv.processing.placeholders import IMAGE_MARKER, RELEASED_TAGS, image_placeholder
-from minicpmv.versions import RELEASES, TEXT_RELEASES
+from minicpmv.releases import RELEASES, TEXT_RELEASES
 
 from .released_tensors import count, parts, released
 

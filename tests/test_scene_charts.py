@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from minicpmv.scenes import aligned, charts, lettering, records, table_questions, tables
+from minicpmv.scenes.questions import tables as table_questions
+from minicpmv.scenes.text import aligned, charts, lettering, records, tables
 
 SEEDS = range(40)
 

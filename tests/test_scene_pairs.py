@@ -8,23 +8,18 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from minicpmv.scenes import icons, render, statements
-from minicpmv.scenes.colours import COLOURS
-from minicpmv.scenes.degrade import degrade
-from minicpmv.scenes.examples import EXAMPLE_KINDS, draw_example
-from minicpmv.scenes.few_shot import HELD_OUT_SHARE, sample_form
-from minicpmv.scenes.figure_questions import QUESTIONS, caption, plural
-from minicpmv.scenes.icon_parts import ICONS
-from minicpmv.scenes.shapes import SHAPES
-from minicpmv.scenes.statements import lettered, mentions, misprint, statement
-from minicpmv.scenes.things import (
-    NAMES,
-    Ground,
-    Layout,
-    Thing,
-    draw,
-    scatter,
-)
+from minicpmv.scenes import render
+from minicpmv.scenes.examples.draw import EXAMPLE_KINDS, draw_example
+from minicpmv.scenes.examples.few_shot import HELD_OUT_SHARE, sample_form
+from minicpmv.scenes.figures import icons
+from minicpmv.scenes.figures.colours import COLOURS
+from minicpmv.scenes.figures.degrade import degrade
+from minicpmv.scenes.figures.icon_parts import ICONS
+from minicpmv.scenes.figures.shapes import SHAPES
+from minicpmv.scenes.figures.things import NAMES, Ground, Layout, Thing, draw, scatter
+from minicpmv.scenes.questions import statements
+from minicpmv.scenes.questions.figures import QUESTIONS, caption, plural
+from minicpmv.scenes.questions.statements import lettered, mentions, misprint, statement
 
 WHITE = Ground("white", (255, 255, 255), (255, 255, 255))
 

@@ -8,10 +8,11 @@ import shutil
 import numpy as np
 import pytest
 
-from minicpmv.scenes import ask, fonts, lettering, phrases, render, words
-from minicpmv.scenes.document_questions import PRINT_KINDS, QUESTIONS
-from minicpmv.scenes.documents import KINDS
-from minicpmv.scenes.lettering import PRINTABLE, Sheet, character_widths, ink_and_paper
+from minicpmv.scenes import ask, render
+from minicpmv.scenes.questions.documents import PRINT_KINDS, QUESTIONS
+from minicpmv.scenes.text import fonts, lettering, phrases, words
+from minicpmv.scenes.text.documents import KINDS
+from minicpmv.scenes.text.lettering import PRINTABLE, Sheet, character_widths, ink_and_paper
 
 CASES = [(kind, split) for kind in KINDS for split in ("train", "test")]
 

@@ -7,21 +7,11 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
-from minicpmv.scenes import (
-    TASKS,
-    ask,
-    caption,
-    colours,
-    figures,
-    fonts,
-    labels,
-    patch_labels,
-    questions_of,
-    render,
-    shapes,
-    words,
-)
-from minicpmv.scenes.questions import place_of
+from minicpmv.scenes import TASKS, ask, caption, patch_labels, questions_of, render
+from minicpmv.scenes.figures import colours, shapes
+from minicpmv.scenes.figures import plain as figures
+from minicpmv.scenes.questions.tasks import place_of
+from minicpmv.scenes.text import fonts, labels, words
 
 SEEDS = range(60)
 

@@ -12,13 +12,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from minicpmv.cli import main
-from minicpmv.convert import convert
+from minicpmv.export.convert import convert
 from minicpmv.processing.processor import released_chat_template
+from minicpmv.releases import RELEASES
 from minicpmv.verify.checks import CaseReport
 from minicpmv.verify.probes import Probe
 from minicpmv.verify.roads import TOLERANCES, compare
 from minicpmv.verify.stages import Trace
-from minicpmv.versions import RELEASES
 
 from .conftest import CHECKPOINTS, GOLDEN_FOLDERS
 

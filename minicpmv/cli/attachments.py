@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     from PIL import Image
 
-    from minicpmv.processing.video import VideoFile
+    from minicpmv.media.video import VideoFile
 
 
 def add_video_options(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +69,7 @@ def read_files(files: Sequence[str], **options: Any) -> list["Image.Image | Vide
 
 def read_picture(file: str) -> "Image.Image":
     """Open one picture: a path, a URL, or `-` for the bytes on stdin."""
-    from minicpmv.processing.images import load_image
+    from minicpmv.media.image import load_image
 
     if Path(file).expanduser().is_dir():
         raise ValueError(f"{file!r} is a folder; name a picture.")
@@ -77,8 +77,8 @@ def read_picture(file: str) -> "Image.Image":
 
 
 def _read_file(file: str, options: dict[str, Any]) -> "Image.Image | VideoFile":
-    from minicpmv.processing.images import load_image
-    from minicpmv.processing.sources import is_video_file
+    from minicpmv.media.image import load_image
+    from minicpmv.media.source import is_video_file
 
     source = _source(file)
     return _video_file(source, options) if is_video_file(source) else load_image(source)
@@ -86,7 +86,7 @@ def _read_file(file: str, options: dict[str, Any]) -> "Image.Image | VideoFile":
 
 def _source(file: str) -> str | bytes | BinaryIO:
     """The path, the bytes from stdin, or what a URL gives."""
-    from minicpmv.processing.sources import open_source
+    from minicpmv.media.source import open_source
 
     if file == "-":
         if sys.stdin is None or sys.stdin.isatty():
@@ -123,14 +123,14 @@ def read_video(paths: Sequence[str], **options: Any) -> "Sequence[Image.Image] |
     if len(paths) > 1:
         files = list(paths)
     else:
-        from minicpmv.processing.sources import PICTURE_SUFFIXES
+        from minicpmv.media.source import PICTURE_SUFFIXES
 
         found = [file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES]
         if not found:
             raise ValueError(f"The folder {str(path)!r} holds no pictures.")
         files = [str(file) for file in sorted(found, key=_numbers_in_name)]
-    from minicpmv.processing.images import load_image
-    from minicpmv.processing.video import MAX_FRAMES, check_sampling, choose_frames
+    from minicpmv.media.image import load_image
+    from minicpmv.media.video import MAX_FRAMES, check_sampling, choose_frames
 
     num_frames = options.get("num_frames")
     check_sampling(num_frames, None)
@@ -138,7 +138,7 @@ def read_video(paths: Sequence[str], **options: Any) -> "Sequence[Image.Image] |
 
 
 def _video_file(source: Any, options: dict[str, Any]) -> "VideoFile":
-    from minicpmv.processing.video import VideoFile
+    from minicpmv.media.video import VideoFile
 
     video = VideoFile(source, **options)
     len(video)  # reads it once, and says now what is wrong with it

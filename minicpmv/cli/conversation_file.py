@@ -66,8 +66,8 @@ def _to_json(part: Any) -> Any:
     """The same structure with every picture as the base64 of a PNG."""
     from PIL import Image
 
-    from minicpmv.processing.images import to_rgb
-    from minicpmv.processing.video import VideoFile
+    from minicpmv.media.image import to_rgb
+    from minicpmv.media.video import VideoFile
 
     if isinstance(part, VideoFile):
         return [_to_json(frame) for frame in part]

@@ -59,7 +59,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from minicpmv.convert import convert
+    from minicpmv.export.convert import convert
 
     with tqdm(desc="tensors", file=sys.stderr, disable=None, leave=False) as bar:
 

@@ -61,10 +61,10 @@ def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
         OSError: there is no such model, or a file of it is missing.
         ValueError: a file is damaged, or the release is not known.
     """
-    from minicpmv.agreement import disagreements
+    from minicpmv.checkpoint.consistency import disagreements
     from minicpmv.loader import MODEL_CLASSES, load_processor, read_config
     from minicpmv.quantization import as_dense, weight_bytes
-    from minicpmv.versions import model_type_of
+    from minicpmv.releases import model_type_of
 
     location = locate(model, revision)
     hub: dict[str, Any] = {"revision": revision} if revision else {}
@@ -246,7 +246,7 @@ def skeleton(config: Any) -> Any:
 
 def parameter_shapes(model: Any) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter under its released name."""
-    from minicpmv.layouts import tensor_shapes
+    from minicpmv.export.llama import tensor_shapes
 
     config = model.config
     if config.model_type == "mixtral":  # transformers joins the experts, and files do not

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from minicpmv.processing.placeholders import image_placeholder
 from minicpmv.processing.slicing import SlicePlan, plan_slices
-from minicpmv.versions import RELEASES, model_type_of, release_of
+from minicpmv.releases import RELEASES, model_type_of, release_of
 
 from .attachments import read_picture
 from .model_files import locate, read_json
@@ -60,7 +60,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from minicpmv.processing.images import to_rgb
+    from minicpmv.media.image import to_rgb
 
     if args.max_slice_nums is not None and args.max_slice_nums < 1:
         raise ValueError(f"--max-slice-nums is {args.max_slice_nums}; it must be at least 1.")

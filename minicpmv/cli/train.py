@@ -6,7 +6,7 @@ DESCRIPTION = "Train a model."
 
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
-    from minicpmv.train import pretrain
+    from minicpmv.train.pretrain import run as pretrain
 
     parser = subparsers.add_parser("train", description=DESCRIPTION)
     ways = parser.add_subparsers(title="ways", dest="way", metavar="WAY", required=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from minicpmv.evaluate.items import Item
 from minicpmv.evaluate.measures import Result
+from minicpmv.evaluate.samples import Item
 from minicpmv.scenes import Example
 
 COLUMNS = 5

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from minicpmv.evaluate import metrics
-from minicpmv.evaluate.items import Item, option_spans
+from minicpmv.evaluate.samples import Item, option_spans
 from minicpmv.scenes import Example
-from minicpmv.scenes.colours import COLOURS
-from minicpmv.scenes.figure_questions import plural
-from minicpmv.scenes.statements import mentions
-from minicpmv.scenes.things import NAMES
+from minicpmv.scenes.figures.colours import COLOURS
+from minicpmv.scenes.figures.things import NAMES
+from minicpmv.scenes.questions.figures import plural
+from minicpmv.scenes.questions.statements import mentions
 
 _WORD = re.compile(r"[A-Za-z]+|\d+")
 _THINGS = {*NAMES, *map(plural, NAMES)}

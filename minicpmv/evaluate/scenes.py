@@ -14,16 +14,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from minicpmv.chat import Chat
-from minicpmv.evaluate.asking import (
+from minicpmv.evaluate.failures import ContactSheet
+from minicpmv.evaluate.measures import Result
+from minicpmv.evaluate.runner import (
     AnswerFile,
     ask_items,
     fingerprint,
     with_grey_pictures,
     with_swapped_pictures,
 )
-from minicpmv.evaluate.failures import ContactSheet
-from minicpmv.evaluate.items import Item, draw_items
-from minicpmv.evaluate.measures import Result
+from minicpmv.evaluate.samples import Item, draw_items
 from minicpmv.evaluate.tasks import PARTS, TASKS, VERSION, Part, parts_of
 from minicpmv.loader import load
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minicpmv.evaluate import measures
-from minicpmv.evaluate.items import (
+from minicpmv.evaluate.measures import Judge, Measure
+from minicpmv.evaluate.samples import (
     Draw,
     about_a_picture,
     all_rotations,
@@ -20,7 +21,6 @@ from minicpmv.evaluate.items import (
     of_examples,
     option_spans,
 )
-from minicpmv.evaluate.measures import Judge, Measure
 
 VERSION = 2  # raised when scenes, questions or scoring change
 

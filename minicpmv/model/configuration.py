@@ -2,7 +2,7 @@
 
 Released `config.json` files are flat: the language model's fields stand at the top, beside ours.
 transformers wants them in `text_config`. Reading a flat file sorts the fields, takes what it
-leaves unsaid from the release's row in `versions.py`, and remembers the file: saving writes that
+leaves unsaid from the release's row in `releases.py`, and remembers the file: saving writes that
 file back, changed only where the model has changed.
 
 The files of 1.0, 2.0 and OmniLMM-12B do not describe their vision tower: its shape is that of the
@@ -18,8 +18,8 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ..versions import Release, release_of
-from .released_file import ReleasedFile
+from ..releases import Release, release_of
+from .flat_config import ReleasedFile
 
 # Never moved into `text_config` when a flat file is read: they describe the file or the whole
 # model.
@@ -381,7 +381,7 @@ class MiniCPMVConfig(ReleasedFile, PreTrainedConfig):
 
     @property
     def release(self) -> Release:
-        """The row of `versions.py` that this config belongs to."""
+        """The row of `releases.py` that this config belongs to."""
         return release_of({"version": self.version})
 
 

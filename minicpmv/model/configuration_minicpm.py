@@ -15,7 +15,7 @@ from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from .released_file import ReleasedFile
+from .flat_config import ReleasedFile
 
 # Serialised by transformers for its own sake; no released file has them.
 _UNRELEASED_FIELDS = {

@@ -22,7 +22,9 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from ..versions import Release, release_of
+from ..media.image import Compat, image_from_array, load_image, to_rgb
+from ..releases import Release, release_of
+from .batching import nested_images
 from .image_settings import (
     HUB_KEYWORDS,
     check_effect,
@@ -32,9 +34,7 @@ from .image_settings import (
     settings_without_file,
     with_our_names,
 )
-from .images import Compat, image_from_array, load_image, to_rgb
 from .placeholders import RELEASED_TAGS, image_placeholder
-from .samples import nested_images
 from .slicing import SlicePlan, plan_slices
 
 _CHANNEL_AXIS: dict[str | None, Literal["first", "last"] | None] = {

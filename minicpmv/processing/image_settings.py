@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, cached_file
 
-from ..versions import RELEASES, Release, release_of
+from ..releases import RELEASES, Release, release_of
 
 HUB_KEYWORDS = (
     "cache_dir",

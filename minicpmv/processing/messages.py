@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..media.video import VideoFile, is_file
 from .placeholders import IMAGE_MARKER, VIDEO_MARKER
-from .video import VideoFile, is_file
 
 MARKER = re.compile(f"{re.escape(IMAGE_MARKER)}|{re.escape(VIDEO_MARKER)}")
 ROLES = ("system", "user", "assistant")

@@ -24,15 +24,8 @@ from transformers.processing_utils import (
     Unpack,
 )
 
-from ..versions import Release
-from .encoding import Encoded, Span, encode, pad
-from .image_processor import MiniCPMVImageProcessorKwargs, pad_strips
-from .image_settings import check_effect, check_settings
-from .layout import Sliced, as_kind, check_output, converted, in_prompt_order, released_layout_of
-from .messages import MARKER, normalised, reserved_tags, with_images_at
-from .pieces import joined_as_released
-from .placeholders import IMAGE_MARKER, RELEASED_TAGS, VIDEO_MARKER
-from .samples import (
+from ..releases import Release
+from .batching import (
     default_frame_slices,
     images_per_sample,
     markers_of,
@@ -40,6 +33,13 @@ from .samples import (
     settings_for_videos,
     videos_per_sample,
 )
+from .encoding import Encoded, Span, encode, pad
+from .image_processor import MiniCPMVImageProcessorKwargs, pad_strips
+from .image_settings import check_effect, check_settings
+from .messages import MARKER, normalised, reserved_tags, with_images_at
+from .packing import Sliced, as_kind, check_output, converted, in_prompt_order, released_layout_of
+from .placeholders import IMAGE_MARKER, RELEASED_TAGS, VIDEO_MARKER
+from .sentencepiece import joined_as_released
 from .tokenizer import name_tags
 
 _UNSUPPORTED_TEXT_KWARGS = (

@@ -1,7 +1,7 @@
 """The processor of the text models: a tokenizer and its chat template, no pictures.
 
 It has the part of `MiniCPMVProcessor` that a conversation needs, so that `Chat` and
-`generation.py` take either.
+`engine` take either.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from transformers import BatchFeature
 
-from ..versions import TextRelease
+from ..releases import TextRelease
 from .encoding import encode
 from .messages import normalised, reserved_tags
 from .tokenizer import MiniCPMTokenizerFast
@@ -21,7 +21,7 @@ class TextProcessor:
 
     Args:
         tokenizer: the tokenizer of the checkpoint, with a chat template.
-        release: the row of the checkpoint in `versions.py`.
+        release: the row of the checkpoint in `releases.py`.
         compat: "released" reproduces released behaviour that loses user data; see
             docs/differences.md.
     """

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from .pieces import SPACE, joined
+from .sentencepiece import SPACE, joined
 from .tokenizer_model import fast_tokenizer
 
 

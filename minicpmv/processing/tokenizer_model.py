@@ -17,7 +17,7 @@ from sentencepiece import sentencepiece_model_pb2 as schema
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 
-from .pieces import SPACE
+from .sentencepiece import SPACE
 
 _Piece = schema.ModelProto.SentencePiece  # the kinds of pieces
 

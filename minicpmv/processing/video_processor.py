@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers.image_processing_utils import BatchFeature
 
+from .batching import default_frame_slices, videos_as_frames
 from .image_processor import MiniCPMVImageProcessorPil
-from .samples import default_frame_slices, videos_as_frames
 
 
 class MiniCPMVVideoProcessor(MiniCPMVImageProcessorPil):

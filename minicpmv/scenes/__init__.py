@@ -1,14 +1,13 @@
 """Pictures drawn by seed together with everything that is true of them.
 
 `render(seed)` gives a `Scene`: a PIL image, the figures and texts drawn on it, and the background.
-Questions, answers and captions are derived from those facts in `questions.py`, targets for single
-patches in `labels.py`. The splits share neither seeds nor words nor, where the machine has fonts,
+Questions, answers and captions are derived from those facts in `questions/`, targets for single
+patches in `text/labels.py`. The splits share neither seeds nor words nor, where the machine has fonts,
 typefaces.
 """
 
-from minicpmv.scenes.examples import EXAMPLE_KINDS, draw_example
-from minicpmv.scenes.labels import patch_labels
-from minicpmv.scenes.questions import TASKS, ask, caption, questions_of
+from minicpmv.scenes.examples.draw import EXAMPLE_KINDS, draw_example
+from minicpmv.scenes.questions.tasks import TASKS, ask, caption, questions_of
 from minicpmv.scenes.render import KINDS, render
 from minicpmv.scenes.scene import (
     Chart,
@@ -21,6 +20,7 @@ from minicpmv.scenes.scene import (
     Table,
     Turn,
 )
+from minicpmv.scenes.text.labels import patch_labels
 
 __all__ = [
     "EXAMPLE_KINDS",

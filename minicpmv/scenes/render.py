@@ -8,9 +8,11 @@ splits.
 import random
 from collections.abc import Callable
 
-from minicpmv.scenes import charts, documents, figures, icons, tables
-from minicpmv.scenes.degrade import degrade
+from minicpmv.scenes.figures import icons
+from minicpmv.scenes.figures import plain as figures
+from minicpmv.scenes.figures.degrade import degrade
 from minicpmv.scenes.scene import Scene
+from minicpmv.scenes.text import charts, documents, tables
 
 SPLITS = ("train", "test")
 DEGRADED_SHARE = {"train": 0.35, "test": 0.2}  # how many pictures are made worse

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from transformers import GenerationConfig
 from transformers.generation import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
-from ..generation import generate_ids, plan_generation
+from ..engine.hf import generate_ids, plan_generation
 from ..processing.processor import MiniCPMVProcessor
-from ..released import AutoModel, rows_per_slice
+from ..released_api import AutoModel, rows_per_slice
 from .checks import CaseReport, sha256
 from .golden_tables import official_ids, slice_table, tokenizer_table
 

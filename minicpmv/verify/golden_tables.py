@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from ..processing.pieces import joined_as_released
 from ..processing.processor import MiniCPMVProcessor
+from ..processing.sentencepiece import joined_as_released
 from ..processing.slicing import plan_slices
-from ..released import AutoTokenizer
+from ..released_api import AutoTokenizer
 from .checks import CaseReport
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from ..convert import convert
+from ..export.convert import convert
 from ..loader import MODEL_CLASSES, read_config
 from ..model.configuration_minicpm import MiniCPMConfig
 from ..model.minicpm import (
@@ -22,8 +22,8 @@ from ..model.minicpm import (
     route,
 )
 from ..processing.text import load_text_tokenizer
-from ..released import AutoModelForCausalLM
-from ..versions import model_type_of
+from ..released_api import AutoModelForCausalLM
+from ..releases import model_type_of
 from .checks import CaseReport
 
 TOLERANCE = 2e-4  # where a case brings none

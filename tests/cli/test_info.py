@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from minicpmv.versions import TEXT_RELEASES
+from minicpmv.releases import TEXT_RELEASES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -16,15 +16,15 @@ from PIL import Image
 from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
-from minicpmv.agreement import disagreements
-from minicpmv.generation import stream_text
+from minicpmv.checkpoint.consistency import disagreements
+from minicpmv.engine.hf import stream_text
 from minicpmv.processing import (
     MiniCPMVImageProcessorPil,
     MiniCPMVProcessor,
     MiniCPMVTokenizerFast,
 )
 from minicpmv.processing.slicing import plan_slices
-from minicpmv.versions import RELEASES, Release
+from minicpmv.releases import RELEASES, Release
 
 from ..conftest import picture
 from .conftest import CHECKPOINTS, FIRST_FOLDERS, golden_processor

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from minicpmv.processing import sources
-from minicpmv.processing.images import image_from_array, load_image, to_rgb
+from minicpmv.media import source as sources
+from minicpmv.media.image import image_from_array, load_image, to_rgb
 
 from ..conftest import picture
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoProcessor, AutoTokenizer
 
+from minicpmv.media.video import choose_frames
 from minicpmv.processing import MiniCPMVProcessor, MiniCPMVTokenizerFast
 from minicpmv.processing.placeholders import IMAGE_MARKER, VIDEO_MARKER
-from minicpmv.processing.video import choose_frames
-from minicpmv.versions import RELEASES
+from minicpmv.releases import RELEASES
 
 from ..conftest import GOLDEN_FOLDERS, Golden, golden_records, picture
 from .conftest import CHECKPOINTS, golden_processor

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from minicpmv.processing.text import TextProcessor
-from minicpmv.versions import TEXT_RELEASES, text_release_of
+from minicpmv.releases import TEXT_RELEASES, text_release_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MODELS = {

@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from minicpmv.processing import MiniCPMVVideoProcessor, video
+from minicpmv.media import video
+from minicpmv.media.video import Timeline, VideoFile, choose_indices
+from minicpmv.processing import MiniCPMVVideoProcessor
 from minicpmv.processing.placeholders import IMAGE_MARKER, VIDEO_MARKER
-from minicpmv.processing.video import Timeline, VideoFile, choose_indices
 
 from ..clips import clip, number_of, numbered, numbers_of, sound, turned, write_clip
 from ..conftest import CHECKPOINTS, picture

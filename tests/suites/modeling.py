@@ -34,7 +34,7 @@ from minicpmv.model.modeling import (
 )
 from minicpmv.model.vision import MiniCPMVVisionModel
 from minicpmv.model.vit import MiniCPMVViTModel
-from minicpmv.versions import RELEASES
+from minicpmv.releases import RELEASES
 
 from ... import test_tensor_parallel_mixin
 from ...generation.test_utils import GenerationTesterMixin

@@ -1,0 +1,1 @@
+"""From prepared inputs to tokens and text."""

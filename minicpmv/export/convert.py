@@ -1,0 +1,232 @@
+"""MiniCPM's language models in the layout of Llama or Mixtral, and back.
+
+MiniCPM is a Llama with three scalings in its `forward`: embeddings times `scale_emb`, each
+branch of a layer times `scale_depth / sqrt(num_layers)`, and the last hidden state divided by
+`hidden_size / dim_model_base`. Multiplied into the weights (`layouts.py`), code made for Llama
+gives the same logits; with experts, code made for Mixtral. Every product is computed in float32
+and kept in the checkpoint's dtype.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from transformers import AutoTokenizer
+
+from ..checkpoint.weights import WeightFiles, read_json, write_shards
+from ..loader import locate
+from .llama import (
+    ARCHITECTURES,
+    Factors,
+    Layout,
+    Source,
+    check_source,
+    plan_moves,
+    target_config,
+    target_layout,
+    was_tied,
+)
+
+_COPIED = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+# Of the releases, for those that bring none: the language models of MiniCPM-V 1.0 and 2.0.
+_CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{ '<用户>' ~ message.content | trim ~ '<AI>' if message.role == 'user'"
+    " else message.content | trim }}"
+    "{%- endfor -%}"
+)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written: the folder, its `architectures` entry, files and bytes of weights."""
+
+    folder: Path
+    architecture: str
+    num_files: int
+    num_bytes: int
+    is_tied: bool
+
+
+def convert(
+    model: str | Path,
+    out: str | Path,
+    to: Layout,
+    *,
+    scale_emb: float | None = None,
+    scale_depth: float | None = None,
+    dim_model_base: int | None = None,
+    revision: str | None = None,
+    overwrite: bool = False,
+    max_shard_size: int | str = "2GB",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Converted:
+    """Write a checkpoint in another layout; `out` appears only when it is whole.
+
+    Args:
+        model: a folder, or a name on the hub: a MiniCPM text model, MiniCPM-V 1.0 or 2.0 (of which
+            the language model is taken), a Llama or a Mixtral.
+        to: "llama" writes Mixtral's layout when the model has experts.
+        scale_emb, scale_depth, dim_model_base: only to "minicpm"; as config.json of the source
+            says, else those of the releases.
+        overwrite: replace `out` when it is a model's folder.
+        max_shard_size: the most bytes of a weight file; about as much memory is needed.
+        on_progress: called with the number of tensors written, and of all.
+
+    Raises:
+        ValueError: the model cannot be converted, or an argument has no effect.
+        OSError: a file is missing or damaged, `out` is there already, or the disk is full.
+    """
+    out = Path(out)
+    scalings = {
+        "scale_emb": scale_emb,
+        "scale_depth": scale_depth,
+        "dim_model_base": dim_model_base,
+    }
+    given = {name: value for name, value in scalings.items() if value is not None}
+    folder = _fetch(str(model), revision)
+    _check_out(out, folder, overwrite)
+    source = Source.read(folder)
+    target = target_layout(source, to, str(model))
+    if target != "minicpm" and given:
+        raise ValueError(
+            f"{', '.join(given)} has no effect: config.json of {str(model)!r} says it."
+        )
+    factors = Factors.of(source, given)
+
+    with WeightFiles(folder) as weights:
+        check_source(source, weights, str(model))
+        is_tied = target == "minicpm" and was_tied(source, weights, factors)
+        moves = plan_moves(source, target, factors, is_tied)
+        dtypes = {move.source: weights.dtypes[source.prefix + move.source] for move in moves}
+        outlines = {
+            move.name: torch.empty(
+                weights.shapes[source.prefix + move.source],
+                dtype=dtypes[move.source],
+                device="meta",
+            )
+            for move in moves
+        }
+        num_bytes = sum(outline.nbytes for outline in outlines.values())
+        unfinished = _empty_folder_beside(out, num_bytes)
+        by_name = {move.name: move for move in moves}
+
+        def make(name: str) -> torch.Tensor:
+            move = by_name[name]
+            tensor = weights[source.prefix + move.source]
+            if move.multiply == move.divide:
+                return tensor.clone()  # those of a .bin file may share their memory
+            return (tensor.float() * move.multiply / move.divide).to(tensor.dtype)
+
+        for done, _ in enumerate(write_shards(unfinished, outlines, make, max_shard_size), 1):
+            if on_progress is not None:
+                on_progress(done, len(moves))
+
+    dtype = str(dtypes["model.embed_tokens.weight"]).removeprefix("torch.")
+    config = target_config(source, target, factors, is_tied) | {"torch_dtype": dtype}
+    _copy_small_files(folder, unfinished, target)
+    num_files = len(list(unfinished.glob("*.safetensors")))
+    # Last: without it no program takes the folder for a model.
+    _write_json(unfinished / "config.json", config)
+    _put_in_place(unfinished, out)
+    return Converted(out, ARCHITECTURES[target], num_files, num_bytes, is_tied)
+
+
+def _copy_small_files(folder: Path, out: Path, target: Layout) -> None:
+    for name in _COPIED:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, out / name)
+    if target != "minicpm" and (out / "tokenizer_config.json").is_file():
+        _write_stock_tokenizer(folder, out)
+
+
+def _write_stock_tokenizer(folder: Path, out: Path) -> None:
+    """Let transformers alone give the ids of the released tokenizer.
+
+    Its own LlamaTokenizer does not: it passes over parts of tokenizer.json, and takes a space at
+    the beginning of a text for the one that it puts there itself.
+    """
+    if not (out / "tokenizer.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
+    settings = read_json(out / "tokenizer_config.json")
+    settings.pop("auto_map", None)
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if not (out / "chat_template.jinja").is_file():
+        settings.setdefault("chat_template", _CHAT_TEMPLATE)
+    _write_json(out / "tokenizer_config.json", settings)
+
+
+def _fetch(model: str, revision: str | None) -> Path:
+    """The folder of a model; from the hub, its small files and one kind of weights."""
+    location = locate(model, revision)
+    if Path(location).is_dir():
+        return Path(location)
+    small = ["*.json", "*.jinja", "tokenizer.model"]
+    for pattern in ("*.safetensors", "*.bin"):
+        folder = Path(
+            snapshot_download(location, revision=revision, allow_patterns=[*small, pattern])
+        )
+        if any(folder.glob(pattern)):
+            break
+    return folder
+
+
+def _check_out(out: Path, folder: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{str(out)!r} is a file; name a folder to write.")
+    ours, theirs = out.resolve(), folder.resolve()
+    if ours == theirs or ours in theirs.parents:
+        raise ValueError(f"{str(out)!r} holds the model itself; choose another folder.")
+    if out.is_dir() and any(out.iterdir()):
+        if not overwrite:
+            raise FileExistsError(f"{str(out)!r} is not empty. Pass --overwrite to replace it.")
+        if not (out / "config.json").is_file():
+            raise FileExistsError(
+                f"{str(out)!r} holds files and no config.json, so it is no model to replace. "
+                "Choose another folder."
+            )
+
+
+def _empty_folder_beside(out: Path, num_bytes: int) -> Path:
+    """A new folder to work in. What a run that was killed left there is thrown away."""
+    unfinished = out.resolve().with_name(out.resolve().name + ".unfinished")
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
+    unfinished.mkdir(parents=True)
+    free = shutil.disk_usage(unfinished).free
+    if free < num_bytes:
+        unfinished.rmdir()
+        raise OSError(
+            f"{str(out)!r} needs {num_bytes / 1e9:.1f} GB; its disk has {free / 1e9:.1f} GB free."
+        )
+    return unfinished
+
+
+def _put_in_place(unfinished: Path, out: Path) -> None:
+    out = out.resolve()
+    old = out.with_name(out.name + ".old")
+    if out.exists():
+        if old.exists():
+            shutil.rmtree(old)
+        out.rename(old)
+    unfinished.rename(out)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

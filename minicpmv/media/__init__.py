@@ -1,0 +1,1 @@
+"""Pictures and videos from paths, URLs, bytes and base64 text."""

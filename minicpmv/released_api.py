@@ -1,0 +1,502 @@
+"""The released interface on native classes: the snippets of the model cards, with only their
+imports changed.
+
+    from minicpmv import AutoModel, AutoTokenizer
+
+    model = AutoModel.from_pretrained("openbmb/MiniCPM-V-2_6").eval().cuda()
+    tokenizer = AutoTokenizer.from_pretrained("openbmb/MiniCPM-V-2_6")
+    msgs = [{"role": "user", "content": [image, question]}]
+    answer = model.chat(image=None, msgs=msgs, tokenizer=tokenizer)
+
+`chat()` has the arguments and results that each release had, so there is a class for each of its
+three forms: `MiniCPMV` (2.5, 2.6), `MiniCPMV2` (1.0, 2.0) and `MiniCPMForCausalLM` (text). What the
+released ones ignored in silence is an error here.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from transformers import PreTrainedConfig
+
+from .chat import Chat, context_length
+from .engine.hf import generate_ids, plan_generation
+from .loader import MODEL_CLASSES, VISION_TYPES, load, locate
+from .model import minicpm
+from .model.modeling import MiniCPMVForConditionalGeneration
+from .processing.messages import normalised, with_images_at
+from .processing.processor import MiniCPMVProcessor
+from .processing.text import TextProcessor, load_text_tokenizer
+from .releases import Release, model_type_of, release_of, text_release_of
+
+# Keywords of the released loaders that native classes have no use for.
+_REMOTE_CODE_KEYWORDS = ("trust_remote_code", "code_revision")
+
+
+class MiniCPMV(MiniCPMVForConditionalGeneration):
+    """2.5 and 2.6, with their `chat()`.
+
+    Attributes:
+        compat: "released" reproduces released behaviour that loses user data; see
+            docs/differences.md. `AutoModel.from_pretrained(..., compat="released")` sets it.
+    """
+
+    compat: Literal["released"] | None = None
+    _processor: MiniCPMVProcessor | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As `forward`; also takes the released layout, and the released `model(data)`."""
+        if args and isinstance(args[0], Mapping):
+            kwargs, args = {**args[0], **kwargs}, args[1:]
+        return super().__call__(*args, **rows_per_slice(kwargs))
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers' `generate`; also takes the released layout."""
+        return super().generate(*args, **rows_per_slice(kwargs))
+
+    def chat(
+        self,
+        image: Any = None,
+        msgs: Any = None,
+        tokenizer: Any = None,
+        processor: MiniCPMVProcessor | None = None,
+        *,
+        sampling: bool = True,
+        stream: bool = False,
+        system_prompt: str = "",
+        max_new_tokens: int | None = None,
+        min_new_tokens: int | None = None,
+        max_inp_length: int | None = None,
+        max_slice_nums: int | None = None,
+        use_image_id: bool | None = None,
+        vision_hidden_states: list[torch.Tensor] | None = None,
+        **options: Any,
+    ) -> str | list[str] | Iterator[str]:
+        """Answer a conversation, or a list of conversations as a batch.
+
+        Args:
+            image: a picture (or a list) put in front of the first message, whose content must then
+                be a string.
+            msgs: messages `{"role", "content"}`, content a string or a list of PIL images and
+                strings; also as JSON text; a list of such lists is a batch.
+            tokenizer, processor: as loaded; left out, they are loaded from the model's own folder.
+            sampling: True draws (`top_p`, `top_k`, `temperature`), False searches with beams.
+            vision_hidden_states: per conversation (num_slices, query_num, hidden), to skip the
+                vision tower.
+            options: `temperature`, `top_p`, `num_beams` ...; see `plan_generation`.
+
+        Returns:
+            The answer; a list of answers for a batch; with `stream=True` an iterator of text.
+        """
+        if msgs is None:
+            raise ValueError(
+                "msgs is missing; pass [{'role': 'user', 'content': [image, question]}]."
+            )
+        msgs = _parsed("msgs", msgs) if isinstance(msgs, str) else msgs
+        if not isinstance(msgs, list | tuple):
+            raise ValueError(f"msgs is {type(msgs).__name__}; expected a list of messages.")
+        is_batch = bool(msgs) and isinstance(msgs[0], list)
+        conversations: list[Any] = list(msgs) if is_batch else [msgs]
+        images = image if is_batch and image is not None else [image] * len(conversations)
+        if len(images) != len(conversations):
+            raise ValueError(
+                f"{len(conversations)} conversations but {len(images)} images; "
+                "pass one per conversation."
+            )
+        conversations = [
+            _released_conversation(conversation, picture, index)
+            for index, (conversation, picture) in enumerate(zip(conversations, images, strict=True))
+        ]
+        options |= {
+            "sampling": sampling,
+            "system_prompt": system_prompt,
+            "max_new_tokens": max_new_tokens,
+            "min_new_tokens": min_new_tokens,
+            "max_inp_length": max_inp_length,
+            "max_slice_nums": max_slice_nums,
+            "use_image_id": use_image_id,
+        }
+        if vision_hidden_states is not None:
+            if len(vision_hidden_states) != len(conversations):
+                raise ValueError(
+                    f"{len(conversations)} conversations but {len(vision_hidden_states)} "
+                    "vision_hidden_states; pass a tensor per conversation."
+                )
+            options["image_features"] = torch.cat(list(vision_hidden_states))
+        chat = Chat(self, self._processor_with(tokenizer, processor), name=self.name_or_path)
+        if not stream:
+            answers = [answer.text for answer in chat.answer_all(conversations, options)]
+            return answers if is_batch else answers[0]
+        if len(conversations) > 1:
+            raise ValueError(
+                f"stream=True answers one conversation; {len(conversations)} were given."
+            )
+        return chat.stream_conversation(conversations[0], options, strip=False)
+
+    def _processor_with(
+        self, tokenizer: Any, processor: MiniCPMVProcessor | None
+    ) -> MiniCPMVProcessor:
+        if processor is not None:
+            if not isinstance(processor, MiniCPMVProcessor):
+                raise ValueError(
+                    f"processor is {type(processor).__name__}; expected a MiniCPMVProcessor."
+                )
+            return processor
+        if self._processor is None:
+            self._processor = MiniCPMVProcessor.from_pretrained(
+                self.name_or_path, compat=self.compat
+            )
+        if tokenizer is not None and tokenizer is not self._processor.tokenizer:
+            self._processor = MiniCPMVProcessor(self._processor.image_processor, tokenizer)
+        return self._processor
+
+
+def rows_per_slice(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Model inputs with the released nested lists made into one row per slice.
+
+    Args:
+        inputs: `pixel_values` per sample a list of strips (3, patch_size, patch_size * patches),
+            `tgt_sizes` per sample (num_slices, 2), `image_sizes`; anything else passes through.
+    """
+    inputs = dict(inputs)
+    if "tgt_sizes" not in inputs:
+        return inputs
+    inputs.pop("image_sizes", None)
+    sizes, strips = inputs.pop("tgt_sizes"), inputs.pop("pixel_values", None)
+    if isinstance(sizes, list | tuple):
+        rows = [torch.as_tensor(part).reshape(-1, 2) for part in sizes]
+        sizes = torch.cat(rows) if rows else torch.zeros(0, 2, dtype=torch.long)
+    if isinstance(strips, list | tuple):
+        flat = [torch.as_tensor(strip) for sample in strips for strip in sample]
+        longest = max((strip.shape[-1] for strip in flat), default=0)
+        padded = [torch.nn.functional.pad(strip, (0, longest - strip.shape[-1])) for strip in flat]
+        strips = torch.stack(padded) if padded else None
+    if strips is not None and len(strips):
+        inputs |= {"pixel_values": strips, "target_sizes": sizes}
+    return inputs
+
+
+def _released_conversation(conversation: Any, image: Any, index: int) -> list[dict[str, Any]]:
+    """Messages with `image` put in front of the user's first one."""
+    if not isinstance(conversation, list) or not conversation:
+        raise ValueError(f"Conversation {index} is {conversation!r}; expected a list of messages.")
+    if image is None:
+        return conversation
+    for message in conversation[:2]:
+        if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+            raise ValueError(f"A message is {message!r}; expected one with 'role' and 'content'.")
+    place = int(conversation[0]["role"] == "system" and len(conversation) > 1)
+    first = conversation[place]
+    if first["role"] != "user":
+        raise ValueError(
+            f"image= was given, and the conversation begins with the role {first['role']!r}; it is "
+            "shown in a user's message. Put the picture into its content and pass image=None."
+        )
+    if not isinstance(first["content"], str):
+        raise ValueError(
+            "image= was given, but the content of the first message is a list already. Put the "
+            "picture into that list and pass image=None."
+        )
+    images = list(image) if isinstance(image, list | tuple) else [image]
+    blocks = [{"type": "image", "image": picture} for picture in images]  # a path is no text here
+    shown = {**first, "content": [*blocks, first["content"]]}
+    return [*conversation[:place], shown, *conversation[place + 1 :]]
+
+
+class MiniCPMV2(MiniCPMV):
+    """1.0 and 2.0, with their `chat()`."""
+
+    def _processor_with(
+        self, tokenizer: Any, processor: MiniCPMVProcessor | None
+    ) -> MiniCPMVProcessor:
+        given, processor = processor, super()._processor_with(tokenizer, processor)
+        if given is None and self.config.release.slicing == "adaptive":
+            # 2.0 has no file for them: they are the model's, where they may have been changed.
+            for name in ("slice_mode", "max_slice_nums", "scale_resolution"):
+                if getattr(self.config, name, None) is not None:
+                    setattr(processor.image_processor, name, getattr(self.config, name))
+        return processor
+
+    def chat(  # type: ignore[override]
+        self,
+        image: Any = None,
+        msgs: Any = None,
+        context: None = None,
+        tokenizer: Any = None,
+        vision_hidden_states: list[torch.Tensor] | None = None,
+        max_new_tokens: int | None = None,
+        sampling: bool | None = None,
+        max_inp_length: int | None = None,
+        *,
+        processor: MiniCPMVProcessor | None = None,
+        **options: Any,
+    ) -> tuple[str, list[dict[str, Any]], dict[str, Any]]:
+        """Answer a conversation.
+
+        Args:
+            image: a picture put in front of the first message; None for text alone.
+            msgs: messages `{"role", "content"}`; also as JSON text.
+            context: None. The conversation so far belongs into `msgs`.
+            sampling: True draws, False searches with beams; 1.0 searches and 2.0 draws when not
+                told.
+            options: `temperature`, `top_p`, `num_beams` ...; see `plan_generation`.
+
+        Returns:
+            The answer; `msgs` with the answer, a new list; the settings it was generated with.
+        """
+        if context is not None:
+            raise ValueError("context has no effect; put the whole conversation into msgs.")
+        msgs = _parsed("msgs", msgs) if isinstance(msgs, str) else msgs
+        if isinstance(msgs, list) and msgs and isinstance(msgs[0], list):
+            raise ValueError("msgs is a list of conversations; this chat() answers one.")
+        draws = self.config.release.sampling.draws if sampling is None else sampling
+        options |= {"sampling": draws, "max_new_tokens": max_new_tokens}
+        processor = self._processor_with(tokenizer, processor)
+        plan = plan_generation(processor, self.generation_config, options)
+        answer = super().chat(
+            image,
+            msgs,
+            processor=processor,
+            max_inp_length=max_inp_length,
+            vision_hidden_states=vision_hidden_states,
+            **options,
+        )
+        names = ("top_p", "top_k", "temperature") if plan.config.do_sample else ("num_beams",)
+        settings = {name: getattr(plan.config, name) for name in names}
+        if plan.config.do_sample:
+            settings["do_sample"] = True
+        if plan.repetition_penalty != 1.0:
+            settings["repetition_penalty"] = plan.repetition_penalty
+        assert isinstance(answer, str)
+        return answer, [*msgs, {"role": "assistant", "content": answer}], settings
+
+
+# `save_pretrained` writes the name of the class into config.json; other tools know only this one.
+MiniCPMV2.__name__ = "MiniCPMV"
+
+
+class MiniCPMForCausalLM(minicpm.MiniCPMForCausalLM):
+    """The text models, with their `chat()`.
+
+    Attributes:
+        compat: as in `MiniCPMV`.
+    """
+
+    compat: Literal["released"] | None = None
+
+    def chat(
+        self,
+        tokenizer: Any,
+        query: str,
+        history: list[dict[str, str]] | None = None,
+        role: str = "user",
+        max_length: int = 4096,
+        num_beams: int = 1,
+        do_sample: bool = True,
+        top_p: float | None = None,
+        temperature: float | None = None,
+        logits_processor: Any = None,
+        **options: Any,
+    ) -> tuple[str, list[dict[str, str]]]:
+        """Answer the next turn of a conversation.
+
+        Args:
+            history: earlier messages `{"role", "content"}`; it is not changed.
+            role: of the query, "user".
+            max_length: most tokens of prompt and answer together; `max_new_tokens` counts the
+                answer alone, and wins.
+            top_p, temperature: 0.8 and 0.3 when left out.
+            options: `repetition_penalty`, `top_k`, `seed` ...; see `plan_generation`.
+
+        Returns:
+            The answer; the history with query and answer, a new list.
+        """
+        if role != "user":
+            raise ValueError(f"role is {role!r}; only a user's query is answered.")
+        if not isinstance(query, str) or not query.strip():
+            raise ValueError(f"query is {query!r}; expected a question or an instruction.")
+        release = text_release_of(self.config.to_dict())
+        processor = TextProcessor(tokenizer, release, self.compat)
+        messages = [*(history or []), {"role": role, "content": query}]
+        inputs = processor.apply_chat_template(
+            [messages], add_generation_prompt=True, tokenize=True
+        ).to(self.device)
+        num_prompt_tokens = inputs["input_ids"].shape[1]
+        if options.get("max_new_tokens") is None:
+            context = context_length(self.config)
+            room = min(max_length, context) - num_prompt_tokens
+            if room < 1:
+                limit, advice = f"the model's context of {context}", "Shorten the query or"
+                if max_length < context:
+                    limit, advice = f"max_length {max_length}", "Raise max_length, or shorten"
+                raise ValueError(
+                    f"The prompt has {num_prompt_tokens} tokens, which leaves none of {limit} for "
+                    f"the answer. {advice} the history."
+                )
+            options["max_new_tokens"] = min(room, self.generation_config.max_new_tokens or room)
+        options |= {"do_sample": do_sample, "top_p": top_p, "temperature": temperature}
+        plan = plan_generation(
+            processor, self.generation_config, {"num_beams": num_beams, **options}
+        )
+        ids = generate_ids(self, inputs, plan, logits_processors=logits_processor or ())
+        response = processor.decode_answer(ids[0], strip=False)
+        return response, [*messages, {"role": "assistant", "content": response}]
+
+
+class AutoModel:
+    """`AutoModel` of the model cards: the class with the head and `chat()`."""
+
+    @staticmethod
+    def from_pretrained(
+        pretrained_model_name_or_path: Any,
+        *args: Any,
+        compat: Literal["released"] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a model by folder, hub name, version or "nano"; keywords as in transformers.
+
+        `trust_remote_code` is accepted and has nothing to trust: no code of a checkpoint is run.
+        `compat="released"` lets `chat()` reproduce the quirks in docs/differences.md.
+        """
+        path = locate(pretrained_model_name_or_path)
+        kwargs = _without_remote_code(kwargs)
+        model_class = _model_class(_fields(path, kwargs))
+        model = model_class.from_pretrained(path, *args, **kwargs)
+        if compat is not None:
+            if not issubclass(model_class, MiniCPMV | MiniCPMForCausalLM):
+                raise ValueError(
+                    f"compat={compat!r} has no effect: {model_class.__name__} has no chat()."
+                )
+            model.compat = compat
+        return model
+
+
+class AutoModelForCausalLM(AutoModel):
+    """The same under the name that other cards import."""
+
+
+class AutoTokenizer:
+    """`AutoTokenizer` of the model cards."""
+
+    @staticmethod
+    def from_pretrained(pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a tokenizer by folder, hub name, version or "nano"; keywords as in transformers."""
+        path = locate(pretrained_model_name_or_path)
+        kwargs = _without_remote_code(kwargs)
+        model_type = model_type_of(_fields(path, kwargs))
+        if model_type in MODEL_CLASSES and model_type not in VISION_TYPES:
+            return load_text_tokenizer(path, *args, **kwargs)
+        return transformers.AutoTokenizer.from_pretrained(path, *args, **kwargs)
+
+
+class AutoProcessor:
+    """The processor of a checkpoint: pictures and text to model inputs."""
+
+    @staticmethod
+    def from_pretrained(pretrained_model_name_or_path: Any, **kwargs: Any) -> MiniCPMVProcessor:
+        """Load a processor by folder, hub name, version or "nano"; keywords as in transformers."""
+        path = locate(pretrained_model_name_or_path)
+        model_type = model_type_of(_fields(path, kwargs))
+        if model_type not in VISION_TYPES:
+            raise ValueError(
+                f"{path!r} is a {model_type!r} model, which sees no pictures. Use AutoTokenizer."
+            )
+        return MiniCPMVProcessor.from_pretrained(path, **_without_remote_code(kwargs))
+
+
+def _parsed(name: str, text: Any) -> Any:
+    """The messages in JSON text."""
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(
+            f"{name} is not JSON text ({error}). Pass json.dumps of a list of messages."
+        ) from error
+
+
+def _fields(path: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `config.json`, or of the config among the keywords."""
+    if kwargs.get("config") is not None:
+        return kwargs["config"].to_dict()
+    return PreTrainedConfig.get_config_dict(path, **_hub_keywords(kwargs))[0]
+
+
+def _model_class(fields: Mapping[str, Any]) -> Any:
+    """The class whose `chat()` is that of the release; transformers' own for other models."""
+    model_type = model_type_of(fields)
+    if model_type == "minicpm":
+        return MiniCPMForCausalLM
+    if model_type == "minicpmv":
+        return {"1.0": MiniCPMV2, "2.0": MiniCPMV2}.get(release_of(fields).version, MiniCPMV)
+    return MODEL_CLASSES.get(model_type, transformers.AutoModelForCausalLM)
+
+
+def _without_remote_code(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in kwargs.items() if key not in _REMOTE_CODE_KEYWORDS}
+
+
+def _hub_keywords(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+    return {key: kwargs[key] for key in names if key in kwargs}
+
+
+class MiniCPMVChat:
+    """The chat class of the first README: pictures come as base64 text, the question as JSON.
+
+    model = MiniCPMVChat("openbmb/MiniCPM-V-2_6")
+    answer = model.chat({"image": img2base64("street.jpg"), "question": json.dumps(msgs)})
+
+    It draws its answers unless told otherwise. OmniLMM-12B sees the picture where its first message
+    says `<image>`, others in front of it.
+    """
+
+    def __init__(self, model_path: str | Path = "nano", **options: Any):
+        self._chat = load(model_path, **options)
+
+    def chat(self, input: dict[str, Any], **options: Any) -> str:
+        """Answer `input["question"]`, messages as JSON text, about `input["image"]`, base64
+        text."""
+        missing = [key for key in ("image", "question") if key not in input]
+        if missing:
+            raise ValueError(f"The input has no {' and no '.join(map(repr, missing))}.")
+        msgs = _parsed("question", input["question"])
+        try:
+            image = base64.b64decode(input["image"], validate=True)
+        except (binascii.Error, TypeError, ValueError) as error:
+            raise ValueError(
+                f"image is not base64 text ({error}). Use img2base64(file_name)."
+            ) from error
+        conversation = _released_conversation(msgs, image, 0)
+        release = self._chat.processor.release
+        if isinstance(release, Release) and release.image_tag is not None:
+            conversation = with_images_at(release.image_tag, normalised(conversation))
+        if not release.sampling.draws and options.get("sampling") is None:
+            options |= {"sampling": True, "temperature": options.get("temperature", 0.7)}
+        return self._chat.ask(conversation, **options).text
+
+
+def img2base64(file_name: str | Path) -> str:
+    """The bytes of a picture file as base64 text.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return base64.b64encode(Path(file_name).read_bytes()).decode("ascii")
+
+
+__all__ = [
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoProcessor",
+    "AutoTokenizer",
+    "MiniCPMForCausalLM",
+    "MiniCPMV",
+    "MiniCPMV2",
+    "MiniCPMVChat",
+    "img2base64",
+]

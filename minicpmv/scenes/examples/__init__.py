@@ -1,0 +1,1 @@
+"""Several pictures and a conversation about them: pairs, few-shot prompts, videos."""

@@ -1,0 +1,1 @@
+"""Shapes and icons: what is drawn without text."""

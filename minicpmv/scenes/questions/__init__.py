@@ -1,0 +1,1 @@
+"""Questions, answers and captions, derived from the facts of a scene."""

@@ -1,0 +1,1 @@
+"""Words, documents, tables and charts: what is drawn with text."""

@@ -1,0 +1,1 @@
+"""Pre-training of nano, the bundled model, on rendered scenes."""
