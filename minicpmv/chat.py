@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from .checkpoint.consistency import disagreements
+from .checkpoint.consistency import find_mismatches
 from .engine.hf import (
     GenerationPlan,
     answer_end,
@@ -104,7 +104,7 @@ class Chat:
         processor: MiniCPMVProcessor | TextProcessor,
         name: str = "",
     ):
-        problems = disagreements(model.config, processor)
+        problems = find_mismatches(model.config, processor)
         if problems:
             raise ValueError(
                 f"The model and the processor of {name!r} do not belong together: "
@@ -117,7 +117,7 @@ class Chat:
         self.history: Conversation = []
 
     @property
-    def sees_pictures(self) -> bool:
+    def supports_images(self) -> bool:
         """False for a text model."""
         return isinstance(self.processor, MiniCPMVProcessor)
 
@@ -250,7 +250,7 @@ class Chat:
         if room < (wanted or 1):
             less = (
                 "Give fewer pictures or frames (num_frames), lower max_slice_nums, shorten"
-                if self.sees_pictures
+                if self.supports_images
                 else "Shorten"
             )
             raise ValueError(

@@ -25,8 +25,8 @@ from transformers.utils import logging as transformers_logging
 
 from . import auto  # noqa: F401 - registers the classes
 from .chat import Chat
-from .model.devices import InputsFollow
-from .model.loading import StrictLoading
+from .model.devices import DeviceFromEmbeddingsMixin
+from .model.loading import StrictLoadingMixin
 from .model.minicpm import MiniCPMForCausalLM
 from .model.modeling import MiniCPMVForConditionalGeneration, OmniLMMForConditionalGeneration
 from .processing.processor import MiniCPMVProcessor
@@ -36,11 +36,15 @@ from .quiet import progress_bar
 from .releases import RELEASES, TEXT_RELEASES, model_type_of, release_of, text_release_of
 
 
-class LlamaForCausalLM(StrictLoading, InputsFollow, transformers.LlamaForCausalLM):
+class LlamaForCausalLM(
+    StrictLoadingMixin, DeviceFromEmbeddingsMixin, transformers.LlamaForCausalLM
+):
     """A text model whose scalings are folded into its weights."""
 
 
-class MixtralForCausalLM(StrictLoading, InputsFollow, transformers.MixtralForCausalLM):
+class MixtralForCausalLM(
+    StrictLoadingMixin, DeviceFromEmbeddingsMixin, transformers.MixtralForCausalLM
+):
     """The same for the mixture of experts."""
 
 

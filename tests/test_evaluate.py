@@ -217,7 +217,7 @@ SMALL = tasks.Part(
     "counting",
     "counting",
     _numbers,
-    measures.says_it,
+    measures.relaxed_match,
     (measures.Measure("accuracy", measures.share),),
 )
 
@@ -377,7 +377,7 @@ def test_character_error_rate_of_a_part_is_that_of_all_characters():
 
 def test_scores_that_are_all_alike_are_not_called_certain():
     turn = Turn("document", "Total?", "3.50", (0,))
-    results = [_result(["none"], [turn], measures.resembles_it) for _ in range(10)]
+    results = [_result(["none"], [turn], measures.anls) for _ in range(10)]
     estimate = measures.mean(results)
     assert (estimate.value, estimate.low) == (0, 0)
     assert estimate.high == pytest.approx(0.278, abs=0.001)  # Wilson: 0 of 10
@@ -464,7 +464,7 @@ def test_pages_are_cut_and_lines_are_short():
 
 def test_the_command_prints_a_table_and_keeps_what_was_answered(tmp_path, monkeypatch, capsys):
     model = _Reader()
-    model.sees_pictures = True
+    model.supports_images = True
     model.model = torch.nn.Linear(2, 2)
     monkeypatch.setattr(scenes, "load", lambda name, **options: model)
     answers, sheet = tmp_path / "answers.jsonl", tmp_path / "failures.png"

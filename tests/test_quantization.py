@@ -434,7 +434,7 @@ def test_info_knows_packed_weights(quantize, tmp_path):
     model = quantised_model("2.6", quantize)
     model.save_pretrained(tmp_path)
     report = inspected(tmp_path)
-    assert report["disagreements"] == []
+    assert report["find_mismatches"] == []
     assert report["weights"]["packed_as"] == quantize
     taken = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     assert report["memory_bytes"][quantize] == taken
@@ -446,13 +446,13 @@ def test_info_names_a_layer_that_lacks_a_part(tmp_path):
         "2.6", tmp_path / "int4", change=lambda tensors: tensors.pop(f"{LAYER}.weight.absmax")
     )
     assert any(
-        f"another shape: {LAYER}.weight" in line for line in inspected(folder)["disagreements"]
+        f"another shape: {LAYER}.weight" in line for line in inspected(folder)["find_mismatches"]
     )
 
 
 def test_info_knows_gptq(gptq):
     report = inspect(str(gptq))
-    assert report["disagreements"] == []
+    assert report["find_mismatches"] == []
     assert report["weights"]["packed_as"] == "GPTQ"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from ..processing.text import TextProcessor
 
 
-def disagreements(config: Any, processor: Any) -> list[str]:
+def find_mismatches(config: Any, processor: Any) -> list[str]:
     """What the two sides of a checkpoint say differently, one line each; empty when they agree.
 
     Args:

@@ -51,7 +51,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 def run(args: argparse.Namespace) -> int:
     report = inspect(args.model, args.revision)
     print(json.dumps(report, ensure_ascii=False) if args.json else as_text(report))
-    return 1 if report["disagreements"] else 0
+    return 1 if report["find_mismatches"] else 0
 
 
 def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
         OSError: there is no such model, or a file of it is missing.
         ValueError: a file is damaged, or the release is not known.
     """
-    from minicpmv.checkpoint.consistency import disagreements
+    from minicpmv.checkpoint.consistency import find_mismatches
     from minicpmv.loader import MODEL_CLASSES, load_processor, read_config
     from minicpmv.quantization import as_dense, weight_bytes
     from minicpmv.releases import model_type_of
@@ -82,7 +82,7 @@ def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
     shapes = parameter_shapes(empty)
     folder = Path(location)
     weights = read_headers(folder) if folder.is_dir() else None
-    problems = disagreements(config, processor)
+    problems = find_mismatches(config, processor)
     packed_as = None
     if weights is not None:
         dense, packed_as = as_dense(weights, shapes)
@@ -105,7 +105,7 @@ def inspect(model: str, revision: str | None = None) -> dict[str, Any]:
         "weights": None if weights is None else _summary(weights) | {"packed_as": packed_as},
         "slicing": _slicing(processor),
         "special_tokens": _special_tokens(processor),
-        "disagreements": problems,
+        "find_mismatches": problems,
     }
 
 
@@ -184,7 +184,7 @@ def as_text(report: dict[str, Any]) -> str:
         lines.append(f"{'pictures':15}{limits}, {slicing['image_feature_size']} tokens per slice")
     lines += ["", "special tokens"]
     lines += [f"  {token:22}{index}" for token, index in report["special_tokens"].items()]
-    problems = report["disagreements"]
+    problems = report["find_mismatches"]
     lines += ["", "The files disagree:" if problems else "The files agree with each other."]
     lines += [f"  {problem}" for problem in problems]
     return "\n".join(lines)

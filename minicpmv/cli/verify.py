@@ -149,11 +149,11 @@ def _walk(args: argparse.Namespace) -> int:
         return load(other, progress=False, **{**kept, **changes, **chosen})
 
     def probes_of(chat: Any) -> list[Any]:
-        sees_pictures = hasattr(chat.processor, "image_processor")
-        if pictures and not sees_pictures:
+        supports_images = hasattr(chat.processor, "image_processor")
+        if pictures and not supports_images:
             raise ValueError(f"{chat.name!r} is a text model; it cannot be shown --image.")
         own = [own_probe(pictures, args.prompt)] if pictures or args.prompt else []
-        return [*built_in_probes(sees_pictures), *own]
+        return [*built_in_probes(supports_images), *own]
 
     facts, results = verify(
         load_model,

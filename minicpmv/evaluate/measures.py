@@ -56,7 +56,7 @@ class Measure:
 # Judges
 
 
-def says_it(example: Example, answer: str) -> float:
+def relaxed_match(example: Example, answer: str) -> float:
     """The answer says what is true, in any spelling of it."""
     turn = example.turns[-1]
     return float(metrics.is_right(answer, turn.answer, *turn.accepted))
@@ -67,7 +67,7 @@ def says_yes_or_no(example: Example, answer: str) -> float:
     return float(metrics.yes_or_no(answer) == example.turns[-1].answer)
 
 
-def spells_it(example: Example, answer: str) -> float:
+def exact_match(example: Example, answer: str) -> float:
     """The answer is what is printed, letter by letter."""
     return float(metrics.on_one_line(answer) == metrics.on_one_line(example.turns[-1].answer))
 
@@ -83,7 +83,7 @@ def reads_characters(example: Example, answer: str) -> float:
     return max(0.0, 1 - metrics.character_error_rate([answer], [example.turns[-1].answer]))
 
 
-def resembles_it(example: Example, answer: str) -> float:
+def anls(example: Example, answer: str) -> float:
     """ANLS."""
     turn = example.turns[-1]
     return metrics.anls(answer, turn.answer, *turn.accepted)
@@ -93,7 +93,7 @@ def is_close_to_it(example: Example, answer: str) -> float:
     """Relaxed accuracy."""
     turn = example.turns[-1]
     if turn.task != "chart_value":  # labels that happen to be numbers, as years, are no estimates
-        return says_it(example, answer)
+        return relaxed_match(example, answer)
     return float(any(metrics.is_close(answer, true) for true in (turn.answer, *turn.accepted)))
 
 
@@ -102,7 +102,7 @@ def has_the_cells(example: Example, answer: str) -> float:
     return metrics.cell_f1(answer, example.turns[-1].answer)
 
 
-def picks_it(example: Example, answer: str) -> float:
+def multiple_choice(example: Example, answer: str) -> float:
     """The answer picks the right option, by its letter or its text."""
     turn = example.turns[-1]
     options = [turn.question[start:end] for start, end in option_spans(turn.question)]
@@ -173,7 +173,7 @@ def _estimate_ratio(pairs: Sequence[tuple[int, int]]) -> Estimate:
 
 def exact(results: Sequence[Result]) -> Estimate:
     """Answers that say what is true, where the judge looks at something else."""
-    return _estimate_share([says_it(r.item.examples[0], r.answers[0]) for r in results])
+    return _estimate_share([relaxed_match(r.item.examples[0], r.answers[0]) for r in results])
 
 
 def substring(results: Sequence[Result]) -> Estimate:

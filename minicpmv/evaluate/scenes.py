@@ -175,7 +175,7 @@ def run(args: argparse.Namespace) -> int:
         quantize=args.quantize,
         progress=False,
     )
-    if not chat.sees_pictures:
+    if not chat.supports_images:
         raise ValueError(f"{args.model!r} reads text only; the questions are about pictures.")
     pictures = "grey" if args.blind else "swapped" if args.swap else "shown"
     settings = {

@@ -19,7 +19,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ..releases import Release, release_of
-from .flat_config import ReleasedFile
+from .flat_config import FlatConfigMixin
 
 # Never moved into `text_config` when a flat file is read: they describe the file or the whole
 # model.
@@ -199,7 +199,7 @@ _VISION_CLASSES: dict[str, Any] = {"navit": MiniCPMVVisionConfig, "vit": MiniCPM
 
 
 @strict
-class MiniCPMVConfig(ReleasedFile, PreTrainedConfig):
+class MiniCPMVConfig(FlatConfigMixin, PreTrainedConfig):
     """A MiniCPM-V model: vision tower, resampler, language model.
 
     Accepts the nested form (`text_config`, `vision_config`) and the flat form of released files.

@@ -15,7 +15,7 @@ from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from .flat_config import ReleasedFile
+from .flat_config import FlatConfigMixin
 
 # Serialised by transformers for its own sake; no released file has them.
 _UNRELEASED_FIELDS = {
@@ -32,7 +32,7 @@ _UNRELEASED_FIELDS = {
 
 
 @strict
-class MiniCPMConfig(ReleasedFile, PreTrainedConfig):
+class MiniCPMConfig(FlatConfigMixin, PreTrainedConfig):
     """A MiniCPM language model (arXiv 2404.06395): 2B, 1B, 2B-128k, MoE-8x2B.
 
     Fields:

@@ -3,7 +3,7 @@
 import torch
 
 
-class InputsFollow:
+class DeviceFromEmbeddingsMixin:
     """Stands before `PreTrainedModel` in a class's bases; makes `device` right for spread models.
 
     transformers takes the device of the first parameter. In a model with pictures that is the

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 
-class ReleasedFile:
+class FlatConfigMixin:
     """Mixin for configs, before `PreTrainedConfig`.
 
     `_released` holds the file as it was read, None for a config that is written as transformers

@@ -29,7 +29,7 @@ _UNREADABLE = (
 )
 
 
-class StrictLoading:
+class StrictLoadingMixin:
     """Stands before `PreTrainedModel` in a class's bases; makes `from_pretrained` strict."""
 
     # What a checkpoint may lack, by the start of its name: it is trained next.

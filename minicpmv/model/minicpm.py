@@ -38,8 +38,8 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_minicpm import MiniCPMConfig
-from .devices import InputsFollow
-from .loading import StrictLoading
+from .devices import DeviceFromEmbeddingsMixin
+from .loading import StrictLoadingMixin
 
 
 class MiniCPMEmbedding(nn.Embedding):
@@ -273,7 +273,7 @@ class MiniCPMDecoderLayer(GradientCheckpointingLayer):
         return hidden_states + update * self.residual_scale
 
 
-class MiniCPMPreTrainedModel(StrictLoading, InputsFollow, PreTrainedModel):
+class MiniCPMPreTrainedModel(StrictLoadingMixin, DeviceFromEmbeddingsMixin, PreTrainedModel):
     config: MiniCPMConfig
     config_class = MiniCPMConfig
     base_model_prefix = "model"

@@ -29,8 +29,8 @@ from .configuration import (
     MiniCPMVViTConfig,
     OmniLMMConfig,
 )
-from .devices import InputsFollow
-from .loading import StrictLoading
+from .devices import DeviceFromEmbeddingsMixin
+from .loading import StrictLoadingMixin
 from .resampler import MiniCPMVResampler, MiniCPMVResamplerAttention, square_positions
 from .vision import MiniCPMVVisionModel
 from .vit import MiniCPMVViTModel
@@ -41,7 +41,7 @@ _TOWERS: dict[type, Any] = {
 }
 
 
-class MiniCPMVPreTrainedModel(StrictLoading, InputsFollow, PreTrainedModel):
+class MiniCPMVPreTrainedModel(StrictLoadingMixin, DeviceFromEmbeddingsMixin, PreTrainedModel):
     config: MiniCPMVConfig
     config_class = MiniCPMVConfig
     base_model_prefix = "model"

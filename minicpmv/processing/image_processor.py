@@ -31,8 +31,8 @@ from .image_settings import (
     check_settings,
     defaults_of,
     hashable,
+    normalise_keys,
     settings_without_file,
-    with_our_names,
 )
 from .placeholders import RELEASED_TAGS, image_placeholder
 from .slicing import SlicePlan, plan_slices
@@ -113,7 +113,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
     unk = RELEASED_TAGS["unk"]
 
     def __init__(self, **kwargs: Unpack[MiniCPMVImageProcessorKwargs]) -> None:
-        settings = with_our_names(kwargs)
+        settings = normalise_keys(kwargs)
         release = release_of({"version": settings.get("version", self.version)})
         settings = defaults_of(release) | settings
         check_effect(release, settings)
@@ -140,7 +140,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
 
     @classmethod
     def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
-        return super().from_dict(with_our_names(image_processor_dict), **kwargs)
+        return super().from_dict(normalise_keys(image_processor_dict), **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Our attributes, with `norm_mean` and `norm_std` beside them as in released files."""

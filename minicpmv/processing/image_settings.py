@@ -130,7 +130,7 @@ def defaults_of(release: Release) -> dict[str, Any]:
     return defaults
 
 
-def with_our_names(kwargs: Any) -> dict[str, Any]:
+def normalise_keys(kwargs: Any) -> dict[str, Any]:
     """Released keys under transformers' names; a file that gives both must give the same."""
     kwargs = dict(kwargs)
     for ours, theirs in (("image_mean", "norm_mean"), ("image_std", "norm_std")):

@@ -38,19 +38,21 @@ def released_layout_of(
     out = BatchFeature(converted(data, return_tensors))
     edges = [np.diff([0, *mask, 0]) for mask in data["mm_token_type_ids"]]
     out["image_bound"] = [
-        as_kind(
+        to_tensor_type(
             np.stack([np.flatnonzero(edge == 1), np.flatnonzero(edge == -1)], axis=1),
             return_tensors,
         )
         for edge in edges
     ]
     out["pixel_values"] = [
-        [as_kind(strip, return_tensors) for image in sample for strip in image.strips]
+        [to_tensor_type(strip, return_tensors) for image in sample for strip in image.strips]
         for sample in samples
     ]
     none = np.zeros((0, 2), np.int64)
     out["tgt_sizes"] = [
-        as_kind(np.concatenate([none, *(image.target_sizes for image in sample)]), return_tensors)
+        to_tensor_type(
+            np.concatenate([none, *(image.target_sizes for image in sample)]), return_tensors
+        )
         for sample in samples
     ]
     out["image_sizes"] = [[image.image_size for image in sample] for sample in samples]
@@ -66,9 +68,9 @@ def converted(data: Mapping[str, Any], return_tensors: Any) -> dict[str, Any]:
             "padding. Use padding=True, or return_tensors=None."
         )
     return {
-        name: [as_kind(strip, return_tensors) for strip in values]
+        name: [to_tensor_type(strip, return_tensors) for strip in values]
         if name == "pixel_values" and isinstance(values, list)
-        else as_kind(values, return_tensors)
+        else to_tensor_type(values, return_tensors)
         for name, values in data.items()
     }
 
@@ -81,7 +83,7 @@ def check_output(return_tensors: Any, padding_side: Any) -> None:
         raise ValueError(f"padding_side is {padding_side!r}; it is 'left' or 'right'.")
 
 
-def as_kind(values: Any, return_tensors: Any) -> Any:
+def to_tensor_type(values: Any, return_tensors: Any) -> Any:
     """One array as a tensor ("pt"), an array ("np") or a list (None)."""
     kind = getattr(return_tensors, "value", return_tensors)
     if kind is None:

@@ -37,7 +37,14 @@ from .encoding import Encoded, Span, encode, pad
 from .image_processor import MiniCPMVImageProcessorKwargs, pad_strips
 from .image_settings import check_effect, check_settings
 from .messages import MARKER, normalised, reserved_tags, with_images_at
-from .packing import Sliced, as_kind, check_output, converted, in_prompt_order, released_layout_of
+from .packing import (
+    Sliced,
+    check_output,
+    converted,
+    in_prompt_order,
+    released_layout_of,
+    to_tensor_type,
+)
 from .placeholders import IMAGE_MARKER, RELEASED_TAGS, VIDEO_MARKER
 from .sentencepiece import joined_as_released
 from .tokenizer import name_tags
@@ -469,7 +476,9 @@ class MiniCPMVProcessor(ProcessorMixin):
         if released_layout:
             return features
         names = self.image_processor.model_input_names
-        return BatchFeature({name: as_kind(features[name], return_tensors) for name in names})
+        return BatchFeature(
+            {name: to_tensor_type(features[name], return_tensors) for name in names}
+        )
 
     def _slice(self, images: list[Any], kwargs: dict[str, Any]) -> list[Sliced]:
         if not images:

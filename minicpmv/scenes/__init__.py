@@ -2,8 +2,8 @@
 
 `render(seed)` gives a `Scene`: a PIL image, the figures and texts drawn on it, and the background.
 Questions, answers and captions are derived from those facts in `questions/`, targets for single
-patches in `text/labels.py`. The splits share neither seeds nor words nor, where the machine has fonts,
-typefaces.
+patches in `text/labels.py`. The splits share neither seeds nor words nor, where the machine has
+fonts, typefaces.
 """
 
 from minicpmv.scenes.examples.draw import EXAMPLE_KINDS, draw_example

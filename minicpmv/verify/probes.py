@@ -17,13 +17,13 @@ class Probe:
     conversation: list[dict[str, Any]]
 
 
-def built_in_probes(sees_pictures: bool) -> list[Probe]:
+def built_in_probes(supports_images: bool) -> list[Probe]:
     """Small, cut into slices, extreme in shape, two pictures, and text alone."""
     text = [
         _probe("text", "Count from one to five, then name two colours."),
         _probe("chinese", "请用一句话介绍你自己。"),
     ]
-    if not sees_pictures:
+    if not supports_images:
         return [*text, _probe("short", "Hello")]
     small = _picture(1, 168, 200)
     return [

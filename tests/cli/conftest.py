@@ -56,7 +56,7 @@ class FakeChat:
         self.history = []
         self.calls = []
         self.raises = None
-        self.sees_pictures = True
+        self.supports_images = True
 
     def _answer(self, prompt, images, options):
         self.calls.append({"prompt": prompt, "images": list(images), "options": options})

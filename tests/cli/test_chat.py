@@ -164,7 +164,7 @@ def test_at_a_terminal_an_error_is_told_and_the_talk_goes_on(session, fake_chat,
 
 
 def test_a_text_model_takes_no_pictures(session, fake_chat, picture, capsys):
-    fake_chat.sees_pictures = False
+    fake_chat.supports_images = False
     for line in (f"/image {picture}", f"/video {picture.parent}"):
         session.handle(line)
         assert "reads text only" in capsys.readouterr().err
@@ -207,7 +207,7 @@ def test_ctrl_c_at_the_prompt_does_not_leave_and_ctrl_d_does(monkeypatch, capsys
 
 
 def test_pictures_for_a_text_model_are_refused_at_once(run, fake_chat, picture):
-    fake_chat.sees_pictures = False
+    fake_chat.supports_images = False
     code, out, err = run("chat", picture)
     assert (code, out) == (1, "")
     assert "reads text only; it sees no pictures" in err

@@ -99,7 +99,7 @@ def test_a_saved_video_is_its_frames(tmp_path):
 
 def test_the_fake_chat_has_the_interface_of_the_real_one():
     real = load(CHECKPOINT)
-    for name in ("ask", "stream", "say", "clear", "history", "system", "name", "sees_pictures"):
+    for name in ("ask", "stream", "say", "clear", "history", "system", "name", "supports_images"):
         assert hasattr(real, name)
         assert hasattr(FakeChat(), name)
 

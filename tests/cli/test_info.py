@@ -1,4 +1,4 @@
-"""`minicpmv info`: what it counts, and which disagreements it finds."""
+"""`minicpmv info`: what it counts, and which find_mismatches it finds."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def test_a_sound_checkpoint_agrees(run, release):
         "packed_as": None,
     }
     assert report["memory_bytes"]["float32"] == 4 * report["parameters"]["total"]
-    assert report["disagreements"] == []
+    assert report["find_mismatches"] == []
     assert None not in report["special_tokens"].values()
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
-from minicpmv.checkpoint.consistency import disagreements
+from minicpmv.checkpoint.consistency import find_mismatches
 from minicpmv.engine.hf import stream_text
 from minicpmv.processing import (
     MiniCPMVImageProcessorPil,
@@ -219,14 +219,14 @@ def test_slices_are_those_of_the_recorded_table():
 
 def test_model_and_processor_agree_until_one_is_changed(first):
     config = AutoConfig.from_pretrained(CHECKPOINTS[first])
-    assert disagreements(config, golden_processor(first)) == []
+    assert find_mismatches(config, golden_processor(first)) == []
     changes = {"image_feature_size": 16, "patch_size": 28}
     changes |= {"max_slice_nums": 4} if first == "2.0" else {"image_size": 224}
     changed = MiniCPMVProcessor.from_pretrained(CHECKPOINTS[first], **changes)
-    lines = disagreements(config, changed)
+    lines = find_mismatches(config, changed)
     assert [line.split()[-1] for line in lines] == ["16", "28", *map(str, [*changes.values()][2:])]
     changed.image_processor.im_start = "<nothing>"
-    assert "the tokenizer has no token <nothing>" in disagreements(config, changed)
+    assert "the tokenizer has no token <nothing>" in find_mismatches(config, changed)
 
 
 def copy_of(version: str, folder: Path, leave_out: tuple[str, ...] = ()) -> Path:
