@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from minicpmv.scenes.questions import charts as chart_questions
 from minicpmv.scenes.questions import tables as table_questions
 from minicpmv.scenes.text import aligned, charts, lettering, records, tables
 
@@ -113,7 +114,7 @@ def test_cell_answers_are_cells_of_the_row_or_column_that_is_named(printed_table
     for scene in printed_tables:
         cells = {cell for row in (scene.table.header, *scene.table.rows) for cell in row}
         for trial in range(12):
-            question = tables.QUESTIONS["table_cell"](scene, random.Random(trial))
+            question = table_questions.QUESTIONS["table_cell"](scene, random.Random(trial))
             assert question.answer in cells
             assert question.spelt
             place = re.search(r"row (\d),? (?:and )?column (\d)", question.text)
@@ -127,14 +128,16 @@ def test_read_rows_and_columns_are_those_of_the_table(printed_tables):
         rows = scene.table.rows
         lines = {" | ".join(line) for line in (scene.table.header, *rows, *zip(*rows, strict=True))}
         for trial in range(6):
-            assert tables.QUESTIONS["table_line"](scene, random.Random(trial)).answer in lines
+            assert (
+                table_questions.QUESTIONS["table_line"](scene, random.Random(trial)).answer in lines
+            )
 
 
 def test_checked_cells_are_told_from_their_neighbours(printed_tables):
     answers = []
     for scene in printed_tables:
         for trial in range(6):
-            question = tables.QUESTIONS["table_check"](
+            question = table_questions.QUESTIONS["table_check"](
                 scene, random.Random(100 * scene.seed + trial)
             )
             if question is None:
@@ -156,7 +159,7 @@ def test_markdown_gives_the_table_back(printed_tables):
         assert set(lines[1]) == {"|", "-"}
         assert tuple(read[0]) == scene.table.header
         assert tuple(tuple(row) for row in read[2:]) == scene.table.rows
-        question = tables.QUESTIONS["table_markdown"](scene, random.Random(0))
+        question = table_questions.QUESTIONS["table_markdown"](scene, random.Random(0))
         assert question is None or question.answer == "\n".join(lines)
 
 
@@ -209,14 +212,14 @@ def test_extremes_and_comparisons_follow_the_values(drawn_charts):
         worth = dict(zip(scene.chart.labels, scene.chart.values, strict=True))
         for trial in range(8):
             rng = random.Random(trial)
-            question = charts.QUESTIONS["chart_extreme"](scene, rng)
+            question = chart_questions.QUESTIONS["chart_extreme"](scene, rng)
             if question is not None:
                 up = re.search("highest|largest|longest", question.text)
                 wanted = max(worth.values()) if up else min(worth.values())
                 assert worth[question.answer] == wanted
-            question = charts.QUESTIONS["chart_value"](scene, rng)
+            question = chart_questions.QUESTIONS["chart_value"](scene, rng)
             assert float(question.answer) in worth.values()
-            question = charts.QUESTIONS["chart_compare"](scene, rng)
+            question = chart_questions.QUESTIONS["chart_compare"](scene, rng)
             if question is not None:
                 answers.append(question.answer)
                 named = sorted(
@@ -233,13 +236,13 @@ def test_extremes_and_comparisons_follow_the_values(drawn_charts):
 
 
 def test_scenes_of_other_kinds_admit_no_question(printed_tables, drawn_charts):
-    for function in tables.QUESTIONS.values():
+    for function in table_questions.QUESTIONS.values():
         assert function(drawn_charts[0], random.Random(0)) is None
-    for function in charts.QUESTIONS.values():
+    for function in chart_questions.QUESTIONS.values():
         assert function(printed_tables[0], random.Random(0)) is None
 
 
-@pytest.mark.parametrize("module", [tables, charts])
+@pytest.mark.parametrize("module", [table_questions, chart_questions])
 def test_every_task_has_a_weight_and_is_asked(module, printed_tables, drawn_charts):
     assert set(module.WEIGHTS) == set(module.QUESTIONS)
     for task, function in module.QUESTIONS.items():

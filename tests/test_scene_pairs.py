@@ -18,7 +18,8 @@ from minicpmv.scenes.figures.icon_parts import ICONS
 from minicpmv.scenes.figures.shapes import SHAPES
 from minicpmv.scenes.figures.things import NAMES, Ground, Layout, Thing, draw, scatter
 from minicpmv.scenes.questions import statements
-from minicpmv.scenes.questions.figures import QUESTIONS, caption, plural
+from minicpmv.scenes.questions.figures import QUESTIONS, caption
+from minicpmv.scenes.questions.naming import plural
 from minicpmv.scenes.questions.statements import lettered, mentions, misprint, statement
 
 WHITE = Ground("white", (255, 255, 255), (255, 255, 255))

@@ -15,7 +15,7 @@ from minicpmv.evaluate.samples import Item, option_spans
 from minicpmv.scenes import Example
 from minicpmv.scenes.figures.colours import COLOURS
 from minicpmv.scenes.figures.things import NAMES
-from minicpmv.scenes.questions.figures import plural
+from minicpmv.scenes.questions.naming import plural
 from minicpmv.scenes.questions.statements import mentions
 
 _WORD = re.compile(r"[A-Za-z]+|\d+")

@@ -17,7 +17,7 @@ from minicpmv.scenes.figures.degrade import degrade
 from minicpmv.scenes.figures.icon_parts import ICONS
 from minicpmv.scenes.figures.icons import sample_layout
 from minicpmv.scenes.figures.things import draw
-from minicpmv.scenes.questions.figures import article, plural
+from minicpmv.scenes.questions.naming import article, plural
 from minicpmv.scenes.scene import Example, Scene, Turn
 from minicpmv.scenes.text import fonts
 from minicpmv.scenes.text.lettering import Sheet, ink_and_paper, largest_size, random_word

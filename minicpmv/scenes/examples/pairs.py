@@ -23,7 +23,8 @@ from minicpmv.scenes.figures.degrade import add_noise, compress, degrade
 from minicpmv.scenes.figures.icons import sample_layout
 from minicpmv.scenes.figures.shapes import SHAPES
 from minicpmv.scenes.figures.things import Layout, draw
-from minicpmv.scenes.questions.figures import MAX_COUNT, article, describe, plural, relations
+from minicpmv.scenes.questions.figures import MAX_COUNT, relations
+from minicpmv.scenes.questions.naming import article, describe, plural
 from minicpmv.scenes.questions.statements import misprint
 from minicpmv.scenes.scene import Example, Figure, Scene, Turn
 from minicpmv.scenes.text.lettering import random_word

@@ -13,7 +13,7 @@ from minicpmv.scenes.figures.icon_parts import ICONS
 from minicpmv.scenes.figures.icons import sample_layout
 from minicpmv.scenes.figures.shapes import SHAPES
 from minicpmv.scenes.figures.things import Layout, Thing, colours_for, draw, sample_rgb, visible
-from minicpmv.scenes.questions.figures import article
+from minicpmv.scenes.questions.naming import article
 from minicpmv.scenes.questions.statements import lettered
 from minicpmv.scenes.scene import Example, Scene, Turn
 

@@ -7,108 +7,32 @@ tree with a brown trunk is something brown, or whether a ball is a circle.
 """
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 from minicpmv.scenes.figures.colours import COLOURS
 from minicpmv.scenes.figures.icon_parts import ICONS
 from minicpmv.scenes.figures.shapes import SHAPES
+from minicpmv.scenes.questions.naming import (
+    absent_name,
+    article,
+    describe,
+    disputed_colours,
+    general_name,
+    join,
+    name_of,
+    names_of,
+    plural,
+    unique_figures,
+)
 from minicpmv.scenes.scene import Figure, Question, Scene
 
 MAX_COUNT = 6
-PLURALS = {"cross": "crosses"} | {name: icon.plural for name, icon in ICONS.items() if icon.plural}
 PLACES = (
     ("top left", "top", "top right"),
     ("left", "centre", "right"),
     ("bottom left", "bottom", "bottom right"),
 )
 SPELLINGS = {"grey": ("gray",), "centre": ("center", "middle", "the middle")}
-# Shapes that no icon has within it, nearly enough to quarrel about.
-DISTINCT_SHAPES = ("star", "heart", "moon", "cross")
-# Things that might be taken for each other.
-LOOKALIKES = (
-    {"square", "rectangle"},
-    {"cup", "glass"},
-    {"ball", "balloon"},
-    {"tree", "leaf", "flower"},
-    {"candle", "cake"},
-)
-
-
-def plural(noun: str) -> str:
-    """The plural of a figure's name."""
-    return PLURALS.get(noun, noun + "s")
-
-
-def article(words: str) -> str:
-    """The words with "a" or "an" before them."""
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
-
-
-def describe(figure: Figure) -> str:
-    """Colour and name, or the name alone where the colour has none."""
-    return f"{figure.colour} {figure.shape}".strip()
-
-
-def general_name(figures: Iterable[Figure], rng: random.Random) -> str:
-    """What to call figures whatever they are."""
-    if all(figure.shape in SHAPES for figure in figures):
-        return rng.choice(("shape", "shape", "shape", "figure", "object"))
-    return rng.choice(("thing", "thing", "object", "object", "item"))
-
-
-def disputed_colours(scene: Scene) -> set[str]:
-    """Colours that something has besides the figures that are said to have them."""
-    disputed = {scene.background} | {text.colour for text in scene.texts}
-    for figure in scene.figures:
-        if figure.shape in ICONS:
-            disputed |= ICONS[figure.shape].extras
-        if not figure.colour:  # a line drawing
-            disputed |= {"black", "white"}
-    return disputed
-
-
-def absent_names(scene: Scene) -> list[str]:
-    """Names that certainly fit nothing on the picture."""
-    present = {figure.shape for figure in scene.figures}
-    alike = {name for group in LOOKALIKES if group & present for name in group}
-    with_icons = any(name in ICONS for name in present)
-    candidates = [*(DISTINCT_SHAPES if with_icons else SHAPES), *ICONS]
-    return [name for name in candidates if name not in present and name not in alike]
-
-
-def absent_name(scene: Scene, rng: random.Random) -> str:
-    """A name that fits nothing on the picture, of the sort of what is there three times in four."""
-    names = absent_names(scene)
-    sort = SHAPES if rng.choice(scene.figures).shape in SHAPES else ICONS
-    same = [name for name in names if name in sort]
-    return rng.choice(same if same and rng.random() < 0.75 else names)
-
-
-def unique_figures(scene: Scene) -> list[Figure]:
-    """Figures that can be told by name, or by name and colour."""
-    return [
-        figure
-        for figure in scene.figures
-        if scene.count(figure.shape) == 1
-        or (figure.colour and scene.count(figure.shape, figure.colour) == 1 and _all_named(scene))
-    ]
-
-
-def _all_named(scene: Scene) -> bool:
-    return all(figure.colour for figure in scene.figures)
-
-
-def name_of(scene: Scene, figure: Figure, rng: random.Random | None = None) -> str:
-    """The shortest name that fits no other figure; now and then the full one, given `rng`."""
-    if scene.count(figure.shape) > 1 or (rng is not None and rng.random() < 0.25):
-        return describe(figure)
-    return figure.shape
-
-
-def _names(figure: Figure) -> tuple[str, ...]:
-    """Other answers that mean the figure."""
-    aliases = ICONS[figure.shape].aliases if figure.shape in ICONS else ()
-    return tuple(dict.fromkeys((figure.shape, describe(figure), *aliases)))
 
 
 def _colour_of(scene: Scene, rng: random.Random) -> Question | None:
@@ -150,7 +74,7 @@ def _shape_of(scene: Scene, rng: random.Random) -> Question | None:
             forms = ["What shape is this?", "Which shape do you see?", "What shape is it?"]
         else:
             forms += ["What object is this?", "What thing is shown in the picture?"]
-        return Question("shape", rng.choice(forms), figure.shape, _names(figure))
+        return Question("shape", rng.choice(forms), figure.shape, names_of(figure))
     disputed = disputed_colours(scene)
     colours = [
         colour
@@ -190,7 +114,7 @@ def _shape_of(scene: Scene, rng: random.Random) -> Question | None:
         ]
     else:
         forms = ["What are the {} things?", "What are the {} objects?"]
-    text, accepted = rng.choice(forms).format(colour), _names(one)
+    text, accepted = rng.choice(forms).format(colour), names_of(one)
     if len(found) > 1 and one.shape in ICONS:
         return Question("shape", text, plural(one.shape), accepted)
     return Question("shape", text, one.shape, accepted)
@@ -369,7 +293,7 @@ def _relation(scene: Scene, rng: random.Random) -> Question | None:
         rng.shuffle(order)
         form = rng.choice(("Which is {}, the {} or the {}?", "What is {}, the {} or the {}?"))
         text = form.format(comparison, *order)
-        return Question("relation", text, f"the {names[0]}", _names(first))
+        return Question("relation", text, f"the {names[0]}", names_of(first))
     if len(true) == 2:  # "left" and "above" would both be right
         return None
     form = rng.choice(
@@ -433,7 +357,7 @@ def _position(scene: Scene, rng: random.Random) -> Question | None:
         form = rng.choice(("What is in the {}?", "What is in the {} of the picture?"))
         where = place if place == "centre" else f"{place} corner"
         answer = name_of(scene, figure)
-        accepted = (*_names(figure), article(answer), f"the {answer}")
+        accepted = (*names_of(figure), article(answer), f"the {answer}")
         return Question("position", form.format(where), answer, accepted)
     form = rng.choice(
         (
@@ -464,7 +388,7 @@ def _size(scene: Scene, rng: random.Random) -> Question | None:
         kind = general_name(scene.figures, rng)
         form = rng.choice(("What is the {0} {1}?", "Which {1} is the {0}?"))
         name = name_of(scene, extreme)
-        return Question("size", form.format(word, kind), f"the {name}", _names(extreme))
+        return Question("size", form.format(word, kind), f"the {name}", names_of(extreme))
     first, second = rng.sample(unique, 2)
     if max(first.area, second.area) < 1.5 * min(first.area, second.area):
         return None
@@ -477,7 +401,7 @@ def _size(scene: Scene, rng: random.Random) -> Question | None:
     text = f"Which is {word}, the {names[0]} or the {names[1]}?"
     winner = first if first_wins else second
     name = names[0] if first_wins else names[1]
-    return Question("size", text, f"the {name}", _names(winner))
+    return Question("size", text, f"the {name}", names_of(winner))
 
 
 def _background(scene: Scene, rng: random.Random) -> Question | None:
@@ -522,11 +446,6 @@ def caption(scene: Scene) -> str:
         return "Nothing."
     sentence = join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}."
-
-
-def join(parts: Sequence[str]) -> str:
-    """Words of a list: "a, b and c"."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _caption(scene: Scene, rng: random.Random) -> Question | None:

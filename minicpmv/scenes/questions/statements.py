@@ -19,17 +19,19 @@ from minicpmv.scenes.questions.figures import (
     MAX_COUNT,
     PLACES,
     RELATIONS,
+    described,
+    is_clear,
+    place_of,
+    relations,
+)
+from minicpmv.scenes.questions.naming import (
     absent_name,
     article,
     describe,
-    described,
     disputed_colours,
     general_name,
-    is_clear,
     name_of,
-    place_of,
     plural,
-    relations,
     unique_figures,
 )
 from minicpmv.scenes.scene import Figure, Question, Scene

@@ -11,7 +11,8 @@ from minicpmv.scenes.questions import documents as document_questions
 from minicpmv.scenes.questions import figures as figure_questions
 from minicpmv.scenes.questions import statements
 from minicpmv.scenes.questions import tables as table_questions
-from minicpmv.scenes.questions.figures import caption, place_of, plural
+from minicpmv.scenes.questions.figures import caption, place_of
+from minicpmv.scenes.questions.naming import plural
 from minicpmv.scenes.scene import Question, Scene
 
 __all__ = ["TASKS", "WEIGHTS", "Question", "ask", "caption", "place_of", "plural", "questions_of"]

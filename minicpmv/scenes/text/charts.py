@@ -7,102 +7,30 @@ testing.
 """
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from PIL import Image, ImageDraw
 
 from minicpmv.scenes.figures import colours
 from minicpmv.scenes.figures.colours import Rgb
-from minicpmv.scenes.questions.charts import QUESTIONS, WEIGHTS
 from minicpmv.scenes.scene import Box, Chart, Glyph, Lettering, Scene
-from minicpmv.scenes.text import fonts, records
+from minicpmv.scenes.text import fonts
 from minicpmv.scenes.text.aligned import MAX_AREA, SLICE_AREA, AlignedSheet, ink_on, mix
+from minicpmv.scenes.text.chart_labels import COUNTED, UNITS, sample_labels, sample_title
+from minicpmv.scenes.text.chart_looks import LOOKS, TEST_LOOKS, WHITE, Look
 from minicpmv.scenes.text.lettering import luminance, width_of
-
-__all__ = ["KINDS", "QUESTIONS", "WEIGHTS", "paint"]
 
 KINDS = {"chart": 1.0}
 STEPS = (1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000)  # between two ticks of the axis
 MAX_LABELS = 7
 _SMOOTH = 3  # how much larger slanting lines are drawn before they are shrunk
-_COUNTED_LIST = """
-Sales Visitors Rain Orders Cost Profit Users Points Votes Calls Trips Births Goals Steps Errors
-Output Hits Income Speed Snow Staff Guests
-"""
-_UNIT_LIST = "kg mm EUR USD % hours Count Units km Number Total tons litres days Value Amount"
-_COUNTED, _UNITS = _COUNTED_LIST.split(), _UNIT_LIST.split()
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What one plotting program's pictures have in common."""
-
-    paper: Rgb
-    panel: Rgb | None  # behind the bars
-    frame: str  # "box", "corner" (left and bottom), "base" (the zero line) or ""
-    ticks: int  # length outwards, in tenths of the type size; negative inwards
-    grid: Rgb | None
-    inks: tuple[Rgb, ...]  # of bars and lines
-    title_at: str = "m"
-    right_axis: bool = False
-    is_terminal: bool = False
-    uses_dejavu: bool = False
-
-
-_WHITE: Rgb = (255, 255, 255)
-_TABLEAU: tuple[Rgb, ...] = (
-    (31, 119, 180),
-    (255, 127, 14),
-    (44, 160, 44),
-    (214, 39, 40),
-    (148, 103, 189),
-    (140, 86, 75),
-    (227, 119, 194),
-)
-_OFFICE: tuple[Rgb, ...] = (
-    (68, 114, 196),
-    (237, 125, 49),
-    (165, 165, 165),
-    (255, 192, 0),
-    (91, 155, 213),
-    (112, 173, 71),
-)
-_MUTED: tuple[Rgb, ...] = ((76, 114, 176), (221, 132, 82), (85, 168, 104), (196, 78, 82))
-_BRIGHT: tuple[Rgb, ...] = ((255, 0, 0), (0, 0, 255), (0, 160, 0), (200, 0, 200), (0, 150, 170))
-_NEON: tuple[Rgb, ...] = ((99, 110, 250), (239, 85, 59), (0, 204, 150), (255, 161, 90))
-LOOKS: dict[str, _Look] = {
-    "matplotlib": _Look(_WHITE, None, "box", 4, None, _TABLEAU, uses_dejavu=True),
-    "matplotlib grid": _Look(
-        _WHITE, None, "box", 4, (200, 200, 200), _TABLEAU, uses_dejavu=True
-    ),
-    "seaborn": _Look(_WHITE, (234, 234, 242), "", 0, _WHITE, _MUTED),
-    "ggplot": _Look(_WHITE, (235, 235, 235), "", 3, _WHITE, ((89, 89, 89), (0, 0, 0), *_MUTED)),
-    "spreadsheet": _Look(_WHITE, None, "base", 0, (217, 217, 217), _OFFICE),
-    "old spreadsheet": _Look(_WHITE, (192, 192, 192), "box", 4, (0, 0, 0), ((153, 153, 255),)),
-    "corner": _Look(_WHITE, None, "corner", 4, None, (*_TABLEAU, (0, 0, 0))),
-    "gnuplot": _Look(_WHITE, None, "box", -5, None, _BRIGHT),
-    "paper": _Look((250, 246, 232), None, "corner", 3, (222, 214, 190), ((120, 60, 30), *_MUTED)),
-    "dark": _Look((17, 17, 17), None, "base", 0, (60, 64, 80), _NEON),
-    "dark panel": _Look((30, 34, 44), (40, 46, 60), "", 0, (70, 78, 96), _NEON),
-    "terminal": _Look(
-        (12, 12, 12), None, "", 0, None, ((0, 205, 0), (229, 229, 229), (90, 160, 255)),
-        is_terminal=True,
-    ),
-}  # fmt: skip
-_TEST_LOOKS = {
-    **LOOKS,
-    "journal": _Look(
-        (213, 228, 235), None, "base", 0, _WHITE, ((0, 80, 110), (160, 40, 40)), "l", True
-    ),
-}
 
 
 def paint(
     rng: random.Random, split: str, seed: int, kind: str, size: tuple[int, int] | None = None
 ) -> Scene:
     """Draw a chart; `size` is (height, width) in pixels, None draws lots."""
-    looks = LOOKS if split == "train" else _TEST_LOOKS
+    looks = LOOKS if split == "train" else TEST_LOOKS
     look = looks[rng.choice(list(looks))]
     face = _face(rng, split, look)
     # A wide border, as some programs leave it: fractions of the height and width on either side.
@@ -157,7 +85,7 @@ def _framed(scene: Scene, paper: Rgb, offset: tuple[int, int], height: int, widt
     return replace(scene, image=image, texts=texts)
 
 
-def _face(rng: random.Random, split: str, look: _Look) -> fonts.Face:
+def _face(rng: random.Random, split: str, look: Look) -> fonts.Face:
     face = fonts.choose(split, rng, monospaced=look.is_terminal and rng.random() < 0.8)
     if look.uses_dejavu and rng.random() < 0.6:
         wanted = [face for face in fonts.faces(split) if face.name == "DejaVuSans.ttf"]
@@ -185,45 +113,6 @@ def _type_size(rng: random.Random, height: int, width: int) -> int:
     return round(min(28, max(13, side / rng.uniform(17, 26))))
 
 
-def _labels(rng: random.Random, split: str, number: int) -> tuple[str, ...]:
-    """What stands under the bars."""
-    lot = rng.random()
-    if lot < 0.2:
-        start = rng.randrange(12)
-        months = [records.MONTHS[(start + i) % 12] for i in range(number)]
-        return tuple(months)
-    if lot < 0.3:
-        start = rng.randrange(7) if number < 7 else 0
-        return tuple(records.DAYS[(start + i) % 7] for i in range(number))
-    if lot < 0.45:
-        year = rng.randint(1960, 2030 - number)
-        return tuple(str(year + i) for i in range(number))
-    if lot < 0.5 and number <= 4:
-        return records.QUARTERS[:number]
-    if lot < 0.56:
-        start = rng.randrange(26 - number)
-        return tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[start : start + number])
-    maker = rng.choice((records.article, records.person, records.place, records.word))
-    style: Callable[[str], str] = rng.choice((str, str.capitalize, str.capitalize))
-    return tuple(style(name) for name in records.different(rng, split, maker, number))
-
-
-def _title(rng: random.Random, split: str) -> str:
-    counted = rng.choice(_COUNTED)
-    lot = rng.random()
-    if lot < 0.25:
-        return f"{counted} in {records.place(rng, split)}"
-    if lot < 0.45:
-        return f"{counted} {rng.randint(1960, 2030)}"
-    if lot < 0.65:
-        return f"{records.article(rng, split).capitalize()} {counted.lower()}"
-    if lot < 0.75:
-        return f"{counted} per {rng.choice(('month', 'day', 'year', 'week', 'person'))}"
-    if lot < 0.85:
-        return f"{counted} of {records.person(rng, split)}"
-    return " ".join(records.word(rng, split) for _ in range(rng.randint(1, 3))).capitalize()
-
-
 class _Painter:
     """One chart: its numbers, then its layout, then its ink."""
 
@@ -231,7 +120,7 @@ class _Painter:
         self,
         rng: random.Random,
         split: str,
-        look: _Look,
+        look: Look,
         face: fonts.Face,
         size_px: int,
         height: int,
@@ -242,9 +131,9 @@ class _Painter:
         self.form = "across" if look.is_terminal else rng.choice(("up", "up", "across", "line"))
         self.sideways = self.form == "across"
         number = rng.randint(3, MAX_LABELS)
-        self.labels = _labels(rng, split, number)
-        self.title = _title(rng, split) if rng.random() < 0.85 else ""
-        self.unit = rng.choice((*_UNITS, *_COUNTED)) if rng.random() < 0.5 else ""
+        self.labels = sample_labels(rng, split, number)
+        self.title = sample_title(rng, split) if rng.random() < 0.85 else ""
+        self.unit = rng.choice((*UNITS, *COUNTED)) if rng.random() < 0.5 else ""
         if look.is_terminal:
             self.unit = ""
         self.upright_unit = not self.sideways and rng.random() < 0.5
@@ -398,7 +287,7 @@ class _Painter:
             self.labels,
             self.values,
         )
-        background = "white" if look.paper == _WHITE else "pale"
+        background = "white" if look.paper == WHITE else "pale"
         if sum(look.paper) < 300:
             background = "dark"
         return Scene(

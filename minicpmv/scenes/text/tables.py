@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minicpmv.scenes.figures.colours import Rgb
-from minicpmv.scenes.questions.tables import QUESTIONS, WEIGHTS
 from minicpmv.scenes.scene import Scene, Table
 from minicpmv.scenes.text import fonts, records
 from minicpmv.scenes.text.aligned import MAX_AREA, SLICE_AREA, AlignedSheet, ink_on, mix
 from minicpmv.scenes.text.lettering import luminance, width_of
-
-__all__ = ["KINDS", "QUESTIONS", "WEIGHTS", "paint"]
 
 KINDS = {"table": 1.0}
 MAX_RATIO = 2.5  # of the longer side to the shorter one

@@ -15,7 +15,7 @@ from minicpmv.scenes import EXAMPLE_KINDS, KINDS, draw_example, questions_of, re
 from minicpmv.scenes.figures.colours import COLOURS
 from minicpmv.scenes.figures.icons import ICONS
 from minicpmv.scenes.figures.shapes import SHAPES
-from minicpmv.scenes.questions.figures import plural
+from minicpmv.scenes.questions.naming import plural
 from minicpmv.train.pretrain.dialogue import SMALL_TALK, SYSTEM
 
 NUM_MERGES = 1536
