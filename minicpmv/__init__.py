@@ -20,23 +20,16 @@ if TYPE_CHECKING:
     )
     from .processing.image_processor import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
     from .processing.processor import MiniCPMVProcessor
-    from .released_api import (
-        AutoModel,
-        AutoModelForCausalLM,
-        AutoProcessor,
-        AutoTokenizer,
-        MiniCPMV,
-        MiniCPMVChat,
-        img2base64,
-    )
+    from .released_api import MiniCPMV, MiniCPMVChat, img2base64
+    from .released_auto import AutoModel, AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 
 _HOMES = {
     "Answer": "chat",
     "AnswerStream": "chat",
-    "AutoModel": "released_api",
-    "AutoModelForCausalLM": "released_api",
-    "AutoProcessor": "released_api",
-    "AutoTokenizer": "released_api",
+    "AutoModel": "released_auto",
+    "AutoModelForCausalLM": "released_auto",
+    "AutoProcessor": "released_auto",
+    "AutoTokenizer": "released_auto",
     "Chat": "chat",
     "MiniCPMV": "released_api",
     "MiniCPMVChat": "released_api",

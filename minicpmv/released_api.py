@@ -1,5 +1,5 @@
-"""The released interface on native classes: the snippets of the model cards, with only their
-imports changed.
+"""The released `chat()` on native classes: the snippets of the model cards, with only their
+imports changed. The loaders they use are in `released_auto.py`.
 
     from minicpmv import AutoModel, AutoTokenizer
 
@@ -21,21 +21,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import transformers
-from transformers import PreTrainedConfig
 
 from .chat import Chat, context_length
 from .engine.hf import generate_ids, plan_generation
-from .loader import MODEL_CLASSES, VISION_TYPES, load, locate
+from .loader import load
 from .model import minicpm
 from .model.modeling import MiniCPMVForConditionalGeneration
 from .processing.messages import normalised, with_images_at
+from .processing.packing import rows_per_slice
 from .processing.processor import MiniCPMVProcessor
-from .processing.text import TextProcessor, load_text_tokenizer
-from .releases import Release, model_type_of, release_of, text_release_of
-
-# Keywords of the released loaders that native classes have no use for.
-_REMOTE_CODE_KEYWORDS = ("trust_remote_code", "code_revision")
+from .processing.text import TextProcessor
+from .releases import Release, text_release_of
 
 
 class MiniCPMV(MiniCPMVForConditionalGeneration):
@@ -154,31 +150,6 @@ class MiniCPMV(MiniCPMVForConditionalGeneration):
         if tokenizer is not None and tokenizer is not self._processor.tokenizer:
             self._processor = MiniCPMVProcessor(self._processor.image_processor, tokenizer)
         return self._processor
-
-
-def rows_per_slice(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Model inputs with the released nested lists made into one row per slice.
-
-    Args:
-        inputs: `pixel_values` per sample a list of strips (3, patch_size, patch_size * patches),
-            `tgt_sizes` per sample (num_slices, 2), `image_sizes`; anything else passes through.
-    """
-    inputs = dict(inputs)
-    if "tgt_sizes" not in inputs:
-        return inputs
-    inputs.pop("image_sizes", None)
-    sizes, strips = inputs.pop("tgt_sizes"), inputs.pop("pixel_values", None)
-    if isinstance(sizes, list | tuple):
-        rows = [torch.as_tensor(part).reshape(-1, 2) for part in sizes]
-        sizes = torch.cat(rows) if rows else torch.zeros(0, 2, dtype=torch.long)
-    if isinstance(strips, list | tuple):
-        flat = [torch.as_tensor(strip) for sample in strips for strip in sample]
-        longest = max((strip.shape[-1] for strip in flat), default=0)
-        padded = [torch.nn.functional.pad(strip, (0, longest - strip.shape[-1])) for strip in flat]
-        strips = torch.stack(padded) if padded else None
-    if strips is not None and len(strips):
-        inputs |= {"pixel_values": strips, "target_sizes": sizes}
-    return inputs
 
 
 def _released_conversation(conversation: Any, image: Any, index: int) -> list[dict[str, Any]]:
@@ -348,67 +319,6 @@ class MiniCPMForCausalLM(minicpm.MiniCPMForCausalLM):
         return response, [*messages, {"role": "assistant", "content": response}]
 
 
-class AutoModel:
-    """`AutoModel` of the model cards: the class with the head and `chat()`."""
-
-    @staticmethod
-    def from_pretrained(
-        pretrained_model_name_or_path: Any,
-        *args: Any,
-        compat: Literal["released"] | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Load a model by folder, hub name, version or "nano"; keywords as in transformers.
-
-        `trust_remote_code` is accepted and has nothing to trust: no code of a checkpoint is run.
-        `compat="released"` lets `chat()` reproduce the quirks in docs/differences.md.
-        """
-        path = locate(pretrained_model_name_or_path)
-        kwargs = _without_remote_code(kwargs)
-        model_class = _model_class(_fields(path, kwargs))
-        model = model_class.from_pretrained(path, *args, **kwargs)
-        if compat is not None:
-            if not issubclass(model_class, MiniCPMV | MiniCPMForCausalLM):
-                raise ValueError(
-                    f"compat={compat!r} has no effect: {model_class.__name__} has no chat()."
-                )
-            model.compat = compat
-        return model
-
-
-class AutoModelForCausalLM(AutoModel):
-    """The same under the name that other cards import."""
-
-
-class AutoTokenizer:
-    """`AutoTokenizer` of the model cards."""
-
-    @staticmethod
-    def from_pretrained(pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a tokenizer by folder, hub name, version or "nano"; keywords as in transformers."""
-        path = locate(pretrained_model_name_or_path)
-        kwargs = _without_remote_code(kwargs)
-        model_type = model_type_of(_fields(path, kwargs))
-        if model_type in MODEL_CLASSES and model_type not in VISION_TYPES:
-            return load_text_tokenizer(path, *args, **kwargs)
-        return transformers.AutoTokenizer.from_pretrained(path, *args, **kwargs)
-
-
-class AutoProcessor:
-    """The processor of a checkpoint: pictures and text to model inputs."""
-
-    @staticmethod
-    def from_pretrained(pretrained_model_name_or_path: Any, **kwargs: Any) -> MiniCPMVProcessor:
-        """Load a processor by folder, hub name, version or "nano"; keywords as in transformers."""
-        path = locate(pretrained_model_name_or_path)
-        model_type = model_type_of(_fields(path, kwargs))
-        if model_type not in VISION_TYPES:
-            raise ValueError(
-                f"{path!r} is a {model_type!r} model, which sees no pictures. Use AutoTokenizer."
-            )
-        return MiniCPMVProcessor.from_pretrained(path, **_without_remote_code(kwargs))
-
-
 def _parsed(name: str, text: Any) -> Any:
     """The messages in JSON text."""
     try:
@@ -417,32 +327,6 @@ def _parsed(name: str, text: Any) -> Any:
         raise ValueError(
             f"{name} is not JSON text ({error}). Pass json.dumps of a list of messages."
         ) from error
-
-
-def _fields(path: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `config.json`, or of the config among the keywords."""
-    if kwargs.get("config") is not None:
-        return kwargs["config"].to_dict()
-    return PreTrainedConfig.get_config_dict(path, **_hub_keywords(kwargs))[0]
-
-
-def _model_class(fields: Mapping[str, Any]) -> Any:
-    """The class whose `chat()` is that of the release; transformers' own for other models."""
-    model_type = model_type_of(fields)
-    if model_type == "minicpm":
-        return MiniCPMForCausalLM
-    if model_type == "minicpmv":
-        return {"1.0": MiniCPMV2, "2.0": MiniCPMV2}.get(release_of(fields).version, MiniCPMV)
-    return MODEL_CLASSES.get(model_type, transformers.AutoModelForCausalLM)
-
-
-def _without_remote_code(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in kwargs.items() if key not in _REMOTE_CODE_KEYWORDS}
-
-
-def _hub_keywords(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
-    return {key: kwargs[key] for key in names if key in kwargs}
 
 
 class MiniCPMVChat:
@@ -490,10 +374,6 @@ def img2base64(file_name: str | Path) -> str:
 
 
 __all__ = [
-    "AutoModel",
-    "AutoModelForCausalLM",
-    "AutoProcessor",
-    "AutoTokenizer",
     "MiniCPMForCausalLM",
     "MiniCPMV",
     "MiniCPMV2",

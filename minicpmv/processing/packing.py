@@ -59,6 +59,31 @@ def released_layout_of(
     return out
 
 
+def rows_per_slice(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Model inputs with the released nested lists made into one row per slice.
+
+    Args:
+        inputs: `pixel_values` per sample a list of strips (3, patch_size, patch_size * patches),
+            `tgt_sizes` per sample (num_slices, 2), `image_sizes`; anything else passes through.
+    """
+    inputs = dict(inputs)
+    if "tgt_sizes" not in inputs:
+        return inputs
+    inputs.pop("image_sizes", None)
+    sizes, strips = inputs.pop("tgt_sizes"), inputs.pop("pixel_values", None)
+    if isinstance(sizes, list | tuple):
+        rows = [torch.as_tensor(part).reshape(-1, 2) for part in sizes]
+        sizes = torch.cat(rows) if rows else torch.zeros(0, 2, dtype=torch.long)
+    if isinstance(strips, list | tuple):
+        flat = [torch.as_tensor(strip) for sample in strips for strip in sample]
+        longest = max((strip.shape[-1] for strip in flat), default=0)
+        padded = [torch.nn.functional.pad(strip, (0, longest - strip.shape[-1])) for strip in flat]
+        strips = torch.stack(padded) if padded else None
+    if strips is not None and len(strips):
+        inputs |= {"pixel_values": strips, "target_sizes": sizes}
+    return inputs
+
+
 def converted(data: Mapping[str, Any], return_tensors: Any) -> dict[str, Any]:
     """Everything as tensors, as arrays, or (None) as lists."""
     lengths = {len(ids) for ids in data["input_ids"]}

@@ -15,8 +15,9 @@ from transformers import GenerationConfig
 from transformers.generation import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from ..engine.hf import generate_ids, plan_generation
+from ..processing.packing import rows_per_slice
 from ..processing.processor import MiniCPMVProcessor
-from ..released_api import AutoModel, rows_per_slice
+from ..released_auto import AutoModel
 from .checks import CaseReport, sha256
 from .golden_tables import official_ids, slice_table, tokenizer_table
 

@@ -15,9 +15,10 @@ from transformers import GenerationConfig
 from ..engine.hf import generate_ids, plan_generation
 from ..model.resampler import sincos_positions
 from ..model.vision import position_buckets
+from ..processing.packing import rows_per_slice
 from ..processing.processor import MiniCPMVProcessor
 from ..processing.slicing import plan_slices
-from ..released_api import MiniCPMV, rows_per_slice
+from ..released_api import MiniCPMV
 from .checks import CaseReport, sha256
 
 TOLERANCE = 1e-3  # absolute, on features and logits, as the manifests say

@@ -6,7 +6,7 @@ from typing import Any
 from ..processing.processor import MiniCPMVProcessor
 from ..processing.sentencepiece import joined_as_released
 from ..processing.slicing import plan_slices
-from ..released_api import AutoTokenizer
+from ..released_auto import AutoTokenizer
 from .checks import CaseReport
 
 

@@ -22,7 +22,7 @@ from ..model.minicpm import (
     route,
 )
 from ..processing.text import load_text_tokenizer
-from ..released_api import AutoModelForCausalLM
+from ..released_auto import AutoModelForCausalLM
 from ..releases import model_type_of
 from .checks import CaseReport
 
