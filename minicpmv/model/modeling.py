@@ -30,6 +30,8 @@ from .configuration import (
     OmniLMMConfig,
 )
 from .devices import DeviceFromEmbeddingsMixin
+from .generation import ImageGenerationMixin
+from .input_checks import check_slices
 from .loading import StrictLoadingMixin
 from .resampler import MiniCPMVResampler, MiniCPMVResamplerAttention, square_positions
 from .vision import MiniCPMVVisionModel
@@ -135,7 +137,7 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
         """
         tower_config = self.config.vision_config
         patch_size = tower_config.patch_size
-        _check_slices(pixel_values, target_sizes, patch_size)
+        check_slices(pixel_values, target_sizes, patch_size)
         max_patches = pixel_values.shape[-1] // patch_size
         outputs = []
         if tower_config.attend_padding:
@@ -298,7 +300,9 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
         )
 
 
-class MiniCPMVForConditionalGeneration(MiniCPMVPreTrainedModel, GenerationMixin):
+class MiniCPMVForConditionalGeneration(
+    ImageGenerationMixin, MiniCPMVPreTrainedModel, GenerationMixin
+):
     """The whole model: pictures and text in, logits of the next token out."""
 
     base_class = MiniCPMVModel
@@ -372,117 +376,6 @@ class MiniCPMVForConditionalGeneration(MiniCPMVPreTrainedModel, GenerationMixin)
             attentions=outputs.attentions,
         )
 
-    def _prefill(
-        self,
-        input_ids: torch.Tensor,
-        generation_config: Any,
-        model_kwargs: dict[str, Any],
-        is_first_iteration: bool = True,
-    ) -> Any:
-        # In pieces, some versions of transformers drop the pictures without a word.
-        names = ("pixel_values", "image_features")
-        has_pictures = any(model_kwargs.get(name) is not None for name in names)
-        if generation_config.prefill_chunk_size is not None and has_pictures:
-            raise ValueError(
-                f"prefill_chunk_size={generation_config.prefill_chunk_size} cannot be used with "
-                "pictures, which need the whole prompt at once. Leave it out."
-            )
-        return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
-
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: torch.Tensor,
-        past_key_values: Any = None,
-        inputs_embeds: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        target_sizes: torch.Tensor | None = None,
-        mm_token_type_ids: torch.Tensor | None = None,
-        image_features: torch.Tensor | None = None,
-        is_first_iteration: bool = False,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        # With a cache, the pictures are part of it after the first step.
-        shows_pictures = is_first_iteration or not kwargs.get("use_cache", True)
-        if shows_pictures and mm_token_type_ids is not None:
-            tokens: Any = input_ids
-            if is_first_iteration and inputs_embeds is not None:
-                tokens = inputs_embeds
-            # What follows the prompt is text, such as tokens that an assistant model proposes.
-            num_new = max(0, tokens.shape[1] - mm_token_type_ids.shape[1])
-            mm_token_type_ids = nn.functional.pad(mm_token_type_ids, (0, num_new))
-        model_inputs = super().prepare_inputs_for_generation(
-            input_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            mm_token_type_ids=mm_token_type_ids if shows_pictures else None,
-            is_first_iteration=is_first_iteration,
-            **kwargs,
-        )
-        types = model_inputs.get("mm_token_type_ids")
-        if shows_pictures and past_key_values is not None and types is not None:
-            # A cache that the caller brings may hold the pictures already.
-            tokens = model_inputs.get("input_ids")
-            tokens = model_inputs["inputs_embeds"] if tokens is None else tokens
-            types = types[:, -tokens.shape[1] :]  # transformers 5.19 leaves it uncut
-            model_inputs["mm_token_type_ids"] = types
-            shows_pictures = past_key_values.get_seq_length() == 0 or bool(types.any())
-        if shows_pictures:
-            model_inputs |= {
-                "pixel_values": pixel_values,
-                "target_sizes": target_sizes,
-                "image_features": image_features,
-            }
-        return model_inputs
-
-    def _expand_inputs_for_generation(
-        self,
-        expand_size: int = 1,
-        is_encoder_decoder: bool = False,
-        input_ids: torch.Tensor | None = None,
-        **model_kwargs: Any,
-    ) -> tuple[torch.Tensor | None, dict[str, Any]]:
-        """Copies of every sample, for beams and `num_return_sequences`.
-
-        A sample's slices stay together, and are encoded once, before they are copied. However the
-        placeholders were given, `mm_token_type_ids` says where they are from here on.
-        """
-        image_bound = model_kwargs.pop("image_bound", None)
-        names = ("pixel_values", "target_sizes", "image_features")
-        images = {name: model_kwargs.pop(name, None) for name in names}
-        features, pixel_values = images["image_features"], images["pixel_values"]
-        if features is not None or pixel_values is not None:
-            embeds = model_kwargs.get("inputs_embeds")
-            mask = self.model.get_placeholder_mask(
-                input_ids if embeds is None else None,
-                embeds,
-                model_kwargs.get("mm_token_type_ids"),
-                image_bound,
-            )
-            model_kwargs["mm_token_type_ids"] = mask.long()
-            if expand_size > 1:
-                num_slices = len(pixel_values if features is None else features)
-                slices_per_sample = self.model.count_slices(mask, num_slices)
-                if features is None:
-                    features = self.model.get_image_features(
-                        pixel_values, images["target_sizes"], slices_per_sample, return_dict=True
-                    ).pooler_output
-                samples = features.split(slices_per_sample)
-                images = {
-                    "image_features": torch.cat(
-                        [sample for sample in samples for _ in range(expand_size)]
-                    )
-                }
-        input_ids, model_kwargs = super()._expand_inputs_for_generation(
-            expand_size=expand_size,
-            is_encoder_decoder=is_encoder_decoder,
-            input_ids=input_ids,
-            **model_kwargs,
-        )
-        given = {name: value for name, value in images.items() if value is not None}
-        return input_ids, model_kwargs | given
-
 
 class OmniLMMModel(MiniCPMVModel):
     """OmniLMM-12B without its language-modelling head."""
@@ -491,36 +384,12 @@ class OmniLMMModel(MiniCPMVModel):
     config_class = OmniLMMConfig
 
 
-class OmniLMMForConditionalGeneration(MiniCPMVForConditionalGeneration):
+class OmniLMMForConditionalGeneration(MiniCPMVForConditionalGeneration, GenerationMixin):
     """OmniLMM-12B: pictures and text in, logits of the next token out."""
 
     config: OmniLMMConfig
     config_class = OmniLMMConfig
     base_class = OmniLMMModel
-
-
-def _check_slices(
-    pixel_values: torch.Tensor, target_sizes: torch.Tensor | None, patch_size: int
-) -> None:
-    if target_sizes is None:
-        raise ValueError("pixel_values need target_sizes, one row (height, width) per slice.")
-    if pixel_values.ndim != 4 or pixel_values.shape[2] != patch_size or not len(pixel_values):
-        raise ValueError(
-            f"pixel_values has shape {tuple(pixel_values.shape)}; expected (num_slices, channels, "
-            f"{patch_size}, {patch_size} * max_patches), as MiniCPMVProcessor returns them. "
-            "For text alone, leave it out."
-        )
-    if target_sizes.shape != (len(pixel_values), 2):
-        raise ValueError(
-            f"target_sizes has shape {tuple(target_sizes.shape)} and pixel_values "
-            f"{len(pixel_values)} rows; both need one row per slice, target_sizes two columns."
-        )
-    longest = int(target_sizes.prod(dim=1).max())
-    if longest * patch_size > pixel_values.shape[3]:
-        raise ValueError(
-            f"target_sizes tells of a slice of {longest} patches, and pixel_values holds "
-            f"{pixel_values.shape[3] // patch_size} per slice."
-        )
 
 
 def _concatenate(parts: list[torch.Tensor], max_patches: int) -> torch.Tensor:
