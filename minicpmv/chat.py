@@ -17,14 +17,10 @@ from typing import Any, Literal
 import torch
 
 from .checkpoint.consistency import find_mismatches
-from .engine.hf import (
-    GenerationPlan,
-    answer_end,
-    generate_ids,
-    plan_generation,
-    stream_ids,
-    stream_text,
-)
+from .engine.detokenize import answer_end, stream_text
+from .engine.hf import generate_ids, stream_ids
+from .engine.options import PROCESSING, checked
+from .engine.plan import GenerationPlan, plan_generation
 from .media.video import VideoFile, is_file
 from .processing.processor import MiniCPMVProcessor
 from .processing.text import TextProcessor
@@ -32,8 +28,6 @@ from .releases import Release
 
 Message = dict[str, Any]
 Conversation = list[Message]
-
-_PROCESSING_OPTIONS = ("max_slice_nums", "use_image_id", "max_inp_length", "num_frames", "fps")
 
 
 @dataclass(frozen=True)
@@ -138,7 +132,7 @@ class Chat:
                 most 64) or a list of frames; encoded without image ids.
             options: `max_slice_nums`, `use_image_id`, `max_inp_length`, `num_frames` or `fps` of
                 the videos, `system_prompt`, and those of
-                `minicpmv.engine.hf.plan_generation`: `sampling`, `temperature`, `top_p`, `top_k`,
+                `minicpmv.engine.options.GENERATION`: `sampling`, `temperature`, `top_p`, `top_k`,
                 `repetition_penalty`, `num_beams`, `max_new_tokens`, `seed` ...
 
         Raises:
@@ -217,8 +211,7 @@ class Chat:
         asked = options.pop("system_prompt", None)
         for conversation in conversations:
             _check_conversation(conversation)
-        given = {name: options.pop(name, None) for name in _PROCESSING_OPTIONS}
-        processing = {name: value for name, value in given.items() if value is not None}
+        processing = checked({name: options.pop(name, None) for name in PROCESSING}, PROCESSING)
         if self.processor.compat == "released" and isinstance(self.processor.release, Release):
             processing.setdefault("max_inp_length", self.processor.release.max_inp_length)
         stored = self.model.generation_config

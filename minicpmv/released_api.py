@@ -23,7 +23,8 @@ from typing import Any, Literal
 import torch
 
 from .chat import Chat, context_length
-from .engine.hf import generate_ids, plan_generation
+from .engine.hf import generate_ids
+from .engine.plan import plan_generation
 from .loader import load
 from .model import minicpm
 from .model.modeling import MiniCPMVForConditionalGeneration

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from minicpmv import Answer, Chat, load
-from minicpmv.engine.hf import plan_generation
+from minicpmv.engine.plan import plan_generation
 from minicpmv.media.video import VideoFile
 
 from .clips import write_clip

@@ -117,7 +117,7 @@ def test_answer_stream_and_batch_agree(version: str) -> None:
 
 @pytest.mark.parametrize("version", FOLDERS)
 def test_defaults_are_the_releases(version: str) -> None:
-    from minicpmv.engine.hf import plan_generation
+    from minicpmv.engine.plan import plan_generation
 
     chat = loaded(version)
     plan = plan_generation(chat.processor, chat.model.generation_config, {})

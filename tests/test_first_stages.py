@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from minicpmv.engine.hf import generate_ids, plan_generation
+from minicpmv.engine.hf import generate_ids
+from minicpmv.engine.plan import plan_generation
 
 from .conftest import FIRST_FOLDERS, Golden, golden_case
 from .test_generation import content

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from minicpmv.engine.hf import generate_ids, plan_generation, stream_ids
+from minicpmv.engine.hf import generate_ids, stream_ids
+from minicpmv.engine.plan import plan_generation
 
 from .conftest import (
     FIRST_FOLDERS,

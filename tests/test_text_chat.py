@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import LogitsProcessor
 
 from minicpmv import AutoModel, AutoModelForCausalLM, AutoProcessor, AutoTokenizer, Chat, load
-from minicpmv.engine.hf import generate_ids, plan_generation
+from minicpmv.engine.hf import generate_ids
+from minicpmv.engine.plan import plan_generation
 from minicpmv.export.convert import convert
 from minicpmv.loader import locate
 from minicpmv.model.minicpm import MiniCPMForCausalLM

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Never, TextIO
 
 from minicpmv import __version__
+from minicpmv.errors import ArgumentError
 
 COMMANDS = {
     "ask": "one answer about pictures, on stdout",
@@ -70,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141  # as a C program that dies of SIGPIPE
     except (ValueError, OSError, ImportError) as error:
         message = str(error) or type(error).__name__
+        if isinstance(error, ArgumentError):
+            message = error.as_flags()
         if isinstance(error, OSError) and error.filename and error.strerror:
             message = f"{error.filename}: {error.strerror}"
         return _report(message, args.traceback)

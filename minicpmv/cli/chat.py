@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .attachments import add_video_options, read_files, read_video, video_options
 from .conversation_file import read_conversation, write_conversation
 from .options import (
-    GENERATION_OPTIONS,
+    ANSWER_OPTIONS,
     add_generation_options,
     add_model_options,
     generation_options,
@@ -170,16 +170,16 @@ class Session:
     def set_option(self, rest: str) -> None:
         name, _, value = rest.partition(" ")
         if not name:
-            for option in GENERATION_OPTIONS.values():
+            for option in ANSWER_OPTIONS.values():
                 _tell(
                     f"{option.name:20}{self.options.get(option.name, 'default')!s:10}{option.help}"
                 )
             return
         name = name.replace("-", "_")
-        if name not in GENERATION_OPTIONS:
-            raise ValueError(f"Unknown option {name!r}. Known: {', '.join(GENERATION_OPTIONS)}.")
+        if name not in ANSWER_OPTIONS:
+            raise ValueError(f"Unknown option {name!r}. Known: {', '.join(ANSWER_OPTIONS)}.")
         if value.strip():
-            self.options[name] = GENERATION_OPTIONS[name].parse(value.strip())
+            self.options[name] = ANSWER_OPTIONS[name].parse(value.strip())
         else:
             self.options.pop(name, None)
         _tell(f"({name}: {self.options.get(name, 'default')})")
@@ -197,7 +197,7 @@ class Session:
     def load(self, rest: str) -> None:
         (path,) = _paths(rest, "/load talk.json", only_one=True)
         saved = read_conversation(path)
-        unknown = sorted(set(saved["options"]) - set(GENERATION_OPTIONS))
+        unknown = sorted(set(saved["options"]) - set(ANSWER_OPTIONS))
         if unknown:
             raise ValueError(f"{path!r} sets the unknown option {unknown[0]!r}.")
         self.chat.system = saved["system"]

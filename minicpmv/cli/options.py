@@ -5,59 +5,21 @@ A flag that was not given is not passed on, so the release's own default holds.
 
 import argparse
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from minicpmv.engine.options import OPTIONS
 
 if TYPE_CHECKING:
     from minicpmv.chat import Chat
 
 
-@dataclass(frozen=True)
-class GenerationOption:
-    """One keyword of `Chat.ask`, as a flag (`--top-p 0.8`) and as `/set top_p 0.8`."""
-
-    name: str
-    kind: type
-    help: str
-
-    def parse(self, text: str) -> Any:
-        """Read a value typed by a person.
-
-        Raises:
-            ValueError: the text is not a value of this kind.
-        """
-        if self.kind is bool:
-            values = {"true": True, "yes": True, "on": True, "1": True}
-            values |= {"false": False, "no": False, "off": False, "0": False}
-            if text.lower() not in values:
-                raise ValueError(f"{self.name} is {text!r}; expected on or off.")
-            return values[text.lower()]
-        try:
-            return self.kind(text)
-        except ValueError:
-            kind = {int: "a whole number", float: "a number"}[self.kind]
-            raise ValueError(f"{self.name} is {text!r}; expected {kind}.") from None
-
-
-GENERATION_OPTIONS = {
-    option.name: option
-    for option in (
-        GenerationOption("sampling", bool, "draw each token at random, or take the likeliest"),
-        GenerationOption("temperature", float, "below 1 sharper, above 1 wilder; when sampling"),
-        GenerationOption(
-            "top_p", float, "draw from the likeliest tokens that sum to this; when sampling"
-        ),
-        GenerationOption("top_k", int, "draw from this many likeliest tokens; when sampling"),
-        GenerationOption("repetition_penalty", float, "above 1 repeats less"),
-        GenerationOption("num_beams", int, "above 1, search this wide for the likeliest answer"),
-        GenerationOption("max_new_tokens", int, "longest answer, in tokens"),
-        GenerationOption("min_new_tokens", int, "shortest answer, in tokens"),
-        GenerationOption("seed", int, "the same number draws the same answer"),
-        GenerationOption("max_slice_nums", int, "most cells a picture is cut into; 1 does not cut"),
-        GenerationOption("use_image_id", bool, "number the pictures in the prompt"),
-        GenerationOption("max_inp_length", int, "longest prompt, in tokens"),
-    )
+# Flags of a video stand in `attachments.py`, where its frames are chosen.
+ANSWER_OPTIONS = {
+    name: option for name, option in OPTIONS.items() if option.has_flag and option.needs != "video"
 }
+
+
+_NEEDS = {"sampling": "--sampling", "beams": "--num-beams above 1"}
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, flag: bool = True) -> None:
@@ -84,14 +46,14 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
     """How the answer is made: the options of `Chat.ask`."""
     group = parser.add_argument_group("answer", "Left out, the defaults of the release hold.")
     add = _optional(group)
-    for option in GENERATION_OPTIONS.values():
-        flag = "--" + option.name.replace("_", "-")
+    for option in ANSWER_OPTIONS.values():
+        needs = f"; with {_NEEDS[option.needs]}" if option.needs in _NEEDS else ""
+        text = option.help + needs
         if option.kind is bool:
-            add(flag, action=argparse.BooleanOptionalAction, help=option.help)
+            add(option.flag, action=argparse.BooleanOptionalAction, help=text)
         else:
-            add(
-                flag, type=option.kind, metavar="N" if option.kind is int else "X", help=option.help
-            )
+            metavar = "N" if option.kind is int else "X"
+            add(option.flag, type=option.kind, metavar=metavar, help=text)
 
 
 def load_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -110,7 +72,7 @@ def load_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def generation_options(args: argparse.Namespace) -> dict[str, Any]:
     """The keywords for `Chat.ask` that were given on the command line."""
-    return _given(args, GENERATION_OPTIONS)
+    return _given(args, ANSWER_OPTIONS)
 
 
 def _optional(group: argparse._ArgumentGroup) -> Any:

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from transformers import GenerationConfig
 from transformers.generation import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
-from ..engine.hf import generate_ids, plan_generation
+from ..engine.hf import generate_ids
+from ..engine.plan import plan_generation
 from ..processing.packing import rows_per_slice
 from ..processing.processor import MiniCPMVProcessor
 from ..released_auto import AutoModel

@@ -12,7 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import GenerationConfig
 
-from ..engine.hf import generate_ids, plan_generation
+from ..engine.hf import generate_ids
+from ..engine.plan import plan_generation
 from ..model.resampler import sincos_positions
 from ..model.vision import position_buckets
 from ..processing.packing import rows_per_slice

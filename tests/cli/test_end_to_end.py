@@ -51,7 +51,7 @@ def test_a_text_model_answers_and_sees_nothing(run, picture):
 def test_an_option_without_effect_is_an_error(run):
     code, out, err = run("ask", "What is this?", *MODEL, "--no-sampling", "--temperature", 0.5)
     assert (code, out) == (1, "")
-    assert err.startswith("minicpmv: error: temperature has no effect without sampling=True.")
+    assert err.startswith("minicpmv: error: --temperature has no effect without --sampling.")
 
 
 def test_a_video_is_shown(run, picture, tmp_path):

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
 from minicpmv.checkpoint.consistency import find_mismatches
-from minicpmv.engine.hf import stream_text
+from minicpmv.engine.detokenize import stream_text
 from minicpmv.processing import (
     MiniCPMVImageProcessorPil,
     MiniCPMVProcessor,

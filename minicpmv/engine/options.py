@@ -1,0 +1,215 @@
+"""The options of an answer: one table for Python, the command line and a server.
+
+Generation options steer how tokens are chosen, processing options how the prompt is made. Each row
+says which values make sense, what else must hold for it to have an effect, and how `--help` puts
+it. Imports no torch, so that `--help` is light.
+"""
+
+import math
+import numbers
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal, TypedDict
+
+from ..errors import ArgumentError
+
+Need = Literal["sampling", "beams", "picture", "video"]
+
+_KIND_NAMES = {bool: "True or False", int: "a whole number", float: "a number"}
+_WORDS = {"true": True, "yes": True, "on": True, "1": True}
+_WORDS |= {"false": False, "no": False, "off": False, "0": False}
+
+
+class GenerationOptions(TypedDict, total=False):
+    """How the tokens of an answer are chosen; None means "not given"."""
+
+    sampling: bool | None
+    do_sample: bool | None
+    seed: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    repetition_penalty: float | None
+    no_repeat_ngram_size: int | None
+    num_beams: int | None
+    length_penalty: float | None
+    early_stopping: bool | None
+    max_new_tokens: int | None
+    min_new_tokens: int | None
+    max_time: float | None
+
+
+class AnswerOptions(GenerationOptions, total=False):
+    """The keywords of `Chat.ask`, `stream`, `batch` and `Conversation.say`."""
+
+    system_prompt: str | None
+    max_slice_nums: int | None
+    use_image_id: bool | None
+    max_inp_length: int | None
+    num_frames: int | None
+    fps: float | None
+    image_features: Any
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of an answer.
+
+    Fields:
+        kind: bool, int or float.
+        help: one line for `--help`.
+        above, least, most: the range; numbers are finite in any case.
+        needs: what it has no effect without.
+        hint: a further sentence for values below the range.
+        has_flag: False for another spelling of an option that has one.
+    """
+
+    name: str
+    kind: type
+    help: str
+    above: float | None = None
+    least: float | None = None
+    most: float | None = None
+    needs: Need | None = None
+    hint: str = ""
+    has_flag: bool = True
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    def check(self, value: Any) -> Any:
+        """`value` as bool, int or float: numbers of numpy, fractions and 8.0 for 8 are taken.
+
+        Raises:
+            ArgumentError: it is of another kind, or out of range.
+        """
+        plain = value.item() if getattr(value, "ndim", None) == 0 else value
+        is_number = isinstance(plain, numbers.Real | Decimal) and not isinstance(plain, bool)
+        if self.kind is bool:
+            is_mine = isinstance(plain, bool)
+        elif self.kind is int:
+            is_mine = is_number and math.isfinite(plain) and int(plain) == plain
+        else:
+            is_mine = is_number
+        if not is_mine:
+            raise ArgumentError(f"`{self.name}` is {value!r}; it must be {_KIND_NAMES[self.kind]}.")
+        if self.kind is bool:
+            return plain
+        if self.kind is float and not math.isfinite(plain):
+            raise ArgumentError(f"`{self.name}` is {value}; it must be a finite number.")
+        if self.above is not None and not plain > self.above:
+            raise ArgumentError(
+                f"`{self.name}` is {value}; it must be above {self.above}.{self.hint}"
+            )
+        if self.least is not None and not plain >= self.least:
+            raise ArgumentError(f"`{self.name}` is {value}; it must be at least {self.least}.")
+        if self.most is not None and not plain <= self.most:
+            raise ArgumentError(f"`{self.name}` is {value}; it must be at most {self.most}.")
+        return self.kind(plain)
+
+    def parse(self, text: str) -> Any:
+        """Read a value typed by a person.
+
+        Raises:
+            ArgumentError: the text is no value of this kind, or out of range.
+        """
+        if self.kind is bool:
+            if text.lower() not in _WORDS:
+                raise ArgumentError(f"`{self.name}` is {text!r}; expected on or off.")
+            return _WORDS[text.lower()]
+        try:
+            value = self.kind(text)
+        except ValueError:
+            raise ArgumentError(
+                f"`{self.name}` is {text!r}; expected {_KIND_NAMES[self.kind]}."
+            ) from None
+        return self.check(value)
+
+
+def _table(*options: Option) -> dict[str, Option]:
+    return {option.name: option for option in options}
+
+
+GENERATION = _table(
+    Option("sampling", bool, "sample, or decode greedily or with beams"),
+    Option("do_sample", bool, "transformers' name of sampling", has_flag=False),
+    Option(
+        "temperature",
+        float,
+        "sampling temperature",
+        above=0,
+        most=1000,
+        needs="sampling",
+        hint=" For the likeliest answer pass `sampling=False`, `num_beams=1`.",
+    ),
+    Option(
+        "top_p", float, "sample from the likeliest tokens that sum to this", 0, None, 1, "sampling"
+    ),
+    Option(
+        "top_k",
+        int,
+        "sample from this many likeliest tokens; 0: from all",
+        least=0,
+        needs="sampling",
+    ),
+    Option(
+        "min_p",
+        float,
+        "sample from tokens at least this fraction as likely as the likeliest",
+        least=0,
+        most=1,
+        needs="sampling",
+    ),
+    Option("repetition_penalty", float, "above 1 repeats less", above=0, most=100),
+    Option("no_repeat_ngram_size", int, "no run of so many tokens occurs twice", least=1),
+    Option("num_beams", int, "beam width; 1 decodes greedily", least=1, most=64),
+    Option(
+        "length_penalty",
+        float,
+        "above 0 favours long beams, below 0 short ones",
+        least=-10,
+        most=10,
+        needs="beams",
+    ),
+    Option("early_stopping", bool, "end when there are enough finished beams", needs="beams"),
+    Option("max_new_tokens", int, "longest answer, in tokens", least=1),
+    Option("min_new_tokens", int, "shortest answer, in tokens", least=0),
+    Option("max_time", float, "longest time of an answer, in seconds", above=0),
+    Option("seed", int, "random seed", least=0, most=2**63 - 1, needs="sampling"),
+)
+
+PROCESSING = _table(
+    Option(
+        "max_slice_nums",
+        int,
+        "most cells a picture is cut into; 1 does not cut",
+        least=1,
+        needs="picture",
+    ),
+    Option("use_image_id", bool, "number the pictures in the prompt", needs="picture"),
+    Option("max_inp_length", int, "longest prompt, in tokens", least=1),
+    Option("num_frames", int, "frames of a video, evenly spread", least=1, needs="video"),
+    Option(
+        "fps", float, "frames per second of a video file, at most 64 in all", above=0, needs="video"
+    ),
+)
+
+OPTIONS = GENERATION | PROCESSING
+
+
+def checked(options: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:
+    """The options that were given (not None), each of its own kind and in range.
+
+    Raises:
+        ArgumentError: an option is unknown, of another kind, or out of range.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ArgumentError(
+            f"Unknown option {', '.join(map(repr, unknown))}. Known: {', '.join(known)}."
+        )
+    return {name: known[name].check(value) for name, value in given.items()}
