@@ -246,7 +246,7 @@ def test_scenes_of_other_kinds_admit_no_question(printed_tables, drawn_charts):
 def test_every_task_has_a_weight_and_is_asked(module, printed_tables, drawn_charts):
     assert set(module.WEIGHTS) == set(module.QUESTIONS)
     for task, function in module.QUESTIONS.items():
-        scenes = printed_tables if module is tables else drawn_charts
+        scenes = printed_tables if module is table_questions else drawn_charts
         asked = [function(scene, random.Random(1)) for scene in scenes]
         assert all(question.task == task for question in asked if question)
         assert sum(question is not None for question in asked) > len(scenes) / 3

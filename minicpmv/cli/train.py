@@ -2,12 +2,13 @@
 
 import argparse
 
+from minicpmv.train.options import add_flags, read_options
+from minicpmv.train.pretrain.options import PretrainOptions
+
 DESCRIPTION = "Train a model."
 
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
-    from minicpmv.train.pretrain import run as pretrain
-
     parser = subparsers.add_parser("train", description=DESCRIPTION)
     ways = parser.add_subparsers(title="ways", dest="way", metavar="WAY", required=True)
     way = ways.add_parser(
@@ -18,8 +19,17 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
             "interrupted goes on where it was: give the same command again."
         ),
     )
-    pretrain.add_arguments(way)
-    way.set_defaults(run_way=pretrain.run)
+    add_flags(way, PretrainOptions)
+    way.set_defaults(run_way=run_pretrain)
+
+
+def run_pretrain(args: argparse.Namespace) -> int:
+    options = read_options(PretrainOptions, args)
+    options.check()
+    from minicpmv.train.pretrain.run import run  # torch, only when training begins
+
+    run(options)
+    return 0
 
 
 def run(args: argparse.Namespace) -> int:

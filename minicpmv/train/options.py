@@ -1,18 +1,129 @@
-"""Options as dataclasses whose field docstrings are the help text."""
+"""Options of a training as a dataclass: flags, a configuration file and checks from one table.
 
-import ast
-import inspect
-import itertools
-import textwrap
+    @dataclass
+    class Options:
+        batch: int = option(1, "rows per step", least=1)
+
+Imports neither torch nor transformers, so that `--help` answers at once.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
-def field_help(options_class: type) -> dict[str, str]:
-    """The string under each field of a dataclass, by field name."""
-    source = textwrap.dedent(inspect.getsource(options_class))
-    body = ast.parse(source).body[0].body  # type: ignore[attr-defined]
-    help_of = {}
-    for field, text in itertools.pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-            assert isinstance(field.target, ast.Name)
-            help_of[field.target.id] = ast.literal_eval(text.value)
-    return help_of
+def option(
+    default: Any,
+    help: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    choices: Collection[str] = (),
+    check: Callable[[str], str] | None = None,
+) -> Any:
+    """A field of a dataclass of options.
+
+    Args:
+        help: text of the flag.
+        least, above: bounds of a number.
+        choices: the words that are known.
+        check: what is wrong with a text, as the end of a sentence, or "" when it is fine.
+    """
+    rules = {"help": help, "least": least, "above": above, "choices": choices, "check": check}
+    return dataclasses.field(default=default, metadata=rules)
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def add_flags(parser: argparse.ArgumentParser, options_class: type) -> None:
+    """One flag per field, and `--config` for a file of them."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="JSON file with options, named as the flags with underscores",
+    )
+    for field in dataclasses.fields(options_class):
+        text = field.metadata["help"]
+        if field.default != "":
+            text += f" (default: {field.default})"
+        settings: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text}
+        if field.type is bool:
+            settings["action"] = argparse.BooleanOptionalAction
+        else:
+            kind: Any = field.type
+            settings |= {"type": kind, "metavar": kind.__name__.upper()}
+        parser.add_argument(flag_of(field.name), **settings)
+
+
+def read_options(options_class: type[T], args: argparse.Namespace) -> T:
+    """The options of a parsed command line: defaults, then the file, then the flags; checked.
+
+    Raises:
+        ValueError: a value of another type or out of its range, or an unknown name in the file; the
+            message names the flag, or the file and the field.
+    """
+    names = [field.name for field in dataclasses.fields(options_class)]  # type: ignore[arg-type]
+    values = _read_file(args.config, names) if args.config else {}
+    for name, value in values.items():
+        _check_value(_field(options_class, name), value, f"{name} in {args.config}")
+    options = options_class(
+        **values | {name: value for name, value in vars(args).items() if name in names}
+    )
+    check_options(options)
+    return options
+
+
+def check_options(options: Any) -> None:
+    """Raise ValueError unless every option has its type and lies in its range."""
+    for field in dataclasses.fields(options):
+        _check_value(field, getattr(options, field.name), flag_of(field.name))
+
+
+def _read_file(path: str, names: Collection[str]) -> dict[str, Any]:
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--config {path} is not a JSON file: {error}.") from None
+    if not isinstance(values, dict):
+        raise ValueError(f'--config {path} holds no JSON object; expected {{"batch": 4, ...}}.')
+    unknown = sorted(set(values) - set(names))
+    if unknown:
+        raise ValueError(
+            f"{path} has unknown options: {', '.join(unknown)}. Known: {', '.join(names)}."
+        )
+    return values
+
+
+def _field(options_class: type, name: str) -> "dataclasses.Field[Any]":
+    return next(field for field in dataclasses.fields(options_class) if field.name == name)
+
+
+def _check_value(field: "dataclasses.Field[Any]", value: Any, place: str) -> None:
+    rules = field.metadata
+    kinds: dict[Any, Any] = {float: int | float, int: int, str: str, bool: bool}
+    is_flag = isinstance(value, bool)
+    if not isinstance(value, kinds[field.type]) or is_flag != (field.type is bool):
+        wanted: dict[Any, str] = {float: "a number", int: "a whole number", str: "text"}
+        raise ValueError(
+            f"{place} is {value!r}; it must be {wanted.get(field.type, 'true or false')}."
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{place} is {value}; it must be a finite number.")
+    if rules["least"] is not None and value < rules["least"]:
+        raise ValueError(f"{place} is {value}; it must be at least {rules['least']}.")
+    if rules["above"] is not None and value <= rules["above"]:
+        raise ValueError(f"{place} is {value}; it must be above {rules['above']}.")
+    if rules["choices"] and value not in rules["choices"]:
+        raise ValueError(f"{place} is {value!r}; it is one of {', '.join(rules['choices'])}.")
+    problem = rules["check"](value) if rules["check"] else ""
+    if problem:
+        raise ValueError(f"{place} is {value!r}; {problem}.")

@@ -24,6 +24,7 @@ from minicpmv.scenes import EXAMPLE_KINDS, Scene, draw_example, patch_labels, qu
 from minicpmv.scenes.text.labels import NO_LABEL, NUM_TARGETS, WHOLE
 from minicpmv.train.pretrain.dialogue import IGNORED, DialogueWriter, TokenSequence
 from minicpmv.train.pretrain.letters import LETTERS, letter_crops
+from minicpmv.train.pretrain.patches import to_patches
 
 QUEUE_LENGTH = 24  # batches rendered ahead: 5 MB each at 32 slices
 PADDING = -1  # the number of what is no sequence
@@ -89,15 +90,6 @@ class Slice(NamedTuple):
     patches: np.ndarray  # (num_patches, 3 * patch_size**2) uint8
     size: tuple[int, int]  # rows and columns of patches
     targets: np.ndarray  # (NUM_TARGETS, num_patches) uint8
-
-
-def to_patches(pixels: np.ndarray, patch_size: int) -> np.ndarray:
-    """(num_patches, channels * patch_size**2): each row one patch of the (height, width, channels)
-    pixels, as the convolution sees it.
-    """
-    rows, cols = pixels.shape[0] // patch_size, pixels.shape[1] // patch_size
-    pixels = pixels.reshape(rows, patch_size, cols, patch_size, 3)
-    return pixels.transpose(0, 2, 4, 1, 3).reshape(rows * cols, -1)
 
 
 def plan(image: Image.Image, options: FeedOptions, max_slices: int) -> SlicePlan:

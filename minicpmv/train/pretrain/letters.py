@@ -21,6 +21,7 @@ from minicpmv.scenes.text.labels import (
     following,
 )
 from minicpmv.scenes.text.lettering import character_widths, ink_and_paper, random_text
+from minicpmv.train.pretrain.patches import to_patches
 
 LETTERS = "letters"  # the kind in a stage's mix
 NUM_CROPS = 4
@@ -39,8 +40,6 @@ def letter_crops(seed: int, scale_resolution: int, patch_size: int) -> list[Crop
         For each its patches (num_patches, 3 * patch_size**2) uint8, its rows and columns, and its
         targets (NUM_TARGETS, num_patches) uint8.
     """
-    from minicpmv.train.pretrain.dataloader import to_patches
-
     rng = random.Random(f"letters:{seed}")
     side = scale_resolution // patch_size
     fitting = [shape for shape in SHAPES if shape[0] * shape[1] <= side**2]

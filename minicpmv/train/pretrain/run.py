@@ -6,7 +6,6 @@ A run is a function of its options: interrupted at any moment, it goes on from i
 and ends with the very weights of one that was left alone.
 """
 
-import argparse
 import dataclasses
 import json
 import math
@@ -17,11 +16,10 @@ import sys
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from torch import distributed, nn
+from torch import nn
 
 from minicpmv import auto  # noqa: F401 - so that checkpoints are saved under the released names
 from minicpmv.chat import Chat
@@ -30,14 +28,15 @@ from minicpmv.processing.processor import MiniCPMVProcessor
 from minicpmv.quiet import progress_bar
 from minicpmv.scenes import KINDS, questions_of, render
 from minicpmv.train.muon import MuonAdamW
-from minicpmv.train.options import field_help
 from minicpmv.train.pretrain import progress
 from minicpmv.train.pretrain.dataloader import Batch, FeedOptions, batches, make_batch
 from minicpmv.train.pretrain.dialogue import DialogueWriter
 from minicpmv.train.pretrain.files import write_processor_files
 from minicpmv.train.pretrain.network import Losses, TrainingNetwork, initialise
+from minicpmv.train.pretrain.options import PretrainOptions, parse_cores, parse_steps
 from minicpmv.train.pretrain.recipe import MAX_QUESTIONS, SIZES, STAGES, Stage, build_config
 from minicpmv.train.pretrain.tokenizer import save_tokenizer, train_tokenizer
+from minicpmv.train.processes import Processes
 
 STATE_FILE = "training_state.pt"
 PLAN_FILE = "plan.json"
@@ -49,144 +48,28 @@ _SLOW = ("resampler.query", "resampler.attn.in_proj_weight")
 SAMPLES = 8  # questions asked at every look at held-out scenes
 
 
-@dataclasses.dataclass
-class PretrainOptions:
-    """Everything that `minicpmv train pretrain` can be told."""
-
-    output: str = "runs/nano"
-    """folder for the checkpoint; a run that was interrupted goes on from there"""
-    size: str = "nano"
-    """size of the model: micro, tiny, nano or small"""
-    minutes: float = 0.0
-    """time for all stages together; 0 trains the steps of the recipe"""
-    steps: str = ""
-    """steps of every stage, such as 4000,800,600,2000,600,400,1000,1500, instead of the recipe's"""
-    batch: int = 1
-    """multiple of 32 slices per step and process: more for a graphics card"""
-    learning_rate: float = 0.006
-    """of Muon, for the matrices of the layers"""
-    adam_learning_rate: float = 0.0015
-    """of AdamW, for embeddings, norms, resampler and heads"""
-    weight_decay: float = 0.01
-    """of the matrices"""
-    warmup_steps: int = 40
-    """steps until the full learning rate, at the beginning of each stage"""
-    start: str = ""
-    """checkpoint folder whose weights to start from, instead of random ones"""
-    seed: int = 0
-    """of the weights and the scenes"""
-    device: str = "auto"
-    """cpu, cuda, or auto: cuda where there is one"""
-    dtype: str = "bfloat16"
-    """of weights and activations; the optimizer keeps float32 copies"""
-    compile: bool = True
-    """use torch.compile: some four minutes in all before training, a third faster afterwards"""
-    threads: int = 0
-    """threads of the processor for training; 0: one per core"""
-    workers: int = 1
-    """processes that render; 0 renders in the training process"""
-    worker_cores: str = ""
-    """cores for them, such as 1 or 2,3, where the system can bind processes"""
-    save_every: int = 250
-    """steps between checkpoints"""
-    evaluate_every: int = 250
-    """steps between looks at held-out scenes"""
-    log_every: int = 25
-    """steps between progress lines"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One flag per field of `PretrainOptions`, and `--config` for a file of them."""
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        help="JSON file with options, named as the flags with underscores",
-    )
-    help_of = field_help(PretrainOptions)
-    for field in dataclasses.fields(PretrainOptions):
-        flag = "--" + field.name.replace("_", "-")
-        text = help_of[field.name]
-        if field.default != "":
-            text += f" (default: {field.default})"
-        if field.type is bool:
-            parser.add_argument(
-                flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text
-            )
-        else:
-            kind: Any = field.type
-            parser.add_argument(
-                flag, type=kind, default=argparse.SUPPRESS, metavar=kind.__name__.upper(), help=text
-            )
-
-
-def run(args: argparse.Namespace) -> int:
-    """Train with the options of a parsed command line: defaults, then the file, then the flags."""
-    names = {field.name for field in dataclasses.fields(PretrainOptions)}
-    values: dict[str, Any] = {}
-    if args.config:
-        values = json.loads(Path(args.config).read_text(encoding="utf-8"))
-        unknown = sorted(set(values) - names)
-        if unknown:
-            raise ValueError(
-                f"{args.config} has unknown options: {', '.join(unknown)}. "
-                "'minicpmv train pretrain --help' lists the known ones."
-            )
-    values |= {name: value for name, value in vars(args).items() if name in names}
+def run(options: PretrainOptions) -> None:
+    """Train with these options, alone or as one of the processes of torchrun."""
+    options.check()
     world = Processes()
     try:
-        Pretraining(PretrainOptions(**values), world).train()
+        Pretraining(options, world).train()
     finally:
         world.close()
-    return 0
-
-
-class Processes:
-    """The processes that train together: one, or those that torchrun started."""
-
-    def __init__(self) -> None:
-        self.rank = int(os.environ.get("RANK", 0))
-        self.count = int(os.environ.get("WORLD_SIZE", 1))
-        if self.count > 1:
-            distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-
-    def average(self, parameters: list[torch.Tensor]) -> None:
-        """Replace the gradients by their mean over all processes."""
-        if self.count == 1:
-            return
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            distributed.all_reduce(parameter.grad)
-            parameter.grad /= self.count
-
-    def wait(self) -> None:
-        if self.count > 1:
-            distributed.barrier()
-
-    def agree(self, value: Any) -> Any:
-        """The value of the first process."""
-        if self.count == 1:
-            return value
-        box = [value]
-        distributed.broadcast_object_list(box)
-        return box[0]
-
-    def close(self) -> None:
-        if self.count > 1:
-            distributed.destroy_process_group()
 
 
 class Pretraining:
     """One run: builds or resumes everything from the options, then trains."""
 
     def __init__(self, options: PretrainOptions, world: Processes | None = None) -> None:
+        options.check()
         self.options = options
         self.world = world or Processes()
         self.folder = Path(options.output)
         self.device = self._device()
         if self.device.type == "cpu":
-            torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
-        self.size = _known("size", options.size, SIZES)
+            torch.set_num_threads(options.threads or _num_cores())
+        self.size = SIZES[options.size]
         self.folder.mkdir(parents=True, exist_ok=True)
         tokenizer_file = self.folder / "tokenizer.json"
         if self.world.rank == 0:
@@ -228,11 +111,6 @@ class Pretraining:
 
     def _start_from(self, folder: Path) -> None:
         """Take what has the same shapes in another run: parts of the model, and the heads."""
-        if not (folder / "config.json").is_file():
-            raise ValueError(
-                f"--start is {str(folder)!r}, and there is no config.json in it; give the folder "
-                "of a checkpoint or of another run."
-            )
         with progress_bar(False):
             other = MiniCPMVForConditionalGeneration.from_pretrained(folder)
         words = [path / "tokenizer.json" for path in (folder, self.folder)]
@@ -343,14 +221,7 @@ class Pretraining:
     def _make_plan(self, forward: nn.Module) -> None:
         """Decide how many steps every stage has, once and for all of this run."""
         if self.options.steps:
-            parts = self.options.steps.split(",")
-            if len(parts) != len(STAGES) or not all(part.strip().isdigit() for part in parts):
-                names = ", ".join(stage.name for stage in STAGES)
-                raise ValueError(
-                    f"--steps is {self.options.steps!r}; give {len(STAGES)} numbers, one for each "
-                    f"of the stages {names}."
-                )
-            plan = [int(part) for part in parts]
+            plan = parse_steps(self.options.steps)
         elif self.options.minutes:
             plan = self._fit_minutes(forward)
         else:
@@ -410,7 +281,7 @@ class Pretraining:
     def _train_stage(self, forward: nn.Module, number: int, first: int, total: int) -> None:
         options, stage = self.options, STAGES[number]
         stop = first + self.plan[number]
-        cores = tuple(int(core) for core in options.worker_cores.split(",") if core)
+        cores = parse_cores(options.worker_cores)
         source = batches(
             self.feed(stage),
             (self.step - first) * self.world.count + self.world.rank,
@@ -541,10 +412,11 @@ class Pretraining:
             file.write(time.strftime("%H:%M:%S ", time.gmtime()) + line + "\n")
 
 
-def _known(what: str, name: str, choices: dict[str, Any]) -> Any:
-    if name not in choices:
-        raise ValueError(f"--{what} is {name!r}; it is one of {', '.join(choices)}.")
-    return choices[name]
+def _num_cores() -> int:
+    """Cores that this process may use; the system may not say, as macOS and Windows."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _check_matplotlib() -> None:
