@@ -213,7 +213,7 @@ def _numbers(seed, split, number):
     return (Example((scene,), (Turn("counting", "How many?", str(seed % 256), (0,)),)),)
 
 
-SMALL = tasks.Part(
+SMALL = tasks.Subtask(
     "counting",
     "counting",
     _numbers,
@@ -259,14 +259,16 @@ def test_who_sees_is_right_and_who_is_shown_grey_or_other_pictures_is_not():
 
 def test_items_are_the_same_on_every_run_and_others_for_another_seed():
     def seeds(seed):
-        return [item.seed for item in items.draw_items(_numbers, split="test", seed=seed, number=9)]
+        return [
+            item.seed for item in items.draw_samples(_numbers, split="test", seed=seed, number=9)
+        ]
 
     assert seeds(0) == seeds(0)
     assert not set(seeds(0)) & set(seeds(1))
 
 
 def test_grey_pictures_keep_their_size_and_swapped_ones_are_the_next_items():
-    drawn = items.draw_items(_numbers, split="test", seed=0, number=4)
+    drawn = items.draw_samples(_numbers, split="test", seed=0, number=4)
     images = [item.examples[0].scenes[0].image for item in drawn]
     grey = [item.examples[0].scenes[0].image for item in asking.with_grey_pictures(drawn)]
     assert [image.size for image in grey] == [image.size for image in images]
@@ -335,7 +337,7 @@ def test_weights_have_a_fingerprint():
 
 
 def test_failures_are_drawn_and_right_answers_are_not(tmp_path):
-    drawn = items.draw_items(_numbers, split="test", seed=0, number=7)
+    drawn = items.draw_samples(_numbers, split="test", seed=0, number=7)
     results = [measures.Result(item, ("x" * 300,), (float(item.number > 0),)) for item in drawn]
     sheet = ContactSheet()
     sheet.add("counting", results, drawn)
@@ -348,10 +350,10 @@ def test_failures_are_drawn_and_right_answers_are_not(tmp_path):
 # Measures on results known by hand
 
 
-def _result(answers, turns, judge):
+def _result(answers, turns, scorer):
     examples = tuple(Example((_scene(1),), (turn,)) for turn in turns)
-    item = items.Item(0, 1, examples)
-    scores = tuple(judge(example, said) for example, said in zip(examples, answers, strict=True))
+    item = items.Sample(0, 1, examples)
+    scores = tuple(scorer(example, said) for example, said in zip(examples, answers, strict=True))
     return measures.Result(item, tuple(answers), scores)
 
 
@@ -427,9 +429,9 @@ def _key(messages):
     return tuple(parts)
 
 
-@pytest.mark.parametrize("part", tasks.PARTS.values(), ids=list(tasks.PARTS))
+@pytest.mark.parametrize("part", tasks.SUBTASKS.values(), ids=list(tasks.SUBTASKS))
 def test_who_knows_the_truth_has_full_marks_in_every_measure(part):
-    drawn = items.draw_items(part.draw, split="test", seed=3, number=6)
+    drawn = items.draw_samples(part.draw, split="test", seed=3, number=6)
     oracle = _Oracle([example for item in drawn for example in item.examples])
     results = scenes.evaluate(oracle, part, seed=3, number=6)
     for row in scenes.scores(part, results):
@@ -437,28 +439,32 @@ def test_who_knows_the_truth_has_full_marks_in_every_measure(part):
         assert row.low <= row.value <= row.high
         assert row.total >= 6
     for example in (example for item in drawn for example in item.examples):
-        assert part.judge(example, "zzz") < 1
+        assert part.scorer(example, "zzz") < 1
 
 
 def test_there_are_twelve_tasks_and_parts_may_be_named_alone():
     assert len(tasks.TASKS) == 12
-    assert [part.name for part in tasks.parts_of(["page", "reading"])] == ["word", "line", "page"]
-    assert [part.name for part in tasks.parts_of(["page", "counting"])] == ["counting", "page"]
+    assert [part.name for part in tasks.subtasks_of(["page", "reading"])] == [
+        "word",
+        "line",
+        "page",
+    ]
+    assert [part.name for part in tasks.subtasks_of(["page", "counting"])] == ["counting", "page"]
     with pytest.raises(ValueError, match=r"Task 'colours' is not known\. Known: yes-no, open,"):
-        tasks.parts_of(["colours"])
+        tasks.subtasks_of(["colours"])
 
 
 def test_counts_from_one_to_six_come_equally_often():
-    drawn = items.draw_items(tasks.PARTS["counting"].draw, split="test", seed=0, number=12)
+    drawn = items.draw_samples(tasks.SUBTASKS["counting"].draw, split="test", seed=0, number=12)
     assert [item.examples[0].turns[-1].answer for item in drawn] == list("123456") * 2
 
 
 def test_pages_are_cut_and_lines_are_short():
-    for item in items.draw_items(tasks.PARTS["page"].draw, split="test", seed=0, number=5):
+    for item in items.draw_samples(tasks.SUBTASKS["page"].draw, split="test", seed=0, number=5):
         (scene,) = item.examples[0].scenes
         assert scene.image.width * scene.image.height > 224 * 224
         assert len(item.examples[0].turns[-1].answer.splitlines()) <= 8
-    for item in items.draw_items(tasks.PARTS["line"].draw, split="test", seed=0, number=5):
+    for item in items.draw_samples(tasks.SUBTASKS["line"].draw, split="test", seed=0, number=5):
         assert len(item.examples[0].turns[-1].answer) <= 24
 
 
@@ -466,7 +472,7 @@ def test_the_command_prints_a_table_and_keeps_what_was_answered(tmp_path, monkey
     model = _Reader()
     model.supports_images = True
     model.model = torch.nn.Linear(2, 2)
-    monkeypatch.setattr(scenes, "load", lambda name, **options: model)
+    monkeypatch.setattr("minicpmv.loader.load", lambda name, **options: model)
     answers, sheet = tmp_path / "answers.jsonl", tmp_path / "failures.png"
     command = ["evaluate", "scenes", "--tasks", "word", "--items", "3", "--batch-size", "2"]
     command += ["--answers", str(answers), "--failures", str(sheet)]
@@ -494,5 +500,5 @@ def test_the_model_in_the_box_can_be_measured():
     """On the public road, whatever it answers: several pictures and a video too."""
     chat = minicpmv.load(progress=False)
     for name in ("counting", "few-shot", "video"):
-        results = scenes.evaluate(chat, tasks.PARTS[name], number=2)
+        results = scenes.evaluate(chat, tasks.SUBTASKS[name], number=2)
         assert all(isinstance(answer, str) for result in results for answer in result.answers)

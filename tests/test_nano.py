@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 import minicpmv
 from minicpmv.evaluate.scenes import evaluate, scores
-from minicpmv.evaluate.tasks import PARTS
+from minicpmv.evaluate.tasks import SUBTASKS
 
 NANO = Path(str(files("minicpmv"))) / "nano"
 DEMO = Path(__file__).parents[1] / "examples" / "scene.png"
@@ -69,8 +69,8 @@ def test_it_says_so_when_there_is_no_picture(nano):
 def test_a_small_sample_of_held_out_scenes_is_answered_as_the_card_promises(nano):
     """Far below the card's scores, so that chance in 40 scenes does not break it."""
     for name, floor in {"yes-no": 0.8, "counting": 0.5, "relation": 0.5, "word": 0.6}.items():
-        results = evaluate(nano, PARTS[name], number=40)
-        assert scores(PARTS[name], results)[0].value >= floor, name
+        results = evaluate(nano, SUBTASKS[name], number=40)
+        assert scores(SUBTASKS[name], results)[0].value >= floor, name
 
 
 def test_the_files_are_those_of_a_released_checkpoint_and_small():
@@ -94,7 +94,7 @@ def test_the_files_are_those_of_a_released_checkpoint_and_small():
 
 def test_the_card_names_its_scores_and_the_command_that_measures_them():
     card = (NANO / "README.md").read_text(encoding="utf-8")
-    for name, part in PARTS.items():
+    for name, part in SUBTASKS.items():
         row = part.task if part.task == name else f"{part.task}: {name}"
         assert f"| {row} |" in card
     assert "minicpmv evaluate scenes" in card

@@ -2,12 +2,12 @@
 
 import argparse
 
+from .options import add_model_options, load_options
+
 DESCRIPTION = "Measure a model. The table goes to stdout, everything else to stderr."
 
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
-    from minicpmv.evaluate import scenes
-
     parser = subparsers.add_parser("evaluate", description=DESCRIPTION)
     measures = parser.add_subparsers(
         title="measures", dest="measure", metavar="MEASURE", required=True
@@ -20,8 +20,72 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
             "other seeds, other words, other typefaces."
         ),
     )
-    scenes.add_arguments(measure)
-    measure.set_defaults(run_measure=scenes.run)
+    _add_scene_options(measure)
+    measure.set_defaults(run_measure=run_scenes)
+
+
+def _add_scene_options(parser: argparse.ArgumentParser) -> None:
+    from minicpmv.evaluate.tasks import SUBTASKS, TASKS  # draws pictures, needs no torch
+
+    add_model_options(parser)
+    parser.add_argument("--split", default="test", choices=("train", "test"), help="default: test")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="other scenes (default: 0)"
+    )
+    parser.add_argument(
+        "--items", type=int, default=200, metavar="N", help="items of each part (default: 200)"
+    )
+    # The option's name when every task had one part.
+    parser.add_argument(
+        "--scenes", dest="items", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+    names = [
+        task
+        if [part.name for part in parts] == [task]
+        else f"{task} ({', '.join(part.name for part in parts)})"
+        for task, parts in TASKS.items()
+    ]
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        default=list(TASKS),
+        choices=list(dict.fromkeys((*TASKS, *SUBTASKS))),
+        metavar="TASK",
+        help=f"any of {', '.join(names)}; a part may be named alone (default: all)",
+    )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--blind", action="store_true", help="show grey pictures instead: guessing"
+    )
+    instead.add_argument(
+        "--swap", action="store_true", help="show the pictures of another question instead"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="answered at a time (default: 8)"
+    )
+    parser.add_argument(
+        "--answers",
+        metavar="FILE",
+        help="one JSON line per answer; an interrupted run goes on from there",
+    )
+    parser.add_argument(
+        "--failures", metavar="FILE", help="draw wrong answers with their pictures, a PNG"
+    )
+    parser.add_argument("--json", action="store_true", help="print the scores as JSON")
+
+
+def run_scenes(args: argparse.Namespace) -> int:
+    for name in ("items", "batch_size"):
+        if getattr(args, name) < 1:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} is {getattr(args, name)}; it must be at least 1.")
+    from minicpmv.evaluate.metrics import levenshtein
+
+    levenshtein()  # missing, it is named before a model is loaded
+    from minicpmv.evaluate.scenes import run  # torch, only when it is needed
+    from minicpmv.loader import load
+
+    return run(load(args.model, progress=False, **load_options(args)), args)
 
 
 def run(args: argparse.Namespace) -> int:

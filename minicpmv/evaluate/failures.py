@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from minicpmv.evaluate.measures import Result
-from minicpmv.evaluate.samples import Item
+from minicpmv.evaluate.samples import Sample
 from minicpmv.scenes import Example
 
 COLUMNS = 5
@@ -35,7 +35,7 @@ class ContactSheet:
         self._tiles: list[_Tile] = []
 
     def add(
-        self, part: str, results: Sequence[Result], shown: Sequence[Item], most: int = COLUMNS
+        self, part: str, results: Sequence[Result], shown: Sequence[Sample], most: int = COLUMNS
     ) -> None:
         """Keep up to `most` answers of a part that are not wholly right.
 

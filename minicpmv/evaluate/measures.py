@@ -1,6 +1,6 @@
 """From answers to scores: what one answer is worth, and what all answers of a part come to.
 
-A judge gives one answer a number between 0 and 1, more for better. A measure turns all answers of
+A scorer gives one answer a number between 0 and 1, more for better. A measure turns all answers of
 a part into one number with its 95 % interval: Wilson's for shares, by bootstrap over the items for
 everything else.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from minicpmv.evaluate import metrics
-from minicpmv.evaluate.samples import Item, option_spans
+from minicpmv.evaluate.samples import Sample, option_spans
 from minicpmv.scenes import Example
 from minicpmv.scenes.figures.colours import COLOURS
 from minicpmv.scenes.figures.things import NAMES
@@ -24,9 +24,9 @@ _THINGS = {*NAMES, *map(plural, NAMES)}
 
 @dataclass(frozen=True)
 class Result:
-    """An item with one answer, and the judge's score of it, for each of its examples."""
+    """An item with one answer, and the scorer's score of it, for each of its examples."""
 
-    item: Item
+    item: Sample
     answers: tuple[str, ...]
     scores: tuple[float, ...]
 
@@ -41,7 +41,7 @@ class Estimate:
     high: float
 
 
-Judge = Callable[[Example, str], float]
+Scorer = Callable[[Example, str], float]
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _estimate_ratio(pairs: Sequence[tuple[int, int]]) -> Estimate:
 
 
 def exact(results: Sequence[Result]) -> Estimate:
-    """Answers that say what is true, where the judge looks at something else."""
+    """Answers that say what is true, where the scorer looks at something else."""
     return _estimate_share([relaxed_match(r.item.examples[0], r.answers[0]) for r in results])
 
 

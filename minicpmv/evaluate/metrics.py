@@ -1,5 +1,4 @@
-"""Scores of answers, and how sure a score is after so many of them. Plain arithmetic, no
-dependencies.
+"""Scores of answers, and how sure a score is after so many of them.
 
 Each measure is that of a public benchmark, named where it is defined. All compare one answer with
 what is known to be true; those that end in `_rate` or `_interval` take many.
@@ -10,7 +9,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _Unit = TypeVar("_Unit")
 _NUMBER_WORDS = (
@@ -99,13 +98,27 @@ def _number(text: str) -> float | None:
 def edit_distance(first: Sequence, second: Sequence) -> int:
     """Fewest insertions, deletions and replacements that turn one sequence into the other
     (Levenshtein).
+
+    Raises:
+        ImportError: rapidfuzz is not installed.
     """
-    row = list(range(len(second) + 1))
-    for i, a in enumerate(first, start=1):
-        previous, row[0] = row[0], i
-        for j, b in enumerate(second, start=1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (a != b))
-    return row[-1]
+    return levenshtein().distance(first, second)
+
+
+def levenshtein() -> Any:
+    """rapidfuzz's module of that name.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        from rapidfuzz.distance import Levenshtein
+    except ImportError as error:
+        raise ImportError(
+            "Scores of printed text need rapidfuzz, which is not installed. "
+            "Install it with: pip install 'minicpmv[eval]'"
+        ) from error
+    return Levenshtein
 
 
 def on_one_line(text: str) -> str:
@@ -195,8 +208,8 @@ def wilson_interval(right: int, total: int) -> tuple[float, float]:
 def bootstrap_interval(
     units: Sequence[_Unit], statistic: Callable[[Sequence[_Unit]], float], repeats: int = 1000
 ) -> tuple[float, float]:
-    """The 95 % percentile interval of any number computed from independent units (Efron 1979):
-    what comes out when as many units are drawn from them again and again. The same on every run.
+    """The 95 % percentile interval of any number computed from independent units, by resampling
+    them with replacement (Efron 1979). The same on every run.
 
     Raises:
         ValueError: there are no units.

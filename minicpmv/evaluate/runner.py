@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from minicpmv.chat import Chat
-from minicpmv.evaluate.measures import Judge, Result
-from minicpmv.evaluate.samples import Item
+from minicpmv.evaluate.measures import Result, Scorer
+from minicpmv.evaluate.samples import Sample
 from minicpmv.scenes import Example
 
 GREY = (128, 128, 128)
@@ -35,7 +35,7 @@ def conversation(example: Example) -> list[dict[str, Any]]:
     return messages[:-1]
 
 
-def with_grey_pictures(items: Sequence[Item]) -> list[Item]:
+def with_grey_pictures(items: Sequence[Sample]) -> list[Sample]:
     """The items with every picture grey, in its own size: what is still right is guessing."""
 
     def grey(example: Example) -> Example:
@@ -45,7 +45,7 @@ def with_grey_pictures(items: Sequence[Item]) -> list[Item]:
     return [replace(item, examples=tuple(map(grey, item.examples))) for item in items]
 
 
-def with_swapped_pictures(items: Sequence[Item]) -> list[Item]:
+def with_swapped_pictures(items: Sequence[Sample]) -> list[Sample]:
     """The items with the pictures of the next one, over and over where it has fewer."""
     swapped = []
     for item, other in zip(items, [*items[1:], items[0]], strict=True):
@@ -143,27 +143,28 @@ class AnswerFile:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def ask_items(
+def ask_samples(
     chat: Chat,
-    items: Sequence[Item],
-    shown: Sequence[Item],
+    items: Sequence[Sample],
+    shown: Sequence[Sample],
     *,
     part: str,
-    judge: Judge,
+    scorer: Scorer,
     max_new_tokens: int,
     batch_size: int,
     file: AnswerFile,
-    tell: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Result]:
-    """Greedy answers to all items, judged.
+    """Greedy answers to all items, with their scores.
 
     Args:
         items: what is true; shown: the same items, with the pictures that the model gets to see.
         part: the name under which `file` keeps the answers.
-        tell: called with the number of answers so far and of all.
+        on_progress: called with the number of answers so far and of all.
     """
     answers: dict[_Key, str] = {}
-    waiting: list[tuple[_Key, Item, int]] = []
+    scored: dict[_Key, float] = {}
+    waiting: list[tuple[_Key, Sample, int]] = []
     for position, item in enumerate(items):
         for number, example in enumerate(item.examples):
             key = part, item.seed, number
@@ -172,6 +173,7 @@ def ask_items(
                 waiting.append((key, item, position))
             else:
                 answers[key] = known
+                scored[key] = scorer(example, known)
     total = len(answers) + len(waiting)
     for start in range(0, len(waiting), batch_size):
         batch = waiting[start : start + batch_size]
@@ -186,6 +188,7 @@ def ask_items(
         for (key, item, _), reply in zip(batch, replies, strict=True):
             example = item.examples[key[2]]
             answers[key] = reply.text
+            scored[key] = scorer(example, reply.text)
             file.add(
                 key,
                 item=item.number,
@@ -193,12 +196,12 @@ def ask_items(
                 question=example.turns[-1].question,
                 truth=example.turns[-1].answer,
                 answer=reply.text,
-                score=round(judge(example, reply.text), 4),
+                score=round(scored[key], 4),
             )
-        tell(len(answers), total)
+        on_progress(len(answers), total)
     results = []
     for item in items:
-        texts = tuple(answers[part, item.seed, number] for number in range(len(item.examples)))
-        scores = tuple(map(judge, item.examples, texts))
-        results.append(Result(item, texts, scores))
+        keys = [(part, item.seed, number) for number in range(len(item.examples))]
+        texts = tuple(answers[key] for key in keys)
+        results.append(Result(item, texts, tuple(scored[key] for key in keys)))
     return results

@@ -25,7 +25,7 @@ _OPTION = re.compile(r"(?:^|(?<=[\s(]))([A-Z])[.):] *", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Item:
+class Sample:
     """One unit of a part: the questions, with their pictures, that are scored together."""
 
     number: int
@@ -39,17 +39,17 @@ Draw = Callable[[int, str, int], tuple[Example, ...] | None]
 Admits = Callable[[Scene, Question, int], bool]
 
 
-def draw_items(draw: Draw, *, split: str, seed: int, number: int) -> list[Item]:
+def draw_samples(draw: Draw, *, split: str, seed: int, number: int) -> list[Sample]:
     """The first `number` items of a seed; runs of other seeds share no picture with them.
 
     Raises:
         ValueError: the seed's share of all pictures does not admit so many.
     """
-    found: list[Item] = []
+    found: list[Sample] = []
     for scene_seed in range(seed * SEEDS, (seed + 1) * SEEDS):
         examples = draw(scene_seed, split, len(found))
         if examples is not None:
-            found.append(Item(len(found), scene_seed, examples))
+            found.append(Sample(len(found), scene_seed, examples))
         if len(found) == number:
             return found
     raise ValueError(f"{SEEDS} seeds from {seed * SEEDS} on admit {len(found)} of {number} items.")

@@ -1,4 +1,5 @@
-"""The twelve tasks of `minicpmv evaluate scenes`: what is drawn, who judges, what is counted.
+"""The twelve tasks of `minicpmv evaluate scenes`: what is drawn, how answers are scored, and what
+is counted.
 
 A task has one part or several; every part has the same number of items, and each of its measures
 is a row of the table.
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minicpmv.evaluate import measures
-from minicpmv.evaluate.measures import Judge, Measure
+from minicpmv.evaluate.measures import Measure, Scorer
 from minicpmv.evaluate.samples import (
     Draw,
     about_a_picture,
@@ -28,13 +29,13 @@ FIGURES = {"few": 1.0, "many": 1.0, "icons": 1.0}
 
 
 @dataclass(frozen=True)
-class Part:
+class Subtask:
     """Items of one kind.
 
     Fields:
         task: the task to which the part belongs.
         draw: gives the examples of an item.
-        judge: scores one answer.
+        scorer: scores one answer.
         measures: what is made of all of them.
         max_new_tokens: room for one answer; what is printed is spelt, one token a character.
     """
@@ -42,13 +43,13 @@ class Part:
     task: str
     name: str
     draw: Draw
-    judge: Judge
+    scorer: Scorer
     measures: tuple[Measure, ...]
     max_new_tokens: int = 48
 
 
-_PARTS = (
-    Part(
+_SUBTASKS = (
+    Subtask(
         "yes-no",
         "yes-no",
         both_answers(FIGURES, ("colour_statement", "shape_statement", "existence")),
@@ -58,28 +59,28 @@ _PARTS = (
             Measure("both of a picture (acc+)", measures.share_of_items),
         ),
     ),
-    Part(
+    Subtask(
         "open",
         "open",
         about_a_picture(FIGURES, {"colour": 1, "shape": 1, "position": 1, "size": 1}),
         measures.agrees_with_people,
         (Measure("VQA accuracy", measures.share),),
     ),
-    Part(
+    Subtask(
         "counting",
         "counting",
         about_a_picture(FIGURES, {"counting": 1}, counts_cycle),
         measures.relaxed_match,
         (Measure("accuracy", measures.share),),
     ),
-    Part(
+    Subtask(
         "relation",
         "relation",
         about_a_picture(FIGURES, {"relation": 1}),
         measures.relaxed_match,
         (Measure("accuracy", measures.share),),
     ),
-    Part(
+    Subtask(
         "choice",
         "choice",
         all_rotations(FIGURES, "choice"),
@@ -90,7 +91,7 @@ _PARTS = (
         ),
         max_new_tokens=16,
     ),
-    Part(
+    Subtask(
         "description",
         "description",
         about_a_picture(FIGURES, {"caption": 1}),
@@ -102,7 +103,7 @@ _PARTS = (
         ),
         max_new_tokens=96,
     ),
-    Part(
+    Subtask(
         "reading",
         "word",
         about_a_picture({"word": 1}, {"reading_word": 1}, is_word),
@@ -112,7 +113,7 @@ _PARTS = (
             Measure("substring", measures.substring),
         ),
     ),
-    Part(
+    Subtask(
         "reading",
         "line",
         about_a_picture({"line": 1}, {"reading_line": 1}, is_short_line),
@@ -123,7 +124,7 @@ _PARTS = (
         ),
         max_new_tokens=64,
     ),
-    Part(
+    Subtask(
         "reading",
         "page",
         about_a_picture({"page": 1}, {"reading_page": 1}, is_cut_page),
@@ -131,7 +132,7 @@ _PARTS = (
         (Measure("character error rate", measures.character_error_rate, True),),
         max_new_tokens=384,  # 8 lines of 28 characters, and as much again for the model's mistakes
     ),
-    Part(
+    Subtask(
         "document",
         "document",
         about_a_picture({"receipt": 1, "form": 1, "sign": 1}, {"document": 1}),
@@ -139,14 +140,14 @@ _PARTS = (
         (Measure("ANLS", measures.mean),),
         max_new_tokens=64,
     ),
-    Part(
+    Subtask(
         "table",
         "cell",
         about_a_picture({"table": 1}, {"table_cell": 1}),
         measures.relaxed_match,
         (Measure("accuracy", measures.share),),
     ),
-    Part(
+    Subtask(
         "table",
         "markdown",
         about_a_picture({"table": 1}, {"table_markdown": 1}),
@@ -154,28 +155,28 @@ _PARTS = (
         (Measure("cell F1", measures.mean),),
         max_new_tokens=512,
     ),
-    Part(
+    Subtask(
         "chart",
         "chart",
         about_a_picture({"chart": 1}, {"chart_value": 3, "chart_extreme": 1, "chart_compare": 1}),
         measures.is_close_to_it,
         (Measure("relaxed accuracy (5 %)", measures.share),),
     ),
-    Part(
+    Subtask(
         "several",
         "pictures",
         of_examples(("same", "which")),
         measures.relaxed_match,
         (Measure("accuracy", measures.share),),
     ),
-    Part(
+    Subtask(
         "several",
         "difference",
         of_examples(("difference",)),
         measures.relaxed_match,
         (Measure("accuracy", measures.share),),
     ),
-    Part(
+    Subtask(
         "several",
         "few-shot",
         of_examples(("few_shot",)),
@@ -185,7 +186,7 @@ _PARTS = (
             Measure("accuracy", measures.exact),
         ),
     ),
-    Part(
+    Subtask(
         "video",
         "video",
         of_examples(("video",), lambda turn: len(option_spans(turn.question)) > 1),
@@ -194,21 +195,21 @@ _PARTS = (
         max_new_tokens=16,
     ),
 )
-PARTS = {part.name: part for part in _PARTS}
+SUBTASKS = {part.name: part for part in _SUBTASKS}
 TASKS = {
-    task: tuple(part for part in _PARTS if part.task == task)
-    for task in dict.fromkeys(part.task for part in _PARTS)
+    task: tuple(part for part in _SUBTASKS if part.task == task)
+    for task in dict.fromkeys(part.task for part in _SUBTASKS)
 }
 
 
-def parts_of(names: Sequence[str]) -> list[Part]:
+def subtasks_of(names: Sequence[str]) -> list[Subtask]:
     """The parts that names of tasks and of parts stand for, each once, in the order of the table.
 
     Raises:
         ValueError: a name is neither.
     """
     for name in names:
-        if name not in TASKS and name not in PARTS:
-            known = ", ".join(dict.fromkeys((*TASKS, *PARTS)))
+        if name not in TASKS and name not in SUBTASKS:
+            known = ", ".join(dict.fromkeys((*TASKS, *SUBTASKS)))
             raise ValueError(f"Task {name!r} is not known. Known: {known}.")
-    return [part for part in _PARTS if part.task in names or part.name in names]
+    return [part for part in _SUBTASKS if part.task in names or part.name in names]
