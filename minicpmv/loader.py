@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from . import auto  # noqa: F401 - registers the classes
 from .chat import Chat
+from .model.config_checks import check_config
 from .model.devices import DeviceFromEmbeddingsMixin
 from .model.loading import StrictLoadingMixin
 from .model.minicpm import MiniCPMForCausalLM
@@ -156,6 +157,7 @@ def read_config(path: str, **hub: Any) -> dict[str, Any]:
             f"config.json of {path!r} is of a {model_type!r} model. This package reads "
             f"{', '.join(MODEL_CLASSES)}."
         )
+    check_config(fields, f"config.json of {path!r}")
     # Before the tokenizer is read: AutoTokenizer does without a config that cannot be.
     try:
         CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(fields))

@@ -312,9 +312,11 @@ TEXT_RELEASES: dict[str, TextRelease] = {
 
 def model_type_of(config: Mapping[str, Any]) -> str:
     """`model_type` of a `config.json`; released text models leave it to their class's default."""
-    architectures = config.get("architectures") or [""]
-    named = "minicpm" if architectures[0].startswith("MiniCPMFor") else ""
-    return config.get("model_type") or named
+    given, architectures = config.get("model_type"), config.get("architectures")
+    if given:
+        return str(given)
+    first = architectures[0] if isinstance(architectures, list) and architectures else ""
+    return "minicpm" if str(first).startswith("MiniCPMFor") else ""
 
 
 def text_release_of(config: Mapping[str, Any]) -> TextRelease:

@@ -174,6 +174,15 @@ class MiniCPMConfig(FlatConfigMixin, PreTrainedConfig):
         return self.scale_depth / math.sqrt(self.num_hidden_layers)
 
     @property
+    def logit_scale(self) -> float:
+        """What the logits of the undivided hidden state are multiplied by: 1 / `logits_scaling`.
+
+        Engines that run the base model and the head by themselves, such as vLLM's backend for
+        transformers, read it.
+        """
+        return self.dim_model_base / self.hidden_size
+
+    @property
     def logits_scaling(self) -> float:
         """What the last hidden state is divided by before the head."""
         return self.hidden_size / self.dim_model_base
@@ -196,9 +205,10 @@ class MiniCPMConfig(FlatConfigMixin, PreTrainedConfig):
     def to_released_dict(self) -> dict[str, Any]:
         """As for every released file, with the `model_type` that those of text models lack.
 
-        Fields that the file does not have and that say nothing are left out.
+        Fields that the file does not have and that say nothing are left out, but for
+        `rope_scaling`: every released file has it, and 2B-128k is known by it.
         """
-        known = self._released_values
+        known = {*self._released_values, "rope_scaling"}
         return {
             key: value
             for key, value in super().to_released_dict().items()

@@ -5,6 +5,10 @@ import json
 import os
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+
+from .config_checks import check_config
+
 
 class FlatConfigMixin:
     """Mixin for configs, before `PreTrainedConfig`.
@@ -18,8 +22,18 @@ class FlatConfigMixin:
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers, of a file whose values can be.
+
+        Raises:
+            ValueError: names the field and what it may be.
+        """
         released = copy.deepcopy(config_dict)  # the call below adds its keywords to config_dict
-        out = super().from_dict(config_dict, **kwargs)  # type: ignore[misc]
+        check_config({"model_type": cls.model_type, **released})  # type: ignore[attr-defined]
+        try:
+            out = super().from_dict(config_dict, **kwargs)  # type: ignore[misc]
+        except StrictDataclassFieldValidationError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ValueError(f"config.json: {reason}.") from error
         config = out[0] if isinstance(out, tuple) else out
         if config._released is not None:
             config._released_values = cls(**copy.deepcopy(released))._flat_values()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, cached_file
 
+from ..checkpoint.fields import check_present
 from ..releases import RELEASES, Release, release_of
 
 HUB_KEYWORDS = (
@@ -112,6 +113,8 @@ def settings_without_file(name_or_path: Any, **kwargs: Any) -> dict[str, Any] | 
         settings["image_size"] = config.get("image_size")
     else:
         sliced = {**config, **(config.get("slice_config") or {})}
+        needed = ("max_slice_nums", "scale_resolution")
+        check_present("config.json", sliced, needed, "it says how pictures are cut")
         for name in ("slice_mode", "max_slice_nums", "scale_resolution"):
             settings[name] = sliced.get(name)
     return {name: value for name, value in settings.items() if value is not None}

@@ -94,10 +94,10 @@ def test_a_processor_that_disagrees_is_named(run, checkpoint, values, message):
 
 
 def test_a_token_without_embedding_is_named(run, checkpoint):
-    change(checkpoint, "config.json", vocab_size=700)
+    change(checkpoint, "config.json", vocab_size=730)
     code, out, _ = run("info", checkpoint)
     assert code == 1
-    assert "the tokenizer's largest id is 743, config.json has vocab_size 700" in out
+    assert "the tokenizer's largest id is 743, config.json has vocab_size 730" in out
 
 
 def test_tensors_that_do_not_fit_are_named(run, checkpoint):
