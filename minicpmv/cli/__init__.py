@@ -19,6 +19,8 @@ from typing import Never, TextIO
 from minicpmv import __version__
 from minicpmv.errors import ArgumentError
 
+from .usage import UsageError
+
 COMMANDS = {
     "ask": "one answer about pictures, on stdout",
     "chat": "talk about pictures in the terminal",
@@ -58,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _quiet_libraries()
     args = argparse.Namespace(traceback=False)
     try:
+        _check_words(arguments)
         module = parse(arguments, args)
         code = module.run(args) if module else 0
         sys.stdout.flush()
@@ -69,16 +72,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has seen enough (`minicpmv info | head`); what is buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as a C program that dies of SIGPIPE
+    except UsageError as error:
+        return _report(str(error), args.traceback, code=2)
+    except ArgumentError as error:
+        return _report(error.as_flags(), args.traceback, code=2)
     except (ValueError, OSError, ImportError) as error:
         message = str(error) or type(error).__name__
-        if isinstance(error, ArgumentError):
-            message = error.as_flags()
         if isinstance(error, OSError) and error.filename and error.strerror:
             message = f"{error.filename}: {error.strerror}"
         return _report(message, args.traceback)
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         return _report(f"unexpected {message}", args.traceback, hint=" (--traceback shows where)")
+
+
+def _check_words(arguments: Sequence[str]) -> None:
+    """Words that are not text cannot be put before a model; names of files may be any bytes."""
+    for word in arguments:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            if not os.path.exists(word):
+                shown = os.fsencode(word).decode("utf-8", errors="replace")
+                raise UsageError(f"{shown!r} is not UTF-8 text. Type it in UTF-8.") from None
 
 
 def parse(arguments: Sequence[str], args: argparse.Namespace) -> ModuleType | None:
@@ -171,11 +187,11 @@ def _show_warning(
     print(f"minicpmv: warning: {_one_line(str(message))}", file=file or sys.stderr)
 
 
-def _report(message: str, show_traceback: bool, hint: str = "") -> int:
+def _report(message: str, show_traceback: bool, hint: str = "", code: int = 1) -> int:
     if show_traceback:
         traceback.print_exc()
     print(f"minicpmv: error: {_one_line(message)}{'' if show_traceback else hint}", file=sys.stderr)
-    return 1
+    return code
 
 
 def _one_line(message: str) -> str:

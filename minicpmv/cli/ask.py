@@ -21,7 +21,9 @@ from .options import (
     add_model_options,
     generation_options,
     load_chat,
+    tell_default_model,
 )
+from .usage import UsageError
 
 DESCRIPTION = """\
 Answer one question about pictures and videos. The answer goes to stdout, everything else to stderr.
@@ -81,11 +83,9 @@ def run(args: argparse.Namespace) -> None:
         options["videos"] = [read_video([path], **video_options(args)) for path in args.video]
     check_video_options(video_options(args), [*pictures, *options.get("videos", ())])
     chat = load_chat(args)
-    if options.get("num_beams", 1) > 1:  # beams have nothing to show before they end
-        answer = chat.ask(prompt, pictures, **options)
-        print(_as_json(answer, args.model) if args.json else answer.text)
-        return
     with chat.stream(prompt, pictures, **options) as stream:
+        if args.files or args.video:
+            tell_default_model(args)
         for text in stream:
             if not args.json:
                 print(text, end="", flush=True)
@@ -106,22 +106,25 @@ def _as_json(answer: Any, model: str) -> str:
 
 
 def _check_order(prompt: str | None, files: list[str], videos: list[str]) -> None:
-    """`minicpmv ask street.jpg` would be answered without a look at the picture."""
-    if prompt and not files and not videos and Path(prompt).suffix and os.path.isfile(prompt):
-        raise ValueError(
-            f"PROMPT {prompt!r} is a file. The question comes first: "
-            f'minicpmv ask "What is this?" {prompt}'
-        )
+    """The question comes first: `minicpmv ask street.jpg` would never look at the picture."""
+    if not prompt or prompt == "-" or not Path(prompt).suffix or not os.path.isfile(prompt):
+        return
+    question = next((file for file in files if " " in file or file.endswith("?")), "What is this?")
+    if not files and not videos:
+        question = "What is this?"
+    raise UsageError(
+        f'PROMPT {prompt!r} is a file. The question comes first: minicpmv ask "{question}" {prompt}'
+    )
 
 
 def _read_prompt(typed: str | None, stdin_is_picture: bool) -> str:
     """What was typed, after what was piped; `-` stands for the pipe alone."""
     if typed == "-" and stdin_is_picture:
-        raise ValueError("PROMPT and FILE are both -, but stdin can be read only once.")
+        raise UsageError("PROMPT and FILE are both -, but stdin can be read only once.")
     piped = "" if stdin_is_picture else _piped_text().strip("\n")
     prompt = "\n".join(part for part in (piped, typed) if part and part != "-")
     if not prompt.strip():
-        raise ValueError('The prompt is empty. Give a question: minicpmv ask "What is this?" FILE')
+        raise UsageError('The prompt is empty. Give a question: minicpmv ask "What is this?" FILE')
     return prompt
 
 
@@ -132,7 +135,7 @@ def _piped_text() -> str:
     if os.name == "posix" and not select.select([sys.stdin], [], [], PATIENCE_S)[0]:
         print("minicpmv: waiting for text on stdin (< /dev/null gives none)", file=sys.stderr)
     try:
-        return sys.stdin.buffer.read().decode("utf-8")
+        return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(
             "stdin is not UTF-8 text. If it is a picture, add the file -: minicpmv ask PROMPT -"

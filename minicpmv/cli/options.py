@@ -30,8 +30,13 @@ def add_model_options(parser: argparse.ArgumentParser, *, flag: bool = True) -> 
     group = parser.add_argument_group("model")
     if flag:
         group.add_argument(
-            "-m", "--model", default="nano", help="folder, name on the hub, or nano (the default)"
+            "-m",
+            "--model",
+            action=_NameModel,
+            default="nano",
+            help="folder, name on the hub, or nano (the default)",
         )
+        parser.set_defaults(names_model=False)
     add = _optional(group)
     add("--device", help="cpu, cuda, cuda:1, mps or auto (the default)")
     add("--dtype", help="float32, bfloat16, float16 or auto (the default)")
@@ -40,6 +45,25 @@ def add_model_options(parser: argparse.ArgumentParser, *, flag: bool = True) -> 
     add("--attn-implementation", metavar="NAME", help="sdpa, eager, flash_attention_2 ...")
     add("--revision", help="branch, tag or commit on the hub")
     add("--compat", choices=["released"], help="reproduce the quirks in docs/differences.md")
+
+
+class _NameModel(argparse.Action):
+    """Remembers that a model was named, whichever it is."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option: Any = None
+    ) -> None:
+        namespace.model, namespace.names_model = values, True
+
+
+def tell_default_model(args: argparse.Namespace) -> None:
+    """Say on stderr which model answers, where none was named."""
+    if not args.names_model:
+        print(
+            "minicpmv: nano answers, the small bundled model, which knows drawn pictures only; "
+            "-m names another, such as -m openbmb/MiniCPM-V-2_6",
+            file=sys.stderr,
+        )
 
 
 def add_generation_options(parser: argparse.ArgumentParser) -> None:
