@@ -202,6 +202,16 @@ class Chat:
         """Forget the running conversation; `system` stays."""
         self.history.clear()
 
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Refuse options that no answer could take, before there is a prompt.
+
+        Raises:
+            ArgumentError: one is unknown, out of range, or without effect beside the others.
+        """
+        checked({name: options.get(name) for name in PROCESSING}, PROCESSING)
+        others = {name: value for name, value in options.items() if name not in PROCESSING}
+        plan_generation(self.processor, self.model.generation_config, others)
+
     def prepare(
         self, conversations: list[Conversation], options: dict[str, Any], streams: bool = False
     ) -> tuple[dict[str, Any], GenerationPlan]:

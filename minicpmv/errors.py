@@ -2,6 +2,8 @@
 
 import re
 
+_MARKED = re.compile(r"`(\w+)(?:=([^`]*))?`")
+
 
 class ArgumentError(ValueError):
     """A wrong argument. It imports nothing, so every room may raise it.
@@ -20,7 +22,17 @@ class ArgumentError(ValueError):
 
     def as_flags(self) -> str:
         """The message with flags: "--seed has no effect without --sampling."."""
-        return re.sub(r"`(\w+)(?:=([^`]*))?`", _flag, self.marked).replace("`", "")
+        return _MARKED.sub(_flag, self.marked).replace("`", "")
+
+    def as_settings(self) -> str:
+        """In the words of a conversation: "seed has no effect without /set sampling on."."""
+        return _MARKED.sub(_setting, self.marked).replace("`", "")
+
+
+def _setting(match: re.Match[str]) -> str:
+    name, value = match.groups()
+    words = {"True": " on", "False": " off", None: ""}
+    return name if value is None else f"/set {name}{words.get(value, f' {value}')}"
 
 
 def _flag(match: re.Match[str]) -> str:

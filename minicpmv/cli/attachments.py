@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from minicpmv.errors import ArgumentError
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -48,7 +50,8 @@ def check_video_options(options: dict[str, Any], shown: Sequence[Any]) -> None:
     from PIL import Image
 
     if options and all(isinstance(file, Image.Image) for file in shown):
-        raise ValueError(f"{' and '.join(options)} has no effect without a video.")
+        names = " and ".join(f"`{name}`" for name in options)
+        raise ArgumentError(f"{names} has no effect without a video.")
 
 
 def read_files(files: Sequence[str], **options: Any) -> list["Image.Image | VideoFile"]:
@@ -119,7 +122,7 @@ def read_video(paths: Sequence[str], **options: Any) -> "Sequence[Image.Image] |
     if len(paths) == 1 and not path.is_dir():
         return _video_file(str(path) if path.exists() else paths[0], options)
     if "fps" in options:
-        raise ValueError(f"fps has no effect on pictures, which have no time: {paths[0]!r}.")
+        raise ArgumentError(f"`fps` has no effect on pictures, which have no time: {paths[0]!r}.")
     if len(paths) > 1:
         files = list(paths)
     else:

@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minicpmv.errors import ArgumentError
+
 from .attachments import add_video_options, read_files, read_video, video_options
 from .conversation_file import read_conversation, write_conversation
 from .options import (
@@ -89,6 +91,7 @@ class Session:
     """A running conversation: the chat, the options of the answers, what the next message shows."""
 
     def __init__(self, chat: "Chat", options: dict[str, Any], interactive: bool) -> None:
+        chat.check_options(options)
         self.chat = chat
         self.options = options
         self.interactive = interactive
@@ -122,6 +125,10 @@ class Session:
                 self.commands[name](rest.strip())
             else:
                 raise ValueError(f"Unknown command /{name}. /help lists the commands.")
+        except ArgumentError as error:
+            if not self.interactive:
+                raise ValueError(error.as_settings()) from error
+            _tell(f"error: {error.as_settings()}")
         except (ValueError, OSError, RuntimeError) as error:
             if not self.interactive:
                 raise
@@ -130,7 +137,7 @@ class Session:
 
     def say(self, prompt: str) -> None:
         """Stream the answer to stdout; after Ctrl-C the conversation stands as it did before."""
-        options = dict(self.options)
+        options = self._options_with_effect()
         if self.videos:
             options["videos"] = self.videos
         try:
@@ -145,6 +152,16 @@ class Session:
             _tell("(stopped; the conversation continues without this message)")
             return
         self.pictures, self.videos = [], []
+
+    def _options_with_effect(self) -> dict[str, Any]:
+        """What was set stands for all messages; options of pictures wait for the first one."""
+        if self.pictures or self.videos or any(map(_shows_something, self.chat.history)):
+            return dict(self.options)
+        return {
+            name: value
+            for name, value in self.options.items()
+            if ANSWER_OPTIONS[name].needs != "picture"
+        }
 
     def check_sight(self) -> None:
         """A picture that can never be sent would be in the way of every message."""
@@ -178,10 +195,11 @@ class Session:
         name = name.replace("-", "_")
         if name not in ANSWER_OPTIONS:
             raise ValueError(f"Unknown option {name!r}. Known: {', '.join(ANSWER_OPTIONS)}.")
+        options = {key: value for key, value in self.options.items() if key != name}
         if value.strip():
-            self.options[name] = ANSWER_OPTIONS[name].parse(value.strip())
-        else:
-            self.options.pop(name, None)
+            options[name] = ANSWER_OPTIONS[name].parse(value.strip())
+        self.chat.check_options(options)
+        self.options = options
         _tell(f"({name}: {self.options.get(name, 'default')})")
 
     def clear(self, rest: str) -> None:
@@ -200,6 +218,7 @@ class Session:
         unknown = sorted(set(saved["options"]) - set(ANSWER_OPTIONS))
         if unknown:
             raise ValueError(f"{path!r} sets the unknown option {unknown[0]!r}.")
+        self.chat.check_options(saved["options"])
         self.chat.system = saved["system"]
         self.chat.history = saved["messages"]
         self.options = saved["options"]
@@ -207,6 +226,11 @@ class Session:
 
     def help(self, rest: str) -> None:
         _tell(HELP.rstrip("\n"))
+
+
+def _shows_something(message: dict[str, Any]) -> bool:
+    content = message["content"]
+    return not isinstance(content, str) and any(block.get("type") != "text" for block in content)
 
 
 def _read_messages(interactive: bool) -> Iterator[tuple[str, bool]]:

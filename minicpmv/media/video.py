@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageSequence
 
+from ..errors import ArgumentError
 from .image import MAX_PIXELS, describe, identify_image
 from .source import begins_like_video, open_source
 
@@ -186,16 +187,18 @@ def is_animation(source: Any) -> bool:
 
 
 def check_sampling(num_frames: int | None, fps: float | None) -> None:
-    """Raise ValueError for settings that choose nothing."""
+    """Raise ArgumentError for settings that choose nothing."""
     if num_frames is not None and fps is not None:
-        raise ValueError(
-            f"num_frames={num_frames} and fps={fps}: each says how many frames of a video to take. "
-            "Give one of them."
+        raise ArgumentError(
+            f"`num_frames={num_frames}` and `fps={fps}`: each says how many frames of a video to "
+            "take. Give one of them."
         )
     if num_frames is not None and (type(num_frames) is not int or num_frames < 1):
-        raise ValueError(f"num_frames is {num_frames!r}; it must be a whole number, at least 1.")
+        raise ArgumentError(
+            f"`num_frames` is {num_frames!r}; it must be a whole number, at least 1."
+        )
     if fps is not None and not (isinstance(fps, int | float) and 0 < fps < math.inf):
-        raise ValueError(f"fps is {fps!r}; it must be a number above 0.")
+        raise ArgumentError(f"`fps` is {fps!r}; it must be a number above 0.")
 
 
 def _reader_of(file: Any, name: str) -> "_Clip | _Animation":

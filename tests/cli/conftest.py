@@ -58,6 +58,9 @@ class FakeChat:
         self.raises = None
         self.supports_images = True
 
+    def check_options(self, options):
+        """Every option has its effect."""
+
     def _answer(self, prompt, images, options):
         self.calls.append({"prompt": prompt, "images": list(images), "options": options})
         if self.raises is not None:

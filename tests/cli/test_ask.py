@@ -11,10 +11,24 @@ from ..clips import clip, numbers_of, write_clip
 
 
 def test_answer_alone_is_on_stdout(run, fake_chat, picture):
-    code, out, err = run("ask", "What is this?", picture)
+    code, out, err = run("ask", "-m", "nano", "What is this?", picture)
     assert (code, err) == (0, "")
     assert out == "You said 'What is this?' with 1 pictures.\n"
     assert fake_chat.calls[0]["images"][0].size == (500, 300)
+
+
+def test_an_unnamed_model_is_named_where_a_picture_is_shown(run, fake_chat, picture):
+    code, out, err = run("ask", "What is this?", picture)
+    assert (code, err.count("\n")) == (0, 1)
+    assert out == "You said 'What is this?' with 1 pictures.\n"
+    assert "nano" in err
+    assert "-m" in err
+    assert run("ask", "Hello")[2] == ""
+
+
+def test_words_that_are_no_text_are_typed_wrongly(run, fake_chat):
+    err = fails(run, os.fsdecode(b"What is \xff?"), code=2)
+    assert "is not UTF-8 text" in err
 
 
 def test_options_not_given_are_not_passed(run, fake_chat):
@@ -66,7 +80,7 @@ def test_every_option_reaches_the_model(run, fake_chat):
 
 
 def test_json_has_tokens_and_seconds(run, fake_chat, picture):
-    code, out, err = run("ask", "--json", "What?", picture)
+    code, out, err = run("ask", "-m", "nano", "--json", "What?", picture)
     assert (code, err) == (0, "")
     assert json.loads(out) == {
         "text": "You said 'What?' with 1 pictures.",
@@ -135,7 +149,7 @@ def test_a_folder_of_frames_is_a_video(run, fake_chat, tmp_path):
     for i in range(12):
         Image.new("RGB", (20 + i, 20)).save(frames / f"{i}.png")
     (frames / "notes.txt").write_text("not a frame")
-    code, _, err = run("ask", "What happens?", "--video", frames)
+    code, _, err = run("ask", "-m", "nano", "What happens?", "--video", frames)
     assert (code, err) == (0, "")
     (video,) = fake_chat.calls[0]["options"]["videos"]
     assert [frame.width for frame in video] == list(range(20, 32)), "2 comes before 10"
@@ -157,9 +171,9 @@ def test_an_animation_is_a_video(run, fake_chat, tmp_path, num_frames, duration_
         assert [frame.getpixel((0, 0))[0] for frame in video] == kept
 
 
-def fails(run, *arguments):
-    code, out, err = run("ask", *arguments)
-    assert (code, out) == (1, "")
+def fails(run, *arguments, code=1):
+    found, out, err = run("ask", *arguments)
+    assert (found, out) == (code, "")
     assert err.startswith("minicpmv: error: ")
     assert err.count("\n") == 1
     return err
@@ -167,11 +181,13 @@ def fails(run, *arguments):
 
 @pytest.mark.parametrize("arguments", [[], [""], ["  \n"]])
 def test_an_empty_prompt_is_an_error(run, fake_chat, arguments):
-    assert "The prompt is empty." in fails(run, *arguments)
+    assert "The prompt is empty." in fails(run, *arguments, code=2)
 
 
 def test_a_picture_in_place_of_the_prompt_is_an_error(run, fake_chat, picture):
-    assert "The question comes first" in fails(run, picture)
+    assert "The question comes first" in fails(run, picture, code=2)
+    err = fails(run, picture, "What colour is it?", code=2)
+    assert f'minicpmv ask "What colour is it?" {picture}' in err
 
 
 def test_a_missing_file_is_an_error(run, fake_chat):
@@ -221,13 +237,15 @@ def test_what_is_wrong_with_a_video_is_told_before_the_model_loads(run, fake_cha
     assert run("ask", "What?", "--video", frames, "--num-frames", 2)[0] == 0
     (video,) = fake_chat.calls[0]["options"]["videos"]
     assert [frame.width for frame in video] == [21, 24]
-    assert "fps has no effect on pictures" in fails(run, "What?", "--video", frames, "--fps", 2)
-    assert "num_frames is 0" in fails(run, "What?", "--video", frames, "--num-frames", 0)
+    assert "--fps has no effect on pictures" in fails(
+        run, "What?", "--video", frames, "--fps", 2, code=2
+    )
+    assert "--num-frames is 0" in fails(run, "What?", "--video", frames, "--num-frames", 0, code=2)
 
 
 def test_frames_of_no_video_have_no_effect(run, fake_chat, picture):
-    assert "fps has no effect without a video" in fails(run, "What?", picture, "--fps", 2)
-    assert "num_frames has no effect" in fails(run, "What?", "--num-frames", 2)
+    assert "--fps has no effect without a video" in fails(run, "What?", picture, "--fps", 2, code=2)
+    assert "--num-frames has no effect" in fails(run, "What?", "--num-frames", 2, code=2)
 
 
 def test_an_empty_folder_is_no_video(run, fake_chat, tmp_path):
@@ -241,7 +259,7 @@ def test_one_picture_is_no_video(run, fake_chat, picture):
 def test_stdin_cannot_be_two_things(run, fake_chat, feed, picture):
     feed(picture.read_bytes())
     assert "only once" in fails(run, "What?", "-", "-")
-    assert "only once" in fails(run, "-", "-")
+    assert "only once" in fails(run, "-", "-", code=2)
 
 
 def test_piped_bytes_that_are_no_text_point_to_dash(run, fake_chat, feed, picture):
