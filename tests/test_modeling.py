@@ -218,10 +218,11 @@ def test_sdpa_is_eager(version):
 # Training
 
 
-def test_loss_is_cross_entropy_of_the_next_token(version):
+def test_loss_is_cross_entropy_of_the_next_token_but_of_no_placeholder(version):
     model, inputs = tiny_model(version), tiny_batch(SAMPLES)
     labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
     output = model(**inputs, labels=labels)
+    labels = labels.masked_fill(inputs["mm_token_type_ids"] > 0, -100)
     expected = torch.nn.functional.cross_entropy(
         output.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
     )
@@ -293,11 +294,11 @@ def test_eight_samples_are_learnt_by_heart(version):
         ),
         (
             {"target_sizes": torch.tensor([[3, 4], [5, 5]])},
-            "a slice of 25 patches, and pixel_values holds 12 per slice",
+            "Row 1 of target_sizes tells of a slice of 5 x 5 = 25 patches, and .* holds 12",
         ),
         (
             {"pixel_values": torch.zeros(2, 3, 16, 16)},
-            r"pixel_values has shape \(2, 3, 16, 16\); expected \(num_slices, channels, 4, 4 \*",
+            r"pixel_values has shape \(2, 3, 16, 16\); expected \(num_slices, 3, 4, 4 \*",
         ),
         ({"inputs_embeds": torch.zeros(1, 17, 128)}, "either input_ids or inputs_embeds"),
     ],

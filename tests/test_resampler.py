@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
-from minicpmv.model.resampler import MiniCPMVResampler, sincos_positions, square_positions
+from minicpmv.model.positions import sincos_positions, square_positions
+from minicpmv.model.resampler import MiniCPMVResampler
 
 from .conftest import (
     FIRST_FOLDERS,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from minicpmv.model.vision import MiniCPMVVisionModel, position_buckets
+from minicpmv.model.vision import MiniCPMVVisionModel
 
 from .conftest import (
     assert_digest,
@@ -20,21 +20,6 @@ SHAPES = [(3, 4), (2, 5), (1, 7)]
 
 def tower(version, **vision_config):
     return tiny_model(version, vision_config=vision_config).model.vision_tower
-
-
-def test_buckets_are_those_of_the_released_models():
-    tensors = golden_case("2.6", "single_tiny").golden.tensors
-    counts = tensors["tables/bucket_n"].tolist()
-    recorded = tensors["tables/bucket_values_concatenated"].split(counts)
-    for count, buckets in zip(counts, recorded, strict=True):
-        assert position_buckets(count, 70).tolist() == buckets.tolist(), count
-
-
-def test_a_place_on_a_boundary_belongs_to_the_next_bucket():
-    # 4 patches over 8 buckets: places 0, 1/4, 1/2, 3/4 lie on boundaries 2/8, 4/8, 6/8.
-    assert position_buckets(4, 8).tolist() == [0, 2, 4, 6]
-    # A slice as wide as the table uses each row once.
-    assert position_buckets(70, 70).tolist() == list(range(70))
 
 
 def test_grid_positions_are_rows_of_a_square_table():
@@ -121,6 +106,27 @@ def test_padding_is_seen_where_the_weights_expect_it():
         alone = model(strips([(1, 7)]), sizes).last_hidden_state
         padded = model(strips([(1, 7)], max_patches=9), sizes).last_hidden_state
     assert not torch.allclose(alone[0], padded[0, :7], atol=1e-3)
+
+
+def test_padding_of_other_samples_is_not_seen():
+    """Release 2.5 attends the padding of its own sample only, however wide the batch is."""
+    model, sizes = tower("2.5"), torch.tensor([(2, 3), (1, 7)])
+    with torch.no_grad():
+        alone = model(strips([(2, 3), (1, 7)]), sizes).last_hidden_state
+        wide = strips([(2, 3), (1, 7)], max_patches=12)
+        lengths = torch.tensor([7, 7])
+        found = model(wide, sizes, row_lengths=lengths).last_hidden_state
+    torch.testing.assert_close(found[:, :7], alone)
+
+
+@pytest.mark.parametrize("version", ["2.5", "2.0"])
+def test_groups_of_slices_bound_every_part(version):
+    model = tiny_model(version, vision_config={"batch_size": 2})
+    seen = []
+    for module in (model.model.vision_tower, model.model.resampler):
+        module.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    model.get_image_features(strips(SHAPES), torch.tensor(SHAPES))
+    assert seen == [2, 2, 1, 1]
 
 
 def test_groups_of_slices_change_nothing():

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from minicpmv.model.vit import MiniCPMVViTModel, resize_table
+from minicpmv.model.positions import resize_table
+from minicpmv.model.vit import MiniCPMVViTModel
 
 from .conftest import FIRST_FOLDERS, Golden, strips, tiny_config, tiny_model
 

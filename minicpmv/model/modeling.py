@@ -21,6 +21,7 @@ from transformers.modeling_outputs import (
 )
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
+from transformers.utils.import_utils import is_tracing
 
 from .checkpoint_keys import to_released
 from .configuration import (
@@ -31,9 +32,25 @@ from .configuration import (
 )
 from .devices import DeviceFromEmbeddingsMixin
 from .generation import ImageGenerationMixin
-from .input_checks import check_slices
+from .input_checks import (
+    check_image_features,
+    check_labels,
+    check_placeholders,
+    check_slice_counts,
+    check_slice_shapes,
+    check_slice_sizes,
+    check_text,
+)
 from .loading import StrictLoadingMixin
-from .resampler import MiniCPMVResampler, MiniCPMVResamplerAttention, square_positions
+from .placeholders import (
+    check_no_placeholders,
+    longest_of_sample,
+    mask_of_bounds,
+    mask_of_tags,
+    slices_per_sample,
+)
+from .positions import square_positions
+from .resampler import MiniCPMVResampler, MiniCPMVResamplerAttention
 from .vision import MiniCPMVVisionModel
 from .vit import MiniCPMVViTModel
 
@@ -115,10 +132,10 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         target_sizes: torch.Tensor,
-        slices_per_sample: list[int] | None = None,
+        slices_per_sample: list[int] | torch.Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
-        """Encode slices.
+        """Encode slices, `vision_config.batch_size` at a time.
 
         Args:
             pixel_values: (num_slices, channels, patch_size, patch_size * max_patches), zero-padded
@@ -136,38 +153,28 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
             ValueError: the inputs disagree about the number of slices or patches.
         """
         tower_config = self.config.vision_config
-        patch_size = tower_config.patch_size
-        check_slices(pixel_values, target_sizes, patch_size)
-        max_patches = pixel_values.shape[-1] // patch_size
-        outputs = []
+        check_slice_shapes(pixel_values, target_sizes, tower_config)
+        check_slice_sizes(pixel_values, target_sizes, tower_config.patch_size)
+        num_slices = len(pixel_values)
+        row_lengths = None
         if tower_config.attend_padding:
-            # Padding is seen, so each sample is padded to its own longest slice and encoded by
-            # itself.
-            counts = slices_per_sample or [len(pixel_values)]
-            if sum(counts) != len(pixel_values):
-                raise ValueError(
-                    f"slices_per_sample counts {sum(counts)} slices and pixel_values has "
-                    f"{len(pixel_values)} rows; they must agree."
-                )
-            for strips, sizes in zip(
-                pixel_values.split(counts), target_sizes.split(counts), strict=True
-            ):
-                if len(strips):
-                    length = int(sizes.prod(dim=1).max()) * patch_size
-                    outputs.append(self.vision_tower(strips[..., :length], sizes, **kwargs))
-        else:
-            for start in range(0, len(pixel_values), tower_config.batch_size):
-                rows = slice(start, start + tower_config.batch_size)
-                outputs.append(self.vision_tower(pixel_values[rows], target_sizes[rows], **kwargs))
-
-        hidden_states = _concatenate([output.last_hidden_state for output in outputs], max_patches)
+            # Padding is seen, so each sample's slices are as long as its own longest one.
+            counts = [num_slices] if slices_per_sample is None else slices_per_sample
+            check_slice_counts(counts, num_slices)
+            row_lengths = longest_of_sample(target_sizes.prod(dim=1), counts)
+        outputs, visual_tokens = [], []
+        for start in range(0, num_slices, tower_config.batch_size):
+            rows = slice(start, start + tower_config.batch_size)
+            if row_lengths is not None:
+                kwargs["row_lengths"] = row_lengths[rows]
+            output = self.vision_tower(pixel_values[rows], target_sizes[rows], **kwargs)
+            visual_tokens.append(self.resampler(output.last_hidden_state, target_sizes[rows]))
+            outputs.append(output)
         return BaseModelOutputWithPooling(
-            last_hidden_state=hidden_states,
-            pooler_output=self.resampler(hidden_states, target_sizes),
-            hidden_states=_concatenate_layers(
-                [output.hidden_states for output in outputs], max_patches
-            ),
-            attentions=_concatenate_layers([output.attentions for output in outputs], max_patches),
+            last_hidden_state=_concatenate([output.last_hidden_state for output in outputs]),
+            pooler_output=_concatenate(visual_tokens),
+            hidden_states=_concatenate_layers([output.hidden_states for output in outputs]),
+            attentions=_concatenate_layers([output.attentions for output in outputs]),
         )
 
     def get_placeholder_mask(
@@ -187,38 +194,26 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
         Raises:
             ValueError: nothing tells where the placeholders are.
         """
+        tokens: Any = input_ids if input_ids is not None else inputs_embeds
+        check_placeholders(tokens.shape, mm_token_type_ids, image_bound)
         if image_bound is not None:
-            tokens: Any = input_ids if input_ids is not None else inputs_embeds
-            mask = torch.zeros(tokens.shape[:2], dtype=torch.bool)
-            for sample, bounds in enumerate(image_bound):
-                for start, end in torch.as_tensor(bounds).reshape(-1, 2).tolist():
-                    mask[sample, start:end] = True
-            return mask.to(tokens.device)
+            return mask_of_bounds(image_bound, tokens.shape, tokens.device)
         if mm_token_type_ids is not None:
             return mm_token_type_ids > 0
-        config = self.config
-        if config.image_token_id is None:
+        if self.config.image_token_id is None:
             raise ValueError(
                 "Pictures were given, but nothing tells where they go in the text: pass "
                 "mm_token_type_ids or image_bound as MiniCPMVProcessor returns them, or set "
                 "config.image_token_id."
             )
 
-        def places(token_id: Any) -> torch.Tensor:
+        def is_token(token_id: int) -> torch.Tensor:
             if input_ids is not None:
                 return torch.eq(input_ids, token_id)
-            assert inputs_embeds is not None
-            token = torch.tensor(token_id, device=inputs_embeds.device)
-            return torch.eq(inputs_embeds, self.get_input_embeddings()(token)).all(dim=-1)
+            token = torch.tensor(token_id, device=tokens.device)
+            return torch.eq(tokens, self.get_input_embeddings()(token)).all(dim=-1)
 
-        mask = places(config.image_token_id)
-        if config.image_start_id is not None:
-            opens, closes = places(config.image_start_id), places(config.image_end_id)
-            if config.slice_start_id is not None:
-                opens = opens | places(config.slice_start_id)
-                closes = closes | places(config.slice_end_id)
-            mask = mask & ((opens.cumsum(1) - closes.cumsum(1)) > 0)
-        return mask
+        return mask_of_tags(self.config, is_token)
 
     def count_slices(self, placeholders: torch.Tensor, num_slices: int) -> list[int]:
         """How many of the `num_slices` slices are each sample's, by its placeholders.
@@ -226,16 +221,27 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
         Raises:
             ValueError: placeholders and visual tokens differ in number.
         """
-        num_queries = self.config.query_num
-        counts = placeholders.sum(dim=1).tolist()
-        if sum(counts) != num_slices * num_queries or any(n % num_queries for n in counts):
-            raise ValueError(
-                f"The text has {sum(counts)} placeholders ({counts} per sample) and the pictures "
-                f"give {num_slices * num_queries} visual tokens ({num_slices} slices x "
-                f"{num_queries}). Use one processor call for both, and do not truncate its "
-                "input_ids."
-            )
-        return [count // num_queries for count in counts]
+        return slices_per_sample(placeholders, num_slices, self.config.query_num)
+
+    def _check_text_alone(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor,
+        mm_token_type_ids: torch.Tensor | None,
+        image_bound: list[torch.Tensor] | None,
+    ) -> None:
+        """Refuse placeholders without pictures. A single token, as decoding feeds them, is not
+        looked at."""
+        has_tags = self.config.image_token_id is not None and self.config.image_start_id is not None
+        if inputs_embeds.shape[1] == 1 or is_tracing(inputs_embeds):
+            return
+        if image_bound is not None or mm_token_type_ids is not None:
+            mask = self.get_placeholder_mask(None, inputs_embeds, mm_token_type_ids, image_bound)
+        elif input_ids is not None and has_tags:
+            mask = self.get_placeholder_mask(input_ids)
+        else:
+            return
+        check_no_placeholders(mask)
 
     @can_return_tuple
     def forward(
@@ -265,14 +271,19 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
                 encoded.
 
         Raises:
-            ValueError: placeholders and visual tokens differ in number; the message gives both.
+            ValueError: inputs do not belong together, such as placeholders and visual tokens of
+                another number; the message gives both.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Pass either input_ids or inputs_embeds.")
+        hidden_size = self.config.text_config.hidden_size
+        check_text(
+            input_ids, inputs_embeds, attention_mask, position_ids, past_key_values, hidden_size
+        )
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         images = pixel_values if image_features is None else image_features
-        if images is not None:
+        if images is None:
+            self._check_text_alone(input_ids, inputs_embeds, mm_token_type_ids, image_bound)
+        else:
             if not isinstance(images, torch.Tensor):
                 raise ValueError(
                     f"The pictures are {type(images).__name__}; expected one tensor with a row per "
@@ -281,11 +292,14 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
             mask = self.get_placeholder_mask(
                 input_ids, inputs_embeds, mm_token_type_ids, image_bound
             )
-            slices_per_sample = self.count_slices(mask, len(images))
+            if not is_tracing(mask):
+                self.count_slices(mask, len(images))
             if image_features is None:
+                counts = mask.sum(dim=1) // self.config.query_num
                 image_features = self.get_image_features(
-                    pixel_values, target_sizes, slices_per_sample, return_dict=True
+                    pixel_values, target_sizes, counts, return_dict=True
                 ).pooler_output
+            check_image_features(image_features, self.config.query_num, hidden_size)
             inputs_embeds = inputs_embeds.masked_scatter(
                 mask.to(inputs_embeds.device)[..., None],
                 image_features.to(inputs_embeds.device, inputs_embeds.dtype),
@@ -341,7 +355,8 @@ class MiniCPMVForConditionalGeneration(
         """As `MiniCPMVModel.forward`, with logits.
 
         Args:
-            labels: (batch, seq), -100 where no loss is wanted; shifted inside.
+            labels: (batch, seq), -100 where no loss is wanted; shifted inside. Visual tokens are
+                never learned: labels at their places count as -100.
             logits_to_keep: compute only the last so many logits, or those at the given places; 0
                 means all.
         """
@@ -363,9 +378,17 @@ class MiniCPMVForConditionalGeneration(
         hidden_states = outputs.last_hidden_state[:, keep]
         # MiniCPM's head was trained on a smaller scale than its decoder.
         scaling = getattr(self.config.text_config, "logits_scaling", 1.0)
-        logits = self.lm_head(hidden_states / scaling)
+        if scaling != 1:  # a division by 1 would copy them for the backward pass
+            hidden_states = hidden_states / scaling
+        logits = self.lm_head(hidden_states)
         loss = None
         if labels is not None:
+            check_labels(labels, logits)
+            if pixel_values is not None or image_features is not None:
+                places = self.model.get_placeholder_mask(
+                    input_ids, inputs_embeds, mm_token_type_ids, image_bound
+                )
+                labels = labels.masked_fill(places[:, keep].to(labels.device), -100)
             vocab_size = self.config.text_config.vocab_size
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
         return CausalLMOutputWithPast(
@@ -392,25 +415,15 @@ class OmniLMMForConditionalGeneration(MiniCPMVForConditionalGeneration, Generati
     base_class = OmniLMMModel
 
 
-def _concatenate(parts: list[torch.Tensor], max_patches: int) -> torch.Tensor:
-    """The slices of all parts, zero-padded to the same number of patches.
-
-    Args:
-        parts: (some, patches, hidden), or attention weights (some, num_heads, patches, patches).
-    """
-    padded = []
-    for part in parts:
-        missing = max(0, max_patches - part.shape[-2])  # a class token is one more
-        padding = (0, 0, 0, missing) if part.ndim == 3 else (0, missing, 0, missing)
-        padded.append(nn.functional.pad(part, padding) if any(padding) else part)
-    return torch.cat(padded) if len(padded) > 1 else padded[0]
+def _concatenate(parts: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def _concatenate_layers(parts: list[Any], max_patches: int) -> tuple[torch.Tensor, ...] | None:
+def _concatenate_layers(parts: list[Any]) -> tuple[torch.Tensor, ...] | None:
     """Per layer, the slices of all parts; None where none were recorded."""
     if any(part is None for part in parts):
         return None
-    return tuple(_concatenate(list(layer), max_patches) for layer in zip(*parts, strict=True))
+    return tuple(_concatenate(list(layer)) for layer in zip(*parts, strict=True))
 
 
 __all__ = [

@@ -15,41 +15,7 @@ import torch
 from torch import nn
 
 from .configuration import MiniCPMVConfig
-from .vit import resize_table
-
-
-def sincos_positions(positions: torch.Tensor, channels: int) -> torch.Tensor:
-    """Sine-cosine code of integer positions: sines of all frequencies, then cosines.
-
-    Args:
-        positions: any shape, patch indices along one axis.
-        channels: even.
-
-    Returns:
-        (*positions.shape, channels), float32.
-    """
-    num_frequencies = channels // 2
-    exponent = torch.arange(num_frequencies, device=positions.device, dtype=torch.float32)
-    frequency = 1.0 / torch.pow(10000.0, exponent / num_frequencies)
-    angle = positions.to(torch.float32)[..., None] * frequency
-    return torch.cat([angle.sin(), angle.cos()], dim=-1)
-
-
-def grid_positions(row: torch.Tensor, column: torch.Tensor, channels: int) -> torch.Tensor:
-    """Code of places in a grid: the first half of the channels says the column, then the row.
-
-    Returns:
-        (*row.shape, channels), float32.
-    """
-    codes = [sincos_positions(axis, channels // 2) for axis in (column, row)]
-    return torch.cat(codes, dim=-1)
-
-
-def square_positions(num_places: int, channels: int) -> torch.Tensor:
-    """Code of a square grid, row by row: (num_places, channels); what released tables hold."""
-    side = math.isqrt(num_places)
-    index = torch.arange(num_places)
-    return grid_positions(index // side, index % side, channels)
+from .positions import grid_positions, resize_table
 
 
 class MiniCPMVResamplerAttention(nn.Module):
@@ -140,8 +106,7 @@ class MiniCPMVResampler(nn.Module):
         if self.key_positions == "table":
             positions = resize_table(self.pos_embed, target_sizes, max_patches, antialias=False)
         else:
-            width = target_sizes[:, 1:]
-            positions = grid_positions(index // width, index % width, hidden_size)
+            positions = grid_positions(target_sizes, max_patches, hidden_size, key_value.dtype)
         key = key_value + positions.to(key_value)
         output = self.attn(query, key, key_value, is_patch[:, None, None, :])
         return self.ln_post(output) @ self.proj  # (num_slices, query_num, hidden)

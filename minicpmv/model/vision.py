@@ -11,7 +11,6 @@ of patches (`positions="row"`).
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,6 +25,8 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration import MiniCPMVVisionConfig
+from .input_checks import check_slice_shapes
+from .positions import position_buckets
 
 
 def eager_attention_forward(
@@ -54,24 +55,6 @@ def eager_attention_forward(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
-@lru_cache(maxsize=1024)
-def position_buckets(num_patches: int, table_side: int) -> torch.Tensor:
-    """Rows of the position table for the patches along one axis of a slice.
-
-    Patch i of n lies at i / n of the slice; its bucket is the number of boundaries k / table_side,
-    k >= 1, at or below it. Several places fall on a boundary, where the last bit decides:
-    `torch.arange` on CPU rounds as the released models do.
-
-    Returns:
-        (num_patches,), 0 to table_side - 1, on CPU.
-    """
-    # From 0 to just below 1, in steps of 1 / num_patches rounded to float32.
-    place = torch.arange(0, 1 - 1e-6, (1 / torch.tensor(num_patches)).item(), device="cpu")
-    boundaries = torch.arange(1 / table_side, 1.0, 1 / table_side, device="cpu")
-    # The bucket edge is exclusive on the right: a place on a boundary belongs to the next bucket.
-    return torch.bucketize(place, boundaries, right=True)
-
-
 class MiniCPMVVisionEmbeddings(nn.Module):
     """Patches and their learned positions."""
 
@@ -84,23 +67,43 @@ class MiniCPMVVisionEmbeddings(nn.Module):
         )
         self.position_embedding = nn.Embedding(self.table_side**2, config.hidden_size)
 
-    def forward(self, pixel_values: torch.Tensor, target_sizes: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        target_sizes: torch.Tensor,
+        row_lengths: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         pixel_values = pixel_values.to(self.patch_embedding.weight.dtype)
         patches = self.patch_embedding(pixel_values)  # (num_slices, hidden, 1, max_patches)
         patches = patches.flatten(2).transpose(1, 2)  # (num_slices, max_patches, hidden)
-        position_ids = self.position_ids(target_sizes, patches.shape[1]).to(patches.device)
-        return patches + self.position_embedding(position_ids)
+        position_ids = self.position_ids(target_sizes, patches.shape[1], row_lengths)
+        return patches + self.position_embedding(position_ids.to(patches.device))
 
-    def position_ids(self, target_sizes: torch.Tensor, max_patches: int) -> torch.Tensor:
-        """Rows of the position table, 0 where there is no patch: (num_slices, max_patches), CPU."""
+    def position_ids(
+        self,
+        target_sizes: torch.Tensor,
+        max_patches: int,
+        row_lengths: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Rows of the position table: (num_slices, max_patches), 0 where there is no patch.
+
+        Args:
+            row_lengths: (num_slices,), where positions are those of one row: its patches, padding
+                included. None: `max_patches`.
+        """
+        side = self.table_side
+        index = torch.arange(max_patches, device=target_sizes.device)
         if self.config.positions == "row":
-            return position_buckets(max_patches, self.table_side).expand(len(target_sizes), -1)
-        ids = torch.zeros(len(target_sizes), max_patches, dtype=torch.long, device="cpu")
-        for slice_ids, (height, width) in zip(ids, target_sizes.tolist(), strict=True):
-            row = position_buckets(height, self.table_side)
-            column = position_buckets(width, self.table_side)
-            slice_ids[: height * width] = (row[:, None] * self.table_side + column).flatten()
-        return ids
+            if row_lengths is None:
+                row_lengths = torch.full_like(target_sizes[:, 0], max_patches)
+            lengths = row_lengths.to(index.device)[:, None]
+            ids, is_place = position_buckets(lengths, side, index), index < lengths
+        else:
+            height, width = target_sizes[:, :1], target_sizes[:, 1:]
+            row = position_buckets(height, side, index // width)
+            column = position_buckets(width, side, index % width)
+            ids, is_place = row * side + column, index < height * width
+        return torch.where(is_place, ids, 0)
 
 
 class MiniCPMVVisionAttention(nn.Module):
@@ -200,6 +203,7 @@ class MiniCPMVVisionModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    _can_compile_fullgraph = True
     _input_embed_layer = "patch_embedding"
     _can_record_outputs = {
         "hidden_states": MiniCPMVVisionEncoderLayer,
@@ -225,17 +229,26 @@ class MiniCPMVVisionModel(PreTrainedModel):
     @merge_with_config_defaults
     @capture_outputs
     def forward(
-        self, pixel_values: torch.Tensor, target_sizes: torch.Tensor, **kwargs: Any
+        self,
+        pixel_values: torch.Tensor,
+        target_sizes: torch.Tensor,
+        row_lengths: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> BaseModelOutput:
         """Encode; of `last_hidden_state` (num_slices, max_patches, hidden), rows past a slice's
         own patches are meaningless.
+
+        Args:
+            row_lengths: (num_slices,), where padding takes part in attention (release 2.5), how
+                many patches of each strip do, padding included. None: all.
         """
-        hidden_states = self.embeddings(pixel_values, target_sizes)
+        check_slice_shapes(pixel_values, target_sizes, self.config)
+        hidden_states = self.embeddings(pixel_values, target_sizes, row_lengths)
         attention_mask = None
-        if not self.config.attend_padding:
-            num_patches = target_sizes.to(hidden_states.device).prod(dim=1)
+        num_patches = row_lengths if self.config.attend_padding else target_sizes.prod(dim=1)
+        if num_patches is not None:
             index = torch.arange(hidden_states.shape[1], device=hidden_states.device)
-            is_patch = index < num_patches[:, None]  # (num_slices, max_patches)
+            is_patch = index < num_patches.to(index.device)[:, None]  # (num_slices, max_patches)
             attention_mask = create_bidirectional_mask(self.config, hidden_states, is_patch)
         for layer in self.encoder.layers:
             hidden_states = layer(hidden_states, attention_mask, **kwargs)

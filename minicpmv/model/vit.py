@@ -10,7 +10,6 @@ EVA-02's (OmniLMM) after it, has a class token, which is dropped from the output
 keys.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,36 +24,9 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration import MiniCPMVViTConfig
+from .input_checks import check_slice_shapes
+from .positions import resize_table
 from .vision import MiniCPMVVisionMLP, eager_attention_forward
-
-
-def resize_table(
-    table: torch.Tensor, target_sizes: torch.Tensor, num_rows: int, *, antialias: bool
-) -> torch.Tensor:
-    """The position table of a square grid, brought to the grid of each slice by bicubic
-    interpolation, in float32; unchanged where the grid is its own.
-
-    The two forms differ even where a grid grows: PyTorch's antialiased kernel has another
-    coefficient.
-
-    Args:
-        table: (side * side, hidden), row by row.
-        target_sizes: (num_slices, 2), height and width of each slice's grid.
-
-    Returns:
-        (num_slices, num_rows, hidden), zeros after a slice's own places.
-    """
-    side = math.isqrt(len(table))
-    square = table.float().view(1, side, side, -1).permute(0, 3, 1, 2)  # (1, hidden, side, side)
-    resized: dict[tuple[int, int], torch.Tensor] = {}
-    sizes = [(height, width) for height, width in target_sizes.tolist()]
-    for size in set(sizes):
-        rows = table
-        if size != (side, side):
-            grid = nn.functional.interpolate(square, size, mode="bicubic", antialias=antialias)
-            rows = grid[0].flatten(1).transpose(0, 1).to(table.dtype)  # (height * width, hidden)
-        resized[size] = nn.functional.pad(rows, (0, 0, 0, num_rows - len(rows)))
-    return torch.stack([resized[size] for size in sizes])
 
 
 class MiniCPMVViTPatches(nn.Module):
@@ -159,6 +131,7 @@ class MiniCPMVViTModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    _can_compile_fullgraph = True
     _can_record_outputs = {
         "hidden_states": MiniCPMVViTBlock,
         "attentions": MiniCPMVViTAttention,
@@ -203,6 +176,7 @@ class MiniCPMVViTModel(PreTrainedModel):
         """Encode; of `last_hidden_state` (num_slices, max_patches, hidden), rows past a slice's
         own patches are meaningless.
         """
+        check_slice_shapes(pixel_values, target_sizes, self.config)
         hidden_states = self.patch_embed(pixel_values)  # (num_slices, max_patches, hidden)
         num_slices, max_patches, _ = hidden_states.shape
         table = self.pos_embed[0, 1:] if self.config.has_class_token else self.pos_embed[0]

@@ -14,8 +14,7 @@ from transformers import GenerationConfig
 
 from ..engine.hf import generate_ids
 from ..engine.plan import plan_generation
-from ..model.resampler import sincos_positions
-from ..model.vision import position_buckets
+from ..model.positions import position_buckets, sincos_positions
 from ..processing.packing import rows_per_slice
 from ..processing.processor import MiniCPMVProcessor
 from ..processing.slicing import plan_slices

@@ -13,7 +13,7 @@ from torch import nn
 
 from minicpmv.model.configuration import MiniCPMVConfig
 from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
-from minicpmv.model.resampler import sincos_positions
+from minicpmv.model.positions import sincos_positions
 from minicpmv.scenes.text.labels import (
     CELLS,
     CLASSES,
