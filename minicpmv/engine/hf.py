@@ -23,6 +23,7 @@ from transformers.generation import (
     StoppingCriteriaList,
 )
 
+from .finite import FiniteLogits
 from .plan import GenerationPlan
 
 _STOP_WINDOW = 16  # tokens; a stop text written in single bytes has 8
@@ -38,7 +39,7 @@ def generate_ids(
 ) -> torch.Tensor:
     """New token ids, with pad tokens after a terminator: (batch, new)."""
     prompt_length = inputs["input_ids"].shape[1]
-    processors = LogitsProcessorList(logits_processors)
+    processors = LogitsProcessorList([FiniteLogits(), *logits_processors])
     if plan.repetition_penalty != 1.0:
         processors.append(
             _PenaltyOnPromptToo(plan.repetition_penalty, plan.config.pad_token_id)

@@ -17,16 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..quantization import reader_for
 from ..quantization.bits import check_unpacked
-
-# What reading a weight file can end in, safetensors and pickles.
-_UNREADABLE = (
-    SafetensorError,
-    pickle.UnpicklingError,
-    EOFError,
-    KeyError,
-    RuntimeError,
-    TypeError,
-)
+from .header_checks import UNREADABLE, check_headers, check_tensors, list_problem
 
 
 class StrictLoadingMixin:
@@ -61,6 +52,8 @@ class StrictLoadingMixin:
             or has_tensors
         )
         path = pretrained_model_name_or_path
+        if not looks_itself:
+            check_headers(cls, path, kwargs)
         with _damage_named(path):
             reader = None if has_tensors else reader_for(cls, path, kwargs)
         source = path
@@ -100,6 +93,7 @@ class StrictLoadingMixin:
                 for name, found, expected in mismatched
             ],
         )
+        check_finite(model, path)
         if fresh:
             logger.warning(
                 f"{', '.join(fresh)} is not in {str(path)!r} and starts with random numbers: train "
@@ -117,20 +111,28 @@ class StrictLoadingMixin:
         super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
 
 
-def check_tensors(
-    path: Any, missing: list[str], unexpected: list[str], mismatched: list[str]
-) -> None:
-    """Raise one line that names the tensors of `path` that are not those of its config."""
-    problems = [
-        _list_problem("missing", missing),
-        _list_problem("unexpected", unexpected),
-        _list_problem("of another shape", mismatched),
-    ]
-    if any(problems):
+def check_finite(model: Any, path: Any) -> None:
+    """No weight is NaN or infinite; those that wait on disk are left out.
+
+    Raises:
+        ValueError: names the tensors.
+    """
+    wrong = []
+    for name, weight in model.named_parameters():
+        if weight.is_meta or not weight.is_floating_point() or not weight.numel():
+            continue
+        if weight.element_size() == 1:  # packed in floats of 8 bits, which have no minimum
+            continue
+        least, most = torch.aminmax(weight.detach())
+        if not bool(torch.isfinite(torch.stack([least, most])).all()):
+            wrong.append(
+                f"{model.released_name(name)} ({str(weight.dtype).removeprefix('torch.')})"
+            )
+    if wrong:
         raise ValueError(
-            f"The tensors of {str(path)!r} are not those of its config: "
-            f"{'; '.join(filter(None, problems))}. Download the checkpoint again, or check that "
-            "config.json belongs to it."
+            f"The weights of {str(path)!r} hold numbers that are not finite (NaN or infinity): "
+            f"{list_problem('tensors', wrong)}. Download the checkpoint again; if it was loaded "
+            "with dtype='float16', its numbers may be too large for that: pass dtype='float32'."
         )
 
 
@@ -144,7 +146,7 @@ def _is_no_load_report(record: logging.LogRecord) -> bool:
 def _damage_named(path: Any) -> Iterator[None]:
     try:
         yield
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         problem = _weight_file_problem(path, error)
         if problem is None:
             raise
@@ -170,7 +172,7 @@ def _file_problem(path: Path) -> Exception | None:
             with safe_open(path, "pt"):
                 return None
         content = torch.load(path, map_location="meta", weights_only=True)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         return _unreadable(name, error)
     if isinstance(content, dict):
         return None
@@ -188,11 +190,3 @@ def _unreadable(name: str, error: Exception) -> Exception:
         )
     reason = str(error).partition("\n")[0].partition(". ")[0]
     return OSError(f"{name} is damaged or not complete ({reason}). Download it again.")
-
-
-def _list_problem(kind: str, names: list[str], most: int = 6) -> str:
-    """ "2 missing: a, b"; empty without names."""
-    if not names:
-        return ""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{len(names)} {kind}: {', '.join(sorted(names)[:most])}{more}"

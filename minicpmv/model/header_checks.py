@@ -1,0 +1,207 @@
+"""A config against the headers of its weight files, before a model is built or memory is taken.
+
+The layers of a model are alike, so one layer of each kind, without memory, tells the shape of every
+tensor; how many there are is counted by the names in the headers.
+"""
+
+import copy
+import math
+import pickle
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers.configuration_utils import PreTrainedConfig
+
+from ..checkpoint.weights import WeightFiles
+from ..quantization.files import own_config
+
+_NUMBER = re.compile(r"\.\d+\.")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|blocks)\.(\d+)\.")
+_EXPERT = re.compile(r"\.experts\.(\d+)\.")
+# By the first words of tensor names, released and ours.
+_TOWERS = ("vpm.", "model.vision_tower.", "vision_tower.", "model.vpm.")
+# What reading a weight file can end in, safetensors and pickles.
+UNREADABLE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    EOFError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    struct.error,
+)
+# Keywords of `from_pretrained` that load from elsewhere than the checkpoint's usual files.
+_ELSEWHERE = ("state_dict", "variant", "gguf_file", "use_safetensors")
+
+
+def check_headers(model_class: Any, path: Any, keywords: Mapping[str, Any]) -> bool:
+    """The numbers of layers, and the shape and kind of every tensor, are those of the config.
+
+    Args:
+        path, keywords: of `from_pretrained`.
+
+    Returns:
+        False where there was nothing to read: weights that are not on this disk yet, or given
+        otherwise.
+
+    Raises:
+        ValueError: names what differs.
+    """
+    if not Path(str(path)).is_dir() or any(keywords.get(name) for name in _ELSEWHERE):
+        return False
+    folder = Path(path) / (keywords.get("subfolder") or "")
+    config = own_config(model_class, path, dict(keywords))["config"]
+    with _readable(folder) as weights:
+        if weights is None:
+            return False
+        problems = wrong_counts(config, weights.shapes)
+        if problems:
+            raise ValueError(
+                f"{problems[0]}, so config.json of {str(folder)!r} does not belong to its weights. "
+                "Take both from one release."
+            )
+        check_tensors_of(model_class, config, folder, weights)
+    return True
+
+
+def check_tensors_of(
+    model_class: Any, config: PreTrainedConfig, folder: Path, weights: WeightFiles
+) -> None:
+    """Shape and kind of every tensor that the model has by name."""
+    shapes = dict(_shapes_of_one_layer(model_class, config))
+    is_packed = getattr(config, "quantization_config", None) is not None
+    is_packed = is_packed or (folder / "quantize_config.json").is_file()
+    mismatched, kinds, excess = [], [], 0
+    for name, found in weights.shapes.items():
+        expected = shapes.get(_NUMBER.sub(".0.", name))
+        is_float = weights.dtypes[name] is not None
+        if expected is None or (is_packed and not is_float):
+            continue
+        if not is_float:
+            kinds.append(name)
+        if found != expected:
+            mismatched.append(f"{name} {found}, expected {expected}")
+            excess += max(math.prod(expected) - math.prod(found), 0)
+    if kinds:
+        raise ValueError(f"{wrong_kinds(kinds)} in {str(folder)!r}. Download the checkpoint again.")
+    # Loading names all differences at once, and takes memory for what does not fit. Where that is
+    # more than the whole model, there is no need to try.
+    if excess > sum(map(math.prod, weights.shapes.values())):
+        check_tensors(folder, [], [], mismatched)
+
+
+def wrong_kinds(names: list[str]) -> str:
+    """Words for tensors that hold no floating-point numbers where weights belong."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"{len(names)} tensors hold no weights (no floating-point numbers of 16, 32 or 64 bits): "
+        f"{', '.join(sorted(names)[:3])}{more}"
+    )
+
+
+def wrong_counts(config: Any, names: Iterable[str]) -> list[str]:
+    """Numbers of layers and experts that the config says and the names of tensors contradict.
+
+    Args:
+        names: of all tensors of the checkpoint, released or ours.
+    """
+    text: Any = config.get_text_config()
+    vision = getattr(config, "vision_config", None)
+    found: dict[str, int] = {}
+    for name in names:
+        layer = _LAYER.search(name)
+        if layer:
+            part = "vision" if name.startswith(_TOWERS) else "text"
+            found[part] = max(found.get(part, 0), int(layer[1]) + 1)
+        expert = _EXPERT.search(name)
+        if expert:
+            found["experts"] = max(found.get("experts", 0), int(expert[1]) + 1)
+    said = {"text": ("num_hidden_layers", text.num_hidden_layers)}
+    if vision is not None:
+        dropped = int(bool(config.drop_vision_last_layer))
+        said["vision"] = (
+            "vision_config.num_hidden_layers",
+            max(vision.num_hidden_layers - dropped, 0),
+        )
+    for field in ("num_experts", "num_local_experts"):
+        if getattr(text, field, None):
+            said["experts"] = (field, getattr(text, field))
+    lines = []
+    for part, (field, number) in said.items():
+        # Fewer layers than the files have are named, tensor by tensor, once the model is loaded;
+        # so are some that are missing. Many more are refused here, before they are built.
+        if part in found and number > 2 * found[part] + 2:
+            what = "experts" if part == "experts" else "layers"
+            lines.append(
+                f"config.json says {field} {number}, the weights have {found[part]} {what}"
+            )
+    return lines
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[WeightFiles | None]:
+    """The weight files of a folder; None where loading itself has more to say about them."""
+    try:
+        files = WeightFiles(folder)
+    except (OSError, ValueError, *UNREADABLE):
+        files = None
+    if files is None:
+        yield None
+        return
+    with files:
+        yield files
+
+
+def _shapes_of_one_layer(
+    model_class: Any, config: PreTrainedConfig
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names in files, with 0 for every number, and shapes; of a model with one layer of a kind."""
+    small = copy.deepcopy(config)
+    text: Any = small.get_text_config()
+    text.num_hidden_layers = 1
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:1]
+    if getattr(small, "vision_config", None) is not None:
+        small.vision_config.num_hidden_layers = 2  # one of them may be dropped
+    with torch.device("meta"):
+        model = model_class(small)
+    base = model.base_model_prefix
+    prefix = "" if hasattr(model, base) else f"{base}."
+    for name, parameter in model.named_parameters():
+        names = {model_class.released_name(prefix + name), prefix + name}
+        for in_files in names:
+            yield _NUMBER.sub(".0.", in_files), tuple(parameter.shape)
+
+
+def check_tensors(
+    path: Any, missing: list[str], unexpected: list[str], mismatched: list[str]
+) -> None:
+    """Raise one line that names the tensors of `path` that are not those of its config."""
+    problems = [
+        list_problem("missing", missing),
+        list_problem("unexpected", unexpected),
+        list_problem("of another shape", mismatched),
+    ]
+    if any(problems):
+        raise ValueError(
+            f"The tensors of {str(path)!r} are not those of its config: "
+            f"{'; '.join(filter(None, problems))}. Download the checkpoint again, or check that "
+            "config.json belongs to it."
+        )
+
+
+def list_problem(kind: str, names: list[str], most: int = 6) -> str:
+    """ "2 missing: a, b"; empty without names."""
+    if not names:
+        return ""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{len(names)} {kind}: {', '.join(sorted(names)[:most])}{more}"
