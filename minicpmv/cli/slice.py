@@ -314,20 +314,16 @@ def draw_cut(picture: "Image.Image", plan: SlicePlan) -> "Image.Image":
     """The overview and, beside it, the cells of the grid with gaps between them, in true size."""
     from PIL import Image, ImageDraw, ImageFont
 
+    from minicpmv.processing.pixels import cut
+
     gap = 14
-    bicubic = Image.Resampling.BICUBIC
-    height, width = plan.overview
-    pieces = [(gap, gap, picture.resize((width, height), bicubic))]
-    if plan.grid and plan.cell and plan.refined:
-        refined = picture.resize(plan.refined[::-1], bicubic)
-        rows, cols = plan.grid
-        cell_height, cell_width = plan.cell
-        left = width + 3 * gap
-        for index in range(rows * cols):
-            row, col = divmod(index, cols)
-            x, y = col * cell_width, row * cell_height
-            piece = refined.crop((x, y, x + cell_width, y + cell_height))
-            pieces.append((left + col * (cell_width + gap), gap + row * (cell_height + gap), piece))
+    overview, *cells = cut(picture, plan)
+    pieces = [(gap, gap, overview)]
+    left = overview.width + 3 * gap
+    for index, piece in enumerate(cells):
+        assert plan.grid is not None
+        row, col = divmod(index, plan.grid[1])
+        pieces.append((left + col * (piece.width + gap), gap + row * (piece.height + gap), piece))
     size = (
         max(x + piece.width for x, _, piece in pieces) + gap,
         max(y + piece.height for _, y, piece in pieces) + gap,

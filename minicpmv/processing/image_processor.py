@@ -1,8 +1,7 @@
 """From an image to what the vision tower reads: resize, cut, normalise, patchify.
 
-The reference for pixels is Pillow's bicubic filter on 8-bit RGB, as the released models were
-trained and run. Other resizers change what can be read in a picture, so both class names below mean
-this one implementation; torchvision is not needed.
+Other resizers than that of `pixels.py` change what can be read in a picture, so both class names
+below mean this one implementation; torchvision is not needed.
 
 1.0 and OmniLMM-12B squeeze every picture into one square and never cut it.
 
@@ -11,8 +10,7 @@ One row of `pixel_values` is one slice: its patches side by side, (channels, pat
 real.
 """
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +32,7 @@ from .image_settings import (
     normalise_keys,
     settings_without_file,
 )
+from .pixels import cut, fitted, normalise, pad_strips, patchify, value_table
 from .placeholders import RELEASED_TAGS, image_placeholder
 from .slicing import SlicePlan, plan_slices
 
@@ -268,7 +267,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
                 pieces = cut(image, plan, resample) if resized else [image]
                 table = _table_for(image, **kwargs)
                 strips += [
-                    _patchify(_fitted(_normalise(piece, table), size), patch_size)
+                    patchify(fitted(normalise(piece, table), size), patch_size)
                     for piece, size in zip(pieces, plan.sizes, strict=True)
                 ]
                 sizes += plan.target_sizes(patch_size)
@@ -408,38 +407,6 @@ class MiniCPMVImageProcessor(MiniCPMVImageProcessorPil):
     """The name that released `preprocessor_config.json` files ask for; the same class."""
 
 
-def cut(
-    image: Image.Image, plan: SlicePlan, resample: Any = Image.Resampling.BICUBIC
-) -> list[Image.Image]:
-    """The slices of `image` as `plan` says: the overview, then the cells row by row."""
-    slices = [_resize(image, plan.overview, resample)]
-    if plan.grid is not None and plan.refined is not None and plan.cell is not None:
-        refined = _resize(image, plan.refined, resample)
-        height, width = plan.cell
-        for row in range(plan.grid[0]):
-            for col in range(plan.grid[1]):
-                left, top = col * width, row * height
-                slices.append(refined.crop((left, top, left + width, top + height)))
-    return slices
-
-
-def pad_strips(strips: Sequence[np.ndarray]) -> np.ndarray:
-    """Strips side by side in one array, with zeros to the length of the longest one."""
-    if not strips:
-        return np.zeros((0, 3, 0, 0), np.float32)
-    channels, patch_size, _ = strips[0].shape
-    longest = max(strip.shape[-1] for strip in strips)
-    batch = np.zeros((len(strips), channels, patch_size, longest), np.float32)
-    for row, strip in zip(batch, strips, strict=True):
-        row[..., : strip.shape[-1]] = strip
-    return batch
-
-
-def _resize(image: Image.Image, size: tuple[int, int], resample: Any) -> Image.Image:
-    height, width = size
-    return image if image.size == (width, height) else image.resize((width, height), resample)
-
-
 def _uncut(height: int, width: int, patch_size: int, *, fill: bool) -> SlicePlan:
     """The image as it is, in whole patches: fewer, or with `fill` more, than it has pixels for."""
     rows, cols = height // patch_size, width // patch_size
@@ -453,14 +420,6 @@ def _uncut(height: int, width: int, patch_size: int, *, fill: bool) -> SlicePlan
     return SlicePlan((rows * patch_size, cols * patch_size))
 
 
-def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Channels-first pixels of that (height, width): cut, or filled with zeros, right and below."""
-    height, width = size
-    image = image[:, :height, :width]
-    missing = height - image.shape[1], width - image.shape[2]
-    return np.pad(image, ((0, 0), (0, missing[0]), (0, missing[1]))) if any(missing) else image
-
-
 def _table_for(
     image: Image.Image,
     do_rescale: bool,
@@ -470,53 +429,11 @@ def _table_for(
     image_std: Any,
     **_: Any,
 ) -> np.ndarray:
-    return _value_table(
+    return value_table(
         len(image.getbands()),
         rescale_factor if do_rescale else None,
         hashable(image_mean) if do_normalize else None,
         hashable(image_std) if do_normalize else None,
-    )
-
-
-@lru_cache(maxsize=16)
-def _value_table(
-    channels: int,
-    rescale_factor: float | None,
-    mean: float | tuple[float, ...] | None,
-    std: float | tuple[float, ...] | None,
-) -> np.ndarray:
-    """What each of the 256 values becomes, (channels, 256), rounded to float32 at each step."""
-    values = np.arange(256, dtype=np.float32)
-    if rescale_factor is not None:
-        values = (np.arange(256) * rescale_factor).astype(np.float32)
-    table = np.tile(values, (channels, 1))
-    for name, setting in (("image_mean", mean), ("image_std", std)):
-        if setting is None:
-            continue
-        per_channel = np.broadcast_to(np.asarray(setting, np.float32), (np.size(setting),))
-        if len(per_channel) not in (1, channels):
-            raise ValueError(
-                f"{name} has {len(per_channel)} values and the image {channels} channels; "
-                "give one per channel."
-            )
-        column = per_channel[:, None]
-        table = table - column if name == "image_mean" else table / column
-    return table
-
-
-def _normalise(image: Image.Image, table: np.ndarray) -> np.ndarray:
-    pixels = np.asarray(image)
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    return np.stack([table[c][pixels[..., c]] for c in range(pixels.shape[-1])])
-
-
-def _patchify(image: np.ndarray, patch_size: int) -> np.ndarray:
-    channels, height, width = image.shape
-    rows, cols = height // patch_size, width // patch_size
-    patches = image.reshape(channels, rows, patch_size, cols, patch_size)
-    # strip[c, y, patch_size * k + x], k counting patches row by row
-    return np.ascontiguousarray(
-        patches.transpose(0, 2, 1, 3, 4).reshape(channels, patch_size, rows * cols * patch_size)
     )
 
 

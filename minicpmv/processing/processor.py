@@ -34,7 +34,7 @@ from .batching import (
     videos_per_sample,
 )
 from .encoding import Encoded, Span, encode, pad
-from .image_processor import MiniCPMVImageProcessorKwargs, pad_strips
+from .image_processor import MiniCPMVImageProcessorKwargs
 from .image_settings import check_effect, check_settings
 from .messages import MARKER, normalised, reserved_tags, with_images_at
 from .packing import (
@@ -45,6 +45,7 @@ from .packing import (
     released_layout_of,
     to_tensor_type,
 )
+from .pixels import pad_strips
 from .placeholders import IMAGE_MARKER, RELEASED_TAGS, VIDEO_MARKER
 from .sentencepiece import joined_as_released
 from .tokenizer import name_tags

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor
 
 from minicpmv.processing import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
-from minicpmv.processing.image_processor import cut
+from minicpmv.processing.pixels import cut
 
 from ..conftest import GOLDEN_FOLDERS, picture
 from .conftest import CHECKPOINTS

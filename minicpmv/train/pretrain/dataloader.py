@@ -18,7 +18,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from minicpmv.processing.batching import default_frame_slices
-from minicpmv.processing.image_processor import cut
+from minicpmv.processing.pixels import cut
 from minicpmv.processing.slicing import SlicePlan, plan_slices
 from minicpmv.scenes import EXAMPLE_KINDS, Scene, draw_example, patch_labels, questions_of, render
 from minicpmv.scenes.text.labels import NO_LABEL, NUM_TARGETS, WHOLE

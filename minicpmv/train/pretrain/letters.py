@@ -9,6 +9,7 @@ import random
 import numpy as np
 from PIL import Image, ImageDraw
 
+from minicpmv.processing.pixels import resize
 from minicpmv.scenes.text import fonts
 from minicpmv.scenes.text.labels import (
     GLYPH_CLASSES,
@@ -136,7 +137,6 @@ def _disguised(pixels: np.ndarray, rng: random.Random) -> np.ndarray:
         height, width = pixels.shape[:2]
         share = rng.uniform(0.45, 0.8)
         image = Image.fromarray(np.ascontiguousarray(pixels))
-        size = round(share * width), round(share * height)
-        small = image.resize(size, Image.Resampling.BILINEAR)
-        pixels = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+        size = round(share * height), round(share * width)
+        pixels = np.asarray(resize(resize(image, size, Image.Resampling.BILINEAR), (height, width)))
     return pixels
