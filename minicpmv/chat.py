@@ -22,6 +22,7 @@ from .engine.hf import generate_ids, stream_ids
 from .engine.options import PROCESSING, checked
 from .engine.plan import GenerationPlan, plan_generation
 from .media.video import VideoFile, is_file
+from .precision import Precision
 from .processing.processor import MiniCPMVProcessor
 from .processing.text import TextProcessor
 from .releases import Release
@@ -88,6 +89,7 @@ class Chat:
 
     Attributes:
         model, processor: the transformers objects.
+        precision: the dtype that `load` chose, and why; None where something else loaded the model.
         system: system prompt of every conversation that brings none; None means the release's own.
         history: messages of the running conversation (`say`), a plain list that may be edited.
     """
@@ -97,6 +99,7 @@ class Chat:
         model: Any,
         processor: MiniCPMVProcessor | TextProcessor,
         name: str = "",
+        precision: Precision | None = None,
     ):
         problems = find_mismatches(model.config, processor)
         if problems:
@@ -107,6 +110,7 @@ class Chat:
         self.model = model
         self.processor = processor
         self.name = name
+        self.precision = precision
         self.system: str | None = None
         self.history: Conversation = []
 

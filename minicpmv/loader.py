@@ -25,14 +25,31 @@ from transformers.utils import logging as transformers_logging
 
 from . import auto  # noqa: F401 - registers the classes
 from .chat import Chat
+from .checkpoint.weights import WeightFiles
+from .devices import (
+    check_device_map,
+    hardware_of,
+    main_device,
+    parse_device,
+    uses_disk,
+)
+from .engine.widen import widen
 from .model.config_checks import check_config
 from .model.devices import DeviceFromEmbeddingsMixin
 from .model.loading import StrictLoadingMixin
 from .model.minicpm import MiniCPMForCausalLM
 from .model.modeling import MiniCPMVForConditionalGeneration, OmniLMMForConditionalGeneration
+from .precision import (
+    Precision,
+    choose_dtype,
+    float32_bytes,
+    parse_dtype,
+    stored_dtype,
+    working_bytes,
+)
 from .processing.processor import MiniCPMVProcessor
 from .processing.text import TextProcessor
-from .quantization import bits_config
+from .quantization import bits_config, weight_bytes
 from .quiet import progress_bar
 from .releases import RELEASES, TEXT_RELEASES, model_type_of, release_of, text_release_of
 
@@ -88,7 +105,9 @@ def load(
         name_or_path: a folder, a name on the Hugging Face hub, a short one ("2.6", "omnilmm-12b",
             "2b", "MiniCPM-2B-dpo-bf16"), or "nano", the small model in this package.
         device: "auto" takes CUDA, then MPS, then CPU; or any torch device.
-        dtype: "auto" keeps the checkpoint's own; or "float32", "bfloat16", "float16".
+        dtype: "auto" keeps the checkpoint's own where the device computes in it, see
+            docs/devices.md; or "float32", "bfloat16", "float16". `Chat.precision` says what was
+            chosen, and why.
         device_map, max_memory: spread the weights over devices, "cpu" and "disk" among them, as in
             transformers; instead of `device`. See docs/devices.md.
         offload_folder: where weights for "disk" are written that cannot stay in the checkpoint's
@@ -109,7 +128,10 @@ def load(
     for name, given in (("max_memory", max_memory), ("offload_folder", offload_folder)):
         if device_map is None and given is not None:
             raise ValueError(f"{name} has no effect without device_map; pass device_map='auto'.")
-    target = _device(device)
+    target = parse_device(device)
+    if device_map is not None:
+        check_device_map(device_map)
+    parse_dtype(dtype)
     path = locate(name_or_path, revision)
     hub: dict[str, Any] = {"revision": revision} if revision else {}
     with (
@@ -128,10 +150,15 @@ def load(
             options["quantization_config"] = bits_config(quantize)
         if attn_implementation is not None:
             options["attn_implementation"] = attn_implementation
+        place = target if device_map is None else main_device(device_map)
+        is_spread = max_memory is not None or uses_disk(device_map)
+        precision = _precision(path, fields, place, dtype, quantize, is_spread)
         model = MODEL_CLASSES[model_type_of(fields)].from_pretrained(
-            path, dtype=_dtype(dtype), **options
+            path, dtype=precision.dtype, **options
         )
-    return Chat(model.eval(), processor, name=str(name_or_path))
+    if precision.widens:
+        widen(model)
+    return Chat(model.eval(), processor, name=str(name_or_path), precision=precision)
 
 
 def read_config(path: str, **hub: Any) -> dict[str, Any]:
@@ -248,39 +275,44 @@ def _check_file(path: str, *names: str) -> None:
         )
 
 
-def _device(device: str | torch.device) -> torch.device:
-    if device != "auto":
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(
-                f"Device {str(device)!r} is not to be had here ({str(error).splitlines()[0]}). "
-                "Known: auto, cpu, cuda, cuda:N, mps."
-            ) from error
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+def _precision(
+    path: str,
+    fields: Mapping[str, Any],
+    device: torch.device,
+    dtype: Any,
+    quantize: str | None,
+    is_spread: bool,
+) -> Precision:
+    """The dtype for a model at `path`; its memory is counted only where the choice depends on it.
 
-
-def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
-    if dtype == "auto":
-        return dtype
-    known = {
-        "float32": torch.float32,
-        "fp32": torch.float32,
-        "bfloat16": torch.bfloat16,
-        "bf16": torch.bfloat16,
-        "float16": torch.float16,
-        "fp16": torch.float16,
-    }
-    if dtype in known.values():
-        return dtype
-    if dtype not in known:
-        raise ValueError(f"dtype {str(dtype)!r} is not known. Known: auto, {', '.join(known)}.")
-    return known[str(dtype)]
+    Args:
+        dtype, quantize: as in `load`.
+        is_spread: the user has limited its memory, so it does not grow.
+    """
+    asked, stored = parse_dtype(dtype), stored_dtype(fields)
+    hardware = hardware_of(device)
+    headers: Any = {}
+    if (asked is None or stored is None) and Path(path).is_dir():
+        with WeightFiles(Path(path)) as weights:
+            headers = {
+                name: (weights.shapes[name], weights.dtypes[name]) for name in weights.shapes
+            }
+            stored = stored or next((kind for kind in weights.dtypes.values() if kind), None)
+    choice = choose_dtype(stored, hardware, asked=asked)
+    if not choice.departs or asked or hardware.kind != "cpu":
+        return choice
+    if is_spread:
+        return choose_dtype(stored, hardware, is_spread=True)
+    config = CONFIG_MAPPING[model_type_of(fields)].from_dict(copy.deepcopy(dict(fields)))
+    quantization = fields.get("quantization_config") or {}
+    if quantize is not None or not headers:
+        with torch.device("meta"):
+            skeleton = MODEL_CLASSES[model_type_of(fields)](config)
+        needed = weight_bytes(skeleton, quantize, width=4)
+    else:
+        is_gptq = quantization.get("quant_method") == "gptq"
+        needed = float32_bytes(headers, quantization.get("bits", 4) if is_gptq else 0)
+    return choose_dtype(stored, hardware, needed_bytes=needed + working_bytes(config))
 
 
 @contextmanager

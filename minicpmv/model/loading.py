@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..devices import check_tied_devices
 from ..quantization import reader_for
 from ..quantization.bits import check_unpacked
 from .header_checks import UNREADABLE, check_headers, check_tensors, list_problem
@@ -99,6 +100,7 @@ class StrictLoadingMixin:
                 f"{', '.join(fresh)} is not in {str(path)!r} and starts with random numbers: train "
                 "it before use."
             )
+        check_tied_devices(model)
         return model
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
