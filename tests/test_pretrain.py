@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from minicpmv.devices import Hardware
 from minicpmv.loader import load
 from minicpmv.processing.batching import default_frame_slices
 from minicpmv.scenes import EXAMPLE_KINDS, KINDS, draw_example, questions_of, render
@@ -425,6 +426,25 @@ def test_training_overfits_a_few_samples(tiny):
     right = (result.predicted == tensors.answer_labels)[learned].float().mean()
     assert losses[-1] < 0.2 * losses[0]
     assert right > 0.9
+
+
+@pytest.mark.parametrize(
+    ("asked", "has_bfloat16", "expected"),
+    [
+        ("auto", True, torch.bfloat16),
+        ("auto", False, torch.float32),
+        ("bf16", False, torch.bfloat16),
+    ],
+)
+def test_a_training_computes_in_what_the_device_can(
+    tiny, monkeypatch, asked, has_bfloat16, expected
+):
+    hardware = Hardware("cpu", "a processor", has_bfloat16, False)
+    monkeypatch.setattr(pretrain, "hardware_of", lambda device: hardware)
+    run = Pretraining(tiny(dtype=asked))
+    assert run.model.dtype is expected
+    with pytest.raises(ValueError, match="Device 'gpu' is not available"):
+        Pretraining(tiny(device="gpu"))
 
 
 def test_batches_are_functions_of_their_number(tokenizer_folder):

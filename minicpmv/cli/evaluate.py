@@ -2,7 +2,7 @@
 
 import argparse
 
-from .options import add_model_options, load_options
+from .options import add_model_options, load_options, name_precision
 
 DESCRIPTION = "Measure a model. The table goes to stdout, everything else to stderr."
 
@@ -85,7 +85,9 @@ def run_scenes(args: argparse.Namespace) -> int:
     from minicpmv.evaluate.scenes import run  # torch, only when it is needed
     from minicpmv.loader import load
 
-    return run(load(args.model, progress=False, **load_options(args)), args)
+    chat = load(args.model, progress=False, **load_options(args))
+    name_precision(chat)
+    return run(chat, args)
 
 
 def run(args: argparse.Namespace) -> int:

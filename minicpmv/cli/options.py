@@ -117,5 +117,12 @@ def load_chat(args: argparse.Namespace) -> "Chat":
     from minicpmv.loader import load
 
     chat = load(args.model, progress=sys.stderr.isatty(), **load_options(args))
+    name_precision(chat)
     chat.system = args.system
     return chat
+
+
+def name_precision(chat: "Chat") -> None:
+    """Say on a terminal in which dtype the model is computed, where it is not the checkpoint's."""
+    if sys.stderr.isatty() and chat.precision is not None and chat.precision.departs:
+        print(f"minicpmv: computing in {chat.precision}", file=sys.stderr)

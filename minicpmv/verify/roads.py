@@ -130,8 +130,8 @@ def verify(
     Returns:
         What the reference is, and one result per road.
     """
-    report(f"reference: {dtype}, one by one, with a cache")
     chat = load(dtype=dtype)
+    report(f"reference: {chat.precision or dtype}, one by one, with a cache")
     probes = probes_of(chat)
     facts = describe(chat, probes)
     base = _with_experts(_arithmetic(facts), facts)

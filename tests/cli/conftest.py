@@ -52,6 +52,7 @@ class FakeChat:
     def __init__(self, name="nano", **loaded_with):
         self.name = name
         self.loaded_with = loaded_with
+        self.precision = None
         self.system = None
         self.history = []
         self.calls = []

@@ -5,7 +5,10 @@ import os
 import threading
 
 import pytest
+import torch
 from PIL import Image
+
+from minicpmv.precision import Precision
 
 from ..clips import clip, numbers_of, write_clip
 
@@ -24,6 +27,15 @@ def test_an_unnamed_model_is_named_where_a_picture_is_shown(run, fake_chat, pict
     assert "nano" in err
     assert "-m" in err
     assert run("ask", "Hello")[2] == ""
+
+
+def test_another_dtype_than_the_checkpoints_is_named_on_a_terminal(run, fake_chat, monkeypatch):
+    choice = Precision(torch.float32, "stored as bfloat16; an AVX2 processor", torch.bfloat16)
+    monkeypatch.setattr(fake_chat, "precision", choice, raising=False)
+    assert run("ask", "-m", "nano", "Hello")[2] == ""
+    monkeypatch.setattr("minicpmv.cli.options.sys.stderr.isatty", lambda: True, raising=False)
+    line = "minicpmv: computing in float32: stored as bfloat16; an AVX2 processor\n"
+    assert run("ask", "-m", "nano", "Hello")[2] == line
 
 
 def test_words_that_are_no_text_are_typed_wrongly(run, fake_chat):

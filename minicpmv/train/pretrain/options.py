@@ -8,7 +8,7 @@ from minicpmv.train.options import check_options, option
 # In the order of `recipe.STAGES`, which needs torch.
 STAGE_NAMES = ("dense", "captions", "places", "reading", "pairs", "forms", "slices", "chat")
 SIZE_NAMES = ("micro", "tiny", "nano", "small")
-DTYPES = ("bfloat16", "float32")
+DTYPES = ("auto", "bfloat16", "bf16", "float32", "fp32")
 
 
 def parse_steps(text: str) -> list[int]:
@@ -101,9 +101,12 @@ class PretrainOptions:
         check=_check_start,
     )
     seed: int = option(0, "of the weights and the scenes", least=0)
-    device: str = option("auto", "cpu, cuda, or auto: cuda where there is one")
+    device: str = option("auto", "cpu, cuda, mps, or auto: the fastest that is there")
     dtype: str = option(
-        "bfloat16", "of weights and activations; the optimizer keeps float32 copies", choices=DTYPES
+        "auto",
+        "of weights and activations: bfloat16, float32, or auto: bfloat16 where the device has "
+        "instructions for it; the optimizer keeps float32 copies",
+        choices=DTYPES,
     )
     compile: bool = option(
         True,

@@ -23,7 +23,9 @@ from torch import nn
 
 from minicpmv import auto  # noqa: F401 - so that checkpoints are saved under the released names
 from minicpmv.chat import Chat
+from minicpmv.devices import hardware_of, parse_device
 from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
+from minicpmv.precision import choose_training_dtype, parse_dtype
 from minicpmv.processing.processor import MiniCPMVProcessor
 from minicpmv.quiet import progress_bar
 from minicpmv.scenes import KINDS, questions_of, render
@@ -90,7 +92,8 @@ class Pretraining:
         self.network = TrainingNetwork(self.model, self.writer)
         if options.start:
             self._start_from(Path(options.start))
-        self.network.to(self.device, getattr(torch, options.dtype))
+        self.precision = choose_training_dtype(hardware_of(self.device), parse_dtype(options.dtype))
+        self.network.to(self.device, self.precision.dtype)
         self.optimizer = self._build_optimizer()
         self.step = 0
         self.plan: list[int] = []
@@ -99,13 +102,10 @@ class Pretraining:
             self._load()
 
     def _device(self) -> torch.device:
-        name = self.options.device
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        if name == "cuda" and self.world.count > 1:
-            name = f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}"
-        device = torch.device(name)
+        device = parse_device(self.options.device)
         if device.type == "cuda":
+            if device.index is None and self.world.count > 1:
+                device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
             torch.cuda.set_device(device)
         return device
 
@@ -208,6 +208,7 @@ class Pretraining:
         """Train from the current step to the last; writes checkpoints and a log on the way."""
         _check_matplotlib()
         options = self.options
+        self._log(f"computing on {self.device} in {self.precision}")
         forward: nn.Module = self.network
         if options.compile:
             forward = torch.compile(self.network, dynamic=False)  # type: ignore[assignment]
