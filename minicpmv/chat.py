@@ -223,8 +223,7 @@ class Chat:
         options = dict(options)
         image_features = options.pop("image_features", None)
         asked = options.pop("system_prompt", None)
-        for conversation in conversations:
-            _check_conversation(conversation)
+        conversations = [self.processor.question(messages) for messages in conversations]
         processing = checked({name: options.pop(name, None) for name in PROCESSING}, PROCESSING)
         if self.processor.compat == "released" and isinstance(self.processor.release, Release):
             processing.setdefault("max_inp_length", self.processor.release.max_inp_length)
@@ -383,38 +382,6 @@ def _listed(name: str, items: Any) -> list[Any]:
         return list(items)
     text = repr(items).splitlines()[0] if isinstance(items, str | Path) else name.removesuffix("s")
     raise ValueError(f"{name} is {type(items).__name__}; pass a list: {name}=[{text}].")
-
-
-def _check_conversation(conversation: Any) -> None:
-    """A conversation asks something: a list of messages, the last a user's with content."""
-    if not isinstance(conversation, list | tuple) or not conversation:
-        raise ValueError(
-            f"A conversation is {_short(conversation)}; expected a question, or a list of messages "
-            "{'role': 'user', 'content': ...}."
-        )
-    for index, message in enumerate(conversation):
-        if not isinstance(message, Mapping):
-            raise ValueError(
-                f"Message {index} is {_short(message)}; expected a dict with role and content."
-            )
-    last = conversation[-1]
-    content = last.get("content")
-    if last.get("role") != "user":
-        raise ValueError(
-            f"The last message has the role {last.get('role')!r}; it must be a user's, to be "
-            "answered."
-        )
-    for index, message in enumerate(conversation):
-        blocks = message.get("content")
-        for block in blocks if isinstance(blocks, list | tuple) else ():
-            if block is None or (isinstance(block, Mapping) and not _holds_something(block)):
-                raise ValueError(f"Message {index} has the block {block!r}, which holds nothing.")
-    if content is None or (isinstance(content, str) and not content.strip()) or not len(content):
-        raise ValueError("The last message is empty. Give a question or an instruction.")
-
-
-def _holds_something(block: Mapping[str, Any]) -> bool:
-    return any(value is not None for key, value in block.items() if key != "type")
 
 
 def _short(value: Any) -> str:

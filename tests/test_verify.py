@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from minicpmv.cli import main
 from minicpmv.export.convert import convert
-from minicpmv.processing.processor import released_chat_template
+from minicpmv.processing.templates import released_chat_template
 from minicpmv.releases import RELEASES
 from minicpmv.verify.checks import CaseReport
 from minicpmv.verify.probes import Probe

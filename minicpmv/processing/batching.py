@@ -1,6 +1,6 @@
 """Which image and which video belong to which prompt of a batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -10,8 +10,7 @@ from PIL import Image
 
 from ..media.source import is_video_file
 from ..media.video import VideoFile, check_sampling, choose_frames, is_animation, is_file
-from .messages import MARKER
-from .placeholders import IMAGE_MARKER, VIDEO_MARKER
+from .placeholders import IMAGE_MARKER, MARKER, VIDEO_MARKER
 
 
 def prompts_of(text: Any) -> list[str]:
@@ -88,31 +87,34 @@ def videos_as_frames(
             impossible ones are given.
     """
     check_sampling(num_frames, fps)
-
-    def frames_of(video: Any) -> Sequence[Any] | VideoFile:
-        if is_file(video):
-            video = video if isinstance(video, VideoFile) else VideoFile(video)
-            return video.sampled(num_frames, fps)
-        if fps is not None:
-            raise ValueError(
-                "fps needs a video file; a list of frames has no time. Use num_frames, or choose "
-                "the frames yourself."
-            )
-        if isinstance(video, Image.Image):
-            raise ValueError("A video is one picture. Give a file or a list of frames.")
-        frames = list(video)
-        if not frames:
-            raise ValueError("A video has no frames.")
-        return frames if num_frames is None else choose_frames(frames, num_frames)
-
     if videos is None:
         return []
     depth = _depth(videos)
-    if depth <= 1:
-        return [[frames_of(videos)]]
-    if depth == 2:
-        return [[frames_of(video) for video in videos]]
-    return [[frames_of(video) for video in sample or []] for sample in videos]
+    samples = [[videos]] if depth <= 1 else [videos] if depth == 2 else videos
+    return [[sampled_video(video, num_frames, fps) for video in sample or ()] for sample in samples]
+
+
+def sampled_video(
+    video: Any, num_frames: int | None = None, fps: float | None = None
+) -> Sequence[Any] | VideoFile:
+    """One video with its frames chosen; see `videos_as_frames`."""
+    check_sampling(num_frames, fps)
+    if is_file(video):
+        video = video if isinstance(video, VideoFile) else VideoFile(video)
+        return video.sampled(num_frames, fps)
+    if fps is not None:
+        raise ValueError(
+            "fps needs a video file; a list of frames has no time. Use num_frames, or choose the "
+            "frames yourself."
+        )
+    if isinstance(video, Image.Image):
+        raise ValueError("A video is one picture. Give a file or a list of frames.")
+    if not isinstance(video, Iterable):
+        raise ValueError(f"A video is {type(video).__name__}; give a file or a list of frames.")
+    frames = list(video)
+    if not frames:
+        raise ValueError("A video has no frames.")
+    return frames if num_frames is None else choose_frames(frames, num_frames)
 
 
 def default_frame_slices(num_frames: int, max_slice_nums: int) -> int:

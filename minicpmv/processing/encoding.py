@@ -11,9 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .messages import QUOTE_START, unquoted
-
-Span = tuple[int, int]
+from .quoting import QUOTE_START, Span, unquoted
 
 
 class Encoded(NamedTuple):

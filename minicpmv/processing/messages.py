@@ -1,15 +1,17 @@
-"""Chat messages in the many forms people write them, made into the one that templates read.
+"""Chat messages in the many forms people write them, checked and made into the one that templates
+read.
 
-Text inside a message is data. A reserved tag in it is put in quotes (two private-use characters,
-the pair that transformers uses too), travels through the template, and is encoded as plain
-characters by the processor.
+This is the one place that says what a message may hold. Whatever would have no effect is an error:
+nothing in a message vanishes. Text is data; see `quoting.py`.
 """
 
 import base64
 import binascii
+import math
+import numbers
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,71 +19,102 @@ import torch
 from PIL import Image
 
 from ..media.video import VideoFile, is_file
-from .placeholders import IMAGE_MARKER, VIDEO_MARKER
+from .batching import sampled_video
+from .quoting import quoted
 
-MARKER = re.compile(f"{re.escape(IMAGE_MARKER)}|{re.escape(VIDEO_MARKER)}")
+Message = dict[str, Any]
+Block = dict[str, Any]
+
 ROLES = ("system", "user", "assistant")
-QUOTE_START, QUOTE_END = "\U000f0000", "\U000f0001"
 
-_QUOTED = re.compile(f"{QUOTE_START}(.*?){QUOTE_END}", re.DOTALL)
-# Grounding tags are the model's own language; a prompt may use them.
-_FREE_TAGS = re.compile(r"</?(ref|box|quad|point)>")
+_MESSAGE_KEYS = ("role", "content")
+_SOURCES = {
+    "image": ("image", "url", "path", "base64"),
+    "video": ("video", "frames", "url", "path", "base64"),
+}
+# Where each kind may stand beside the content, as in requests of Ollama and training files.
+_BESIDE = {"image": ("images", "image"), "video": ("videos", "video")}
+_SAMPLING = {"num_frames": "num_frames", "nframes": "num_frames", "fps": "fps"}
+_BLOCK_KEYS = {
+    "text": ("text", "inline"),
+    "image": (*_SOURCES["image"], "inline", "detail"),
+    "video": (*_SOURCES["video"], *_SAMPLING),
+    "image_url": ("image_url",),
+    "video_url": ("video_url", *_SAMPLING),
+}
+# A template that reads one of these in a block does not read it in a message.
+_OUR_KEYS = {"value", "type"}.union(*_BLOCK_KEYS.values(), *_BESIDE.values())
+# What other programs write, and how the same is said here.
+_AUDIO = ("audio", "audios", "input_audio", "audio_url")
+_SLICES = "limit the slices of pictures with max_slice_nums, an option of the whole request"
+_ADVICE = {
+    **dict.fromkeys(("detail", "max_pixels", "min_pixels", "max_slice_nums"), _SLICES),
+    **dict.fromkeys(("resized_height", "resized_width", "size"), _SLICES),
+    **dict.fromkeys(("max_frames", "min_frames", "total_pixels"), "use num_frames or fps"),
+    **dict.fromkeys(("images", "videos"), "put each one into a block of its own"),
+    **dict.fromkeys(("value", "prompt"), "text goes into content"),
+    "text": "text goes into content, and there into a block of its own",
+    **dict.fromkeys(("tools", "tool_calls", "tool_call_id"), "write tool use as text"),
+    **dict.fromkeys(("start", "end", "video_start", "video_end"), "cut the video beforehand"),
+}
 
 
 def normalised(
-    messages: Sequence[Mapping], quote: re.Pattern | None = None, *, check_roles: bool = True
-) -> list[dict[str, Any]]:
+    messages: Any,
+    tags: re.Pattern[str] | None = None,
+    *,
+    check_roles: bool = True,
+    other_keys: Collection[str] = (),
+) -> list[Message]:
     """A copy of the messages whose lists of content hold typed blocks only.
 
     Args:
         messages: dicts with `role` and `content`; content is text or a list of text, images and
-            blocks.
-        quote: from `reserved_tags`; tags it matches are put in quotes.
+            blocks. `images` and `videos` beside the content stand in front of it, or where it has
+            blocks of their kind without a source.
+        tags: from `reserved_tags`; what they match is put in quotes.
         check_roles: whether roles other than system, user and assistant are errors.
+        other_keys: keys of a message that the chat template reads too.
 
     Raises:
-        ValueError, TypeError: a message has another form.
+        ValueError: a message has another form, or holds what would have no effect.
     """
     if not isinstance(messages, list | tuple) or not messages:
-        raise ValueError("A conversation is a list with at least one message.")
-    result = []
-    for index, message in enumerate(messages):
-        if not isinstance(message, Mapping):
-            raise TypeError(
-                f"Message {index} is {type(message).__name__}; it must be a dict with role and "
-                "content."
-            )
-        role = message.get("role")
-        if check_roles and role not in ROLES:
-            raise ValueError(
-                f"Message {index} has the role {role!r}; it is one of {', '.join(ROLES)}."
-            )
-        message = {key: value for key, value in message.items() if value is not None}
-        content = message.get("content")
-        if isinstance(content, str):
-            message["content"] = _quoted(content, quote)
-        elif isinstance(content, list | tuple):
-            message["content"] = [_block(item, index, quote) for item in content]
-        elif content is not None:
-            message["content"] = [_block(content, index, quote)]
-        result.append(message)
-    return result
-
-
-def reserved_tags(added_tokens: Iterable[str], *, keep_markers: bool) -> re.Pattern:
-    """Matches what a message must not write, and as group `keep` the markers that it may."""
-    tags = [
-        token
-        for token in added_tokens
-        if token.startswith("<") and token.endswith(">") and not _FREE_TAGS.fullmatch(token)
+        raise ValueError(
+            f"A conversation is {_short(messages)}; expected a question, or a list of messages "
+            "{'role': 'user', 'content': ...}."
+        )
+    other_keys = set(other_keys) - _OUR_KEYS
+    return [
+        _message(message, index, tags, check_roles, other_keys)
+        for index, message in enumerate(messages)
     ]
-    tags += ["<image>", "<video>"]  # halves of the markers, which need not be tokens
-    reserved = "|".join(map(re.escape, sorted(set(tags), key=len, reverse=True)))
-    keep = MARKER.pattern if keep_markers else "(?!)"
-    return re.compile(f"(?P<keep>{keep})|(?P<tag>{reserved})")
 
 
-def with_images_at(tag: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def question(messages: Any, other_keys: Collection[str] = ()) -> list[Message]:
+    """As `normalised`, for messages that ask for an answer.
+
+    Raises:
+        ValueError: also if the last message is not a user's, or is blank, or if a block holds
+            nothing.
+    """
+    messages = normalised(messages, other_keys=other_keys)
+    last = messages[-1]
+    if last["role"] != "user":
+        raise ValueError(
+            f"The last message has the role {last['role']!r}; it must be a user's, to be answered."
+        )
+    for index, message in enumerate(messages):
+        content = message.get("content", "")
+        for block in content if isinstance(content, list) else ():
+            if block["type"] not in block:
+                raise ValueError(f"Message {index} has the block {block!r}, which holds nothing.")
+    if _is_blank(last.get("content", "")):
+        raise ValueError("The last message is empty. Give a question or an instruction.")
+    return messages
+
+
+def with_images_at(tag: str, messages: list[Message]) -> list[Message]:
     """Normalised messages with the images of the first user message where its text holds `tag`.
 
     Text without the tag, and text without images, stays. One image stands at every tag.
@@ -103,102 +136,180 @@ def with_images_at(tag: str, messages: list[dict[str, Any]]) -> list[dict[str, A
             f"The first message has {len(rest)} {tag} and {len(images)} images; give one {tag} per "
             "image."
         )
-    blocks: list[dict[str, Any]] = [{"type": "text", "text": first}]
+    blocks: list[Block] = [{"type": "text", "text": first}]
     for image, after in zip(images * (len(rest) // len(images)), rest, strict=True):
         blocks += [image | {"inline": True}, {"type": "text", "text": after, "inline": True}]
     return [*messages[:index], messages[index] | {"content": blocks}, *messages[index + 1 :]]
 
 
-def unquoted(text: str) -> tuple[str, list[int], list[tuple[int, int]]]:
-    """Text without the quotes.
+def _message(
+    message: Any,
+    index: int,
+    tags: re.Pattern[str] | None,
+    check_roles: bool,
+    other_keys: Collection[str],
+) -> Message:
+    if not isinstance(message, Mapping):
+        raise ValueError(
+            f"Message {index} is {_short(message)}; expected a dict with role and content."
+        )
+    role = message.get("role")
+    if check_roles and role not in ROLES:
+        raise ValueError(f"Message {index} has the role {role!r}; it is one of {', '.join(ROLES)}.")
+    message = _filled(message, keep=_MESSAGE_KEYS)
+    beside = {kind: _media_beside(message, kind, names, index) for kind, names in _BESIDE.items()}
+    names = (*_MESSAGE_KEYS, *(name for names in _BESIDE.values() for name in names))
+    _check_keys(
+        {k: v for k, v in message.items() if k not in other_keys}, names, f"Message {index}"
+    )
+    content = message.get("content")
+    if content is None:
+        if not any(key in message for key in other_keys):
+            raise ValueError(
+                f"Message {index} has no content; expected text, or a list of text, pictures and "
+                "blocks."
+            )
+    else:
+        content = _content(content, index, tags)
+        for kind, blocks in beside.items():
+            content = _with_media(content, kind, blocks, index)
+    result = {key: quoted(message[key], tags) for key in message if key in other_keys}
+    given = {"role": role, "content": content}
+    return result | {key: value for key, value in given.items() if value is not None}
 
-    Returns:
-        The bare text; for each of its characters, and its end, the position in `text`; and the
-        spans in the bare text that stood in quotes.
-    """
-    pieces, positions, quoted, last, length = [], [], [], 0, 0
-    for match in _QUOTED.finditer(text):
-        pieces += [text[last : match.start()], match.group(1)]
-        positions += [*range(last, match.start()), *range(match.start(1), match.end(1))]
-        length += match.start() - last
-        quoted.append((length, length + len(match.group(1))))
-        length = quoted[-1][1]
-        last = match.end()
-    positions += range(last, len(text) + 1)
-    return "".join([*pieces, text[last:]]), positions, quoted
+
+def _content(content: Any, index: int, tags: re.Pattern[str] | None) -> str | list[Block]:
+    if isinstance(content, str):
+        return str(quoted(content, tags))
+    if isinstance(content, Mapping):
+        content = [content]
+    if not isinstance(content, list | tuple):
+        raise ValueError(
+            f"Message {index} has content of type {type(content).__name__}; it is text, or a list "
+            "of text, pictures and blocks: [picture, 'What is this?']."
+        )
+    return [_block(item, index, tags) for item in content]
 
 
-def _quoted(text: str, quote: re.Pattern | None) -> str:
-    if quote is None:
-        return text
-    text = text.replace(QUOTE_START, "").replace(QUOTE_END, "")
+def _media_beside(message: Message, kind: str, names: Sequence[str], index: int) -> list[Block]:
+    """Blocks of the pictures or videos that stand beside the content."""
+    found = [name for name in names if name in message]
+    if not found:
+        return []
+    if len(found) > 1:
+        raise ValueError(f"Message {index} has {' and '.join(found)}; give one.")
+    name, items = found[0], message[found[0]]
+    is_list = isinstance(items, list | tuple) and name == names[0]
+    return [
+        _media_block({"type": kind, kind: item}, index, kind)
+        for item in (items if is_list else [items])
+    ]
 
-    def put_in_quotes(match: re.Match) -> str:
-        tag = match.group("tag")
-        return match.group() if tag is None else f"{QUOTE_START}{tag}{QUOTE_END}"
 
-    return quote.sub(put_in_quotes, text)
+def _with_media(
+    content: str | list[Block], kind: str, media: list[Block], index: int
+) -> str | list[Block]:
+    """The content with the media in front of it, or in its blocks without a source."""
+    if not media:
+        return content
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    if any(f"<{kind}>" in block["text"] for block in blocks if block["type"] == "text"):
+        raise ValueError(
+            f"Message {index} has {kind}s beside its content and <{kind}> in its text. Put each "
+            f"{kind} into the content, where it stands: ['Before', {kind}, 'after']."
+        )
+    places = [i for i, block in enumerate(blocks) if block == {"type": kind}]
+    if not places:
+        return [*media, *blocks]
+    if len(places) != len(media):
+        raise ValueError(
+            f"Message {index} has {len(places)} blocks of type {kind} without a source and "
+            f"{len(media)} {kind}s beside its content; give as many."
+        )
+    filled = dict(zip(places, media, strict=True))
+    return [filled.get(i, block) for i, block in enumerate(blocks)]
 
 
-def _block(item: Any, index: int, quote: re.Pattern | None) -> dict[str, Any]:
+def _block(item: Any, index: int, tags: re.Pattern[str] | None) -> Block:
     if isinstance(item, str):
-        return {"type": "text", "text": _quoted(item, quote)}
-    if isinstance(item, Image.Image | np.ndarray | torch.Tensor | bytes | os.PathLike):
-        return {"type": "image", "image": item}
+        return {"type": "text", "text": quoted(item, tags)}
     if isinstance(item, VideoFile):
         return {"type": "video", "video": item}
+    if _is_picture(item):
+        return {"type": "image", "image": item}
+    if item is None:
+        raise ValueError(f"Message {index} has the block None, which holds nothing.")
     if not isinstance(item, Mapping):
-        raise TypeError(
+        raise ValueError(
             f"Message {index} holds {type(item).__name__}; content is text, images, or blocks with "
             "a type."
         )
-    block = {key: value for key, value in item.items() if value is not None}
-    kind = block.get("type")
+    kind = item.get("type")
+    if not isinstance(kind, str) or kind not in _BLOCK_KEYS:
+        if kind in _AUDIO:
+            raise ValueError(f"Message {index} has a block {kind}: audio input is not supported.")
+        raise ValueError(
+            f"Message {index} has a block of type {kind!r}; it is one of {', '.join(_BLOCK_KEYS)}."
+        )
+    block = _filled(item, keep=_BLOCK_KEYS[kind])
+    _check_keys(block, ("type", *_BLOCK_KEYS[kind]), f"Message {index} has a block of type {kind}")
     if kind == "text":
         if not isinstance(block.get("text"), str):
             raise ValueError(f"Message {index} has a text block without text.")
-        return {**block, "text": _quoted(block["text"], quote)}
+        return {**block, "text": quoted(block["text"], tags)}
     if kind in ("image_url", "video_url"):
-        url = block.get(kind)
-        url = url.get("url") if isinstance(url, Mapping) else url
-        if not isinstance(url, str):
-            raise ValueError(
-                f"Message {index} has a block {kind} without a url; "
-                f'it looks like {{"type": "{kind}", "{kind}": {{"url": ...}}}}.'
-            )
-        if kind == "video_url":
-            return {"type": "video", "video": VideoFile(url)}
-        return {"type": "image", "image": url}
-    if kind == "image":
-        return _image_block(block, index)
-    if kind == "video":
-        return _video_block(block, index)
-    raise ValueError(
-        f"Message {index} has a block of type {kind!r}; it is one of text, image, image_url, "
-        "video, video_url."
-    )
+        kind, block = _from_url(block, index, kind)
+    return _media_block(block, index, kind)
 
 
-def _image_block(block: dict[str, Any], index: int) -> dict[str, Any]:
-    source = _source(block, index, "image", ("image", "url", "path", "base64"))
-    # Without one the image itself is passed beside the messages.
-    image = {} if source is None else {"image": source}
+def _from_url(block: Block, index: int, kind: str) -> tuple[str, Block]:
+    """A block of OpenAI's routes as one of type image or video."""
+    url, media = block.get(kind), kind.removesuffix("_url")
+    settings = {key: block[key] for key in block if key in _SAMPLING}
+    if isinstance(url, Mapping):
+        inner = _filled(url, keep=("url",))
+        known = ("url", "detail") if media == "image" else ("url", *_SAMPLING)
+        _check_keys(inner, known, f"Message {index} has a block of type {kind}")
+        settings |= {key: inner[key] for key in inner if key != "url"}
+        url = inner.get("url")
+    if not isinstance(url, str):
+        raise ValueError(
+            f"Message {index} has a block {kind} without a url; "
+            f'it looks like {{"type": "{kind}", "{kind}": {{"url": ...}}}}.'
+        )
+    # A URL is a file even where its name does not say so.
+    return media, {"type": media, media: VideoFile(url) if media == "video" else url, **settings}
+
+
+def _media_block(block: Block, index: int, kind: str) -> Block:
+    """A block of type image or video with what it shows under the name of its type.
+
+    Without a source the image or video itself is passed beside the messages.
+    """
+    source = _source(block, index, kind)
+    place = f"Message {index} has a block of type {kind}"
+    if block.get("detail", "auto") != "auto":
+        raise ValueError(
+            f"{place} with detail {block['detail']!r}, which has no effect; {_SLICES}."
+        )
+    sampling = {_SAMPLING[key]: _number(block[key]) for key in _SAMPLING if key in block}
+    if sampling and source is None:
+        raise ValueError(f"{place} with {' and '.join(sampling)}, but without a video.")
+    if sampling and (getattr(source, "num_frames", None) or getattr(source, "fps", None)):
+        raise ValueError(f"{place} with {' and '.join(sampling)} and a VideoFile that has its own.")
+    if sampling or (kind == "video" and is_file(source)):
+        try:
+            source = sampled_video(source, **sampling)
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from None
+    shown = {} if source is None else {kind: source}
     inline = {"inline": True} if block.get("inline") else {}  # from `with_images_at`
-    return {"type": "image", **image, **inline}
+    return {"type": kind, **shown, **inline}
 
 
-def _video_block(block: dict[str, Any], index: int) -> dict[str, Any]:
-    source = _source(block, index, "video", ("video", "frames", "url", "path", "base64"))
-    if source is None:
-        return {"type": "video"}
-    if is_file(source) and not isinstance(source, VideoFile):
-        source = VideoFile(source)
-    return {"type": "video", "video": source}
-
-
-def _source(block: dict[str, Any], index: int, kind: str, keys: Sequence[str]) -> Any:
+def _source(block: Block, index: int, kind: str) -> Any:
     """What a block shows: the value of the one key it has, None when it has none."""
-    sources = [key for key in keys if key in block]
+    sources = [key for key in _SOURCES[kind] if key in block]
     if len(sources) > 1:
         raise ValueError(
             f"Message {index} has a block of type {kind} with {' and '.join(sources)}; give one."
@@ -214,3 +325,53 @@ def _source(block: dict[str, Any], index: int, kind: str, keys: Sequence[str]) -
                 f"Message {index} has a block of type {kind} in damaged base64: {error}."
             ) from None
     return source
+
+
+def _check_keys(given: Iterable[str], known: Collection[str], place: str) -> None:
+    """Every key has an effect."""
+    unknown = [key for key in given if key not in known]
+    if not unknown:
+        return
+    key = str(unknown[0])
+    if key in _AUDIO:
+        raise ValueError(f"{place} with the key {key!r}: audio input is not supported.")
+    with_key = "has" if place.count(" ") == 1 else "with"
+    advice = f"; {_ADVICE[key]}" if key in _ADVICE else ""
+    raise ValueError(
+        f"{place} {with_key} the key {key!r}, which has no effect{advice}. "
+        f"Known keys: {', '.join(name for name in dict.fromkeys(known) if name != 'inline')}."
+    )
+
+
+def _filled(given: Mapping[str, Any], keep: Collection[str]) -> Message:
+    """Without keys that say nothing: None, and empty values under other keys than `keep`."""
+    return {
+        key: value
+        for key, value in given.items()
+        if value is not None
+        and (key in keep or not (isinstance(value, str | list | tuple | dict) and not value))
+    }
+
+
+def _is_picture(item: Any) -> bool:
+    kinds = Image.Image | np.ndarray | torch.Tensor | bytes | bytearray | os.PathLike
+    return isinstance(item, kinds) or hasattr(item, "read")
+
+
+def _is_blank(content: str | list[Block]) -> bool:
+    if isinstance(content, str):
+        return not content.strip()
+    return all(block["type"] == "text" and not block["text"].strip() for block in content)
+
+
+def _number(value: Any) -> Any:
+    """A number as Python writes it: of numpy, and whole ones that JSON wrote as 2.0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    number = float(value)
+    return int(number) if math.isfinite(number) and number == int(number) else number
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -10,10 +10,13 @@ One image with a 2 x 2 grid, `U` standing for `num_queries` fillers:
         <slice>U</slice><slice>U</slice>
 """
 
+import re
+
 # What chat templates write in place of an image or a video. The first is also written by hand in
 # released prompts.
 IMAGE_MARKER = "(<image>./</image>)"
 VIDEO_MARKER = "(<video>./</video>)"
+MARKER = re.compile(f"{re.escape(IMAGE_MARKER)}|{re.escape(VIDEO_MARKER)}")
 
 # The reserved strings under the names of `preprocessor_config.json`; `unk` is repeated where visual
 # tokens go.

@@ -36,7 +36,7 @@ from .batching import (
 from .encoding import Encoded, Span, encode, pad
 from .image_processor import MiniCPMVImageProcessorKwargs
 from .image_settings import check_effect, check_settings
-from .messages import MARKER, normalised, reserved_tags, with_images_at
+from .messages import normalised, question, with_images_at
 from .packing import (
     Sliced,
     check_output,
@@ -46,8 +46,10 @@ from .packing import (
     to_tensor_type,
 )
 from .pixels import pad_strips
-from .placeholders import IMAGE_MARKER, RELEASED_TAGS, VIDEO_MARKER
+from .placeholders import IMAGE_MARKER, MARKER, RELEASED_TAGS, VIDEO_MARKER
+from .quoting import reserved_tags
 from .sentencepiece import joined_as_released
+from .templates import check_template_variables, keys_read, released_chat_template
 from .tokenizer import name_tags
 
 _UNSUPPORTED_TEXT_KWARGS = (
@@ -181,7 +183,7 @@ class MiniCPMVProcessor(ProcessorMixin):
         if text is None and images is None and videos is None:
             raise ValueError("Nothing was given. Pass text, images, or both.")
         if kwargs.pop("audio", None) is not None:
-            raise ValueError("This model family does not hear; remove audio.")
+            raise ValueError("Audio input is not supported; remove audio.")
         _check_keywords(kwargs)
         given = {**kwargs, **(kwargs.get("images_kwargs") or {})}
         check_settings(given)
@@ -348,8 +350,16 @@ class MiniCPMVProcessor(ProcessorMixin):
             added = [str(token) for token in tokens if token.special]
             beside = processor_kwargs.get("images") is not None
             quote = reserved_tags(added, keep_markers=beside)
+        template = chat_template or self.chat_template
+        variables = [name for name in ("tools", "documents") if kwargs.get(name)]
+        check_template_variables(template, variables)
         conversations = [
-            normalised(messages, quote, check_roles=chat_template is None)
+            normalised(
+                messages,
+                quote,
+                check_roles=chat_template is None,
+                other_keys=keys_read(template),
+            )
             for messages in (conversation if batched else [conversation])
         ]
         if compat == "released" and self.release.image_tag is not None:
@@ -362,6 +372,14 @@ class MiniCPMVProcessor(ProcessorMixin):
             tokenize=tokenize,
             **kwargs,
         )
+
+    def question(self, conversation: Any) -> list[dict[str, Any]]:
+        """The messages of a conversation that asks something, checked and in one form.
+
+        Raises:
+            ValueError: a message holds what would have no effect, or the last one asks nothing.
+        """
+        return question(conversation, keys_read(self.chat_template))
 
     def decode_answer(self, output_ids: Any, *, cut: bool = True, strip: bool = True) -> str:
         """The text of one generated answer.
@@ -573,12 +591,6 @@ class MiniCPMVProcessor(ProcessorMixin):
                 f"{last_token}, but the prompt may have {limit}; cutting there would cut an image. "
                 f"Raise max_inp_length to at least {len(prompt.ids)}, {fewer}or give fewer images."
             )
-
-
-def released_chat_template(release: Release) -> str:
-    """The Jinja text of a release."""
-    folder = Path(__file__).parent / "chat_templates"
-    return (folder / release.chat_template).read_text(encoding="utf-8")
 
 
 def _check_keywords(kwargs: Mapping[str, Any]) -> None:

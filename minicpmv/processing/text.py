@@ -12,7 +12,9 @@ from transformers import BatchFeature
 
 from ..releases import TextRelease
 from .encoding import encode
-from .messages import normalised, reserved_tags
+from .messages import normalised, question
+from .quoting import reserved_tags
+from .templates import keys_read
 from .tokenizer import MiniCPMTokenizerFast
 
 
@@ -93,16 +95,23 @@ class TextProcessor:
             quote = reserved_tags(map(str, self.tokenizer.added_tokens_encoder), keep_markers=False)
         texts = [
             self.tokenizer.apply_chat_template(
-                [self._as_text(i, message) for i, message in enumerate(normalised(turns, quote))],
+                [self._as_text(i, message) for i, message in enumerate(turns)],
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
             )
-            for turns in (conversation if is_batch else [conversation])
+            for turns in (
+                normalised(turns, quote, other_keys=keys_read(self.tokenizer.chat_template))
+                for turns in (conversation if is_batch else [conversation])
+            )
         ]
         if not tokenize:
             return texts if is_batch else texts[0]
         inputs = self._padded([self._ids(text) for text in texts])
         return inputs if return_dict else inputs["input_ids"]
+
+    def question(self, conversation: Any) -> list[dict[str, Any]]:
+        """As in `MiniCPMVProcessor`."""
+        return question(conversation, keys_read(self.tokenizer.chat_template))
 
     def has_stop_text(self, ids: Sequence[int]) -> bool:
         """Whether new tokens hold a text that ends the answer."""

@@ -4,7 +4,8 @@ import unicodedata
 import pytest
 
 from minicpmv.processing.encoding import encode
-from minicpmv.processing.messages import normalised, reserved_tags
+from minicpmv.processing.messages import normalised
+from minicpmv.processing.quoting import reserved_tags
 
 PIECES = ["<image>", "</image>", "<unk>", "<ref>", "<|im_end|>", "(<image>./</image>)", "<slice"]
 PIECES += ["!", "a", "\n", " ", "  ", "<", "im", "age>", "你", "é", "e\u0301", "12"]

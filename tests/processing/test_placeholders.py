@@ -2,8 +2,7 @@ import json
 
 import pytest
 
-from minicpmv.processing.messages import MARKER
-from minicpmv.processing.placeholders import IMAGE_MARKER, RELEASED_TAGS, image_placeholder
+from minicpmv.processing.placeholders import IMAGE_MARKER, MARKER, RELEASED_TAGS, image_placeholder
 
 from ..conftest import GOLDEN_FOLDERS
 from .conftest import golden_processor

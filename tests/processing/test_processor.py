@@ -302,7 +302,7 @@ def test_images_and_markers_must_agree(processor_2_6, text, images, message):
         ({"compat": "old"}, ValueError, "compat is 'old'"),
         ({"stride": 3}, ValueError, "stride is not supported"),
         ({"padding": "max_length"}, ValueError, "needs max_length"),
-        ({"audio": [1]}, ValueError, "does not hear"),
+        ({"audio": [1]}, ValueError, "Audio input is not supported"),
         ({"text": None, "videos": [[1]]}, ValueError, "videos need text"),
     ],
 )
