@@ -1,30 +1,24 @@
 """`load`: a name or a folder to a `Chat`, with one-line errors about what is missing or damaged."""
 
 import copy
-import json
 import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import transformers
-from huggingface_hub import HfApi, try_to_load_from_cache
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,
-    StrictDataclassFieldValidationError,
-)
-from transformers import CONFIG_MAPPING, PreTrainedConfig
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+from transformers import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from . import auto  # noqa: F401 - registers the classes
 from .chat import Chat
+from .checkpoint.hub import Checkpoint
+from .checkpoint.tensors import skeleton
 from .checkpoint.weights import WeightFiles
 from .devices import (
     check_device_map,
@@ -51,7 +45,7 @@ from .processing.processor import MiniCPMVProcessor
 from .processing.text import TextProcessor
 from .quantization import bits_config, weight_bytes
 from .quiet import progress_bar
-from .releases import RELEASES, TEXT_RELEASES, model_type_of, release_of, text_release_of
+from .releases import RELEASES, model_type_of, release_of, text_release_of
 
 
 class LlamaForCausalLM(
@@ -77,13 +71,6 @@ MODEL_CLASSES: dict[str, Any] = {
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 VISION_TYPES = {release.model_type for release in RELEASES.values()}
 
-_SHORT_NAMES = {name: row.repo_ids[0] for name, row in (RELEASES | TEXT_RELEASES).items()}
-_REPO_IDS = {
-    repo_id.partition("/")[2].lower(): repo_id
-    for row in (RELEASES | TEXT_RELEASES).values()
-    for repo_id in row.repo_ids
-}
-
 
 def load(
     name_or_path: str | Path = "nano",
@@ -95,6 +82,10 @@ def load(
     max_memory: dict[Any, Any] | None = None,
     offload_folder: str | Path | None = None,
     revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
     quantize: Literal["int4", "int8"] | None = None,
     compat: Literal["released"] | None = None,
     progress: bool | None = None,
@@ -110,6 +101,11 @@ def load(
             chosen, and why.
         device_map, max_memory: spread the weights over devices, "cpu" and "disk" among them, as in
             transformers; instead of `device`. See docs/devices.md.
+        revision: branch, tag or commit on the hub.
+        token: for a gated or private repository; True takes the one of `hf auth login`.
+        cache_dir: where files of the hub are kept, instead of the usual folder.
+        local_files_only: take the kept copy, and ask no network.
+        force_download: fetch every file again.
         offload_folder: where weights for "disk" are written that cannot stay in the checkpoint's
             own files: those of `pytorch_model.bin`.
         quantize: keep the decoder layers in 4 or 8 bits, from full weights; released int4 files
@@ -132,15 +128,23 @@ def load(
     if device_map is not None:
         check_device_map(device_map)
     parse_dtype(dtype)
-    path = locate(name_or_path, revision)
-    hub: dict[str, Any] = {"revision": revision} if revision else {}
+    checkpoint = Checkpoint.find(
+        name_or_path,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        force_download=force_download,
+    )
+    if force_download:
+        checkpoint = checkpoint.fetched_again()
     with (
         _library_output(sys.stderr.isatty() if progress is None else progress),
-        _readable_errors(path),
+        readable_errors(checkpoint),
     ):
-        fields = read_config(path, **hub)
-        processor = load_processor(path, fields, compat=compat, **hub)
-        options = dict(hub)
+        fields = read_config(checkpoint)
+        processor = load_processor(checkpoint, fields, compat=compat)
+        options: dict[str, Any] = dict(checkpoint.keywords)
         if device_map is not None:
             options |= {"device_map": device_map, "max_memory": max_memory}
             options["offload_folder"] = offload_folder
@@ -152,33 +156,29 @@ def load(
             options["attn_implementation"] = attn_implementation
         place = target if device_map is None else main_device(device_map)
         is_spread = max_memory is not None or uses_disk(device_map)
-        precision = _precision(path, fields, place, dtype, quantize, is_spread)
+        precision = _precision(checkpoint, fields, place, dtype, quantize, is_spread)
         model = MODEL_CLASSES[model_type_of(fields)].from_pretrained(
-            path, dtype=precision.dtype, **options
+            checkpoint.location, dtype=precision.dtype, **options
         )
     if precision.widens:
         widen(model)
     return Chat(model.eval(), processor, name=str(name_or_path), precision=precision)
 
 
-def read_config(path: str, **hub: Any) -> dict[str, Any]:
-    """The fields of a model's `config.json`.
-
-    Args:
-        path: what `locate` returned.
+def read_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The fields of a model's `config.json`, after a look at its other small files.
 
     Raises:
-        OSError: there is no such file, or another that must stand beside it is missing.
-        ValueError: no class here reads such a model.
+        OSError: there is no such file, another that must stand beside it is missing, or a file is a
+            pointer of git-lfs.
+        ValueError: a small file is damaged, or no class here reads such a model.
     """
-    _check_file(path, "config.json")
-    try:
-        fields, _ = PreTrainedConfig.get_config_dict(path, **hub)
-    except (AttributeError, TypeError) as error:
-        raise ValueError(
-            f"config.json of {path!r} holds no JSON object. Download it again."
-        ) from error
+    path = checkpoint.location
+    _check_file(checkpoint, "config.json")
+    checkpoint.check()
+    fields = checkpoint.read_json("config.json")
     model_type = model_type_of(fields)
+    fields.setdefault("model_type", model_type)
     if model_type not in MODEL_CLASSES:
         raise ValueError(
             f"config.json of {path!r} is of a {model_type!r} model. This package reads "
@@ -194,15 +194,14 @@ def read_config(path: str, **hub: Any) -> dict[str, Any]:
     except ZeroDivisionError as error:
         raise ValueError(f"config.json of {path!r} has a 0 that numbers are divided by.") from error
     if model_type in VISION_TYPES and release_of(fields).has_preprocessor_config:
-        _check_file(path, "preprocessor_config.json")
+        _check_file(checkpoint, "preprocessor_config.json")
     return fields
 
 
 def load_processor(
-    path: str,
+    checkpoint: Checkpoint,
     fields: Mapping[str, Any],
     compat: Literal["released"] | None = None,
-    **hub: Any,
 ) -> MiniCPMVProcessor | TextProcessor:
     """The processor of a model whose `config.json` has these fields.
 
@@ -210,7 +209,8 @@ def load_processor(
         OSError: there is no tokenizer.
         ValueError: a model in the format of Llama that was not made from MiniCPM.
     """
-    _check_file(path, *TOKENIZER_FILES)
+    _check_file(checkpoint, *TOKENIZER_FILES)
+    path, hub = checkpoint.location, checkpoint.keywords
     if model_type_of(fields) in VISION_TYPES:
         return MiniCPMVProcessor.from_pretrained(path, compat=compat, **hub)
     release = text_release_of(fields)
@@ -225,65 +225,25 @@ def load_processor(
     return processor
 
 
-def locate(name_or_path: str | Path, revision: str | None = None) -> str:
-    """The folder or hub name that is meant; without network, the folder of the hub's kept copy.
-
-    Raises:
-        ValueError: the name cannot be a model.
-        OSError: the hub does not have it, or cannot be reached.
-    """
-    name = str(name_or_path)
-    if not name:
-        raise ValueError("The name of the model is empty. Give a folder, a hub name, or nano.")
-    folder = str(files("minicpmv") / "nano") if name == "nano" else name
-    if Path(folder).is_dir():
-        if revision is not None:
-            raise ValueError(
-                f"revision={revision!r} has no effect: {name!r} is a folder here, and only names "
-                "on the hub have revisions. Remove it."
-            )
-        return folder
-    known = f"nano, {', '.join(_SHORT_NAMES)}, and names on the hub such as openbmb/MiniCPM-V-2_6."
-    if Path(name).exists():
-        raise ValueError(f"Model {name!r} is a file; a model is a folder with config.json in it.")
-    name = _SHORT_NAMES.get(name.lower(), _REPO_IDS.get(name.lower(), name))
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ValueError(f"Model {name!r} is not known and no such folder exists. Known: {known}")
-    # One question before many downloads: each of those would try again for half a minute.
-    try:
-        HfApi().model_info(name, revision=revision, timeout=10)
-    except (HfHubHTTPError, HFValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(f"The hub does not give {name!r}: {reason} Known: {known}") from error
-    except (HTTPError, OSError) as error:
-        kept = try_to_load_from_cache(name, "config.json", revision=revision)
-        if not isinstance(kept, str):
-            raise OSError(
-                f"Model {name!r} is no folder here, and the Hugging Face hub cannot be reached "
-                f"({error}). Check the name and the network. Known: {known}"
-            ) from error
-        return str(Path(kept).parent)
-    return name
-
-
-def _check_file(path: str, *names: str) -> None:
+def _check_file(checkpoint: Checkpoint, *names: str) -> None:
     """A folder must have one of these files before anything is read from it."""
-    if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in names):
+    folder = checkpoint.folder if checkpoint.is_folder else None
+    if folder is not None and not any((folder / name).is_file() for name in names):
         raise OSError(
-            f"{path!r} has no {' or '.join(names)}, so it is no MiniCPM-V or MiniCPM checkpoint, "
-            "or not all of one. Download it again, or check the path."
+            f"{str(folder)!r} has no {' or '.join(names)}, so it is no MiniCPM-V or MiniCPM "
+            "checkpoint, or not all of one. Download it again, or check the path."
         )
 
 
 def _precision(
-    path: str,
+    checkpoint: Checkpoint,
     fields: Mapping[str, Any],
     device: torch.device,
     dtype: Any,
     quantize: str | None,
     is_spread: bool,
 ) -> Precision:
-    """The dtype for a model at `path`; its memory is counted only where the choice depends on it.
+    """The dtype for a checkpoint; its memory is counted only where the choice depends on it.
 
     Args:
         dtype, quantize: as in `load`.
@@ -292,8 +252,8 @@ def _precision(
     asked, stored = parse_dtype(dtype), stored_dtype(fields)
     hardware = hardware_of(device)
     headers: Any = {}
-    if (asked is None or stored is None) and Path(path).is_dir():
-        with WeightFiles(Path(path)) as weights:
+    if asked is None or stored is None:
+        with WeightFiles(checkpoint.kept_weight_files()) as weights:
             headers = {
                 name: (weights.shapes[name], weights.dtypes[name]) for name in weights.shapes
             }
@@ -306,9 +266,8 @@ def _precision(
     config = CONFIG_MAPPING[model_type_of(fields)].from_dict(copy.deepcopy(dict(fields)))
     quantization = fields.get("quantization_config") or {}
     if quantize is not None or not headers:
-        with torch.device("meta"):
-            skeleton = MODEL_CLASSES[model_type_of(fields)](config)
-        needed = weight_bytes(skeleton, quantize, width=4)
+        empty = skeleton(MODEL_CLASSES[model_type_of(fields)], config)
+        needed = weight_bytes(empty, quantize, width=4)
     else:
         is_gptq = quantization.get("quant_method") == "gptq"
         needed = float32_bytes(headers, quantization.get("bits", 4) if is_gptq else 0)
@@ -335,15 +294,12 @@ def _library_output(progress: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _readable_errors(path: str) -> Iterator[None]:
+def readable_errors(checkpoint: Checkpoint) -> Iterator[None]:
     """One line about a folder or a name that cannot be loaded, instead of a library's
     paragraphs."""
     try:
-        yield
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"A JSON file in {path!r} is damaged: {error}. Download it again."
-        ) from error
+        with checkpoint.naming_damage():
+            yield
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
-        raise OSError(f"Cannot load the model {path!r}: {reason}") from error
+        raise OSError(f"Cannot load the model {checkpoint.location!r}: {reason}") from error

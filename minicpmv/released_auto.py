@@ -1,12 +1,13 @@
 """The loaders of the model cards: `AutoModel` and its siblings give the classes with `chat()`."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import transformers
-from transformers import PreTrainedConfig
 
-from .loader import MODEL_CLASSES, VISION_TYPES, locate
+from .checkpoint.hub import HUB_KEYWORDS, Checkpoint, hub_keywords
+from .loader import MODEL_CLASSES, VISION_TYPES
 from .processing.processor import MiniCPMVProcessor
 from .processing.text import load_text_tokenizer
 from .released_api import MiniCPMForCausalLM, MiniCPMV, MiniCPMV2
@@ -31,10 +32,10 @@ class AutoModel:
         `trust_remote_code` is accepted and has nothing to trust: no code of a checkpoint is run.
         `compat="released"` lets `chat()` reproduce the quirks in docs/differences.md.
         """
-        path = locate(pretrained_model_name_or_path)
-        kwargs = _without_remote_code(kwargs)
-        model_class = _model_class(_fields(path, kwargs))
-        model = model_class.from_pretrained(path, *args, **kwargs)
+        checkpoint, kwargs = _found(pretrained_model_name_or_path, kwargs)
+        with checkpoint.naming_damage():
+            model_class = _model_class(_fields(checkpoint, kwargs))
+            model = model_class.from_pretrained(checkpoint.location, *args, **kwargs)
         if compat is not None:
             if not issubclass(model_class, MiniCPMV | MiniCPMForCausalLM):
                 raise ValueError(
@@ -54,12 +55,13 @@ class AutoTokenizer:
     @staticmethod
     def from_pretrained(pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a tokenizer by folder, hub name, version or "nano"; keywords as in transformers."""
-        path = locate(pretrained_model_name_or_path)
-        kwargs = _without_remote_code(kwargs)
-        model_type = model_type_of(_fields(path, kwargs))
-        if model_type in MODEL_CLASSES and model_type not in VISION_TYPES:
-            return load_text_tokenizer(path, *args, **kwargs)
-        return transformers.AutoTokenizer.from_pretrained(path, *args, **kwargs)
+        checkpoint, kwargs = _found(pretrained_model_name_or_path, kwargs)
+        with checkpoint.naming_damage():
+            model_type = model_type_of(_fields(checkpoint, kwargs))
+            read = transformers.AutoTokenizer.from_pretrained
+            if model_type in MODEL_CLASSES and model_type not in VISION_TYPES:
+                read = load_text_tokenizer
+            return read(checkpoint.location, *args, **kwargs)
 
 
 class AutoProcessor:
@@ -68,20 +70,39 @@ class AutoProcessor:
     @staticmethod
     def from_pretrained(pretrained_model_name_or_path: Any, **kwargs: Any) -> MiniCPMVProcessor:
         """Load a processor by folder, hub name, version or "nano"; keywords as in transformers."""
-        path = locate(pretrained_model_name_or_path)
-        model_type = model_type_of(_fields(path, kwargs))
-        if model_type not in VISION_TYPES:
-            raise ValueError(
-                f"{path!r} is a {model_type!r} model, which sees no pictures. Use AutoTokenizer."
-            )
-        return MiniCPMVProcessor.from_pretrained(path, **_without_remote_code(kwargs))
+        checkpoint, kwargs = _found(pretrained_model_name_or_path, kwargs)
+        with checkpoint.naming_damage():
+            model_type = model_type_of(_fields(checkpoint, kwargs))
+            if model_type not in VISION_TYPES:
+                raise ValueError(
+                    f"{checkpoint.location!r} is a {model_type!r} model, which does not support "
+                    "images. Use AutoTokenizer."
+                )
+            return MiniCPMVProcessor.from_pretrained(checkpoint.location, **kwargs)
 
 
-def _fields(path: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _found(
+    name_or_path: str | Path, kwargs: Mapping[str, Any]
+) -> tuple[Checkpoint, dict[str, Any]]:
+    """The checkpoint of a name, and the keywords for the native classes.
+
+    `revision="main"` is what transformers takes when nothing is said, for folders too.
+    """
+    hub = hub_keywords(kwargs)
+    if hub.get("revision") == "main":
+        del hub["revision"]
+    checkpoint = Checkpoint.find(name_or_path, **hub, variant=kwargs.get("variant"))
+    checkpoint.check()
+    unused = (*_REMOTE_CODE_KEYWORDS, *HUB_KEYWORDS)
+    kept = {key: value for key, value in kwargs.items() if key not in unused}
+    return checkpoint, kept | checkpoint.keywords
+
+
+def _fields(checkpoint: Checkpoint, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `config.json`, or of the config among the keywords."""
     if kwargs.get("config") is not None:
         return kwargs["config"].to_dict()
-    return PreTrainedConfig.get_config_dict(path, **_hub_keywords(kwargs))[0]
+    return checkpoint.read_json("config.json")
 
 
 def _model_class(fields: Mapping[str, Any]) -> Any:
@@ -92,15 +113,6 @@ def _model_class(fields: Mapping[str, Any]) -> Any:
     if model_type == "minicpmv":
         return {"1.0": MiniCPMV2, "2.0": MiniCPMV2}.get(release_of(fields).version, MiniCPMV)
     return MODEL_CLASSES.get(model_type, transformers.AutoModelForCausalLM)
-
-
-def _without_remote_code(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in kwargs.items() if key not in _REMOTE_CODE_KEYWORDS}
-
-
-def _hub_keywords(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
-    return {key: kwargs[key] for key in names if key in kwargs}
 
 
 __all__ = ["AutoModel", "AutoModelForCausalLM", "AutoProcessor", "AutoTokenizer"]

@@ -24,7 +24,9 @@ from transformers import (
 )
 
 from minicpmv import load
-from minicpmv.cli.info import as_text, inspect
+from minicpmv.checkpoint.hub import Checkpoint
+from minicpmv.cli.info import as_text
+from minicpmv.inspection import inspect
 from minicpmv.loader import MODEL_CLASSES
 from minicpmv.model.configuration_minicpm import MiniCPMConfig
 from minicpmv.model.minicpm import MiniCPMForCausalLM
@@ -426,7 +428,7 @@ def inspected(folder):
     for path in CHECKPOINTS["2.6"].iterdir():
         if not (folder / path.name).exists():
             shutil.copy(path, folder)
-    return inspect(str(folder))
+    return inspect(Checkpoint.find(folder))
 
 
 @pytest.mark.parametrize("quantize", ["int4", "int8"])
@@ -434,7 +436,7 @@ def test_info_knows_packed_weights(quantize, tmp_path):
     model = quantised_model("2.6", quantize)
     model.save_pretrained(tmp_path)
     report = inspected(tmp_path)
-    assert report["find_mismatches"] == []
+    assert report["mismatches"] == []
     assert report["weights"]["packed_as"] == quantize
     taken = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     assert report["memory_bytes"][quantize] == taken
@@ -445,14 +447,12 @@ def test_info_names_a_layer_that_lacks_a_part(tmp_path):
     folder = int4_release(
         "2.6", tmp_path / "int4", change=lambda tensors: tensors.pop(f"{LAYER}.weight.absmax")
     )
-    assert any(
-        f"another shape: {LAYER}.weight" in line for line in inspected(folder)["find_mismatches"]
-    )
+    assert any(f"another shape: {LAYER}.weight" in line for line in inspected(folder)["mismatches"])
 
 
 def test_info_knows_gptq(gptq):
-    report = inspect(str(gptq))
-    assert report["find_mismatches"] == []
+    report = inspect(Checkpoint.find(gptq))
+    assert report["mismatches"] == []
     assert report["weights"]["packed_as"] == "GPTQ"
 
 

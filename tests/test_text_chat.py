@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from transformers import LogitsProcessor
 
 from minicpmv import AutoModel, AutoModelForCausalLM, AutoProcessor, AutoTokenizer, Chat, load
+from minicpmv.checkpoint.hub import Checkpoint
 from minicpmv.engine.hf import generate_ids
 from minicpmv.engine.plan import plan_generation
 from minicpmv.export.convert import convert
-from minicpmv.loader import locate
 from minicpmv.model.minicpm import MiniCPMForCausalLM
 
 from .conftest import picture
@@ -257,11 +257,11 @@ def test_top_k_0_draws_from_all_tokens() -> None:
 
 def test_short_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *args, **options: None)
-    assert locate("2b") == "openbmb/MiniCPM-2B-sft-bf16"
-    assert locate("moe-8x2b") == "openbmb/MiniCPM-MoE-8x2B"
-    assert locate("minicpm-2b-dpo-bf16") == "openbmb/MiniCPM-2B-dpo-bf16"
-    assert locate("MiniCPM-V-2") == "openbmb/MiniCPM-V-2"
-    assert locate("omnilmm-12b") == "openbmb/OmniLMM-12B"
+    assert Checkpoint.find("2b").location == "openbmb/MiniCPM-2B-sft-bf16"
+    assert Checkpoint.find("moe-8x2b").location == "openbmb/MiniCPM-MoE-8x2B"
+    assert Checkpoint.find("minicpm-2b-dpo-bf16").location == "openbmb/MiniCPM-2B-dpo-bf16"
+    assert Checkpoint.find("MiniCPM-V-2").location == "openbmb/MiniCPM-V-2"
+    assert Checkpoint.find("omnilmm-12b").location == "openbmb/OmniLMM-12B"
 
 
 def copied(model: str, target: Path, **changes: Any) -> Path:
@@ -330,7 +330,7 @@ def test_files_that_do_not_fit_are_named(
 
 
 def test_a_text_model_has_no_processor() -> None:
-    with pytest.raises(ValueError, match=r"sees no pictures\. Use AutoTokenizer"):
+    with pytest.raises(ValueError, match=r"does not support images\. Use AutoTokenizer"):
         AutoProcessor.from_pretrained(folder("minicpm-2b"))
 
 

@@ -6,7 +6,10 @@ safetensors. Only what is asked for is in memory.
 
 import json
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+import re
+import struct
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,27 +19,51 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .files import check_whole
+from .headers import Headers, safetensors_headers
+
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()} | {
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+# What reading a weight file can end in, safetensors and pickles.
+UNREADABLE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    EOFError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    struct.error,
+)
 
 
 class WeightFiles:
-    """All tensors of a checkpoint's folder, as if they were in one file. Use it with `with`.
+    """All tensors of some weight files, as if they were in one. Use it with `with`.
 
     Fields:
         shapes, dtypes: by tensor name; the dtype is None where it holds no floating-point numbers.
 
     Raises:
         OSError: there is no such file, or it is damaged or cut short.
-        ValueError: a file holds more than tensors, or an index that cannot be read.
+        ValueError: a file holds more than tensors.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, paths: Iterable[Path]):
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype | None] = {}
         self._readers: dict[str, Callable[[str], torch.Tensor]] = {}
         self._stack = ExitStack()
         try:
-            for path in _weight_files(folder):
+            for path in paths:
                 self._open(path)
         except BaseException:
             self._stack.close()
@@ -54,74 +81,95 @@ class WeightFiles:
 
     def _open(self, path: Path) -> None:
         if path.suffix == ".bin":
-            tensors = _read_bin(path)
+            tensors = read_bin(path)
             for name, tensor in tensors.items():
                 self.shapes[name] = tuple(tensor.shape)
                 self.dtypes[name] = tensor.dtype if tensor.is_floating_point() else None
                 self._readers[name] = tensors.__getitem__
+            return
+        for name, (shape, dtype) in safetensors_headers(path).items():
+            self.shapes[name] = shape
+            self.dtypes[name] = _DTYPES.get(dtype)
+        file = self._stack.enter_context(safe_open(path, "pt"))
+        for name in file.keys():  # noqa: SIM118 - it is no dict
+            self._readers[name] = file.get_tensor
+
+
+def all_headers(paths: Iterable[Path]) -> Headers:
+    """Shape and dtype of every tensor in weight files; no numbers are read.
+
+    Raises:
+        OSError: a file is damaged or cut short.
+        ValueError: a pickle holds more than tensors.
+    """
+    headers: Headers = {}
+    for path in paths:
+        if path.suffix == ".bin":
+            tensors = _unpickled(path, "meta", is_mapped=False)
+            headers |= {
+                name: (tuple(value.shape), _NAMES.get(value.dtype, str(value.dtype)))
+                for name, value in tensors.items()
+                if isinstance(value, torch.Tensor)
+            }
         else:
-            try:
-                file = self._stack.enter_context(safe_open(path, "pt"))
-            except SafetensorError as error:
-                raise OSError(
-                    f"{str(path)!r} is damaged or not complete ({error}). Download it again."
-                ) from error
-            for name in file.keys():  # noqa: SIM118 - it is no dict
-                outline = file.get_slice(name)
-                self.shapes[name] = tuple(outline.get_shape())
-                self.dtypes[name] = _DTYPES.get(outline.get_dtype())
-                self._readers[name] = file.get_tensor
+            headers |= safetensors_headers(path)
+    return headers
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            try:
-                names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ValueError(
-                    f"{str(index)!r} is no index of weight files. Download it again."
-                ) from error
-            paths = [folder / shard for shard in sorted(set(names))]
-            missing = [path.name for path in paths if not path.is_file()]
-            if missing:
-                raise FileNotFoundError(f"{str(folder)!r} has no {', '.join(missing)}.")
-            return paths
-        if (folder / name).is_file():
-            return [folder / name]
-    raise FileNotFoundError(f"{str(folder)!r} has no model.safetensors and no pytorch_model.bin.")
+def read_bin(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a pickle, which stay in the file until they are used. Nothing is executed.
 
-
-def _read_bin(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors that stay in the file until they are used. Nothing in it is executed."""
-    try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{str(path)!r} holds more than tensors, which could run code when read. "
-            "Use the safetensors files of this model."
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        raise OSError(
-            f"{str(path)!r} is damaged or not complete ({str(error).splitlines()[0]}). "
-            "Download it again."
-        ) from error
+    Raises:
+        OSError: the file is damaged or cut short, or a pointer of git-lfs.
+        ValueError: it holds more than tensors.
+    """
+    content = _unpickled(path, "cpu", is_mapped=zipfile.is_zipfile(path))
     return {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+
+
+def check_bin(path: Path) -> None:
+    """As `read_bin`, without reading numbers."""
+    _unpickled(path, "meta", is_mapped=False)
+
+
+def _unpickled(path: Path, device: str, is_mapped: bool) -> dict[str, Any]:
+    check_whole(path)
+    try:
+        content = torch.load(path, map_location=device, mmap=is_mapped, weights_only=True)
+    except UNREADABLE as error:
+        raise unreadable(repr(str(path)), error) from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{str(path)!r} holds a {type(content).__name__}; expected a dict of tensors by their "
+            "names."
+        )
+    return content
+
+
+def unreadable(name: str, error: Exception) -> Exception:
+    """What to tell of the weight file `name`, whose reading ended in `error`."""
+    forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if forbidden and isinstance(error, pickle.UnpicklingError):
+        return ValueError(
+            f"{name} holds {forbidden[1]}; a pickle is read only if it holds tensors alone, "
+            "because anything else can run code. Use a safetensors file of the release."
+        )
+    reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+    return OSError(f"{name} is damaged or not complete ({reason}). Download it again.")
 
 
 def write_shards(
     folder: Path,
     outlines: Mapping[str, torch.Tensor],
     make: Callable[[str], torch.Tensor],
-    max_shard_size: int | str,
+    max_shard_size: int,
 ) -> Iterator[str]:
     """Write safetensors files, and their index when there are several, one in memory at a time.
 
     Args:
         outlines: a meta tensor of the shape and dtype of each tensor.
         make: gives the tensor of a name.
-        max_shard_size: bytes, or as in "5GB".
+        max_shard_size: the most bytes of a file; a tensor that is larger has one of its own.
 
     Yields:
         The name of each tensor that has been made.
@@ -137,18 +185,3 @@ def write_shards(
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         path = folder / "model.safetensors.index.json"
         path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file that belongs to a model.
-
-    Raises:
-        OSError: there is no such file.
-        ValueError: it is not JSON.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"The model folder {str(path.parent)!r} has no {path.name}.")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} is not JSON: {error}. Download it again.") from None

@@ -43,6 +43,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the model in OUT")
     parser.add_argument(
         "--max-shard-size",
+        type=_size,
         default="2GB",
         metavar="SIZE",
         help="most bytes of a weight file; about as much memory is needed (default: 2GB)",
@@ -54,6 +55,15 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     scalings.add_argument("--scale-emb", type=float, metavar="X", help="released: 12")
     scalings.add_argument("--scale-depth", type=float, metavar="X", help="released: 1.4")
     scalings.add_argument("--dim-model-base", type=int, metavar="N", help="released: 256")
+
+
+def _size(text: str) -> int:
+    from minicpmv.checkpoint.files import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(args: argparse.Namespace) -> None:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minicpmv.checkpoint.hub import Checkpoint
 from minicpmv.processing.placeholders import image_placeholder
 from minicpmv.processing.slicing import SlicePlan, plan_slices
 from minicpmv.releases import RELEASES, model_type_of, release_of
 
 from .attachments import read_picture
-from .model_files import locate, read_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -119,13 +119,12 @@ class Settings:
             ValueError: a field is missing, or the model sees no pictures.
             OSError: there is no such model or file.
         """
-        location = locate(model, revision)
+        checkpoint = Checkpoint.find(model, revision=revision)
         file = "preprocessor_config.json"
-        try:
-            config = read_json(location, file, revision)
-        except OSError as error:
-            config = _settings_elsewhere(location, revision, error)
-            file = "config.json"
+        if checkpoint.find_file(file) is not None:
+            config = checkpoint.read_json(file)
+        else:
+            config, file = _settings_elsewhere(checkpoint, file), "config.json"
         release = release_of(config)
         names = ["max_slice_nums", "scale_resolution"]
         names = ["image_size"] if release.slicing == "square" else names
@@ -144,22 +143,23 @@ class Settings:
         )
 
 
-def _settings_elsewhere(location: str, revision: str | None, error: OSError) -> dict[str, Any]:
-    """The settings in `config.json`, of a release that has no `preprocessor_config.json`.
+def _settings_elsewhere(checkpoint: Checkpoint, missing: str) -> dict[str, Any]:
+    """The settings in `config.json`, of a release whose repository has no file `missing`.
 
     Raises:
-        OSError: `error`, where the file is merely missing.
-        ValueError: the model sees no pictures.
+        OSError: there is no `config.json` either, or the release should have the file.
+        ValueError: the model does not support images.
     """
-    try:
-        config = read_json(location, "config.json", revision)
-    except OSError:
-        raise error from None
+    if checkpoint.find_file("config.json") is None:
+        checkpoint.file(missing)  # names it
+    config = checkpoint.read_json("config.json")
     if model_type_of(config) not in {release.model_type for release in RELEASES.values()}:
-        raise ValueError(f"The model {location!r} reads text only, so there is nothing to cut.")
+        raise ValueError(
+            f"The model {checkpoint.location!r} reads text only, so there is nothing to cut."
+        )
     release = release_of(config)
     if release.has_preprocessor_config:
-        raise error
+        checkpoint.file(missing)
     return {
         "max_slice_nums": 9,
         "scale_resolution": 448,

@@ -91,12 +91,12 @@ def _replay(args: argparse.Namespace) -> int:
     if args.image or load_options(args):
         raise ValueError("Golden cases have their own pictures, in float32 on the CPU.")
 
-    from minicpmv.loader import locate
+    from minicpmv.checkpoint.hub import Checkpoint
     from minicpmv.verify.golden import find_cases, replay, summary
     from minicpmv.verify.report import case_as_data, case_as_line, summary_as_text
 
     reports = []
-    checkpoint = None if args.model is None else Path(locate(args.model))
+    checkpoint = None if args.model is None else Path(Checkpoint.find(args.model).location)
     for folder in find_cases(Path(args.golden)):
         _progress(f"{folder}")
         for report in replay(folder, checkpoint):
@@ -122,7 +122,8 @@ def _walk(args: argparse.Namespace) -> int:
         raise ValueError("--roads none stands alone; remove it, or the others.")
     pictures = [read_picture(file) for file in args.image]
 
-    from minicpmv.loader import load, locate
+    from minicpmv.checkpoint.hub import Checkpoint
+    from minicpmv.loader import load
     from minicpmv.verify.probes import built_in_probes, own_probe
     from minicpmv.verify.report import roads_as_data, roads_as_text
     from minicpmv.verify.roads import verify
@@ -138,7 +139,7 @@ def _walk(args: argparse.Namespace) -> int:
         )
 
     if args.against is not None:
-        locate(args.against)  # a wrong name costs no waiting
+        Checkpoint.find(args.against)  # a wrong name costs no waiting
     elsewhere = {**options, "revision": None}
 
     def load_model(name: str = model, **chosen: Any) -> Any:

@@ -2,7 +2,7 @@
 
 MiniCPM is a Llama with three scalings in its `forward`: embeddings times `scale_emb`, each
 branch of a layer times `scale_depth / sqrt(num_layers)`, and the last hidden state divided by
-`hidden_size / dim_model_base`. Multiplied into the weights (`layouts.py`), code made for Llama
+`hidden_size / dim_model_base`. Multiplied into the weights (`llama.py`), code made for Llama
 gives the same logits; with experts, code made for Mixtral. Every product is computed in float32
 and kept in the checkpoint's dtype.
 """
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from transformers import AutoTokenizer
 
-from ..checkpoint.weights import WeightFiles, read_json, write_shards
-from ..loader import locate
+from ..checkpoint.files import parse_size, read_json_file
+from ..checkpoint.hub import Checkpoint
+from ..checkpoint.weights import WeightFiles, write_shards
 from .llama import (
     ARCHITECTURES,
     Factors,
@@ -97,8 +97,12 @@ def convert(
         "dim_model_base": dim_model_base,
     }
     given = {name: value for name, value in scalings.items() if value is not None}
-    folder = _fetch(str(model), revision)
+    shard_size = parse_size(max_shard_size)
+    checkpoint = Checkpoint.find(model, revision=revision)
+    folder = checkpoint.download()
     _check_out(out, folder, overwrite)
+    checkpoint.file("config.json")
+    checkpoint.check()
     source = Source.read(folder)
     target = target_layout(source, to, str(model))
     if target != "minicpm" and given:
@@ -107,7 +111,7 @@ def convert(
         )
     factors = Factors.of(source, given)
 
-    with WeightFiles(folder) as weights:
+    with WeightFiles(checkpoint.weight_files()) as weights:
         check_source(source, weights, str(model))
         is_tied = target == "minicpm" and was_tied(source, weights, factors)
         moves = plan_moves(source, target, factors, is_tied)
@@ -131,13 +135,14 @@ def convert(
                 return tensor.clone()  # those of a .bin file may share their memory
             return (tensor.float() * move.multiply / move.divide).to(tensor.dtype)
 
-        for done, _ in enumerate(write_shards(unfinished, outlines, make, max_shard_size), 1):
+        for done, _ in enumerate(write_shards(unfinished, outlines, make, shard_size), 1):
             if on_progress is not None:
                 on_progress(done, len(moves))
 
     dtype = str(dtypes["model.embed_tokens.weight"]).removeprefix("torch.")
     config = target_config(source, target, factors, is_tied) | {"torch_dtype": dtype}
-    _copy_small_files(folder, unfinished, target)
+    with checkpoint.naming_damage():
+        _copy_small_files(folder, unfinished, target)
     num_files = len(list(unfinished.glob("*.safetensors")))
     # Last: without it no program takes the folder for a model.
     _write_json(unfinished / "config.json", config)
@@ -162,27 +167,12 @@ def _write_stock_tokenizer(folder: Path, out: Path) -> None:
     if not (out / "tokenizer.json").is_file():
         tokenizer = AutoTokenizer.from_pretrained(folder)
         tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
-    settings = read_json(out / "tokenizer_config.json")
+    settings = read_json_file(out / "tokenizer_config.json")
     settings.pop("auto_map", None)
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     if not (out / "chat_template.jinja").is_file():
         settings.setdefault("chat_template", _CHAT_TEMPLATE)
     _write_json(out / "tokenizer_config.json", settings)
-
-
-def _fetch(model: str, revision: str | None) -> Path:
-    """The folder of a model; from the hub, its small files and one kind of weights."""
-    location = locate(model, revision)
-    if Path(location).is_dir():
-        return Path(location)
-    small = ["*.json", "*.jinja", "tokenizer.model"]
-    for pattern in ("*.safetensors", "*.bin"):
-        folder = Path(
-            snapshot_download(location, revision=revision, allow_patterns=[*small, pattern])
-        )
-        if any(folder.glob(pattern)):
-            break
-    return folder
 
 
 def _check_out(out: Path, folder: Path, overwrite: bool) -> None:

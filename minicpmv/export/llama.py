@@ -16,8 +16,9 @@ from typing import Any, Literal
 import torch
 from transformers import LlamaConfig, MixtralConfig
 
-from ..checkpoint.weights import WeightFiles, read_json
-from ..model.loading import check_tensors
+from ..checkpoint.files import read_json_file
+from ..checkpoint.tensors import check_tensors, differences
+from ..checkpoint.weights import WeightFiles
 
 Layout = Literal["llama", "mixtral", "minicpm"]
 
@@ -67,7 +68,7 @@ class Source:
 
     @classmethod
     def read(cls, folder: Path) -> "Source":
-        written = read_json(folder / "config.json")
+        written = read_json_file(folder / "config.json")
         layout = _layout_of(written, folder)
         is_vision = written.get("model_type") == "minicpmv"
         config_class = MixtralConfig if layout == "mixtral" else LlamaConfig
@@ -282,23 +283,15 @@ def check_source(source: Source, weights: WeightFiles, model: str) -> None:
     expected = {source.prefix + name: shape for name, shape in source.tensor_shapes().items()}
     found = {name: s for name, s in weights.shapes.items() if name.startswith(source.prefix)}
     # Old files keep a table of positions, and may hold a tied head a second time.
-    unexpected = [
-        name
-        for name in set(found) - set(expected)
-        if not name.endswith("rotary_emb.inv_freq")
-        and not (source.is_tied and name == "lm_head.weight")
-    ]
-    misfits = [
-        f"{name} {found[name]}, expected {shape}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    misfits += [
+    found = {name: s for name, s in found.items() if not name.endswith("rotary_emb.inv_freq")}
+    optional = {"lm_head.weight"} - expected.keys() if source.is_tied else ()
+    missing, unexpected, mismatched = differences(expected, found, optional)
+    mismatched += [
         f"{name}, which holds no floating-point numbers"
         for name in expected
         if name in found and weights.dtypes[name] is None
     ]
-    check_tensors(model, list(set(expected) - set(found)), unexpected, misfits)
+    check_tensors(model, missing, unexpected, mismatched)
 
 
 def target_config(

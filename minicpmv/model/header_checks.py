@@ -6,19 +6,18 @@ tensor; how many there are is counted by the names in the headers.
 
 import copy
 import math
-import pickle
 import re
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers.configuration_utils import PreTrainedConfig
 
-from ..checkpoint.weights import WeightFiles
+from ..checkpoint.hub import Checkpoint
+from ..checkpoint.tensors import check_tensors, other_shape
+from ..checkpoint.weights import UNREADABLE, WeightFiles
 from ..quantization.files import own_config
 
 _NUMBER = re.compile(r"\.\d+\.")
@@ -26,21 +25,8 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers|blocks)\.(\d+)\.")
 _EXPERT = re.compile(r"\.experts\.(\d+)\.")
 # By the first words of tensor names, released and ours.
 _TOWERS = ("vpm.", "model.vision_tower.", "vision_tower.", "model.vpm.")
-# What reading a weight file can end in, safetensors and pickles.
-UNREADABLE = (
-    SafetensorError,
-    pickle.UnpicklingError,
-    EOFError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    OverflowError,
-    RuntimeError,
-    TypeError,
-    struct.error,
-)
 # Keywords of `from_pretrained` that load from elsewhere than the checkpoint's usual files.
-_ELSEWHERE = ("state_dict", "variant", "gguf_file", "use_safetensors")
+_ELSEWHERE = ("state_dict", "gguf_file", "use_safetensors")
 
 
 def check_headers(model_class: Any, path: Any, keywords: Mapping[str, Any]) -> bool:
@@ -56,11 +42,15 @@ def check_headers(model_class: Any, path: Any, keywords: Mapping[str, Any]) -> b
     Raises:
         ValueError: names what differs.
     """
-    if not Path(str(path)).is_dir() or any(keywords.get(name) for name in _ELSEWHERE):
+    if path is None or any(keywords.get(name) for name in _ELSEWHERE):
         return False
-    folder = Path(path) / (keywords.get("subfolder") or "")
     config = own_config(model_class, path, dict(keywords))["config"]
-    with _readable(folder) as weights:
+    commit = getattr(config, "_commit_hash", None)
+    checkpoint = Checkpoint.at(path, {**keywords, "_commit_hash": commit}).kept()
+    if checkpoint.folder is None or not (checkpoint.is_folder or commit):
+        return False
+    folder = checkpoint.folder
+    with _readable(checkpoint) as weights:
         if weights is None:
             return False
         problems = wrong_counts(config, weights.shapes)
@@ -89,7 +79,7 @@ def check_tensors_of(
         if not is_float:
             kinds.append(name)
         if found != expected:
-            mismatched.append(f"{name} {found}, expected {expected}")
+            mismatched.append(other_shape(name, found, expected))
             excess += max(math.prod(expected) - math.prod(found), 0)
     if kinds:
         raise ValueError(f"{wrong_kinds(kinds)} in {str(folder)!r}. Download the checkpoint again.")
@@ -148,10 +138,10 @@ def wrong_counts(config: Any, names: Iterable[str]) -> list[str]:
 
 
 @contextmanager
-def _readable(folder: Path) -> Iterator[WeightFiles | None]:
-    """The weight files of a folder; None where loading itself has more to say about them."""
+def _readable(checkpoint: Checkpoint) -> Iterator[WeightFiles | None]:
+    """The weight files on this disk; None where loading itself has more to say about them."""
     try:
-        files = WeightFiles(folder)
+        files = WeightFiles(checkpoint.weight_files())
     except (OSError, ValueError, *UNREADABLE):
         files = None
     if files is None:
@@ -180,28 +170,3 @@ def _shapes_of_one_layer(
         names = {model_class.released_name(prefix + name), prefix + name}
         for in_files in names:
             yield _NUMBER.sub(".0.", in_files), tuple(parameter.shape)
-
-
-def check_tensors(
-    path: Any, missing: list[str], unexpected: list[str], mismatched: list[str]
-) -> None:
-    """Raise one line that names the tensors of `path` that are not those of its config."""
-    problems = [
-        list_problem("missing", missing),
-        list_problem("unexpected", unexpected),
-        list_problem("of another shape", mismatched),
-    ]
-    if any(problems):
-        raise ValueError(
-            f"The tensors of {str(path)!r} are not those of its config: "
-            f"{'; '.join(filter(None, problems))}. Download the checkpoint again, or check that "
-            "config.json belongs to it."
-        )
-
-
-def list_problem(kind: str, names: list[str], most: int = 6) -> str:
-    """ "2 missing: a, b"; empty without names."""
-    if not names:
-        return ""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{len(names)} {kind}: {', '.join(sorted(names)[:most])}{more}"

@@ -6,19 +6,18 @@ that is an error, one line, with the names as they stand in the released files.
 
 import logging
 import pickle
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
+from ..checkpoint.hub import Checkpoint
+from ..checkpoint.tensors import check_tensors, listed, other_shape
+from ..checkpoint.weights import unreadable
 from ..devices import check_tied_devices
 from ..quantization import reader_for
 from ..quantization.bits import check_unpacked
-from .header_checks import UNREADABLE, check_headers, check_tensors, list_problem
+from .header_checks import check_headers
 
 
 class StrictLoadingMixin:
@@ -53,9 +52,10 @@ class StrictLoadingMixin:
             or has_tensors
         )
         path = pretrained_model_name_or_path
-        if not looks_itself:
-            check_headers(cls, path, kwargs)
-        with _damage_named(path):
+        checkpoint = Checkpoint.at(path, kwargs)
+        with checkpoint.naming_damage():
+            if not looks_itself:
+                check_headers(cls, path, kwargs)
             reader = None if has_tensors else reader_for(cls, path, kwargs)
         source = path
         if reader is not None:
@@ -70,7 +70,7 @@ class StrictLoadingMixin:
         logger = logging.getLogger("transformers.modeling_utils")
         logger.addFilter(_is_no_load_report)
         try:
-            with _damage_named(path):
+            with checkpoint.naming_damage():
                 model, info = load(
                     source,
                     *args,
@@ -78,6 +78,8 @@ class StrictLoadingMixin:
                     output_loading_info=True,
                     ignore_mismatched_sizes=True,  # so that all differences are reported at once
                 )
+        except (SafetensorError, pickle.UnpicklingError) as error:
+            raise unreadable(f"A weight file of {str(path)!r}", error) from error
         finally:
             logger.removeFilter(_is_no_load_report)
         missing = [cls.released_name(name) for name in info["missing_keys"]]
@@ -90,7 +92,7 @@ class StrictLoadingMixin:
             [name for name in missing if name not in fresh],
             [cls.released_name(name) for name in info["unexpected_keys"]],
             [
-                f"{cls.released_name(name)} {tuple(found)}, expected {tuple(expected)}"
+                other_shape(cls.released_name(name), found, expected)
                 for name, found, expected in mismatched
             ],
         )
@@ -133,8 +135,9 @@ def check_finite(model: Any, path: Any) -> None:
     if wrong:
         raise ValueError(
             f"The weights of {str(path)!r} hold numbers that are not finite (NaN or infinity): "
-            f"{list_problem('tensors', wrong)}. Download the checkpoint again; if it was loaded "
-            "with dtype='float16', its numbers may be too large for that: pass dtype='float32'."
+            f"{len(wrong)} tensors: {listed(wrong)}. Download the checkpoint again; if it was "
+            "loaded with dtype='float16', its numbers may be too large for that: pass "
+            "dtype='float32'."
         )
 
 
@@ -142,53 +145,3 @@ def _is_no_load_report(record: logging.LogRecord) -> bool:
     """transformers prints a table of the differences that we raise as one line."""
     message = record.getMessage()
     return "LOAD REPORT" not in message or "CONVERSION" in message
-
-
-@contextmanager
-def _damage_named(path: Any) -> Iterator[None]:
-    try:
-        yield
-    except UNREADABLE as error:
-        problem = _weight_file_problem(path, error)
-        if problem is None:
-            raise
-        raise problem from error
-
-
-def _weight_file_problem(folder: Any, error: Exception) -> Exception | None:
-    """What to tell of `error`, which loading ended in; None when no weight file is to blame."""
-    for pattern in ("*.safetensors", "pytorch_model*.bin"):
-        for path in sorted(Path(str(folder)).glob(pattern)):
-            problem = _file_problem(path)
-            if problem:
-                return problem
-    if isinstance(error, SafetensorError | pickle.UnpicklingError):
-        return _unreadable(f"A weight file of {str(folder)!r}", error)
-    return None
-
-
-def _file_problem(path: Path) -> Exception | None:
-    name = repr(str(path))
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt"):
-                return None
-        content = torch.load(path, map_location="meta", weights_only=True)
-    except UNREADABLE as error:
-        return _unreadable(name, error)
-    if isinstance(content, dict):
-        return None
-    return ValueError(
-        f"{name} holds a {type(content).__name__}; expected a dict of tensors by their names."
-    )
-
-
-def _unreadable(name: str, error: Exception) -> Exception:
-    forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if forbidden and isinstance(error, pickle.UnpicklingError):
-        return ValueError(
-            f"{name} holds {forbidden[1]}; a pickle is read only if it holds tensors alone, "
-            "because anything else can run code. Use a safetensors file of the release."
-        )
-    reason = str(error).partition("\n")[0].partition(". ")[0]
-    return OSError(f"{name} is damaged or not complete ({reason}). Download it again.")

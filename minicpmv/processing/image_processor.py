@@ -20,11 +20,11 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ImagesKwargs, Unpack
 
+from ..checkpoint.hub import HUB_KEYWORDS, Checkpoint
 from ..media.image import Compat, image_from_array, load_image, to_rgb
 from ..releases import Release, release_of
 from .batching import nested_images
 from .image_settings import (
-    HUB_KEYWORDS,
     check_effect,
     check_settings,
     defaults_of,
@@ -129,7 +129,8 @@ class MiniCPMVImageProcessorPil(PilBackend):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Settings from `preprocessor_config.json`; for releases without one, `config.json`."""
         try:
-            return super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
+            with Checkpoint.at(pretrained_model_name_or_path, kwargs).naming_damage():
+                return super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
         except OSError:
             settings = settings_without_file(pretrained_model_name_or_path, **kwargs)
             if settings is None:

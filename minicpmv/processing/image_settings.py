@@ -4,26 +4,15 @@
 file, in `config.json`.
 """
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, cached_file
+from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME
 
 from ..checkpoint.fields import check_present
+from ..checkpoint.hub import Checkpoint
 from ..releases import RELEASES, Release, release_of
-
-HUB_KEYWORDS = (
-    "cache_dir",
-    "force_download",
-    "proxies",
-    "token",
-    "local_files_only",
-    "revision",
-    "subfolder",
-)
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -89,15 +78,12 @@ def settings_without_file(name_or_path: Any, **kwargs: Any) -> dict[str, Any] | 
     Returns:
         None when the checkpoint has the file, or its release should have.
     """
-    hub = {key: kwargs[key] for key in HUB_KEYWORDS if kwargs.get(key) is not None}
-    hub["_raise_exceptions_for_missing_entries"] = False
-    name_or_path = str(name_or_path)
-    if cached_file(name_or_path, IMAGE_PROCESSOR_NAME, **hub) is not None:
+    checkpoint = Checkpoint.at(name_or_path, kwargs)
+    if checkpoint.find_file(IMAGE_PROCESSOR_NAME) is not None:
         return None
-    path = cached_file(name_or_path, CONFIG_NAME, **hub)
-    if path is None:
+    if checkpoint.find_file(CONFIG_NAME) is None:
         return None
-    config = json.loads(Path(path).read_text(encoding="utf-8"))
+    config = checkpoint.read_json(CONFIG_NAME)
     if config.get("model_type") not in {release.model_type for release in RELEASES.values()}:
         return None
     release = release_of(config)

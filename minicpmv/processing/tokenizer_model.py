@@ -10,6 +10,7 @@ that where they overlap, the leftmost comes first.
 
 from collections.abc import Mapping
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -17,6 +18,7 @@ from sentencepiece import sentencepiece_model_pb2 as schema
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 
+from ..checkpoint.files import check_whole
 from .sentencepiece import SPACE
 
 _Piece = schema.ModelProto.SentencePiece  # the kinds of pieces
@@ -81,6 +83,7 @@ def fast_tokenizer(
 
 def _read(path: str | PathLike) -> Any:
     model = schema.ModelProto()
+    check_whole(Path(path))
     try:
         with open(path, "rb") as file:
             model.ParseFromString(file.read())

@@ -7,7 +7,7 @@
     memory.py   what weights take, computed from shapes
 
 Stands to the left of `model/`, whose `from_pretrained` asks `reader_for` how a checkpoint is to be
-read; imports nothing of ours. Only this room imports bitsandbytes.
+read; of ours it imports `checkpoint/`. Only this room imports bitsandbytes.
 """
 
 from typing import Any

@@ -18,7 +18,9 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 from transformers.core_model_loading import WeightConverter
 
-from .files import hub_keywords, linear_layers, own_config, skeleton, tensor_names
+from ..checkpoint.hub import Checkpoint
+from ..checkpoint.tensors import skeleton
+from .files import linear_layers, own_config
 
 # Parts that stay as they are unless a config of the user's names others: all but the decoder
 # layers, and of those the router of a mixture of experts. Any word of a module's name.
@@ -76,7 +78,7 @@ class BitsReader:
             self.keywords["quantization_config"] = self._quantization
         else:
             self._quantization = BitsAndBytesConfig.from_dict(written)
-            names = tensor_names(path, hub_keywords(keywords))
+            names = Checkpoint.at(path, keywords).tensor_names()
             dense = self._check(layers, names)
         self._listed = self._quantization.llm_int8_skip_modules
         # One expression, which both rules of transformers 5.19 and 5.23 read alike.

@@ -16,18 +16,13 @@ are installed, or a `quantization_config` is passed, transformers reads the file
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from transformers import GenerationConfig
 from transformers.utils import is_gptqmodel_available, is_optimum_available
 
-from .files import (
-    find_file,
-    hub_keywords,
-    linear_layers,
-    own_config,
-    skeleton,
-    weight_files,
-)
+from ..checkpoint.hub import Checkpoint
+from ..checkpoint.tensors import skeleton
+from ..checkpoint.weights import WeightFiles
+from .files import linear_layers, own_config
 
 PACKED = ("qweight", "qzeros", "scales", "g_idx")
 _BITS = (2, 4, 8)
@@ -57,12 +52,10 @@ class GptqReader:
         config = self.keywords["config"]
         if hasattr(config, "quantization_config"):
             del config.quantization_config  # what is loaded has no packed weights any more
-        hub = hub_keywords(keywords)
-        base = written.get("model_file_base_name") or "model"
-        tensors: dict[str, torch.Tensor] = {}
-        for file in weight_files(path, hub, base):
-            with safe_open(file, "pt") as opened:
-                tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        checkpoint = Checkpoint.at(path, keywords)
+        files = checkpoint.safetensors_files(written.get("model_file_base_name") or "model")
+        with WeightFiles(files) as opened:
+            tensors = {name: opened[name] for name in opened.shapes}
         dtype = _dtype(keywords, config, tensors)
         self.missing: list[str] = []
         self.unexpected: list[str] = []
@@ -84,7 +77,7 @@ class GptqReader:
             self.unexpected = [name for name in tensors if name.endswith(suffixes)]
         self.keywords["state_dict"] = tensors
         if model_class.can_generate():
-            self.keywords.setdefault("generation_config", _generation_config(path, config, hub))
+            self.keywords.setdefault("generation_config", _generation_config(checkpoint, config))
         self._path = str(path)
 
     @staticmethod
@@ -136,10 +129,10 @@ def unpack(
     return weight.t().contiguous()  # (out, in)
 
 
-def _generation_config(path: Any, config: Any, hub: dict[str, Any]) -> GenerationConfig:
-    if find_file(path, "generation_config.json", hub) is None:
+def _generation_config(checkpoint: Checkpoint, config: Any) -> GenerationConfig:
+    if checkpoint.find_file("generation_config.json") is None:
         return GenerationConfig.from_model_config(config)
-    return GenerationConfig.from_pretrained(path, **hub)
+    return GenerationConfig.from_pretrained(checkpoint.location, **checkpoint.keywords)
 
 
 def _dtype(keywords: dict[str, Any], config: Any, tensors: dict[str, torch.Tensor]) -> torch.dtype:

@@ -3,11 +3,9 @@
 import math
 from collections.abc import Mapping
 
+from ..checkpoint.headers import Headers, Shape
 from .bits import INT8, NEEDED, NESTED, OPTIONAL, STATES
 from .gptq import PACKED
-
-Shape = tuple[int, ...]
-Headers = dict[str, tuple[Shape, str]]
 
 
 def as_dense(headers: Headers, shapes: Mapping[str, Shape]) -> tuple[Headers, str | None]:

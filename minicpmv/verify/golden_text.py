@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from ..checkpoint.hub import Checkpoint
 from ..export.convert import convert
 from ..loader import MODEL_CLASSES, read_config
 from ..model.configuration_minicpm import MiniCPMConfig
@@ -88,7 +89,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _loaded(folder: Path) -> Any:
-    model_class = MODEL_CLASSES[model_type_of(read_config(str(folder)))]
+    model_class = MODEL_CLASSES[model_type_of(read_config(Checkpoint.at(folder, {})))]
     return model_class.from_pretrained(folder, dtype=torch.float32).eval()
 
 

@@ -1,4 +1,4 @@
-"""`minicpmv info`: what it counts, and which find_mismatches it finds."""
+"""`minicpmv info`: what it counts, and which mismatches it finds."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def test_a_sound_checkpoint_agrees(run, release):
         "packed_as": None,
     }
     assert report["memory_bytes"]["float32"] == 4 * report["parameters"]["total"]
-    assert report["find_mismatches"] == []
+    assert report["mismatches"] == []
     assert None not in report["special_tokens"].values()
 
 
@@ -67,14 +67,19 @@ def test_a_text_model_agrees_and_sees_no_pictures(run, name):
     assert report["special_tokens"]["</s>"] == 2
 
 
-def test_weights_in_the_format_of_pytorch_are_not_compared(run, tmp_path):
+def test_weights_in_the_format_of_pytorch_are_compared_too(run, tmp_path):
     checkpoint = shutil.copytree(GOLDEN / "minicpm-2b" / "ckpt", tmp_path / "model")
     tensors = load_file(checkpoint / "model.safetensors")
     (checkpoint / "model.safetensors").unlink()
     torch.save(tensors, checkpoint / "pytorch_model.bin")
+    report = json.loads(run("info", checkpoint, "--json")[1])
+    assert report["weights"] == {"tensors": len(tensors), "dtypes": ["F32"], "packed_as": None}
+    assert report["mismatches"] == []
+    tensors.pop("model.norm.weight")
+    torch.save(tensors, checkpoint / "pytorch_model.bin", _use_new_zipfile_serialization=False)
     code, out, _ = run("info", checkpoint)
-    assert code == 0
-    assert "not here as safetensors, so not compared" in out
+    assert code == 1
+    assert "the weights: 1 missing: model.norm.weight" in out
 
 
 @pytest.mark.parametrize(
@@ -109,9 +114,9 @@ def test_tensors_that_do_not_fit_are_named(run, checkpoint):
     )
     code, out, _ = run("info", checkpoint)
     assert code == 1
-    assert "1 tensors missing: resampler.proj" in out
-    assert "1 tensors extra: resampler.more" in out
-    assert "1 tensors of another shape: vpm.post_layernorm.bias" in out
+    assert "the weights: 1 missing: resampler.proj" in out
+    assert "1 unexpected: resampler.more" in out
+    assert "1 of another shape: vpm.post_layernorm.bias (7,), expected (" in out
 
 
 def test_tied_embeddings_may_be_in_the_file_once_or_twice(run, checkpoint):
@@ -139,9 +144,9 @@ def test_files_that_are_missing_or_damaged_are_named(run, checkpoint):
     content = weights.read_bytes()
     weights.chmod(0o644)
     weights.write_bytes(content[:-10])
-    assert "its header announces" in fails(run, checkpoint)
+    assert "model.safetensors' is damaged or not complete" in fails(run, checkpoint)
     weights.write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    assert "is not a safetensors file" in fails(run, checkpoint)
+    assert "model.safetensors' is a git-lfs pointer" in fails(run, checkpoint)
     weights.unlink()
     assert "has no model.safetensors" in fails(run, checkpoint)
     tokenizer = checkpoint / "tokenizer.json"
