@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from minicpmv.model.configuration_minicpm import MiniCPMConfig
+from minicpmv.model.minicpm import MiniCPMForCausalLM
+
 from .conftest import strips, tiny_batch, tiny_model
 
 SAMPLES = [[(3, 4), (2, 5), (1, 3)], [(4, 2)], []]
@@ -88,3 +91,20 @@ def test_the_whole_model_can_be_exported(version):
     with torch.no_grad():
         program = torch.export.export(model, (), inputs)
         torch.testing.assert_close(program.module()(**inputs).logits, model(**inputs).logits)
+
+
+def test_a_mixture_of_experts_compiles_as_one_graph():
+    config = MiniCPMConfig(
+        vocab_size=72,
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_experts=4,
+        num_experts_per_tok=2,
+    )
+    model, ids = MiniCPMForCausalLM(config).eval(), torch.arange(3, 17).view(2, 7)
+    assert model._can_compile_fullgraph
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(ids).logits, model(ids).logits)

@@ -1,6 +1,7 @@
 """Checkpoints in and out: strict, in the released layout, in pieces, in other precisions."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -166,6 +167,13 @@ def test_auto_model_is_headless(version):
     assert type(model) is (OmniLMMModel if version == "omnilmm-12b" else MiniCPMVModel)
     headed = Golden(version).model
     assert_same_tensors(model.state_dict(), headed.model.state_dict())
+
+
+def test_no_engine_is_told_to_skip_the_head(version):
+    """Engines on transformers leave out what the headless class ignores, for the whole model."""
+    for model in (AutoModel.from_pretrained(CHECKPOINTS[version]), Golden(version).model):
+        patterns = model._keys_to_ignore_on_load_unexpected or ()
+        assert not any(re.search(pattern, "lm_head.weight") for pattern in patterns)
 
 
 def test_auto_classes_with_a_head(version):

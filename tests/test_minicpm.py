@@ -28,9 +28,8 @@ from minicpmv.model.minicpm import (
     MiniCPMForSequenceClassification,
     MiniCPMModel,
     MiniCPMRotaryEmbedding,
-    balance_loss,
-    route,
 )
+from minicpmv.model.moe import balance_loss, route
 
 GOLDEN = Path(os.environ.get("MINICPMV_GOLDEN", Path(__file__).parent / "golden"))
 NAMES = ["2b", "1b", "2b-128k", "moe-8x2b"]

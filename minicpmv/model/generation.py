@@ -42,15 +42,16 @@ class ImageGenerationMixin(GenerationMixin):
         is_first_iteration: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        # With a cache, the pictures are part of it after the first step.
-        shows_pictures = is_first_iteration or not kwargs.get("use_cache", True)
+        # With a cache, the pictures are part of it after the first step. A draft model's first
+        # step is not called one, but its cache is empty.
+        length = None if past_key_values is None else past_key_values.get_seq_length()
+        is_empty = isinstance(length, int) and length == 0  # a static cache counts on the device
+        shows_pictures = is_first_iteration or is_empty or not kwargs.get("use_cache", True)
         if shows_pictures and mm_token_type_ids is not None:
             tokens: Any = input_ids
             if is_first_iteration and inputs_embeds is not None:
                 tokens = inputs_embeds
-            # What follows the prompt is text, such as tokens that an assistant model proposes.
-            num_new = max(0, tokens.shape[1] - mm_token_type_ids.shape[1])
-            mm_token_type_ids = nn.functional.pad(mm_token_type_ids, (0, num_new))
+            mm_token_type_ids = _followed_by_text(mm_token_type_ids, tokens.shape[1])
         model_inputs = super().prepare_inputs_for_generation(
             input_ids,
             past_key_values=past_key_values,
@@ -67,7 +68,7 @@ class ImageGenerationMixin(GenerationMixin):
             tokens = model_inputs["inputs_embeds"] if tokens is None else tokens
             types = types[:, -tokens.shape[1] :]  # transformers 5.19 leaves it uncut
             model_inputs["mm_token_type_ids"] = types
-            shows_pictures = past_key_values.get_seq_length() == 0 or bool(types.any())
+            shows_pictures = is_empty or bool(types.any())
         if shows_pictures:
             model_inputs |= {
                 "pixel_values": pixel_values,
@@ -94,10 +95,14 @@ class ImageGenerationMixin(GenerationMixin):
         features, pixel_values = images["image_features"], images["pixel_values"]
         if features is not None or pixel_values is not None:
             embeds = model_kwargs.get("inputs_embeds")
+            tokens: Any = input_ids if embeds is None else embeds
+            types = model_kwargs.get("mm_token_type_ids")
+            if types is not None:
+                types = _followed_by_text(types, tokens.shape[1])
             mask = self.model.get_placeholder_mask(
                 input_ids if embeds is None else None,
                 embeds,
-                model_kwargs.get("mm_token_type_ids"),
+                types,
                 image_bound,
             )
             model_kwargs["mm_token_type_ids"] = mask.long()
@@ -122,6 +127,12 @@ class ImageGenerationMixin(GenerationMixin):
         )
         given = {name: value for name, value in images.items() if value is not None}
         return input_ids, model_kwargs | given
+
+
+def _followed_by_text(mm_token_type_ids: torch.Tensor, length: int) -> torch.Tensor:
+    """What follows the prompt is text, such as tokens that a draft model proposes."""
+    num_new = max(0, length - mm_token_type_ids.shape[1])
+    return nn.functional.pad(mm_token_type_ids, (0, num_new))
 
 
 __all__ = ["ImageGenerationMixin"]

@@ -28,6 +28,11 @@ def check_slice_shapes(
             f"{patch} * max_patches), as MiniCPMVProcessor returns them. For text alone, leave it "
             "out."
         )
+    if not pixel_values.is_floating_point():
+        raise ValueError(
+            f"pixel_values is of type {pixel_values.dtype}; expected normalised numbers, as "
+            "MiniCPMVProcessor returns them."
+        )
     if target_sizes.shape != (len(pixel_values), 2):
         raise ValueError(
             f"target_sizes has shape {tuple(target_sizes.shape)} and pixel_values "
@@ -73,11 +78,13 @@ def check_text(
     attention_mask: Any,
     position_ids: torch.Tensor | None,
     past_key_values: Any,
-    hidden_size: int,
+    text_config: Any,
 ) -> None:
     """Refuse text whose ids, vectors, mask and positions are not of one shape.
 
     Args:
+        text_config: of the language model. Ids are compared with its `vocab_size` on the CPU
+            alone, where that costs nothing.
         attention_mask: (batch, past + seq); what is no tensor of two dimensions is left to
             transformers.
     """
@@ -89,9 +96,18 @@ def check_text(
     if inputs_embeds is None:
         if tokens.ndim != 2:
             raise ValueError(f"input_ids has shape {tuple(tokens.shape)}; expected (batch, seq).")
-    elif tokens.ndim != 3 or tokens.shape[2] != hidden_size:
+        vocab_size = text_config.vocab_size
+        if tokens.device.type == "cpu" and tokens.numel():
+            for found in (int(tokens.min()), int(tokens.max())):
+                if not 0 <= found < vocab_size:
+                    raise ValueError(
+                        f"input_ids has the id {found}, and the model {vocab_size} tokens. Use the "
+                        "tokenizer that came with the model."
+                    )
+    elif tokens.ndim != 3 or tokens.shape[2] != text_config.hidden_size:
         raise ValueError(
-            f"inputs_embeds has shape {tuple(tokens.shape)}; expected (batch, seq, {hidden_size})."
+            f"inputs_embeds has shape {tuple(tokens.shape)}; expected (batch, seq, "
+            f"{text_config.hidden_size})."
         )
     batch, seq = tokens.shape[:2]
     if position_ids is not None and (
@@ -162,6 +178,24 @@ def check_placeholders(
         )
 
 
+def check_images(
+    pixel_values: Any, target_sizes: torch.Tensor | None, image_features: torch.Tensor | None
+) -> None:
+    """Refuse pictures that are given twice, in another layout, or in part."""
+    images = pixel_values if image_features is None else image_features
+    if images is not None and not isinstance(images, torch.Tensor):
+        raise ValueError(
+            f"The pictures are {type(images).__name__}; expected one tensor with a row per slice. "
+            "The released nested lists are taken by minicpmv.AutoModel's models."
+        )
+    if pixel_values is not None and image_features is not None:
+        raise ValueError("Pass either pixel_values or image_features.")
+    if images is None and target_sizes is not None:
+        raise ValueError(
+            "target_sizes are given without pixel_values; pass both as the processor returns them."
+        )
+
+
 def check_image_features(image_features: Any, query_num: int, hidden_size: int) -> None:
     """Refuse features that are not (num_slices, query_num, hidden)."""
     shape = tuple(image_features.shape)
@@ -174,6 +208,7 @@ def check_image_features(image_features: Any, query_num: int, hidden_size: int) 
 
 __all__ = [
     "check_image_features",
+    "check_images",
     "check_labels",
     "check_placeholders",
     "check_slice_counts",

@@ -25,6 +25,10 @@ class StrictLoadingMixin:
 
     # What a checkpoint may lack, by the start of its name: it is trained next.
     _fresh_on_load: tuple[str, ...] = ()
+    # What a whole checkpoint has beside this part of the model, by the start of its name. Not
+    # transformers' `_keys_to_ignore_on_load_unexpected`: engines that build on it skip those
+    # tensors for the whole model, and would run with a random head.
+    _whole_model_parts: tuple[str, ...] = ()
 
     @staticmethod
     def released_name(name: str) -> str:
@@ -90,7 +94,11 @@ class StrictLoadingMixin:
         check_tensors(
             path,
             [name for name in missing if name not in fresh],
-            [cls.released_name(name) for name in info["unexpected_keys"]],
+            [
+                cls.released_name(name)
+                for name in info["unexpected_keys"]
+                if not name.startswith(cls._whole_model_parts)
+            ],
             [
                 other_shape(cls.released_name(name), found, expected)
                 for name, found, expected in mismatched

@@ -39,7 +39,9 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_minicpm import MiniCPMConfig
 from .devices import DeviceFromEmbeddingsMixin
+from .input_checks import check_labels, check_text
 from .loading import StrictLoadingMixin
+from .moe import MiniCPMMoE, balance_loss
 
 
 class MiniCPMEmbedding(nn.Embedding):
@@ -163,93 +165,6 @@ class MiniCPMMLP(nn.Module):
         return self.down_proj(gate * self.up_proj(hidden_states))
 
 
-class MiniCPMExpert(nn.Module):
-    """An MLP in the names of the released mixture: w1 is the gate, w3 goes up, w2 down."""
-
-    def __init__(self, config: MiniCPMConfig):
-        super().__init__()
-        self.activation = ACT2FN[config.hidden_act]
-        self.w1 = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.w2 = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-        self.w3 = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.w2(self.activation(self.w1(hidden_states)) * self.w3(hidden_states))
-
-
-class MiniCPMMoE(nn.Module):
-    """A router and its experts. No token is dropped, whatever the load."""
-
-    def __init__(self, config: MiniCPMConfig):
-        super().__init__()
-        self.top_k = config.num_experts_per_tok
-        self.gate = nn.Linear(config.hidden_size, config.num_experts, bias=False)
-        self.experts = nn.ModuleList(MiniCPMExpert(config) for _ in range(config.num_experts))
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        tokens = hidden_states.flatten(0, -2)  # (num_tokens, hidden)
-        weights, chosen = route(self.gate(tokens), self.top_k)
-        slots = chosen.flatten()  # (num_tokens * top_k), the expert of each slot
-        order = slots.argsort(stable=True)
-        counts = slots.bincount(minlength=len(self.experts)).tolist()
-        outputs = [
-            expert(chunk)
-            for expert, chunk in zip(
-                self.experts, tokens[order // self.top_k].split(counts), strict=True
-            )
-            # Trained on several devices, every expert must take its turn on each of them.
-            if len(chunk) or self.training
-        ]
-        by_slot = torch.cat(outputs)[order.argsort()].view(*chosen.shape, -1)
-        mixed = (by_slot * weights[..., None].to(by_slot.dtype)).sum(dim=1)
-        return mixed.view(hidden_states.shape)
-
-
-def route(router_logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The experts of each token and their weights, which sum to 1, in float32.
-
-    Args:
-        router_logits: (num_tokens, num_experts).
-
-    Returns:
-        Weights and indices of experts, each (num_tokens, top_k), most probable first.
-    """
-    probabilities = router_logits.softmax(dim=-1, dtype=torch.float32)
-    weights, chosen = probabilities.topk(top_k, dim=-1)
-    return weights / weights.sum(dim=-1, keepdim=True), chosen
-
-
-def balance_loss(
-    router_logits: tuple[torch.Tensor, ...],
-    top_k: int,
-    attention_mask: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """What keeps experts evenly busy: `top_k / top_k = 1` per layer when they are, more else.
-
-    Per layer, the sum over experts of (mean probability) x (share of the slots), times their
-    number. Padding does not count.
-
-    Args:
-        router_logits: per layer (num_tokens, num_experts).
-        attention_mask: (batch, seq), 0 at padding; its last columns are the tokens.
-    """
-    losses = []
-    for logits in router_logits:
-        num_tokens, num_experts = logits.shape
-        probabilities = logits.softmax(dim=-1, dtype=torch.float32)
-        load = torch.zeros_like(probabilities)
-        load = load.scatter(1, probabilities.topk(top_k, dim=-1).indices, 1 / top_k)
-        if attention_mask is None:
-            shares, load = probabilities.mean(dim=0), load.mean(dim=0)
-        else:
-            seq = num_tokens // len(attention_mask)
-            mask = attention_mask[:, -seq:].flatten().to(probabilities)
-            mask = mask[:, None] / mask.sum()
-            shares, load = (probabilities * mask).sum(dim=0), (load * mask).sum(dim=0)
-        losses.append(num_experts * (shares * load).sum())
-    return torch.stack([loss.to(losses[0].device) for loss in losses]).sum()
-
-
 class MiniCPMDecoderLayer(GradientCheckpointingLayer):
     """Pre-norm block: attention, then MLP, each scaled before it is added."""
 
@@ -291,16 +206,12 @@ class MiniCPMPreTrainedModel(StrictLoadingMixin, DeviceFromEmbeddingsMixin, PreT
         "attentions": MiniCPMAttention,
     }
 
-    def __init__(self, config: MiniCPMConfig, *args: Any, **kwargs: Any):
-        super().__init__(config, *args, **kwargs)
-        # How many tokens an expert sees is known only when they have been routed.
-        self._can_compile_fullgraph = config.num_experts == 0
-
 
 class MiniCPMModel(MiniCPMPreTrainedModel):
     """The decoder without a head."""
 
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^score\.", r"rotary_emb\.inv_freq$"]
+    _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq$"]
+    _whole_model_parts = ("lm_head.", "score.")
 
     def __init__(self, config: MiniCPMConfig):
         super().__init__(config)
@@ -334,10 +245,17 @@ class MiniCPMModel(MiniCPMPreTrainedModel):
             position_ids: (batch, seq); by default counted from the cache's end, padding included.
 
         Raises:
-            ValueError: both or neither of `input_ids` and `inputs_embeds` are given.
+            ValueError: both or neither of `input_ids` and `inputs_embeds` are given, or mask and
+                positions are not of their shape.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Pass either input_ids or inputs_embeds.")
+        check_text(
+            input_ids,
+            inputs_embeds,
+            attention_mask,
+            position_ids,
+            past_key_values,
+            self.config,
+        )
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         if use_cache and past_key_values is None:
@@ -423,10 +341,14 @@ class MiniCPMForCausalLM(MiniCPMPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, keep] / config.logits_scaling)
+        hidden_states = outputs.last_hidden_state[:, keep]
+        if config.logits_scaling != 1:  # a division by 1 would copy them for the backward pass
+            hidden_states = hidden_states / config.logits_scaling
+        logits = self.lm_head(hidden_states)
         loss: Any = None
         aux_loss = None
         if labels is not None:
+            check_labels(labels, logits)
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=config.vocab_size, **kwargs
             )
@@ -450,7 +372,7 @@ class MiniCPMForCausalLM(MiniCPMPreTrainedModel, GenerationMixin):
 class MiniCPMForSequenceClassification(GenericForSequenceClassification, MiniCPMPreTrainedModel):
     """Text in, one score per label out, read at the last token that is not padding."""
 
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+    _whole_model_parts = ("lm_head.",)
     _fresh_on_load = ("score.",)
 
     def __init__(self, config: MiniCPMConfig):

@@ -34,21 +34,15 @@ from .devices import DeviceFromEmbeddingsMixin
 from .generation import ImageGenerationMixin
 from .input_checks import (
     check_image_features,
+    check_images,
     check_labels,
-    check_placeholders,
     check_slice_counts,
     check_slice_shapes,
     check_slice_sizes,
     check_text,
 )
 from .loading import StrictLoadingMixin
-from .placeholders import (
-    check_no_placeholders,
-    longest_of_sample,
-    mask_of_bounds,
-    mask_of_tags,
-    slices_per_sample,
-)
+from .placeholders import PlaceholderMixin, longest_of_sample
 from .positions import square_positions
 from .resampler import MiniCPMVResampler, MiniCPMVResamplerAttention
 from .vision import MiniCPMVVisionModel
@@ -106,10 +100,10 @@ class MiniCPMVPreTrainedModel(StrictLoadingMixin, DeviceFromEmbeddingsMixin, Pre
         return loaded
 
 
-class MiniCPMVModel(MiniCPMVPreTrainedModel):
+class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
     """The model without its language-modelling head."""
 
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+    _whole_model_parts = ("lm_head.",)
 
     def __init__(self, config: MiniCPMVConfig):
         super().__init__(config)
@@ -177,72 +171,6 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
             attentions=_concatenate_layers([output.attentions for output in outputs]),
         )
 
-    def get_placeholder_mask(
-        self,
-        input_ids: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None = None,
-        mm_token_type_ids: torch.Tensor | None = None,
-        image_bound: list[torch.Tensor] | None = None,
-    ) -> torch.Tensor:
-        """Where visual tokens go: (batch, seq), bool.
-
-        Args:
-            input_ids: (batch, seq), or `inputs_embeds` (batch, seq, hidden) instead.
-            mm_token_type_ids: (batch, seq), above 0 at placeholders.
-            image_bound: per sample (num_slices, 2), [start, end) of each run of placeholders.
-
-        Raises:
-            ValueError: nothing tells where the placeholders are.
-        """
-        tokens: Any = input_ids if input_ids is not None else inputs_embeds
-        check_placeholders(tokens.shape, mm_token_type_ids, image_bound)
-        if image_bound is not None:
-            return mask_of_bounds(image_bound, tokens.shape, tokens.device)
-        if mm_token_type_ids is not None:
-            return mm_token_type_ids > 0
-        if self.config.image_token_id is None:
-            raise ValueError(
-                "Pictures were given, but nothing tells where they go in the text: pass "
-                "mm_token_type_ids or image_bound as MiniCPMVProcessor returns them, or set "
-                "config.image_token_id."
-            )
-
-        def is_token(token_id: int) -> torch.Tensor:
-            if input_ids is not None:
-                return torch.eq(input_ids, token_id)
-            token = torch.tensor(token_id, device=tokens.device)
-            return torch.eq(tokens, self.get_input_embeddings()(token)).all(dim=-1)
-
-        return mask_of_tags(self.config, is_token)
-
-    def count_slices(self, placeholders: torch.Tensor, num_slices: int) -> list[int]:
-        """How many of the `num_slices` slices are each sample's, by its placeholders.
-
-        Raises:
-            ValueError: placeholders and visual tokens differ in number.
-        """
-        return slices_per_sample(placeholders, num_slices, self.config.query_num)
-
-    def _check_text_alone(
-        self,
-        input_ids: torch.Tensor | None,
-        inputs_embeds: torch.Tensor,
-        mm_token_type_ids: torch.Tensor | None,
-        image_bound: list[torch.Tensor] | None,
-    ) -> None:
-        """Refuse placeholders without pictures. A single token, as decoding feeds them, is not
-        looked at."""
-        has_tags = self.config.image_token_id is not None and self.config.image_start_id is not None
-        if inputs_embeds.shape[1] == 1 or is_tracing(inputs_embeds):
-            return
-        if image_bound is not None or mm_token_type_ids is not None:
-            mask = self.get_placeholder_mask(None, inputs_embeds, mm_token_type_ids, image_bound)
-        elif input_ids is not None and has_tags:
-            mask = self.get_placeholder_mask(input_ids)
-        else:
-            return
-        check_no_placeholders(mask)
-
     @can_return_tuple
     def forward(
         self,
@@ -274,21 +202,17 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
             ValueError: inputs do not belong together, such as placeholders and visual tokens of
                 another number; the message gives both.
         """
-        hidden_size = self.config.text_config.hidden_size
+        text_config = self.config.text_config
         check_text(
-            input_ids, inputs_embeds, attention_mask, position_ids, past_key_values, hidden_size
+            input_ids, inputs_embeds, attention_mask, position_ids, past_key_values, text_config
         )
+        check_images(pixel_values, target_sizes, image_features)
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         images = pixel_values if image_features is None else image_features
         if images is None:
-            self._check_text_alone(input_ids, inputs_embeds, mm_token_type_ids, image_bound)
+            self.check_text_alone(input_ids, inputs_embeds, mm_token_type_ids, image_bound)
         else:
-            if not isinstance(images, torch.Tensor):
-                raise ValueError(
-                    f"The pictures are {type(images).__name__}; expected one tensor with a row per "
-                    "slice. The released nested lists are taken by minicpmv.AutoModel's models."
-                )
             mask = self.get_placeholder_mask(
                 input_ids, inputs_embeds, mm_token_type_ids, image_bound
             )
@@ -299,7 +223,7 @@ class MiniCPMVModel(MiniCPMVPreTrainedModel):
                 image_features = self.get_image_features(
                     pixel_values, target_sizes, counts, return_dict=True
                 ).pooler_output
-            check_image_features(image_features, self.config.query_num, hidden_size)
+            check_image_features(image_features, self.config.query_num, inputs_embeds.shape[-1])
             inputs_embeds = inputs_embeds.masked_scatter(
                 mask.to(inputs_embeds.device)[..., None],
                 image_features.to(inputs_embeds.device, inputs_embeds.dtype),

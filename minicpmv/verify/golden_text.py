@@ -19,9 +19,8 @@ from ..model.minicpm import (
     MiniCPMForCausalLM,
     MiniCPMForSequenceClassification,
     MiniCPMRotaryEmbedding,
-    balance_loss,
-    route,
 )
+from ..model.moe import balance_loss, route
 from ..processing.text import load_text_tokenizer
 from ..released_auto import AutoModelForCausalLM
 from ..releases import model_type_of
