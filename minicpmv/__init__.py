@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .chat import Answer, AnswerStream, Chat
+    from .chat import Answer, AnswerStream, BatchError, Chat
+    from .conversation import Conversation
     from .loader import load
     from .model.configuration import MiniCPMVConfig, MiniCPMVVisionConfig, OmniLMMConfig
     from .model.modeling import (
@@ -30,7 +31,9 @@ _HOMES = {
     "AutoModelForCausalLM": "released_auto",
     "AutoProcessor": "released_auto",
     "AutoTokenizer": "released_auto",
+    "BatchError": "chat",
     "Chat": "chat",
+    "Conversation": "conversation",
     "MiniCPMV": "released_api",
     "MiniCPMVChat": "released_api",
     "MiniCPMVConfig": "model.configuration",

@@ -10,7 +10,7 @@ class ArgumentError(ValueError):
 
     Args:
         marked: the message, with every argument it speaks of in backticks, as Python writes it:
-            "`seed` has no effect without `sampling=True`."
+            "`seed` would have no effect without `sampling=True`."
     """
 
     def __init__(self, marked: str):
@@ -21,11 +21,11 @@ class ArgumentError(ValueError):
         return type(self), (self.marked,)
 
     def as_flags(self) -> str:
-        """The message with flags: "--seed has no effect without --sampling."."""
+        """The message with flags: "--seed would have no effect without --sampling."."""
         return _MARKED.sub(_flag, self.marked).replace("`", "")
 
     def as_settings(self) -> str:
-        """In the words of a conversation: "seed has no effect without /set sampling on."."""
+        """In the words of a conversation: "seed would have no effect without /set sampling on."."""
         return _MARKED.sub(_setting, self.marked).replace("`", "")
 
 

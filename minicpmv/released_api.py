@@ -127,13 +127,13 @@ class MiniCPMV(MiniCPMVForConditionalGeneration):
             options["image_features"] = torch.cat(list(vision_hidden_states))
         chat = Chat(self, self._processor_with(tokenizer, processor), name=self.name_or_path)
         if not stream:
-            answers = [answer.text for answer in chat.answer_all(conversations, options)]
+            answers = [answer.text for answer in chat.answer_all(conversations, **options)]
             return answers if is_batch else answers[0]
         if len(conversations) > 1:
             raise ValueError(
                 f"stream=True answers one conversation; {len(conversations)} were given."
             )
-        return chat.stream_conversation(conversations[0], options, strip=False)
+        return chat.stream_conversation(conversations[0], strip=False, **options)
 
     def _processor_with(
         self, tokenizer: Any, processor: MiniCPMVProcessor | None
@@ -149,7 +149,9 @@ class MiniCPMV(MiniCPMVForConditionalGeneration):
                 self.name_or_path, compat=self.compat
             )
         if tokenizer is not None and tokenizer is not self._processor.tokenizer:
-            self._processor = MiniCPMVProcessor(self._processor.image_processor, tokenizer)
+            own = self._processor
+            template = own.chat_template  # of the checkpoint, which may not be the release's
+            self._processor = MiniCPMVProcessor(own.image_processor, tokenizer, template)
         return self._processor
 
 

@@ -44,7 +44,7 @@ def check_same(spread: Chat, whole: Chat) -> None:
     images = [picture(300, 700)] if hasattr(whole.model.config, "vision_config") else []
     assert spread.model.device == torch.device("cpu")
     asked = [{"role": "user", "content": [*images, "What is it?"]}]
-    inputs, _ = whole.prepare([asked], dict(GREEDY))
+    inputs, _ = whole.prepare([asked], **GREEDY)
     with torch.no_grad():
         expected, logits = whole.model(**inputs).logits, spread.model(**inputs).logits
     assert torch.equal(logits, expected)

@@ -82,7 +82,7 @@ def test_conversation_and_system_prompt(chat: Chat) -> None:
     [
         ({"images": [picture(9, 9)]}, "reads text only. Load a release that sees pictures"),
         ({"videos": [[picture(9, 9)]]}, "reads text only"),
-        ({"max_slice_nums": 2}, "max_slice_nums has no effect"),
+        ({"max_slice_nums": 2}, "max_slice_nums would have no effect"),
         ({"max_new_tokens": 9999}, "max_new_tokens is 9999"),
     ],
 )
@@ -235,7 +235,7 @@ def test_released_snippet(chat: Chat) -> None:
         ({"query": "again " * 90}, "leaves none of the model's context of 96 for the answer"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"temperatur": 1.0}, "Unknown option 'temperatur'"),
-        ({"do_sample": False, "top_p": 0.5}, "top_p has no effect without sampling=True"),
+        ({"do_sample": False, "top_p": 0.5}, "top_p would have no effect without sampling=True"),
         ({"history": [{"role": "bot", "content": "hi"}]}, "Message 0 has the role 'bot'"),
     ],
 )

@@ -51,7 +51,7 @@ def check_video_options(options: dict[str, Any], shown: Sequence[Any]) -> None:
 
     if options and all(isinstance(file, Image.Image) for file in shown):
         names = " and ".join(f"`{name}`" for name in options)
-        raise ArgumentError(f"{names} has no effect without a video.")
+        raise ArgumentError(f"{names} would have no effect without a video.")
 
 
 def read_files(files: Sequence[str], **options: Any) -> list["Image.Image | VideoFile"]:
@@ -122,7 +122,9 @@ def read_video(paths: Sequence[str], **options: Any) -> "Sequence[Image.Image] |
     if len(paths) == 1 and not path.is_dir():
         return _video_file(str(path) if path.exists() else paths[0], options)
     if "fps" in options:
-        raise ArgumentError(f"`fps` has no effect on pictures, which have no time: {paths[0]!r}.")
+        raise ArgumentError(
+            f"`fps` would have no effect on pictures, which have no time: {paths[0]!r}."
+        )
     if len(paths) > 1:
         files = list(paths)
     else:

@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minicpmv.conversation_file import read_conversation, write_conversation
 from minicpmv.errors import ArgumentError
 
 from .attachments import add_video_options, read_files, read_video, video_options
-from .conversation_file import read_conversation, write_conversation
 from .options import (
     ANSWER_OPTIONS,
     add_generation_options,

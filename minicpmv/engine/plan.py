@@ -141,7 +141,7 @@ def _check_effect(given: Mapping[str, Any], draws: bool, num_beams: int) -> None
         holds, wanted, example = modes[need]
         if not holds:
             raise ArgumentError(
-                f"`{name}` has no effect without {wanted}. Remove it, or pass {example}."
+                f"`{name}` would have no effect without {wanted}. Remove it, or pass {example}."
             )
 
 

@@ -63,6 +63,8 @@ class MiniCPMVImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[c
         Reproduce released behaviour that loses data; see docs/differences.md.
     return_released_layout (`bool`, *optional*):
         Nested lists as the released processors return them.
+    return_pixel_values (`bool`, *optional*, defaults to `True`):
+        False returns sizes only: pictures are opened, and neither resized nor cut.
     """
 
     max_slice_nums: int | None
@@ -73,6 +75,7 @@ class MiniCPMVImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[c
     use_image_id: bool | None
     compat: Literal["released"] | None
     return_released_layout: bool | None
+    return_pixel_values: bool | None
 
 
 class MiniCPMVImageProcessorPil(PilBackend):
@@ -145,7 +148,8 @@ class MiniCPMVImageProcessorPil(PilBackend):
     def to_dict(self) -> dict[str, Any]:
         """Our attributes, with `norm_mean` and `norm_std` beside them as in released files."""
         released = super().to_dict()
-        released.pop("return_released_layout", None)
+        for name in ("return_released_layout", "return_pixel_values"):  # of one call
+            released.pop(name, None)
         for ours, theirs in (("image_mean", "norm_mean"), ("image_std", "norm_std")):
             if ours in released:
                 released[theirs] = released[ours]
@@ -240,6 +244,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
         patch_size: int,
         slice_mode: bool,
         return_released_layout: bool | None = None,
+        return_pixel_values: bool | None = None,
         return_tensors: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
@@ -264,6 +269,10 @@ class MiniCPMVImageProcessorPil(PilBackend):
                     patch_size=patch_size,
                     slice_mode=slice_mode,
                 )
+                sizes += plan.target_sizes(patch_size)
+                plans.append(plan)
+                if return_pixel_values is False:
+                    continue
                 resized = slice_mode or image_size is not None
                 pieces = cut(image, plan, resample) if resized else [image]
                 table = _table_for(image, **kwargs)
@@ -271,8 +280,6 @@ class MiniCPMVImageProcessorPil(PilBackend):
                     patchify(fitted(normalise(piece, table), size), patch_size)
                     for piece, size in zip(pieces, plan.sizes, strict=True)
                 ]
-                sizes += plan.target_sizes(patch_size)
-                plans.append(plan)
             strips_of.append(strips)
             sizes_of.append(sizes)
 
@@ -291,7 +298,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
         return BatchFeature(
             {
                 "pixel_values": _as(pad_strips(every_strip), return_tensors)
-                if do_pad
+                if do_pad and every_strip
                 else [_as(strip, return_tensors) for strip in every_strip],
                 "target_sizes": _as(every_size, return_tensors),
                 "grids": [plan.grid or (0, 0) for plan in plans],

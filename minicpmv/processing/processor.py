@@ -165,14 +165,16 @@ class MiniCPMVProcessor(ProcessorMixin):
                 declared one for a sign of a video processor.
             kwargs: `padding` (default True), `padding_side` ("left"), `return_tensors` ("pt"),
                 `max_slice_nums`, `use_image_id`, `max_inp_length`, `num_frames`, `fps`, `compat`,
-                `return_released_layout`, and other keywords of the image processor and the
-                tokenizer.
+                `return_released_layout`, `return_pixel_values`, and other keywords of the image
+                processor and the tokenizer.
 
         Returns:
             input_ids, attention_mask (batch, seq); mm_token_type_ids (batch, seq), 1 at visual
             placeholders; pixel_values (num_slices, 3, patch_size, patch_size * max_patches) and
-            target_sizes (num_slices, 2) when there are images. With `return_released_layout=True`
-            `pixel_values`, `tgt_sizes`, `image_sizes` and `image_bound` are lists per sample.
+            target_sizes (num_slices, 2) when there are images; with `return_pixel_values=False`
+            `slices_per_image` (num_images,) in place of pixels, and none is resized. With
+            `return_released_layout=True` `pixel_values`, `tgt_sizes`, `image_sizes` and
+            `image_bound` are lists per sample.
 
         Raises:
             TypeError: an unknown keyword, or text in place of images.
@@ -180,6 +182,7 @@ class MiniCPMVProcessor(ProcessorMixin):
                 would be cut.
         """
         videos = kwargs.pop("videos", None)
+        with_pixels = kwargs.get("return_pixel_values") is not False
         if text is None and images is None and videos is None:
             raise ValueError("Nothing was given. Pass text, images, or both.")
         if kwargs.pop("audio", None) is not None:
@@ -259,7 +262,10 @@ class MiniCPMVProcessor(ProcessorMixin):
         if every_image:
             strips = [strip for image in every_image for strip in image.strips]
             padded = images_kwargs.get("do_pad", True)
-            data["pixel_values"] = pad_strips(strips) if padded else strips
+            if with_pixels:
+                data["pixel_values"] = pad_strips(strips) if padded else strips
+            else:
+                data["slices_per_image"] = [len(image.target_sizes) for image in every_image]
             data["target_sizes"] = np.concatenate([image.target_sizes for image in every_image])
         out = BatchFeature(converted(data, return_tensors))
         if _asked(kwargs, merged, "return_text_replacement_offsets", False):
@@ -395,13 +401,12 @@ class MiniCPMVProcessor(ProcessorMixin):
         if cut:
             ends = [index for index, token in enumerate(ids) if token in terminators]
             ids = ids[: ends[0]] if ends else ids
-        if self.image_processor.compat == "released":
-            ids = [token for token in ids if token != 0]
-        if ids and ids[0] == self.tokenizer.bos_token_id:
+        ids = [token for token in ids if token not in self.ignored_ids]
+        if ids and ids[0] == self.leading_id:
             ids = ids[1:]
         if ids and ids[-1] in terminators:
             ids = ids[:-1]
-        text = self.clean_up_spaces(self._text_of(ids))
+        text = self.clean_up_spaces(self.text_of(ids))
         return text.strip() if strip else text
 
     @property
@@ -413,11 +418,28 @@ class MiniCPMVProcessor(ProcessorMixin):
         return self._decoding != "spaced"
 
     @property
+    def clean_ups(self) -> tuple[tuple[str, str], ...]:
+        """Replacements, one after the other, that the tokenizer of 2.5 makes when it decodes."""
+        return _SPACE_CLEAN_UPS if self.release.clean_up_spaces else ()
+
+    @property
+    def ignored_ids(self) -> tuple[int, ...]:
+        """Ids that leave no text in an answer: 0 where released behaviour is reproduced."""
+        return (0,) if self.image_processor.compat == "released" else ()
+
+    @property
+    def leading_id(self) -> int | None:
+        """The id that leaves no text as the first of an answer."""
+        return self.tokenizer.bos_token_id
+
+    @property
     def _decoding(self) -> str:
         compat = self.image_processor.compat
         return self.release.released_decoding if compat == "released" else "plain"
 
-    def _text_of(self, ids: list[int]) -> str:
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of tokens as it stands, special ones too where the release writes them."""
+        ids = list(ids)
         if self._decoding == "spaced":
             pieces = self.tokenizer.convert_ids_to_tokens(ids)
             return joined_as_released(pieces, set(self.tokenizer.all_special_tokens))
@@ -429,9 +451,8 @@ class MiniCPMVProcessor(ProcessorMixin):
 
     def clean_up_spaces(self, text: str) -> str:
         """`text` without the spaces that 2.5 removes when it decodes; unchanged otherwise."""
-        if self.release.clean_up_spaces:
-            for found, replacement in _SPACE_CLEAN_UPS:
-                text = text.replace(found, replacement)
+        for found, replacement in self.clean_ups:
+            text = text.replace(found, replacement)
         return text
 
     def post_process_image_text_to_text(

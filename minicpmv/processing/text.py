@@ -28,7 +28,10 @@ class TextProcessor:
             docs/differences.md.
     """
 
-    text_only_grows = True  # as in `MiniCPMVProcessor`
+    # As in `MiniCPMVProcessor`.
+    clean_ups = ()
+    ignored_ids = ()
+    leading_id = None
 
     def __init__(
         self,
@@ -57,6 +60,11 @@ class TextProcessor:
     ) -> "TextProcessor":
         """Read the tokenizer of a folder or hub name; keywords as in transformers."""
         return cls(load_text_tokenizer(pretrained_model_name_or_path, **kwargs), release, compat)
+
+    @property
+    def text_only_grows(self) -> bool:
+        """Whether more tokens only add to the text of an answer."""
+        return self.compat != "released"  # which drops the last token
 
     @property
     def terminator_ids(self) -> list[int]:
@@ -115,7 +123,7 @@ class TextProcessor:
 
     def has_stop_text(self, ids: Sequence[int]) -> bool:
         """Whether new tokens hold a text that ends the answer."""
-        text = self._decode(ids)
+        text = self.text_of(ids)
         return any(stop in text for stop in self.release.stop_texts)
 
     def decode_answer(self, output_ids: Any, *, strip: bool = True) -> str:
@@ -127,12 +135,13 @@ class TextProcessor:
         ids = [int(token) for token in output_ids]
         terminators = set(self.terminator_ids)
         end = next((index for index, token in enumerate(ids) if token in terminators), len(ids))
-        text = self._decode(ids[:-1] if self.compat == "released" else ids[:end])
+        text = self.text_of(ids[:-1] if self.compat == "released" else ids[:end])
         for stop in self.release.stop_texts:
             text = text.partition(stop)[0]
         return text.strip() if strip else text
 
-    def _decode(self, ids: Sequence[int]) -> str:
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of tokens as it stands, special ones too."""
         if self.compat == "released":  # loses characters beside a broken one
             return self.tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=False)
         return self.tokenizer.decode(

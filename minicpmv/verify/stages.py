@@ -54,7 +54,7 @@ def trace_each(chat: Chat, probes: Sequence[Probe], num_tokens: int) -> list[Tra
 @torch.inference_mode()
 def trace_batch(chat: Chat, probes: Sequence[Probe], num_tokens: int) -> list[Trace]:
     """All probes in one padded batch."""
-    inputs, plan = chat.prepare([probe.conversation for probe in probes], greedy(num_tokens))
+    inputs, plan = chat.prepare([probe.conversation for probe in probes], **greedy(num_tokens))
     mask = inputs["attention_mask"].bool()
     traces = [
         Trace({"ids": ids[is_token].tolist()})
@@ -90,7 +90,7 @@ def trace_uncached(chat: Chat, probes: Sequence[Probe], reference: Sequence[Trac
     """
     traces = []
     for probe, expected in zip(probes, reference, strict=True):
-        inputs, _ = chat.prepare([probe.conversation], greedy(1))
+        inputs, _ = chat.prepare([probe.conversation], **greedy(1))
         inputs = _encode(chat.model, inputs, [Trace()])
         num_steps = len(expected.new_ids)
         answer = torch.tensor([expected.new_ids[:-1]], dtype=torch.long).to(chat.model.device)
@@ -113,7 +113,7 @@ def trace_streamed(chat: Chat, probes: Sequence[Probe], num_tokens: int) -> list
     """Only the text, put together from its pieces."""
     traces = []
     for probe in probes:
-        with chat.stream_conversation(probe.conversation, greedy(num_tokens)) as stream:
+        with chat.stream_conversation(probe.conversation, **greedy(num_tokens)) as stream:
             traces.append(Trace(text="".join(stream)))
     return traces
 

@@ -249,15 +249,17 @@ def test_what_is_wrong_with_a_video_is_told_before_the_model_loads(run, fake_cha
     assert run("ask", "What?", "--video", frames, "--num-frames", 2)[0] == 0
     (video,) = fake_chat.calls[0]["options"]["videos"]
     assert [frame.width for frame in video] == [21, 24]
-    assert "--fps has no effect on pictures" in fails(
+    assert "--fps would have no effect on pictures" in fails(
         run, "What?", "--video", frames, "--fps", 2, code=2
     )
     assert "--num-frames is 0" in fails(run, "What?", "--video", frames, "--num-frames", 0, code=2)
 
 
 def test_frames_of_no_video_have_no_effect(run, fake_chat, picture):
-    assert "--fps has no effect without a video" in fails(run, "What?", picture, "--fps", 2, code=2)
-    assert "--num-frames has no effect" in fails(run, "What?", "--num-frames", 2, code=2)
+    assert "--fps would have no effect without a video" in fails(
+        run, "What?", picture, "--fps", 2, code=2
+    )
+    assert "--num-frames would have no effect" in fails(run, "What?", "--num-frames", 2, code=2)
 
 
 def test_an_empty_folder_is_no_video(run, fake_chat, tmp_path):

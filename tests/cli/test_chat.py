@@ -228,7 +228,7 @@ def test_a_picture_cannot_come_from_stdin(run, fake_chat):
     ],
 )
 def test_a_damaged_conversation_is_one_line(tmp_path, text):
-    from minicpmv.cli.conversation_file import read_conversation
+    from minicpmv.conversation_file import read_conversation
 
     (tmp_path / "saved.json").write_text(text)
     with pytest.raises(ValueError, match=r"saved\.json' (is not a conversation|holds a damaged)"):

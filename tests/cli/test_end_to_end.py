@@ -51,7 +51,7 @@ def test_a_text_model_answers_and_sees_nothing(run, picture):
 def test_an_option_without_effect_is_an_error(run):
     code, out, err = run("ask", "What is this?", *MODEL, "--no-sampling", "--temperature", 0.5)
     assert (code, out) == (2, "")
-    assert err.startswith("minicpmv: error: --temperature has no effect without --sampling.")
+    assert err.startswith("minicpmv: error: --temperature would have no effect without --sampling.")
 
 
 def test_a_video_is_shown(run, picture, tmp_path):
@@ -119,11 +119,11 @@ def test_set_is_checked_when_it_is_typed_and_told_in_words_that_can_be_typed(run
     feed(b"/set temperature 0.3\nHello\n")
     code, out, err = run("chat", *MODEL, "--no-sampling")
     assert (code, out) == (1, "")
-    assert "temperature has no effect without /set sampling on" in err
+    assert "temperature would have no effect without /set sampling on" in err
     feed(b"/set sampling on\n/set temperature 0.3\n/set max_slice_nums 2\nHello\n")
     code, out, err = run("chat", *MODEL, "--no-sampling")
     assert code == 0, err
     assert out.strip()
     code, _, err = run("chat", *MODEL, "--no-sampling", "--temperature", 2)
     assert (code, err.count("\n")) == (2, 1)
-    assert "--temperature has no effect without --sampling" in err
+    assert "--temperature would have no effect without --sampling" in err

@@ -133,13 +133,15 @@ def test_errors_name_what_is_wrong(run, model, wide, tmp_path):
         ([wide, "-m", tmp_path], "has no preprocessor_config.json"),
         ([tmp_path, "-m", model], "is a folder; name a picture"),
         ([wide, "-m", model, "--max-slice-nums", 0], "--max-slice-nums is 0"),
-        ([wide, "-m", model, "--revision", "main"], "revision='main' has no effect"),
         ([wide, "-m", model, "--out", "cut.xyz"], "xyz"),
     ]:
         code, out, err = run("slice", *arguments)
         assert (code, out) == (1, "")
         assert message in err
         assert err.count("\n") == 1
+    code, _, err = run("slice", wide, "-m", model, "--revision", "main")
+    assert code == 2
+    assert "--revision 'main' has no effect" in err
     (model / "preprocessor_config.json").write_text('{"version": 2.6}')
     assert "lacks max_slice_nums, scale_resolution" in run("slice", wide, "-m", model)[2]
 

@@ -1,0 +1,127 @@
+"""A dialogue: its system prompt, its history, and what the next turn need not compute again."""
+
+import threading
+import weakref
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from .conversation_file import read_conversation, write_conversation
+from .engine.answer import Answer, AnswerStream
+from .engine.cache import PromptCache
+from .engine.options import PROCESSING, AnswerOptions, checked
+from .engine.pictures import with_pictures_read
+from .engine.request import Messages, check_effect, messages_of, with_system
+from .processing.messages import normalised
+
+if TYPE_CHECKING:
+    from .chat import Chat
+
+
+class Conversation:
+    """One dialogue with a loaded model; a model may have many at a time.
+
+    Pictures and frames enter `history` as they were when they were shown: nothing is read, fetched,
+    decoded or encoded again, and the next turn reads only what is new.
+
+    Attributes:
+        system: system prompt; None means the release's own.
+        history: messages, a plain list that may be edited.
+    """
+
+    def __init__(self, chat: "Chat", system: str | None = None, history: Iterable[Any] = ()):
+        self.chat = chat
+        self.system = system
+        self.history: Messages = list(history)
+        self._cache = PromptCache()
+        self._lock = threading.Lock()
+        self._open_turn: weakref.ref[AnswerStream] | None = None
+
+    def say(
+        self,
+        prompt: str,
+        images: Iterable[Any] = (),
+        *,
+        videos: Iterable[Any] = (),
+        **options: Unpack[AnswerOptions],
+    ) -> AnswerStream:
+        """The next turn, streamed; arguments as those of `Chat.ask`.
+
+        The turn enters `history` when the answer is complete; a closed or failed one leaves no
+        trace.
+
+        Raises:
+            ValueError: an argument is wrong, or the answer to the turn before is still being read.
+        """
+        with self._lock:
+            self._check_idle()
+            stream = self._answered(messages_of(prompt, images, videos), options)
+            self._open_turn = weakref.ref(stream)
+            return stream
+
+    def clear(self) -> None:
+        """Forget the history and free its memory; `system` stays.
+
+        Raises:
+            ValueError: an answer is still being read.
+        """
+        with self._lock:
+            self._check_idle()
+            self.history.clear()
+            self._cache.clear()
+
+    def save(self, path: str | Path, options: AnswerOptions | None = None) -> None:
+        """Write the conversation as JSON, with its pictures; an earlier one in the file is
+        replaced.
+
+        Args:
+            options: kept beside it, for `conversation_file.read_conversation`.
+
+        Raises:
+            ValueError: the file holds something else.
+        """
+        history = with_pictures_read(normalised(self.history), copy=False) if self.history else []
+        write_conversation(str(path), self.chat.name, self.system, dict(options or {}), history)
+
+    @classmethod
+    def load(cls, chat: "Chat", path: str | Path) -> "Conversation":
+        """Continue a conversation that `save` wrote, with any model.
+
+        Raises:
+            ValueError: the file is not a saved conversation.
+            OSError: it cannot be read.
+        """
+        saved = read_conversation(str(path))
+        return cls(chat, saved["system"], saved["messages"])
+
+    def _check_idle(self) -> None:
+        stream = None if self._open_turn is None else self._open_turn()
+        if stream is not None and stream.is_open:
+            raise ValueError(
+                "An answer of this conversation is still being read. Read it to its end, or "
+                "close() it; other conversations may go on: chat.conversation()."
+            )
+
+    def _answered(self, turn: Messages, options: AnswerOptions) -> AnswerStream:
+        left: dict[str, Any] = dict(options)
+        asked = left.pop("system_prompt", None)
+        given = {name: left.pop(name, None) for name in ("num_frames", "fps")}
+        chosen = checked(given, PROCESSING)
+        num_before = len(self.history)
+        whole = self.chat.processor.question([*self.history, *turn])
+        check_effect(chosen, [whole[num_before:]])
+        before = with_pictures_read(whole[:num_before], copy=False)
+        turn = with_pictures_read(whole[num_before:], **chosen)
+        messages = with_system([*before, *turn], asked, self.system)
+        engine = self.chat.engine
+        stream = engine.stream(messages, engine.settings([messages], left), cache=self._cache)
+
+        def remember() -> Generator[str | Answer, None, None]:
+            with stream:
+                yield from stream
+            assert stream.answer is not None
+            answer = {"role": "assistant", "content": stream.answer.text}
+            self.history[:] = [*before, *turn, answer]
+            yield stream.answer
+
+        return AnswerStream(remember())

@@ -1,0 +1,93 @@
+"""What a request ends in: an answer with its cost, whole or piece by piece."""
+
+from collections.abc import Generator, Iterator
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "time"]
+
+
+class Answer(str):
+    """The text of an answer, with its cost. It is a `str`: compare it, join it, write it as JSON.
+
+    Fields:
+        text: the same as a plain `str`.
+        num_input_tokens: text and visual tokens of the prompt; num_output_tokens: with the
+            terminator.
+        prompt_seconds: from the call to the first token: pictures, prompt and what stood before
+            them in a batch. decode_seconds: from the first token to the last. seconds: both.
+        finish_reason: "stop", the model ended its answer; "length", `max_new_tokens` or the model's
+            context did; "time", `max_time` did.
+    """
+
+    num_input_tokens: int
+    num_output_tokens: int
+    prompt_seconds: float
+    decode_seconds: float
+    seconds: float
+    finish_reason: FinishReason
+
+    def __new__(
+        cls,
+        text: str,
+        num_input_tokens: int = 0,
+        num_output_tokens: int = 0,
+        seconds: float | None = None,
+        finish_reason: FinishReason = "stop",
+        *,
+        prompt_seconds: float = 0.0,
+        decode_seconds: float = 0.0,
+    ) -> "Answer":
+        answer = super().__new__(cls, text)
+        answer.num_input_tokens = num_input_tokens
+        answer.num_output_tokens = num_output_tokens
+        answer.prompt_seconds = prompt_seconds
+        answer.decode_seconds = decode_seconds
+        answer.seconds = prompt_seconds + decode_seconds if seconds is None else seconds
+        answer.finish_reason = finish_reason
+        return answer
+
+    @property
+    def text(self) -> str:
+        return str(self)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens after the first, by the time that they took; 0 for an answer of one token."""
+        if self.decode_seconds <= 0:
+            return 0.0
+        return max(self.num_output_tokens - 1, 0) / self.decode_seconds
+
+
+class AnswerStream(Iterator[str]):
+    """Pieces of an answer as they come; joined, they are the text of `answer`.
+
+    `close()` stops the generation at any time; leaving a `with` block does too. `answer` is None
+    until the end. `is_open` says whether more may come.
+    """
+
+    def __init__(self, pieces: Generator[str | Answer, None, None]):
+        self._pieces = pieces
+        self.answer: Answer | None = None
+        self.is_open = True
+
+    def __next__(self) -> str:
+        try:
+            piece = next(self._pieces)
+        except BaseException:
+            self.is_open = False
+            raise
+        if isinstance(piece, Answer):
+            self.answer = piece
+            self.close()
+            raise StopIteration
+        return piece
+
+    def close(self) -> None:
+        self._pieces.close()
+        self.is_open = False
+
+    def __enter__(self) -> "AnswerStream":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
