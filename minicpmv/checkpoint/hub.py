@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..errors import ArgumentError
 from .files import first_damage, read_index, read_json_file
 from .headers import safetensors_headers
 from .names import KNOWN, location_of
@@ -93,8 +94,8 @@ class Checkpoint:
         if Path(location).is_dir():
             for keyword in ("revision", "force_download"):
                 if given.get(keyword):
-                    raise ValueError(
-                        f"{keyword}={given[keyword]!r} has no effect: {name!r} is a folder here, "
+                    raise ArgumentError(
+                        f"`{keyword}={given[keyword]!r}` has no effect: {name!r} is a folder here, "
                         "and only names on the hub have revisions and downloads. Remove it."
                     )
             return cls(name, location, _of_a_folder(given), variant)
