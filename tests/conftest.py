@@ -50,6 +50,14 @@ IMAGE, IMAGE_START, IMAGE_END, SLICE_START, SLICE_END, PAD = 91, 92, 93, 94, 95,
 NUM_TEXT_IDS = 90
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden",
+        metavar="FOLDER",
+        help="replay recorded data from elsewhere: pytest tests/replay --golden FOLDER",
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _recorded_order() -> Iterator[None]:
     """Pictures recorded under Pillow 13 are replayed in its order; all others as in use."""

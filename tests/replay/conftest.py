@@ -1,0 +1,28 @@
+"""The folder of recorded data, its cases, and the order of resizing that they were made in."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ..helpers.pixels import recorded_order
+from .formats import read_all
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" in metafunc.fixturenames:
+        cases = read_all(golden_folder(metafunc.config))
+        metafunc.parametrize("case", cases, ids=[case.id for case in cases])
+
+
+def golden_folder(config: pytest.Config) -> Path:
+    return Path(config.getoption("--golden") or GOLDEN)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _order_of_elsewhere(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Pictures that a folder from elsewhere names are resized as they were when it was recorded."""
+    with recorded_order(golden_folder(request.config)):
+        yield
