@@ -29,7 +29,7 @@ COMMANDS = {
     "convert": "a MiniCPM text model in the layout of Llama, and back",
     "train": "train a model",
     "evaluate": "measure a model",
-    "verify": "compare roads to one number, and replay golden cases",
+    "verify": "compare a model with itself in other configurations",
 }
 
 

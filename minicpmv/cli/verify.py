@@ -1,20 +1,21 @@
-"""`minicpmv verify`: two roads to one number, and replay of golden cases."""
+"""`minicpmv verify`: one model in several configurations, or beside another format of it."""
 
 import argparse
 import json
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
+from ..verify import CHECKS
 from .attachments import read_picture
 from .options import add_model_options, load_options
+from .usage import UsageError
 
 DESCRIPTION = """\
 Compare a model with itself run another way, stage by stage, or with another format of it.
 
 Pixels, slices and prompt must be equal; vision, resampler and logits within a stated tolerance;
-greedy answers the same except at near ties. The exit code is 1 where a stage drifts. With --golden
-it replays what the released code computed.
+greedy answers the same except at near ties. The exit code is 1 where a check fails.
 
 Here --dtype is that of the reference, float32 when left out, and --quantize that of the other side.
 """
@@ -22,13 +23,11 @@ Here --dtype is that of the reference, float32 when left out, and --quantize tha
 EPILOG = """\
 examples:
   minicpmv verify
-  minicpmv verify ./MiniCPM-V-2_6 --roads batched uncached
-  minicpmv verify ./MiniCPM-V-2_6 --against ./MiniCPM-V-2_6-int4 --roads none
-  minicpmv verify ./MiniCPM-V-2_6 --quantize int4 --roads none
+  minicpmv verify ./MiniCPM-V-2_6 --checks batched uncached
+  minicpmv verify ./MiniCPM-V-2_6 --against ./MiniCPM-V-2_6-int4 --checks none
+  minicpmv verify ./MiniCPM-V-2_6 --quantize int4 --checks none
   minicpmv verify ./my-model --image street.jpg --prompt "What is written on the sign?"
-  minicpmv verify --golden tests/golden
 """
-ROADS = ("batched", "uncached", "streamed", "attention", "reloaded", "dtypes")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
@@ -42,28 +41,24 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         "model",
         metavar="MODEL",
         nargs="?",
-        help="folder, name on the hub, or nano (the default); with --golden, the checkpoint to use "
-        "in place of the one beside the cases",
+        help="folder, name on the hub, or nano (the default)",
     )
     parser.add_argument(
         "--against", metavar="OTHER", help="another format of the model, or a copy of it"
     )
+    names: dict[str, Any] = {"nargs": "+", "metavar": "CHECK", "choices": [*CHECKS, "none"]}
     parser.add_argument(
-        "--golden", metavar="DIR", help="replay golden cases: of one model, or of a folder of them"
+        "--checks", **names, help=f"any of {', '.join(CHECKS)} (default: all), or none"
     )
-    parser.add_argument(
-        "--roads",
-        nargs="+",
-        metavar="ROAD",
-        choices=[*ROADS, "none"],
-        help=f"any of {', '.join(ROADS)} (default: all), or none",
-    )
+    # Names of earlier versions.
+    parser.add_argument("--roads", **names, help=argparse.SUPPRESS)
+    parser.add_argument("--golden", metavar="DIR", help=argparse.SUPPRESS)
     parser.add_argument(
         "--image",
         metavar="FILE",
         nargs="+",
         default=[],
-        help="pictures of your own, as one more probe",
+        help="pictures of your own, as one more test prompt",
     )
     parser.add_argument("--prompt", metavar="TEXT", help="what to ask about them")
     parser.add_argument(
@@ -71,7 +66,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         type=int,
         default=12,
         metavar="N",
-        help="greedy tokens per probe (default: 12)",
+        help="greedy tokens per test prompt (default: 12)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_model_options(parser, flag=False)
@@ -79,63 +74,29 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.golden is not None:
-        return _replay(args)
-    return _walk(args)
-
-
-def _replay(args: argparse.Namespace) -> int:
-    """Replay golden cases, one line per case; the exit code."""
-    for name in ("against", "roads", "prompt"):
-        if getattr(args, name) is not None:
-            raise ValueError(f"--{name} has no effect with --golden; remove it.")
-    if args.image or load_options(args):
-        raise ValueError("Golden cases have their own pictures, in float32 on the CPU.")
-
-    from minicpmv.checkpoint.hub import Checkpoint
-    from minicpmv.verify.golden import find_cases, replay, summary
-    from minicpmv.verify.report import case_as_data, case_as_line, summary_as_text
-
-    reports = []
-    checkpoint = None if args.model is None else Path(Checkpoint.find(args.model).location)
-    for folder in find_cases(Path(args.golden)):
-        _progress(f"{folder}")
-        for report in replay(folder, checkpoint):
-            reports.append(report)
-            if not args.json:
-                print(case_as_line(report), flush=True)
-    counts = summary(reports)
-    if args.json:
-        cases = [case_as_data(report) for report in reports]
-        print(json.dumps({"summary": counts, "cases": cases}, ensure_ascii=False))
-    else:
-        print(summary_as_text(counts, reports))
-    # Where nothing was compared, nothing was proven.
-    return 1 if counts["failed"] or not counts["passed"] else 0
-
-
-def _walk(args: argparse.Namespace) -> int:
-    """Compare roads; the exit code."""
+        raise UsageError(
+            "--golden has moved to the repository's tests: pytest tests/replay --golden "
+            f"{args.golden}"
+        )
     if args.max_new_tokens < 1:
-        raise ValueError(f"--max-new-tokens is {args.max_new_tokens}; it must be at least 1.")
-    roads = [] if args.roads == ["none"] else args.roads or ROADS
-    if "none" in roads:
-        raise ValueError("--roads none stands alone; remove it, or the others.")
+        raise UsageError(f"--max-new-tokens is {args.max_new_tokens}; it must be at least 1.")
+    checks = _checks(args)
     pictures = [read_picture(file) for file in args.image]
 
     from minicpmv.checkpoint.hub import Checkpoint
     from minicpmv.loader import load
-    from minicpmv.verify.probes import built_in_probes, own_probe
-    from minicpmv.verify.report import roads_as_data, roads_as_text
-    from minicpmv.verify.roads import verify
+    from minicpmv.verify.checks import verify
+    from minicpmv.verify.prompts import built_in_prompts, own_prompt
+    from minicpmv.verify.report import checks_as_data, checks_as_text
 
     options: dict[str, Any] = load_options(args)
     dtype = options.pop("dtype", "float32")
     changes = {"quantize": options.pop("quantize")} if "quantize" in options else {}
     model = args.model or "nano"
     other = model if args.against is None and changes else args.against
-    if not roads and other is None:
-        raise ValueError(
-            "--roads none leaves nothing to compare without --against OTHER or --quantize."
+    if not checks and other is None:
+        raise UsageError(
+            "--checks none leaves nothing to compare without --against OTHER or --quantize."
         )
 
     if args.against is not None:
@@ -149,25 +110,39 @@ def _walk(args: argparse.Namespace) -> int:
         kept = options if args.against is None else elsewhere
         return load(other, progress=False, **{**kept, **changes, **chosen})
 
-    def probes_of(chat: Any) -> list[Any]:
+    def prompts_of(chat: Any) -> list[Any]:
         supports_images = hasattr(chat.processor, "image_processor")
         if pictures and not supports_images:
             raise ValueError(f"{chat.name!r} is a text model; it cannot be shown --image.")
-        own = [own_probe(pictures, args.prompt)] if pictures or args.prompt else []
-        return [*built_in_probes(supports_images), *own]
+        own = [own_prompt(pictures, args.prompt)] if pictures or args.prompt else []
+        return [*built_in_prompts(supports_images), *own]
 
     facts, results = verify(
         load_model,
         load_other if other is not None else None,
-        probes_of,
-        roads=roads,
+        prompts_of,
+        checks=checks,
         dtype=dtype,
         num_tokens=args.max_new_tokens,
         report=_progress,
     )
-    data = roads_as_data(facts, results)
-    print(json.dumps(data, ensure_ascii=False) if args.json else roads_as_text(facts, results))
+    data = checks_as_data(facts, results)
+    print(json.dumps(data, ensure_ascii=False) if args.json else checks_as_text(facts, results))
     return 0 if data["passed"] else 1
+
+
+def _checks(args: argparse.Namespace) -> Sequence[str]:
+    """The checks that were asked for; none of them where only --against counts."""
+    if args.roads is not None:
+        if args.checks is not None:
+            raise UsageError("--roads is the old name of --checks; give one of them.")
+        _progress("--roads is the old name of --checks and will go with the next version.")
+    checks = args.checks or args.roads or CHECKS
+    if checks == ["none"]:
+        return []
+    if "none" in checks:
+        raise UsageError("--checks none stands alone; remove it, or the others.")
+    return checks
 
 
 def _progress(line: str) -> None:

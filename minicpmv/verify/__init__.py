@@ -1,5 +1,7 @@
-"""Two roads to one number, for users: is this checkpoint, here, what it should be?
+"""`minicpmv verify`: does a checkpoint compute here what it should?
 
-`roads.py` compares a model with itself run another way, or with another format of it; `golden.py`
-replays what the released code computed. Both say which stage drifts first.
+`checks.py` runs a model in several configurations, or beside another format of it, and compares
+what `trace.py` recorded stage by stage; the first stage that differs is where to look.
 """
+
+CHECKS = ("batched", "uncached", "streamed", "attention", "reloaded", "dtypes")

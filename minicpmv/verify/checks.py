@@ -1,167 +1,155 @@
-"""Comparisons of one golden case: each adds a line to its report, whatever happens."""
+"""Which configurations of a model must give the same results.
 
-import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+A check is the model run another way (`batched`, `attention`, `dtypes` ...) or another checkpoint
+(`against`). Its results are compared with the reference's, stage by stage.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from ..chat import Chat
+from ..processing.text import TextProcessor
+from ..quiet import progress_bar
+from . import CHECKS
+from .compare import CheckResult, StageResult, compare
+from .prompts import Prompt
+from .tolerances import TOLERANCES, describe, tolerance_against, tolerance_of, with_experts
+from .trace import Trace, trace_batch, trace_each, trace_streamed, trace_uncached
 
-@dataclass
-class Check:
-    """One recorded value against ours.
+MAX_RELOADED_BYTES = 2e9
 
-    Fields:
-        passed: None where nothing here computes it.
-        difference: the largest absolute one, and tolerance: what an entry of about 0 may differ.
-        share: of what is allowed, entry by entry; above 1 fails.
+
+def verify(
+    load: Callable[..., Chat],
+    against: Callable[..., Chat] | None,
+    prompts_of: Callable[[Chat], Sequence[Prompt]],
+    *,
+    checks: Sequence[str] = CHECKS,
+    dtype: str = "float32",
+    num_tokens: int = 12,
+    report: Callable[[str], None] = lambda line: None,
+) -> tuple[dict[str, Any], list[CheckResult]]:
+    """Run the checks of one model. One model is in memory at a time; its traces are kept.
+
+    Args:
+        load, against: give the model, and the other one to compare it with, in a dtype.
+        dtype: of the reference; the same for the other model.
+        report: told what is being done.
+
+    Returns:
+        What the reference is, and one result per check.
     """
-
-    stage: str
-    passed: bool | None
-    difference: float | None = None
-    tolerance: float | None = None
-    share: float | None = None
-    note: str = ""
-
-
-@dataclass
-class CaseReport:
-    """All checks of one recorded case, in the order of the stages."""
-
-    model: str
-    case: str
-    checks: list[Check] = field(default_factory=list)
-
-    @property
-    def failures(self) -> list[Check]:
-        return [check for check in self.checks if check.passed is False]
-
-    @property
-    def not_covered(self) -> list[Check]:
-        return [check for check in self.checks if check.passed is None]
-
-    @property
-    def num_compared(self) -> int:
-        return sum(check.passed is not None for check in self.checks)
-
-    @property
-    def status(self) -> str:
-        """passed, failed, or "not covered" when not one value was compared."""
-        if self.failures:
-            return "failed"
-        return "passed" if self.num_compared else "not covered"
-
-    @property
-    def max_difference(self) -> float | None:
-        """The largest absolute difference of any number."""
-        return max((c.difference for c in self.checks if c.difference is not None), default=None)
-
-    @property
-    def worst(self) -> Check | None:
-        """The comparison of numbers that came nearest to its tolerance, or furthest past it."""
-        numeric = [check for check in self.checks if check.share is not None]
-        return max(numeric, key=lambda check: check.share or 0.0, default=None)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """What raises in here is a failure of that stage; the other stages are still compared."""
-        try:
-            yield
-        except Exception as error:
-            note = " ".join(f"{type(error).__name__}: {error}".split())
-            self.checks.append(Check(name, False, note=note[:300]))
-
-    def uncovered(self, stage: str, note: str) -> None:
-        """A recorded value that is not compared, and why."""
-        self.checks.append(Check(stage, None, note=note))
-
-    def equal(self, stage: str, found: Any, expected: Any) -> bool:
-        """Whole numbers, strings, or lists of them."""
-        passed = found == expected
-        note = "" if passed else _first_difference(found, expected)
-        self.checks.append(Check(stage, passed, note=note))
-        return passed
-
-    def close(
-        self, stage: str, found: Any, expected: Any, tolerance: float, relative: float = 0.0
-    ) -> bool:
-        """Arrays: |found - expected| <= tolerance + relative * |expected|, entry by entry."""
-        found, expected = torch.as_tensor(found).detach(), torch.as_tensor(expected)
-        found, expected = found.cpu().double(), expected.cpu().double()
-        if found.shape != expected.shape:
-            note = f"shape {tuple(found.shape)}, recorded {tuple(expected.shape)}"
-            self.checks.append(Check(stage, False, tolerance=tolerance, note=note))
-            return False
-        same = found == expected  # infinities, where a filter took a token out
-        difference = torch.where(same, 0.0, (found - expected).abs())
-        allowed = tolerance + relative * torch.where(same, 0.0, expected.abs())
-        passed = bool((difference <= allowed).all())
-        share = torch.where(same, 0.0, difference / allowed)
-        largest, worst = (float(x.max()) if x.numel() else 0.0 for x in (difference, share))
-        self.checks.append(Check(stage, passed, largest, tolerance, worst))
-        return passed
-
-    def digest(
-        self, stage: str, found: torch.Tensor, digest: dict[str, Any], tolerance: float
-    ) -> bool:
-        """An array of which only shape, sums, extremes and some entries were recorded."""
-        shape = list(found.shape)
-        if "shape" in digest and shape != list(digest["shape"]):
-            self.checks.append(
-                Check(stage, False, note=f"shape {shape}, recorded {digest['shape']}")
+    chat = load(dtype=dtype)
+    report(f"reference: {chat.precision or dtype}, one by one, with a cache")
+    prompts = prompts_of(chat)
+    facts = describe(chat, prompts)
+    base = with_experts(tolerance_of(facts), facts)
+    reference = trace_each(chat, prompts, num_tokens)
+    results = []
+    for check, what, run in _same_model(chat, prompts, reference, num_tokens):
+        if check in checks:
+            report(f"{check}: {what}")
+            found = run()
+            results.append(
+                compare(check, what, base, prompts, reference, found, of_vision=facts["dtype"])
             )
-            return False
-        flat = found.detach().cpu().double().flatten()
-        # Errors of single entries add up like a random walk.
-        walk = tolerance * len(flat) ** 0.5
-        pairs: list[tuple[float, float, float]] = [
-            (float(value), float(digest[name]), slack)
-            for name, value, slack in (
-                ("min", flat.min(), tolerance),
-                ("max", flat.max(), tolerance),
-                ("mean", flat.mean(), tolerance),
-                ("std", flat.std(), tolerance),
-                ("sum", flat.sum(), walk),
-                ("abs_sum", flat.abs().sum(), walk),
+    if "reloaded" in checks:
+        report("reloaded: saved and loaded again")
+        results.append(_reloaded(chat, load, prompts, reference, num_tokens, facts, base))
+    del chat
+    if "dtypes" in checks:
+        own, ours = facts["stored_dtype"], facts["precision"]
+        others = dict.fromkeys(name for name in ("bfloat16", own) if name in TOLERANCES)
+        others.pop(ours, None)
+        if ours.startswith("int") or not others:
+            skipped = f"no other dtype to load a model of {ours} in"
+            results.append(CheckResult("dtypes", "loaded in other dtypes", skipped=skipped))
+            others = {}
+        for other in others:
+            coarser = max(other, ours, key=lambda name: TOLERANCES[name].largest)
+            limits = with_experts(coarser, facts)
+            what = f"loaded as {other}" + (", as stored" if other == own else "")
+            report(f"{other}: {what}")
+            traces = trace_each(load(dtype=other), prompts, num_tokens)
+            results.append(compare(other, what, limits, prompts, reference, traces))
+    if against is not None:
+        report("against: the other model")
+        chat = against(dtype=dtype)
+        facts["against"] = describe(chat, prompts)
+        traces = trace_each(chat, prompts, num_tokens)
+        results.append(
+            compare(
+                "against",
+                f"{chat.name}, {facts['against']['precision']}",
+                with_experts(tolerance_against(facts, facts["against"], "precision"), facts),
+                prompts,
+                reference,
+                traces,
+                of_vision=tolerance_against(facts, facts["against"], "vision_precision"),
             )
-            if name in digest
-        ]
-        samples = zip(
-            digest.get("sample_flat_index", ()), digest.get("sample_value", ()), strict=True
         )
-        pairs += [(float(flat[index]), float(value), tolerance) for index, value in samples]
-        if not pairs:
-            self.uncovered(stage, "the digest holds no number")
-            return False
-        # Recorded sums of many entries carry some 9 digits.
-        share = max(abs(a - b) / (slack + 1e-7 * abs(b)) for a, b, slack in pairs)
-        largest = max((abs(a - b) for a, b, slack in pairs if slack == tolerance), default=None)
-        self.checks.append(Check(stage, share <= 1, largest, tolerance, share))
-        return share <= 1
-
-    def unknown_fields(self, record: dict[str, Any], known: set[str]) -> None:
-        """Fields that no comparison reads are named, never passed over."""
-        for name in sorted(set(record) - known):
-            self.uncovered(name, "no comparison reads this field")
+    return facts, results
 
 
-def sha256(array: Any) -> str:
-    """Of the bytes of an array in C order."""
-    tensor = torch.as_tensor(array).contiguous()
-    return hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+def _same_model(
+    chat: Chat, prompts: Sequence[Prompt], reference: Sequence[Trace], num_tokens: int
+) -> list[tuple[str, str, Callable[[], list[Trace]]]]:
+    """The checks that need no second loading, cheapest first."""
+    ours = chat.model.config._attn_implementation
+    other = "sdpa" if ours == "eager" else "eager"
+
+    def other_attention() -> list[Trace]:
+        chat.model.set_attn_implementation(other)
+        try:
+            return trace_each(chat, prompts, num_tokens)
+        finally:
+            chat.model.set_attn_implementation(ours)
+
+    return [
+        ("batched", "all prompts in one batch", lambda: trace_batch(chat, prompts, num_tokens)),
+        ("uncached", "without a cache", lambda: trace_uncached(chat, prompts, reference)),
+        ("streamed", "text in pieces", lambda: trace_streamed(chat, prompts, num_tokens)),
+        ("attention", f"{other} attention, not {ours}", other_attention),
+    ]
 
 
-def _first_difference(found: Any, expected: Any) -> str:
-    """Where two nested lists or strings part."""
-    if isinstance(found, list | tuple | str) and type(found) is type(expected):
-        for index, (ours, theirs) in enumerate(zip(found, expected, strict=False)):
-            if ours != theirs:
-                if isinstance(found, str):
-                    part = slice(max(0, index - 20), index + 20)
-                    return f"at {index}: {found[part]!r}, recorded {expected[part]!r}"
-                return f"[{index}] {_first_difference(ours, theirs)}"
-        return f"length {len(found)}, recorded {len(expected)}"
-    return f"{str(found)[:80]!r}, recorded {str(expected)[:80]!r}"
+def _reloaded(
+    chat: Chat,
+    load: Callable[..., Chat],
+    prompts: Sequence[Prompt],
+    reference: Sequence[Trace],
+    num_tokens: int,
+    facts: dict[str, Any],
+    tolerance: str,
+) -> CheckResult:
+    """Save the reference, load it again, compare every weight and every stage."""
+    what = "saved and loaded again"
+    weights = chat.model.state_dict()
+    size = sum(weight.numel() * weight.element_size() for weight in weights.values())
+    if size > MAX_RELOADED_BYTES:
+        skipped = f"{size / 1e9:.1f} GB to write; the limit is {MAX_RELOADED_BYTES / 1e9:g} GB"
+        return CheckResult("reloaded", what, skipped=skipped)
+    with tempfile.TemporaryDirectory(prefix="minicpmv-verify-") as folder, progress_bar(False):
+        chat.model.save_pretrained(folder)
+        processor = chat.processor
+        writer = processor.tokenizer if isinstance(processor, TextProcessor) else processor
+        writer.save_pretrained(folder)
+        again = load(folder, dtype=facts["dtype"])
+        traces = trace_each(again, prompts, num_tokens)
+    result = compare(
+        "reloaded", what, tolerance, prompts, reference, traces, of_vision=facts["dtype"]
+    )
+    found = again.model.state_dict()
+    changed = [
+        name for name, weight in weights.items() if not _is_equal(weight, found.get(name))
+    ] + [name for name in found if name not in weights]
+    note = f"{len(changed)} tensors changed, {changed[0]} first" if changed else ""
+    result.stages.insert(0, StageResult("weights", not changed, note=note))
+    return result
+
+
+def _is_equal(ours: torch.Tensor, theirs: torch.Tensor | None) -> bool:
+    return theirs is not None and ours.dtype == theirs.dtype and torch.equal(ours, theirs)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from minicpmv.released_api import rows_per_slice
+from minicpmv.processing.packing import rows_per_slice
 
 from .comparison import sha256
 from .generation import Generation
@@ -174,9 +174,13 @@ class Conversation(Generation):
             "input_ids": lambda: ids.tolist(),
             "num_tokens": lambda: ids.shape[1],
             "attention_mask": lambda: mask.tolist(),
-            "mask_passed": lambda: mask.tolist() if isinstance(recorded, list) else _described(mask),
+            "mask_passed": lambda: (
+                mask.tolist() if isinstance(recorded, list) else _described(mask)
+            ),
             "image_bound": lambda: [torch.as_tensor(b).tolist() for b in self.processed[name]],
-            "patch_grids": lambda: [torch.as_tensor(s).tolist() for s in self.processed["tgt_sizes"]],
+            "patch_grids": lambda: [
+                torch.as_tensor(s).tolist() for s in self.processed["tgt_sizes"]
+            ],
             # What stands at masked places is never read.
             "positions": lambda: self.places[self.mask].tolist(),
         }[name]()
@@ -254,7 +258,9 @@ class Conversation(Generation):
         elif what == "sha256_of_8_bit":
             self.check.equal(name, sha256(grey), recorded)
         elif what == "picture":
-            stored = torch.frombuffer(bytearray(self._picture(recorded).tobytes()), dtype=torch.uint8)
+            stored = torch.frombuffer(
+                bytearray(self._picture(recorded).tobytes()), dtype=torch.uint8
+            )
             self.check.holds(name, torch.equal(grey.flatten(), stored), "other 8-bit pixels")
         else:
             self.check.numbers(name, whole, recorded, 1e-5 if what == "digest" else 1e-6)

@@ -9,7 +9,8 @@ import torch
 from transformers import GenerationConfig
 from transformers.generation import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
-from minicpmv.engine.hf import GenerationPlan, generate_ids, plan_generation
+from minicpmv.engine.hf import generate_ids
+from minicpmv.engine.plan import GenerationPlan, plan_generation
 
 from .replayer import Replay, compares
 
@@ -31,11 +32,11 @@ class Generation(Replay):
     def _options(self, search: str) -> dict[str, Any]:
         """Options of `Chat.ask` by the recorded name: `beam3_rep1.2`, `sampled_seed1234`."""
         options: dict[str, Any] = {"max_new_tokens": MAX_NEW_TOKENS}
-        if seed := re.fullmatch(r"sampled_seed(\d+)", search):
+        if search.startswith("sampled"):
             settings = self.case.expected.get(f"{search}/settings")
             if settings is not None:
                 options |= {"repetition_penalty": 1.0, **settings}
-            return options | {"sampling": True, "seed": int(seed[1])}
+            return options | {"sampling": True}
         beams, penalty = re.match(r"beam(\d+)", search), re.search(r"rep([\d.]+)", search)
         return options | {
             "sampling": False,
@@ -58,6 +59,9 @@ class Generation(Replay):
     def answer(self, search: str) -> list[list[int]]:
         """New ids of every sample."""
         if search not in self.answers:
+            if seed := re.fullmatch(r"sampled_seed(\d+)", search):
+                # Recorded with one generator for all rows of a batch, set before the call.
+                torch.manual_seed(int(seed[1]))
             ids = generate_ids(self.released.model, self.encoded, self._plan(self._options(search)))
             self.answers[search] = ids.tolist()
         return self.answers[search]
@@ -97,7 +101,9 @@ class Generation(Replay):
         """Logits of every greedy step, (samples, steps, vocabulary), from one pass over it all."""
         ids = torch.tensor(self.answer("greedy"), dtype=torch.long)
         answer = ids[:, :-1]
-        mask = torch.nn.functional.pad(self.encoded["attention_mask"], (0, answer.shape[1]), value=1)
+        mask = torch.nn.functional.pad(
+            self.encoded["attention_mask"], (0, answer.shape[1]), value=1
+        )
         inputs = self.encoded | {
             "input_ids": torch.cat([self.encoded["input_ids"], answer], dim=1),
             "attention_mask": mask,
@@ -140,7 +146,9 @@ class Generation(Replay):
             "return_dict_in_generate": True,
         }
         output = self.released.model.generate(
-            **self.encoded, generation_config=GenerationConfig(**fields), logits_processor=processors
+            **self.encoded,
+            generation_config=GenerationConfig(**fields),
+            logits_processor=processors,
         )
         rows = [self.content(row) for row in output.sequences[:, start:].tolist()]
         return rows, output.sequences_scores
@@ -233,7 +241,7 @@ class Generation(Replay):
 
     @cached_property
     def chat_result(self) -> Any:
-        """1.0 and 2.0 give text, context and settings; 1.0 searches without a penalty unless told."""
+        """1.0 and 2.0 give three parts; 1.0 searches without a penalty unless told."""
         settings = self.case.expected.get("chat/settings") or {}
         kept = {k: v for k, v in settings.items() if k in ("num_beams", "repetition_penalty")}
         if settings:

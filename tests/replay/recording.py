@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from minicpmv import AutoModel, AutoTokenizer
 from minicpmv.processing.processor import MiniCPMVProcessor
-from minicpmv.released_api import AutoModel, AutoTokenizer
 
 from ..golden.pack import PACKED, unpack
 
@@ -105,7 +105,7 @@ def released(checkpoint: Path) -> Released:
 
 @cache
 def unpacked(checkpoint: Path) -> Path:
-    """A folder with `model.safetensors`; where only the packed form is, it is unpacked elsewhere."""
+    """A folder with `model.safetensors`; a packed one is unpacked elsewhere."""
     if (checkpoint / "model.safetensors").exists() or not (checkpoint / PACKED).exists():
         return checkpoint
     folder = Path(_temporary().name) / checkpoint.parent.name / checkpoint.name

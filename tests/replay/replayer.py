@@ -85,14 +85,3 @@ def vars_of(cls: type) -> list[Any]:
     """The marked methods of a class and its bases."""
     members = (getattr(cls, name) for name in dir(cls))
     return [member for member in members if hasattr(member, "pattern")]
-
-
-def replay(case: Case) -> Comparison:
-    """Repeat one case.
-
-    Raises:
-        LookupError: nothing here repeats cases of its kind.
-    """
-    if case.kind not in REPLAYS:
-        raise LookupError(f"{case.id}: nothing replays cases of the kind {case.kind!r}.")
-    return REPLAYS[case.kind](case).run()

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from minicpmv.model.resampler import sincos_positions
-from minicpmv.model.vision import position_buckets
+from minicpmv.model.positions import position_buckets, sincos_positions
 from minicpmv.processing.slicing import SlicePlan, plan_slices
 
 from .comparison import sha256

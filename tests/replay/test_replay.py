@@ -8,9 +8,8 @@ Every recorded value is compared, or the case fails naming it.
 
 import pytest
 
-from . import conversation, tables, text_answers, text_training, tokenizers  # noqa: F401
+from .kinds import replay
 from .recording import Case
-from .replayer import replay
 
 NOT_IMPLEMENTED = {
     "sft_preprocess": "there is no fine-tuning of the text models yet",

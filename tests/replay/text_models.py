@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from minicpmv import AutoModelForCausalLM
 from minicpmv.export.convert import convert
 from minicpmv.loader import MODEL_CLASSES
 from minicpmv.model.configuration_minicpm import MiniCPMConfig
@@ -19,7 +20,6 @@ from minicpmv.model.minicpm import (
     MiniCPMRotaryEmbedding,
 )
 from minicpmv.processing.text import load_text_tokenizer
-from minicpmv.released_api import AutoModelForCausalLM
 from minicpmv.releases import model_type_of
 
 from .recording import unpacked

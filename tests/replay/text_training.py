@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from minicpmv.model.minicpm import balance_loss, route
+from minicpmv.model.moe import balance_loss, route
 
 from .replayer import compares
 from .text_models import TextModel

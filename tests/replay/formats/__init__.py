@@ -28,7 +28,9 @@ def read_all(golden: Path) -> list[Case]:
     files = sorted({*golden.rglob("chat.json"), *golden.rglob("manifest.json")})
     cases = [case for file in files for case in _read(file)]
     if not cases:
-        raise ValueError(f"{str(golden)!r} holds no recorded cases: no chat.json, no manifest.json.")
+        raise ValueError(
+            f"{str(golden)!r} holds no recorded cases: no chat.json, no manifest.json."
+        )
     return cases
 
 

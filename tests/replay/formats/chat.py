@@ -65,7 +65,9 @@ def read(folder: Path) -> Iterator[Case]:
         yield _texts(common, _json(folder / "text.json"))
     path = folder / "chat.safetensors"
     tensors = load_file(path) if path.is_file() else {}
-    conversations = [_conversation(common, record, tensors) for record in _json(folder / "chat.json")]
+    conversations = [
+        _conversation(common, record, tensors) for record in _json(folder / "chat.json")
+    ]
     if tensors:  # what no conversation took
         yield Case(kind="tables", name="tables", given={}, expected=tensors, **common)
     yield from conversations
@@ -142,7 +144,7 @@ def _pictures(common: dict[str, Any], folder: Path) -> Iterator[Case]:
 
 
 def _sizes(common: dict[str, Any], table: dict[str, Any]) -> Case:
-    """Plans for many sizes; the names of columns carry remarks ("best_grid [cols,rows] or null")."""
+    """Plans for many sizes; names of columns carry remarks: "best_grid [cols,rows] or null"."""
     table = dict(table)
     columns = [name.split()[0] for name in table.pop("columns")]
     rows = [dict(zip(columns, row, strict=True)) for row in table.pop("rows")]

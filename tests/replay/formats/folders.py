@@ -20,7 +20,9 @@ def checkpoint_of(folder: Path, named: str | None = None) -> Path:
         if (place / "config.json").is_file():
             return unpacked(place.resolve())
     looked = ", ".join(map(str, places))
-    raise FileNotFoundError(f"No checkpoint for the recording {str(folder)!r}: looked for {looked}.")
+    raise FileNotFoundError(
+        f"No checkpoint for the recording {str(folder)!r}: looked for {looked}."
+    )
 
 
 def unread_files(folder: Path, known: Collection[str]) -> Iterator[Case]:

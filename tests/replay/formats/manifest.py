@@ -69,7 +69,9 @@ def read(folder: Path, fields: dict[str, Any]) -> Iterator[Case]:
     arrays = [case.get("arrays_file") or f"{case['name']}.safetensors" for case in fields["cases"]]
     yield from unread_files(folder, {"manifest.json", *tables, *arrays})
     if unknown := fields.keys() - ABOUT - {"cases", "tokenizer"}:
-        yield Case(kind="files", name="manifest", given={}, expected=dict.fromkeys(unknown), **common)
+        yield Case(
+            kind="files", name="manifest", given={}, expected=dict.fromkeys(unknown), **common
+        )
     if "tokenizer" in fields:
         yield _tokenizer(common, fields["tokenizer"])
     if (folder / tables[0]).is_file():

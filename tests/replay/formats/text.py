@@ -1,4 +1,4 @@
-"""The recordings of the text models: `manifest.json` with a `kind` per case, and one file of arrays."""
+"""The recordings of the text models: a `manifest.json` whose cases have a `kind`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +46,9 @@ def read(folder: Path, fields: dict[str, Any]) -> Iterator[Case]:
         record = {key: found for key, found in record.items() if key not in REMARKS}
         name, kind = record.pop("name"), record.pop("kind")
         given = {key: value(entry) for key, entry in record.pop("inputs").items()}
-        given |= {k: record.pop(k) for k in ("checkpoint_override", "config_override") if k in record}
+        given |= {
+            k: record.pop(k) for k in ("checkpoint_override", "config_override") if k in record
+        }
         expected = {key: value(entry) for key, entry in record.pop("expect").items()}
         left_out = {key: LEFT_OUT[key] for key in LEFT_OUT if expected.pop(key, None) is not None}
         tolerance = record.pop("atol", TOLERANCE)

@@ -1,8 +1,8 @@
-"""One model, some probes: what comes out of every stage, kept on the CPU as float32.
+"""One model, some prompts: what comes out of every stage, kept on the CPU as float32.
 
 The stages are those of a request: `pixels` (what the tower reads), `slices` (patches per slice),
 `ids` (the prompt), `vision`, `resampler`, `logits` (of the prompt's last places and of every new
-token), `text` (the greedy answer). A model without eyes has the last three and `ids`.
+token), `text` (the greedy answer). A text-only model has the last three and `ids`.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..chat import Chat
-from .probes import Probe
+from .prompts import Prompt
 
 STAGES = ("pixels", "slices", "ids", "vision", "resampler", "logits", "text")
 NUM_PROMPT_LOGITS = 16  # rows kept of each prompt: with 150,000 words a row is 0.6 MB
@@ -20,7 +20,7 @@ NUM_PROMPT_LOGITS = 16  # rows kept of each prompt: with 150,000 words a row is 
 
 @dataclass
 class Trace:
-    """What one model made of one probe.
+    """What one model made of one prompt.
 
     Fields:
         stages: a tensor per numeric stage, lists for `slices` and `ids`; `logits` (rows, vocab)
@@ -46,15 +46,15 @@ def greedy(num_tokens: int) -> dict[str, Any]:
     }
 
 
-def trace_each(chat: Chat, probes: Sequence[Probe], num_tokens: int) -> list[Trace]:
+def trace_each(chat: Chat, prompts: Sequence[Prompt], num_tokens: int) -> list[Trace]:
     """One by one."""
-    return [trace_batch(chat, [probe], num_tokens)[0] for probe in probes]
+    return [trace_batch(chat, [prompt], num_tokens)[0] for prompt in prompts]
 
 
 @torch.inference_mode()
-def trace_batch(chat: Chat, probes: Sequence[Probe], num_tokens: int) -> list[Trace]:
-    """All probes in one padded batch."""
-    inputs, plan = chat.prepare([probe.conversation for probe in probes], **greedy(num_tokens))
+def trace_batch(chat: Chat, prompts: Sequence[Prompt], num_tokens: int) -> list[Trace]:
+    """All prompts in one padded batch."""
+    inputs, plan = chat.prepare([prompt.conversation for prompt in prompts], **greedy(num_tokens))
     mask = inputs["attention_mask"].bool()
     traces = [
         Trace({"ids": ids[is_token].tolist()})
@@ -83,14 +83,16 @@ def trace_batch(chat: Chat, probes: Sequence[Probe], num_tokens: int) -> list[Tr
 
 
 @torch.inference_mode()
-def trace_uncached(chat: Chat, probes: Sequence[Probe], reference: Sequence[Trace]) -> list[Trace]:
+def trace_uncached(
+    chat: Chat, prompts: Sequence[Prompt], reference: Sequence[Trace]
+) -> list[Trace]:
     """The same answers, every token computed from the whole text before it.
 
     One forward over prompt and answer gives the logits of all steps.
     """
     traces = []
-    for probe, expected in zip(probes, reference, strict=True):
-        inputs, _ = chat.prepare([probe.conversation], **greedy(1))
+    for prompt, expected in zip(prompts, reference, strict=True):
+        inputs, _ = chat.prepare([prompt.conversation], **greedy(1))
         inputs = _encode(chat.model, inputs, [Trace()])
         num_steps = len(expected.new_ids)
         answer = torch.tensor([expected.new_ids[:-1]], dtype=torch.long).to(chat.model.device)
@@ -109,11 +111,11 @@ def trace_uncached(chat: Chat, probes: Sequence[Probe], reference: Sequence[Trac
     return traces
 
 
-def trace_streamed(chat: Chat, probes: Sequence[Probe], num_tokens: int) -> list[Trace]:
+def trace_streamed(chat: Chat, prompts: Sequence[Prompt], num_tokens: int) -> list[Trace]:
     """Only the text, put together from its pieces."""
     traces = []
-    for probe in probes:
-        with chat.stream_conversation(probe.conversation, **greedy(num_tokens)) as stream:
+    for prompt in prompts:
+        with chat.stream_conversation(prompt.conversation, **greedy(num_tokens)) as stream:
             traces.append(Trace(text="".join(stream)))
     return traces
 
