@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from . import auto  # noqa: F401 - registers the classes
 from .chat import Chat
+from .checkpoint.consistency import set_token_ids
 from .checkpoint.hub import Checkpoint
 from .checkpoint.tensors import skeleton
 from .checkpoint.weights import WeightFiles
@@ -41,6 +42,7 @@ from .precision import (
     stored_dtype,
     working_bytes,
 )
+from .processing.file_checks import check_processor_files
 from .processing.processor import MiniCPMVProcessor
 from .processing.text import TextProcessor
 from .quantization import bits_config, weight_bytes
@@ -160,6 +162,7 @@ def load(
         model = MODEL_CLASSES[model_type_of(fields)].from_pretrained(
             checkpoint.location, dtype=precision.dtype, **options
         )
+    set_token_ids(model.config, processor)
     if precision.widens:
         widen(model)
     return Chat(model.eval(), processor, name=str(name_or_path), precision=precision)
@@ -211,6 +214,7 @@ def load_processor(
     """
     _check_file(checkpoint, *TOKENIZER_FILES)
     path, hub = checkpoint.location, checkpoint.keywords
+    check_processor_files(checkpoint)
     if model_type_of(fields) in VISION_TYPES:
         return MiniCPMVProcessor.from_pretrained(path, compat=compat, **hub)
     release = text_release_of(fields)

@@ -272,6 +272,15 @@ RELEASES: dict[str, Release] = {
 }
 
 
+# The bundled model has the architecture of 2.6, and says `"variant": "nano"` in its config.json. It
+# is greedy: answers are one word, and drawing among words would only make them wrong.
+NANO_GENERATION: dict[str, Any] = {
+    "do_sample": False,
+    "repetition_penalty": 1.0,
+    "num_beams": 1,
+    "max_new_tokens": 512,
+}
+
 # Settings of the released `chat()` of the text models; top_k is what transformers adds.
 _TEXT_SAMPLING = Sampling(
     top_k=50, temperature=0.3, repetition_penalty=1.0, num_beams=1, beam_repetition_penalty=1.0

@@ -6,6 +6,7 @@ that is an error, one line, with the names as they stand in the released files.
 
 import logging
 import pickle
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from safetensors import SafetensorError
 
 from ..checkpoint.hub import Checkpoint
 from ..checkpoint.tensors import check_tensors, listed, other_shape
+from ..checkpoint.token_ids import read_token_ids
 from ..checkpoint.weights import unreadable
 from ..devices import check_tied_devices
 from ..quantization import reader_for
 from ..quantization.bits import check_unpacked
+from .generation_checks import check_generation_config, set_own_generation
 from .header_checks import check_headers
 
 
@@ -58,6 +61,7 @@ class StrictLoadingMixin:
         path = pretrained_model_name_or_path
         checkpoint = Checkpoint.at(path, kwargs)
         with checkpoint.naming_damage():
+            has_settings = path is not None and check_generation_config(checkpoint)
             if not looks_itself:
                 check_headers(cls, path, kwargs)
             reader = None if has_tensors else reader_for(cls, path, kwargs)
@@ -105,6 +109,8 @@ class StrictLoadingMixin:
             ],
         )
         check_finite(model, path)
+        if not has_settings:
+            set_own_generation(model)
         if fresh:
             logger.warning(
                 f"{', '.join(fresh)} is not in {str(path)!r} and starts with random numbers: train "
@@ -147,6 +153,25 @@ def check_finite(model: Any, path: Any) -> None:
             "loaded with dtype='float16', its numbers may be too large for that: pass "
             "dtype='float32'."
         )
+
+
+def set_token_ids(config: Any, path: Any, keywords: Mapping[str, Any]) -> None:
+    """Fill in the ids of visual tags that a config does not say, from the tokenizer's files.
+
+    What came from elsewhere than `config.json` is not written to it when the config is saved.
+
+    Args:
+        path, keywords: of `from_pretrained`.
+    """
+    if path is None or config.image_token_id is not None:
+        return
+    commit = getattr(config, "_commit_hash", None)
+    checkpoint = Checkpoint.at(path, {**keywords, "_commit_hash": commit})
+    for field, token_id in read_token_ids(checkpoint, config.release).items():
+        if getattr(config, field) is None:
+            setattr(config, field, token_id)
+            if config._released is not None:
+                config._released_values[field] = token_id
 
 
 def _is_no_load_report(record: logging.LogRecord) -> bool:

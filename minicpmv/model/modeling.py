@@ -41,7 +41,7 @@ from .input_checks import (
     check_slice_sizes,
     check_text,
 )
-from .loading import StrictLoadingMixin
+from .loading import StrictLoadingMixin, set_token_ids
 from .placeholders import PlaceholderMixin, longest_of_sample
 from .positions import square_positions
 from .resampler import MiniCPMVResampler, MiniCPMVResamplerAttention
@@ -90,9 +90,10 @@ class MiniCPMVPreTrainedModel(StrictLoadingMixin, DeviceFromEmbeddingsMixin, Pre
         return to_released(name, cls.config_class.model_type)
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        loaded = super().from_pretrained(*args, **kwargs)
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        set_token_ids(model.config, pretrained_model_name_or_path, kwargs)
         for module in model.modules():
             if isinstance(module, MiniCPMVResampler) and module.stores_positions:
                 # transformers makes every tensor that it loads trainable.

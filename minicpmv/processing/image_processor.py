@@ -24,6 +24,7 @@ from ..checkpoint.hub import HUB_KEYWORDS, Checkpoint
 from ..media.image import Compat, image_from_array, load_image, to_rgb
 from ..releases import Release, release_of
 from .batching import nested_images
+from .file_checks import check_image_settings
 from .image_settings import (
     check_effect,
     check_settings,
@@ -143,6 +144,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
 
     @classmethod
     def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        check_image_settings(image_processor_dict)
         return super().from_dict(normalise_keys(image_processor_dict), **kwargs)
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from ..checkpoint.hub import Checkpoint
+from .file_checks import check_tokenizer, check_tokenizer_files
 from .sentencepiece import SPACE, joined
 from .tokenizer_model import fast_tokenizer
 
@@ -41,11 +43,14 @@ class MiniCPMVTokenizerFast(PreTrainedTokenizerFast):
         """As in transformers; a file that cannot be read is named.
 
         Raises:
-            ValueError: a file of the tokenizer is damaged.
-            OSError: there is none.
+            ValueError: a file of the tokenizer is damaged, or they are not of one model.
+            OSError: there is none, or no `tokenizer_config.json`.
         """
+        path = pretrained_model_name_or_path
+        checkpoint = Checkpoint.at(path, kwargs)
+        check_tokenizer_files(checkpoint)
         try:
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            tokenizer = super().from_pretrained(path, *args, **kwargs)
         except Exception as error:
             if type(error) is not Exception:
                 raise
@@ -54,6 +59,8 @@ class MiniCPMVTokenizerFast(PreTrainedTokenizerFast):
                 f"tokenizer.json of {str(pretrained_model_name_or_path)!r} is damaged ({error}). "
                 "Download it again."
             ) from error
+        check_tokenizer(tokenizer, checkpoint)
+        return tokenizer
 
     @classmethod
     def convert_to_native_format(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -81,6 +81,11 @@ def fast_tokenizer(
     return tokenizer
 
 
+def read_pieces(path: str | PathLike) -> list[str]:
+    """The pieces of a SentencePiece file, by id; raises as `fast_tokenizer`."""
+    return [piece.piece for piece in _read(path).pieces]
+
+
 def _read(path: str | PathLike) -> Any:
     model = schema.ModelProto()
     check_whole(Path(path))

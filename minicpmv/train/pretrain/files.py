@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from minicpmv.releases import NANO_GENERATION
 from minicpmv.train.pretrain.recipe import MAX_SLICES
 
 
@@ -31,20 +32,11 @@ def preprocessor_config(num_queries: int, scale_resolution: int) -> dict[str, An
     }
 
 
-# Greedy: answers are one word, and drawing among words would only make them wrong.
-GENERATION_CONFIG = {
-    "do_sample": False,
-    "repetition_penalty": 1.0,
-    "num_beams": 1,
-    "max_new_tokens": 512,
-}
-
-
 def write_processor_files(folder: Path, num_queries: int, scale_resolution: int) -> None:
     """Write `preprocessor_config.json` and `generation_config.json`."""
     files = {
         "preprocessor_config.json": preprocessor_config(num_queries, scale_resolution),
-        "generation_config.json": GENERATION_CONFIG,
+        "generation_config.json": NANO_GENERATION,
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

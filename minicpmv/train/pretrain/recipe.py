@@ -219,6 +219,7 @@ def build_config(size: Size, vocab_size: int) -> MiniCPMVConfig:
         {
             "model_type": "minicpmv",
             "version": "2.6",
+            "variant": "nano",
             "architectures": ["MiniCPMV"],
             "hidden_size": size.hidden_size,
             "intermediate_size": size.intermediate_size,
