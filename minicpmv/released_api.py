@@ -353,8 +353,8 @@ class MiniCPMVChat:
             raise ValueError(f"The input has no {' and no '.join(map(repr, missing))}.")
         msgs = _parsed("question", input["question"])
         try:
-            image = base64.b64decode(input["image"], validate=True)
-        except (binascii.Error, TypeError, ValueError) as error:
+            image = base64.b64decode("".join(input["image"].split()), validate=True)
+        except (AttributeError, binascii.Error, TypeError, ValueError) as error:
             raise ValueError(
                 f"image is not base64 text ({error}). Use img2base64(file_name)."
             ) from error

@@ -82,9 +82,12 @@ def read_picture(file: str) -> "Image.Image":
 def _read_file(file: str, options: dict[str, Any]) -> "Image.Image | VideoFile":
     from minicpmv.media.image import load_image
     from minicpmv.media.source import is_video_file
+    from minicpmv.media.video import is_animation
 
     source = _source(file)
-    return _video_file(source, options) if is_video_file(source) else load_image(source)
+    if is_video_file(source) or is_animation(source):
+        return _video_file(source, options)
+    return load_image(source)
 
 
 def _source(file: str) -> str | bytes | BinaryIO:
@@ -134,11 +137,14 @@ def read_video(paths: Sequence[str], **options: Any) -> "Sequence[Image.Image] |
         if not found:
             raise ValueError(f"The folder {str(path)!r} holds no pictures.")
         files = [str(file) for file in sorted(found, key=_numbers_in_name)]
+    from minicpmv.media.frames import MAX_FRAMES, check_sampling, choose_frames
     from minicpmv.media.image import load_image
-    from minicpmv.media.video import MAX_FRAMES, check_sampling, choose_frames
+    from minicpmv.media.video import notice_fewer
 
     num_frames = options.get("num_frames")
     check_sampling(num_frames, None)
+    if (num_frames or 0) > len(files):
+        notice_fewer("The video given as pictures", len(files), num_frames)
     return [load_image(file) for file in choose_frames(files, num_frames or MAX_FRAMES)]
 
 

@@ -1,23 +1,23 @@
 """An image from wherever the user keeps it: opened, upright, and as 8-bit RGB.
 
-Unusual here: the pixel limit is ours (`MAX_PIXELS`) and holds for what this file opens, so that a
-photograph of 100 megapixels needs no change to `PIL.Image.MAX_IMAGE_PIXELS`, which the rest of the
-program shares.
+Unusual here: the pixel limit is that of the `MediaPolicy` in force and holds for what this file
+opens, so that a photograph of 100 megapixels needs no change to `PIL.Image.MAX_IMAGE_PIXELS`, which
+the rest of the program shares.
 """
 
 import struct
+import warnings
 import zlib
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from .policy import current_policy
 from .source import begins_like_video, open_source
 
 Compat = Literal["released"] | None
-
-# 20 000 x 20 000, 1.2 GB as RGB. What unpacks to more than this is a decompression bomb.
-MAX_PIXELS = 400_000_000
+Array = np.ndarray[Any, np.dtype[Any]]
 
 # Vector drawings that start another program, and formats Pillow knows by name only.
 _SKIPPED_FORMATS = {"EPS", "WMF", "MPEG", "HDF5", "GRIB", "BUFR"}
@@ -46,14 +46,19 @@ def load_image(source: Any) -> Image.Image:
     Raises:
         FileNotFoundError: the path does not exist.
         OSError: the file cannot be read or the URL not be fetched.
-        ValueError: it is not an image, it is damaged, or it has more than `MAX_PIXELS` pixels.
+        ValueError: it is not an image, it is damaged, or it has more pixels than the policy allows.
         TypeError: `source` is none of the above.
+
+    Warns:
+        UserWarning: it is an animation, or has several pages, and only one of them is shown.
     """
     if isinstance(source, Image.Image):
         return _decode(source, _name_of(source))
     file, name = open_source(source, "image")
     with file:
-        return _open(file, name)
+        image = _open(file, name)
+    image.source_name = name  # type: ignore[attr-defined]  # for later error messages
+    return image
 
 
 def to_rgb(image: Image.Image, compat: Compat = None) -> Image.Image:
@@ -67,16 +72,18 @@ def to_rgb(image: Image.Image, compat: Compat = None) -> Image.Image:
     """
     if compat == "released":
         return image if image.mode == "RGB" else image.convert("RGB")
+    name = _name_of(image)
     image = _upright(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _to_8_bit(image).convert("RGB")
+        return _to_8_bit(image, name).convert("RGB")
     if image.has_transparency_data or image.mode == "La":
         return _on_white(image)
     if image.mode == "LAB":
         raise ValueError(
-            "An image in the LAB colour space has no plain conversion to RGB. Save it as RGB first."
+            f"{name} is in the LAB colour space, which has no plain conversion to RGB. Save it as "
+            "RGB first."
         )
     return image.convert("RGB")
 
@@ -112,7 +119,7 @@ def image_from_array(array: Any, channels: Literal["first", "last"] | None = Non
         )
     if 0 in array.shape:
         raise ValueError(f"An image array of shape {array.shape} has no pixels.")
-    return Image.fromarray(np.ascontiguousarray(_array_to_8_bit(array)))
+    return Image.fromarray(np.ascontiguousarray(_array_to_8_bit(array, "The image array")))
 
 
 def _open(file: Any, name: str) -> Image.Image:
@@ -167,14 +174,11 @@ def _identify(file: Any, prefix: bytes) -> tuple[Image.Image | None, str | None]
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(
-            f"{name} has {width} x {height} = {width * height:,} pixels; the limit is "
-            f"{MAX_PIXELS:,}. Make it smaller first."
-        )
+    check_pixels(f"{name} has", width, height)
     if not width or not height:
         raise ValueError(f"{name} has {width} x {height} pixels, so there is nothing to look at.")
     try:
+        _notice_others(image, name)
         image.load()
     except _DECODE_ERRORS as error:
         kind = f"a {image.format} image" if image.format else "an image"
@@ -183,6 +187,39 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
             f"({error}). Save or download it again."
         ) from None
     return image
+
+
+def check_pixels(what: str, width: int, height: int) -> None:
+    """Raise ValueError for a picture, or frames, of more pixels than the policy allows."""
+    limit = current_policy().max_pixels
+    if width * height > limit:
+        raise ValueError(
+            f"{what} {width} x {height} = {width * height:,} pixels; the limit is {limit:,}. "
+            "Make it smaller first."
+        )
+
+
+def is_animated(image: Image.Image) -> bool:
+    """Whether a file holds pictures that follow each other; the pages of a TIFF do not."""
+    formats = ("GIF", "WEBP", "PNG", "AVIF")
+    return image.format in formats and getattr(image, "n_frames", 1) > 1
+
+
+def _notice_others(image: Image.Image, name: str) -> None:
+    """Say that a file has more than the picture shown; who went to another one chose it."""
+    if image.format not in ("GIF", "WEBP", "PNG", "AVIF", "TIFF") or image.tell():
+        return
+    count = getattr(image, "n_frames", 1)
+    if count < 2:
+        return
+    if image.format == "TIFF":
+        advice = f"{count} pages, and only the first is shown. Give each page as an image."
+    else:
+        advice = (
+            f"{count} frames, and only the first is shown. Show it as a video to show them all: "
+            '{"type": "video", "video": ...} or videos=[...].'
+        )
+    warnings.warn(f"{name} has {advice}", UserWarning, stacklevel=2)
 
 
 def describe(prefix: bytes) -> str:
@@ -229,15 +266,15 @@ def _on_white(image: Image.Image) -> Image.Image:
     return white
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
+def _to_8_bit(image: Image.Image, name: str) -> Image.Image:
     """Grey images of 16 bit, 32 bit or floating point, scaled to 8 bit."""
     array = np.asarray(image)
     if image.mode == "I" and array.max() > 255:
         array = array.astype(np.uint16 if array.min() >= 0 and array.max() <= 65535 else np.int32)
-    return Image.fromarray(_array_to_8_bit(array))
+    return Image.fromarray(_array_to_8_bit(array, name))
 
 
-def _array_to_8_bit(array: np.ndarray) -> np.ndarray:
+def _array_to_8_bit(array: Array, name: str) -> Array:
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:
@@ -250,11 +287,13 @@ def _array_to_8_bit(array: np.ndarray) -> np.ndarray:
     if low >= 0 and high <= 255:  # False for NaN
         return np.rint(array).astype(np.uint8)
     raise ValueError(
-        f"Pixel values run from {low} to {high}; expected 0 to 255, or 0 to 1 in floating point, "
-        "or 16-bit unsigned. Scale them first."
+        f"{name} has pixel values from {low} to {high}; expected 0 to 255, or 0 to 1 in "
+        "floating point, or 16-bit unsigned. Scale them first."
     )
 
 
 def _name_of(image: Image.Image) -> str:
+    if hasattr(image, "source_name"):
+        return str(image.source_name)
     filename = getattr(image, "filename", "")
     return f"Image '{filename}'" if filename else "The PIL image given"

@@ -5,19 +5,14 @@ import binascii
 import io
 import os
 import re
-import time
-import urllib.error
 import urllib.parse
 import urllib.request
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-Kind = Literal["image", "video"]
+from .policy import current_policy
 
-MAX_DOWNLOAD_BYTES = 256 * 2**20
-DOWNLOAD_TIMEOUT_S = 20  # without a byte
-DOWNLOAD_DEADLINE_S = 120  # altogether
+Kind = Literal["image", "video"]
 
 _PREFIX_BYTES = 4096
 _VIDEO_SIGNATURES = (
@@ -51,22 +46,15 @@ def open_source(source: Any, kind: Kind) -> tuple[BinaryIO, str]:
         TypeError: `source` is none of the above.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        data = bytes(source)
-        return io.BytesIO(data), f"The {kind} given as {len(data)} bytes"
+        name = f"The {kind} given as {len(source)} bytes"
+        current_policy().check_size(len(source), name)
+        return io.BytesIO(bytes(source)), name
     if isinstance(source, os.PathLike):
         return _open_path(Path(source), kind)
     if isinstance(source, str):
         return _open_text(source, kind)
     if hasattr(source, "read"):
-        name = getattr(source, "name", None)
-        data = source.read()
-        if not isinstance(data, bytes):
-            raise TypeError(
-                f"The file {name!r} gives text, not bytes. Open it with open(path, 'rb')."
-            )
-        return io.BytesIO(
-            data
-        ), f"{kind.capitalize()} {name!r}" if name else f"The {kind} file given"
+        return _read_file(source, kind)
     article, also = ("An image", "a PIL image, ") if kind == "image" else ("A video", "frames, ")
     raise TypeError(
         f"{article} cannot be read from {type(source).__name__}. Give {also}a path, bytes, "
@@ -96,10 +84,19 @@ def is_video_file(source: Any) -> bool:
     suffix = Path(text[-256:]).suffix.lower()
     if suffix in VIDEO_SUFFIXES | PICTURE_SUFFIXES:
         return suffix in VIDEO_SUFFIXES
-    if not _exists(text) or Path(text).is_dir():
+    if not may_open(text) or Path(text).is_dir():
         return False
     with open(text, "rb") as file:
         return begins_like_video(file.read(_PREFIX_BYTES))
+
+
+def may_open(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is there and the policy lets it be looked into."""
+    try:
+        current_policy().check_path(Path(path), "")
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False  # refused, too long for a path, or with a null character
 
 
 def begins_like_video(prefix: bytes) -> bool:
@@ -117,7 +114,10 @@ def begins_like_video(prefix: bytes) -> bool:
 def _open_text(source: str, kind: Kind) -> tuple[BinaryIO, str]:
     scheme = source[:8].lower()
     if scheme.startswith(("http://", "https://")):
-        return io.BytesIO(_download(source, kind)), f"{kind.capitalize()} {source}"
+        from .download import download  # httpx is slow to import, and seldom needed
+
+        name = f"{kind.capitalize()} {source}"
+        return io.BytesIO(download(source, name)), name
     if scheme.startswith("data:"):
         header, comma, payload = source.partition(",")
         if not comma or not header.endswith(";base64"):
@@ -131,9 +131,14 @@ def _open_text(source: str, kind: Kind) -> tuple[BinaryIO, str]:
     if scheme.startswith("file://"):
         url = urllib.parse.urlsplit(source)
         return _open_path(Path(urllib.request.url2pathname(url.path)), kind)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source):
+        raise ValueError(
+            f"{kind.capitalize()} {_short(source)} cannot be read: an address begins with http://, "
+            "https://, file:// or data:. Download it yourself and give the file."
+        )
     if not source.strip():
         raise ValueError(f"The path of {_a(kind)} is empty. Give the path of {_a(kind)} file.")
-    if _exists(source):
+    if may_open(source):
         return _open_path(Path(source), kind)
     # Long text of this alphabet only is base64 whoever wrote it; a path would hold a dot.
     if len(source) >= 64 and re.fullmatch(r"[A-Za-z0-9+/\s]+={0,2}\s*", source):
@@ -141,62 +146,56 @@ def _open_text(source: str, kind: Kind) -> tuple[BinaryIO, str]:
     return _open_path(Path(_short(source).replace("\0", "?")), kind)
 
 
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):
-        return False  # too long for a path, or with a null character
-
-
 def _open_path(path: Path, kind: Kind) -> tuple[BinaryIO, str]:
     name = f"{kind.capitalize()} '{path}'"
+    policy = current_policy()
+    policy.check_path(path, name)
     if path.is_dir():
         raise IsADirectoryError(f"{name} is a directory. Name one {kind} file in it.")
     try:
-        return path.open("rb"), name
+        file = path.open("rb")
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{name} does not exist (looked from {Path.cwd()}). Check the path."
         ) from None
     except OSError as error:
         raise OSError(f"{name} cannot be read: {error.strerror}.") from None
-
-
-def _download(url: str, kind: Kind) -> bytes:
-    name = f"{kind.capitalize()} {url}"
-    deadline = time.monotonic() + DOWNLOAD_DEADLINE_S
-    data = bytearray()
     try:
-        request = urllib.request.Request(url, headers={"User-Agent": "minicpmv"})
-        with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT_S) as response:
-            while len(data) <= MAX_DOWNLOAD_BYTES and (chunk := response.read1(1 << 16)):
-                data += chunk
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"{len(data)} bytes after {DOWNLOAD_DEADLINE_S} s")
-    except urllib.error.HTTPError as error:
-        with error:
-            raise OSError(
-                f"{name} cannot be fetched: the server answered {error.code} {error.reason}. "
-                "Check the address."
-            ) from None
-    except (OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise OSError(
-            f"{name} cannot be fetched: {reason}. Check the address and the network."
-        ) from None
-    if len(data) > MAX_DOWNLOAD_BYTES:
-        raise ValueError(
-            f"{name} is larger than {MAX_DOWNLOAD_BYTES >> 20} MiB. "
-            "Download it yourself and give the file."
-        )
-    return bytes(data)
+        policy.check_size(os.fstat(file.fileno()).st_size, name)
+    except ValueError:
+        file.close()
+        raise
+    return file, name
+
+
+def _read_file(source: Any, kind: Kind) -> tuple[BinaryIO, str]:
+    """A file that the caller opened; it stands afterwards where it stood, if it can."""
+    given = getattr(source, "name", None)
+    name = f"{kind.capitalize()} {given!r}" if given else f"The {kind} file given"
+    can_seek = bool(getattr(source, "seekable", lambda: False)())
+    place = source.tell() if can_seek else 0
+    data = source.read()
+    if not isinstance(data, bytes):
+        raise TypeError(f"The file {given!r} gives text, not bytes. Open it with open(path, 'rb').")
+    if can_seek and place and not data:
+        # Written or read just before, and left at its end.
+        source.seek(0)
+        data = source.read()
+    if can_seek:
+        source.seek(place)
+    current_policy().check_size(len(data), name)
+    return io.BytesIO(data), name
 
 
 def _decode_base64(text: str, kind: Kind) -> bytes:
+    policy = current_policy()
+    name = f"The {kind} given as base64"
+    policy.check_scheme("data", name)
+    policy.check_size(len(text) * 3 // 4 - 2, name)
     try:
         return base64.b64decode("".join(urllib.parse.unquote(text).split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"The {kind} given as base64 cannot be decoded: {error}.") from None
+        raise ValueError(f"{name} cannot be decoded: {error}.") from None
 
 
 def _a(kind: Kind) -> str:

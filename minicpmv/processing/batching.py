@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..media.frames import check_sampling, choose_frames
+from ..media.policy import current_policy
 from ..media.source import is_video_file
-from ..media.video import VideoFile, check_sampling, choose_frames, is_animation, is_file
+from ..media.video import VideoFile, is_animation, is_file, notice_fewer
 from .placeholders import IMAGE_MARKER, MARKER, VIDEO_MARKER
 
 
@@ -114,7 +116,14 @@ def sampled_video(
     frames = list(video)
     if not frames:
         raise ValueError("A video has no frames.")
-    return frames if num_frames is None else choose_frames(frames, num_frames)
+    if num_frames is not None and num_frames > len(frames):
+        notice_fewer("The video given as frames", len(frames), num_frames)
+    elif num_frames is not None:
+        frames = choose_frames(frames, num_frames)
+    limit = current_policy().max_frames
+    if limit is not None and len(frames) > limit:
+        raise ValueError(f"A video has {len(frames)} frames, and {limit} may be shown.")
+    return frames
 
 
 def default_frame_slices(num_frames: int, max_slice_nums: int) -> int:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from minicpmv.media import source as sources
 from minicpmv.media.image import image_from_array, load_image, to_rgb
+from minicpmv.media.policy import MediaPolicy, media_policy
 
 from ..conftest import picture
 
@@ -172,15 +172,15 @@ def test_a_url_without_an_image_is_named(server, path, error, message):
         load_image(server + path)
 
 
-def test_a_server_that_stops_is_not_waited_for(server, monkeypatch):
-    monkeypatch.setattr(sources, "DOWNLOAD_TIMEOUT_S", 0.2)
-    with pytest.raises(OSError, match="timed out"):
+def test_a_server_that_stops_is_not_waited_for(server):
+    policy = MediaPolicy(timeout_s=0.2)
+    with media_policy(policy), pytest.raises(OSError, match="timed out"):
         load_image(f"{server}/slow.png")
 
 
-def test_a_download_has_a_limit(server, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_DOWNLOAD_BYTES", 100)
-    with pytest.raises(ValueError, match="larger than"):
+def test_a_download_has_a_limit(server):
+    policy = MediaPolicy(max_download_bytes=100)
+    with media_policy(policy), pytest.raises(ValueError, match="larger than"):
         load_image(f"{server}/picture.png")
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoProcessor, AutoTokenizer
 
-from minicpmv.media.video import choose_frames
+from minicpmv.media.frames import choose_frames
 from minicpmv.processing import MiniCPMVProcessor, MiniCPMVTokenizerFast
 from minicpmv.processing.placeholders import IMAGE_MARKER, VIDEO_MARKER
 from minicpmv.releases import RELEASES

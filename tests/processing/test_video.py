@@ -11,8 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from minicpmv.media import clip as clips
 from minicpmv.media import video
-from minicpmv.media.video import Timeline, VideoFile, choose_indices
+from minicpmv.media.frames import Timeline, choose_indices
+from minicpmv.media.policy import MediaPolicy, media_policy
+from minicpmv.media.video import VideoFile
 from minicpmv.processing import MiniCPMVVideoProcessor
 from minicpmv.processing.placeholders import IMAGE_MARKER, VIDEO_MARKER
 
@@ -82,11 +85,15 @@ def test_number_and_rate_of_frames():
     assert numbers_of(VideoFile(data, num_frames=4)) == [12, 37, 62, 87]
     assert numbers_of(VideoFile(data, num_frames=1)) == [50]
     assert numbers_of(VideoFile(data, num_frames=100)) == list(range(100))
-    assert numbers_of(VideoFile(data, num_frames=1000)) == list(range(100))
+    with pytest.warns(UserWarning, match="has 100 frames, fewer than num_frames=1000"):
+        assert numbers_of(VideoFile(data, num_frames=1000)) == list(range(100))
     assert numbers_of(VideoFile(data, fps=2)) == list(range(0, 100, 5))
     assert numbers_of(VideoFile(data, fps=0.5)) == [0, 20, 40, 60, 80]
     assert numbers_of(VideoFile(data, fps=0.01)) == [0]
-    assert len(VideoFile(data, fps=1000)) == 64
+    with pytest.warns(UserWarning, match="has 10 frames per second, fewer than fps=1000"):
+        assert len(VideoFile(data, fps=1000)) == 64
+    with pytest.warns(UserWarning, match="takes 10 s, of which fps=8 would show more than the 64"):
+        assert len(VideoFile(data, fps=8)) == 64
 
 
 @pytest.mark.parametrize(
@@ -114,6 +121,10 @@ def test_of_a_variable_rate_the_frame_on_display_is_taken(container):
     assert numbers_of(VideoFile(file.source, fps=2)) == [0, 5, 9, 10, 11]
     # The middles of two halves of 6.3 s or so.
     assert numbers_of(VideoFile(file.source, num_frames=2)) == [10, 11]
+    # Where that many are asked for, none stands for two moments.
+    numbers = numbers_of(VideoFile(file.source, num_frames=6))
+    assert len(set(numbers)) == 6
+    assert numbers == sorted(numbers)
 
 
 def test_a_little_jitter_counts_as_an_even_rate():
@@ -312,7 +323,8 @@ def damaged(data, start, length):
 def test_damage_in_the_middle_costs_only_what_it_hits():
     data = clip(100, codec="mpeg4", codec_options={"g": "10"}, container_options=FAST_START)
     place = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2
-    numbers = numbers_of(VideoFile(damaged(data, place, 40)))
+    with pytest.warns(UserWarning, match=r"is damaged: \d+ of the frames"):
+        numbers = numbers_of(VideoFile(damaged(data, place, 40)))
     assert len(numbers) == 10
     assert numbers[:4] == [0, 10, 20, 30]
     assert numbers[-3:] == [70, 80, 90]
@@ -321,9 +333,14 @@ def test_damage_in_the_middle_costs_only_what_it_hits():
         list(VideoFile(damaged(data, place, len(data) - place)))
 
 
-def test_the_size_of_a_frame_has_a_limit(monkeypatch):
-    monkeypatch.setattr(video, "MAX_PIXELS", 1000)
-    with pytest.raises(ValueError, match="frames of 192 x 16 = 3,072 pixels; the limit is 1,000"):
+def test_the_size_and_number_of_frames_have_limits():
+    with media_policy(MediaPolicy(max_frames=2)), pytest.raises(ValueError, match="2 may be shown"):
+        len(VideoFile(clip(30), num_frames=3))
+    policy = MediaPolicy(max_pixels=1000)
+    with (
+        media_policy(policy),
+        pytest.raises(ValueError, match="frames of 192 x 16 = 3,072 pixels; the limit is 1,000"),
+    ):
         list(VideoFile(clip(3)))
 
 
@@ -339,21 +356,23 @@ def test_without_pyav_the_extra_is_named(monkeypatch, tmp_path):
 def test_a_long_video_needs_no_more_memory_than_a_short_one(monkeypatch):
     """Frames that are alive at once, and frames that are decoded to get at the chosen ones."""
     alive, most_alive, num_decoded = 0, 0, 0
-    upright = video._upright
+    upright = clips._upright
+    monkeypatch.setattr(video, "KEPT_BYTES", 0)
 
     class Counted:
         def __init__(self, image):
             nonlocal alive, most_alive, num_decoded
             alive, num_decoded = alive + 1, num_decoded + 1
             most_alive = max(most_alive, alive)
-            self.image = image
+            self.image, self.width, self.height = image, image.width, image.height
+            self.getbands = image.getbands
 
         def __del__(self):
             nonlocal alive
             alive -= 1
 
-    monkeypatch.setattr(video, "_upright", lambda frame: Counted(upright(frame)))
-    decode = video._Clip._frames
+    monkeypatch.setattr(clips, "_upright", lambda frame: Counted(upright(frame)))
+    decode = clips.Clip._frames
     num_frames = 0
 
     def counted_frames(self, *args):
@@ -362,7 +381,7 @@ def test_a_long_video_needs_no_more_memory_than_a_short_one(monkeypatch):
             num_frames += 1
             yield item
 
-    monkeypatch.setattr(video._Clip, "_frames", counted_frames)
+    monkeypatch.setattr(clips.Clip, "_frames", counted_frames)
     data = clip(4000, codec="mpeg4", codec_options={"g": "12"})
     chosen = [number_of(counted.image) for counted in VideoFile(data)]
     assert chosen == published(4000, 10)
@@ -373,7 +392,7 @@ def test_a_long_video_needs_no_more_memory_than_a_short_one(monkeypatch):
 def test_jumping_to_key_frames_and_decoding_everything_give_the_same(monkeypatch):
     data = clip(300, codec="libx264", codec_options={"g": "25", "bf": "2"})
     jumped = [frame.tobytes() for frame in VideoFile(data, num_frames=9)]
-    monkeypatch.setattr(video, "_WITH_INDEX", ("none",))
+    monkeypatch.setattr(clips, "_WITH_INDEX", ("none",))
     assert [frame.tobytes() for frame in VideoFile(data, num_frames=9)] == jumped
 
 

@@ -1,0 +1,48 @@
+"""GIF, WebP, APNG and AVIF animations, which Pillow decodes."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageSequence
+
+from .frames import FRAMES_PER_SECOND, Timeline
+from .image import check_pixels, identify_image
+
+MIN_ANIMATION_FRAMES = 4  # animations are short; when there are as many
+
+
+class Animation:
+    """The frames of one animation; the file is read from its start each time."""
+
+    def timeline(self, file: Any, name: str) -> Timeline:
+        durations_ms = []
+        for frame in self._frames(file, name):
+            # Browsers show a frame whose duration is 0 for a tenth of a second.
+            frame.load()  # only then a WebP file tells
+            durations_ms.append(frame.info.get("duration", 0) or 100)
+        ends_s = np.cumsum(durations_ms) / 1000
+        return Timeline(
+            starts_s=np.concatenate([[0.0], ends_s[:-1]]),
+            duration_s=float(ends_s[-1]),
+            fps=len(ends_s) / float(ends_s[-1]),
+            default_fps=max(FRAMES_PER_SECOND, MIN_ANIMATION_FRAMES / float(ends_s[-1])),
+        )
+
+    def frames(self, file: Any, name: str, chosen: Sequence[int]) -> Iterator[Image.Image]:
+        wanted = set(chosen)
+        for index, frame in enumerate(self._frames(file, name)):
+            if index in wanted:
+                yield frame.convert("RGBA")
+
+    def _frames(self, file: Any, name: str) -> Iterator[Image.Image]:
+        image = identify_image(file)
+        assert image is not None
+        check_pixels(f"{name} has frames of", *image.size)
+        try:
+            yield from ImageSequence.Iterator(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(
+                f"{name} is a {image.format} animation, but its data is damaged or cut short "
+                f"({error}). Save or download it again."
+            ) from None

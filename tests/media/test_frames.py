@@ -1,0 +1,59 @@
+"""Frames of a video: decoded once, as many as asked for, or it is said that they are not."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from minicpmv.cli.attachments import read_video
+from minicpmv.media import video
+from minicpmv.media.frames import choose_indices
+from minicpmv.media.video import VideoFile
+from minicpmv.processing.batching import videos_as_frames
+
+from ..conftest import picture
+from ..processing.test_video import clip
+
+
+def test_frames_are_decoded_once_and_kept_within_a_limit(monkeypatch):
+    file = VideoFile(clip(30))
+    first = list(file)
+    assert all(kept is frame for kept, frame in zip(file, first, strict=True))
+    assert file.sampled(2, None) is file.sampled(2, None)
+    monkeypatch.setattr(video, "KEPT_BYTES", 2 * 192 * 16 * 3)
+    large = VideoFile(file.source)
+    assert [frame.tobytes() for frame in large] == [frame.tobytes() for frame in first]
+    assert next(iter(large)) is not next(iter(large))
+
+
+def test_fewer_frames_in_a_list_than_asked_for_are_noticed():
+    frames = [picture(20, 20)] * 3
+    with pytest.warns(UserWarning, match="has 3 frames, fewer than num_frames=5"):
+        videos_as_frames([frames], num_frames=5)
+
+
+def test_fewer_pictures_in_a_folder_than_asked_for_are_noticed(tmp_path):
+    for number in range(2):
+        picture(20, 20).save(tmp_path / f"{number}.png")
+    with pytest.warns(UserWarning, match="has 2 frames, fewer than num_frames=3"):
+        assert len(read_video([str(tmp_path)], num_frames=3)) == 2
+
+
+def test_a_sound_film_with_open_groups_is_not_called_damaged():
+    """Jumping to a key frame leaves frames before it without what they are made from."""
+    options = {"g": "12", "bf": "3", "x264-params": "open-gop=1"}
+    data = clip(200, codec="libx264", codec_options=options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(VideoFile(data, num_frames=7))
+        list(VideoFile(data, num_frames=150))
+
+
+def test_uneven_films_give_every_number_of_frames():
+    starts_s = [0, 0.1, 0.2, 1, 1.1, 5, 5.1, 5.2, 5.3, 9]
+    timeline = video.Timeline(np.array(starts_s), 9.1, 10 / 9.1)
+    for count in range(1, 12):
+        chosen = choose_indices(timeline, num_frames=count)
+        assert chosen == sorted(set(chosen))
+        assert len(chosen) == min(count, 10)
+        assert 0 <= chosen[0] <= chosen[-1] <= 9
