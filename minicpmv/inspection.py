@@ -16,6 +16,8 @@ from .checkpoint.tensors import Shape, describe, differences, skeleton
 from .checkpoint.weights import all_headers
 from .export.llama import tensor_shapes
 from .loader import MODEL_CLASSES, load_processor, read_config, readable_errors
+from .model.generation_checks import check_generation_config
+from .model.header_checks import FLOAT_KINDS, check_counts, wrong_kinds
 from .processing.text import TextProcessor
 from .quantization import as_dense, weight_bytes
 from .releases import model_type_of
@@ -45,11 +47,13 @@ def inspect(checkpoint: Checkpoint) -> dict[str, Any]:
         tokenizer = checkpoint.find_file("tokenizer.json")
         if tokenizer is not None:
             check_tokenizer(tokenizer)
+        check_generation_config(checkpoint)
         processor = load_processor(checkpoint, fields)
         kept = checkpoint.kept_weight_files()
         if checkpoint.is_folder and not kept:
             checkpoint.weight_files()  # names what is missing
         weights = all_headers(kept) if kept else None
+        check_counts(config, weights or (), checkpoint.location)
     empty = skeleton(MODEL_CLASSES[config.model_type], config)
     shapes = parameter_shapes(empty)
     problems = find_mismatches(config, processor)
@@ -57,6 +61,8 @@ def inspect(checkpoint: Checkpoint) -> dict[str, Any]:
     if weights is not None:
         dense, packed_as = as_dense(weights, shapes)
         problems += _tensor_mismatches(shapes, dense, bool(config.tie_word_embeddings))
+        if packed_as is None:
+            problems += _without_weights(shapes, weights)
 
     sizes = count_parameters(shapes)
     total = sum(sizes.values())
@@ -106,6 +112,12 @@ def _tensor_mismatches(shapes: dict[str, Shape], weights: Headers, is_tied: bool
     twice = ("llm.lm_head.weight", "lm_head.weight") if is_tied else ()
     missing, unexpected, mismatched = differences(shapes, found, twice)
     return [f"the weights: {phrase}" for phrase in describe(missing, unexpected, mismatched)]
+
+
+def _without_weights(shapes: dict[str, Shape], weights: Headers) -> list[str]:
+    """Tensors of the model that hold whole numbers or flags in the files."""
+    wrong = [name for name in shapes if name in weights and weights[name][1] not in FLOAT_KINDS]
+    return [wrong_kinds(wrong)] if wrong else []
 
 
 def _shapes_of_parts(config: Any) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,9 @@ from transformers import AutoModelForCausalLM
 
 import minicpmv.auto  # noqa: F401
 from minicpmv import load
+from minicpmv.checkpoint.hub import Checkpoint
 from minicpmv.engine.finite import FiniteLogits
+from minicpmv.inspection import inspect
 
 from .conftest import CHECKPOINTS, GOLDEN
 
@@ -100,6 +102,16 @@ def test_a_tensor_that_holds_no_weights_is_named(name, kind, folder):
         tensors[norm] = tensors[norm].to(kind)
 
     assert "layers.1.input_layernorm.weight" in refusal(folder(name, change))
+
+
+def test_info_names_what_loading_refuses(folder, few_modules):
+    def change(tensors):
+        tensors["llm.model.norm.weight"] = tensors["llm.model.norm.weight"].to(torch.int64)
+
+    report = inspect(Checkpoint.find(folder("2.6", change)))
+    assert "llm.model.norm.weight" in "; ".join(report["mismatches"])
+    with pytest.raises(ValueError, match="num_hidden_layers 100000, the weights have"):
+        inspect(Checkpoint.find(folder("2b", num_hidden_layers=100_000)))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -23,6 +23,7 @@ from ..quantization.files import own_config
 _NUMBER = re.compile(r"\.\d+\.")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|blocks)\.(\d+)\.")
 _EXPERT = re.compile(r"\.experts\.(\d+)\.")
+FLOAT_KINDS = ("F64", "F32", "F16", "BF16")  # as headers of safetensors name them
 # By the first words of tensor names, released and ours.
 _TOWERS = ("vpm.", "model.vision_tower.", "vision_tower.", "model.vpm.")
 # Keywords of `from_pretrained` that load from elsewhere than the checkpoint's usual files.
@@ -53,12 +54,7 @@ def check_headers(model_class: Any, path: Any, keywords: Mapping[str, Any]) -> b
     with _readable(checkpoint) as weights:
         if weights is None:
             return False
-        problems = wrong_counts(config, weights.shapes)
-        if problems:
-            raise ValueError(
-                f"{problems[0]}, so config.json of {str(folder)!r} does not belong to its weights. "
-                "Take both from one release."
-            )
+        check_counts(config, weights.shapes, folder)
         check_tensors_of(model_class, config, folder, weights)
     return True
 
@@ -96,6 +92,20 @@ def wrong_kinds(names: list[str]) -> str:
         f"{len(names)} tensors hold no weights (no floating-point numbers of 16, 32 or 64 bits): "
         f"{', '.join(sorted(names)[:3])}{more}"
     )
+
+
+def check_counts(config: Any, names: Iterable[str], folder: Any) -> None:
+    """The numbers of layers and experts are those of the weights, as far as names tell.
+
+    Raises:
+        ValueError: names the field, its value and what the weights have.
+    """
+    problems = wrong_counts(config, names)
+    if problems:
+        raise ValueError(
+            f"{problems[0]}, so config.json of {str(folder)!r} does not belong to its weights. "
+            "Take both from one release."
+        )
 
 
 def wrong_counts(config: Any, names: Iterable[str]) -> list[str]:
