@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from transformers import GenerationMixin
 
 from .chat import Chat, context_length
 from .engine.hf import generate_ids
@@ -32,10 +33,11 @@ from .processing.messages import normalised, with_images_at
 from .processing.packing import rows_per_slice
 from .processing.processor import MiniCPMVProcessor
 from .processing.text import TextProcessor
+from .released_parts import ReleasedEmbeddingsMixin, ReleasedPicturesMixin
 from .releases import Release, text_release_of
 
 
-class MiniCPMV(MiniCPMVForConditionalGeneration):
+class MiniCPMV(ReleasedEmbeddingsMixin, MiniCPMVForConditionalGeneration, GenerationMixin):
     """2.5 and 2.6, with their `chat()`.
 
     Attributes:
@@ -182,7 +184,7 @@ def _released_conversation(conversation: Any, image: Any, index: int) -> list[di
     return [*conversation[:place], shown, *conversation[place + 1 :]]
 
 
-class MiniCPMV2(MiniCPMV):
+class MiniCPMV2(ReleasedPicturesMixin, MiniCPMV, GenerationMixin):
     """1.0 and 2.0, with their `chat()`."""
 
     def _processor_with(
@@ -254,7 +256,7 @@ class MiniCPMV2(MiniCPMV):
 MiniCPMV2.__name__ = "MiniCPMV"
 
 
-class MiniCPMForCausalLM(minicpm.MiniCPMForCausalLM):
+class MiniCPMForCausalLM(minicpm.MiniCPMForCausalLM, GenerationMixin):
     """The text models, with their `chat()`.
 
     Attributes:

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from transformers import GenerationMixin
 
+from .released_parts import with_released_sizes
+
 
 class ImageGenerationMixin(GenerationMixin):
     """What `generate` does with a model's image inputs; list it before `PreTrainedModel`."""
@@ -39,6 +41,7 @@ class ImageGenerationMixin(GenerationMixin):
         target_sizes: torch.Tensor | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
+        tgt_sizes: None = None,  # renamed before; `generate` takes what is named here
         is_first_iteration: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
@@ -92,6 +95,7 @@ class ImageGenerationMixin(GenerationMixin):
         image_bound = model_kwargs.pop("image_bound", None)
         names = ("pixel_values", "target_sizes", "image_features")
         images = {name: model_kwargs.pop(name, None) for name in names}
+        images["target_sizes"] = with_released_sizes(images["target_sizes"], model_kwargs)
         features, pixel_values = images["image_features"], images["pixel_values"]
         if features is not None or pixel_values is not None:
             embeds = model_kwargs.get("inputs_embeds")

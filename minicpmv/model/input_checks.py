@@ -123,12 +123,13 @@ def check_text(
         return
     past: Any = 0 if past_key_values is None else past_key_values.get_seq_length()
     is_known = not isinstance(past, torch.Tensor)  # a static cache counts on the device
-    found, expected = attention_mask.shape, (batch, (past if is_known else 0) + seq)
-    if found[0] != batch or (found[1] != expected[1] if is_known else found[1] < seq):
+    shape = tuple(attention_mask.shape)
+    expected = (batch, (past if is_known else 0) + seq)
+    if shape[0] != batch or (shape[1] != expected[1] if is_known else shape[1] < seq):
         cached = f" (of which {past} in the cache)" if is_known and past else ""
         raise ValueError(
-            f"attention_mask has shape {tuple(found)}; expected {expected}, one column per "
-            f"token{cached}. Use the processor's, or leave it out."
+            f"attention_mask has shape {shape}; expected {expected}, one column per token{cached}. "
+            "Use the processor's, or leave it out."
         )
 
 

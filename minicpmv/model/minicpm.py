@@ -376,7 +376,7 @@ class MiniCPMForSequenceClassification(GenericForSequenceClassification, MiniCPM
     _fresh_on_load = ("score.",)
 
     def __init__(self, config: MiniCPMConfig):
-        MiniCPMPreTrainedModel.__init__(self, config)
+        PreTrainedModel.__init__(self, config)
         self.num_labels = config.num_labels
         self.model = MiniCPMModel(config)
         self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)

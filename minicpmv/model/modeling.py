@@ -44,6 +44,7 @@ from .input_checks import (
 from .loading import StrictLoadingMixin, set_token_ids
 from .placeholders import PlaceholderMixin, longest_of_sample
 from .positions import square_positions
+from .released_parts import ReleasedPartsMixin, with_released_sizes
 from .resampler import MiniCPMVResampler, MiniCPMVResamplerAttention
 from .vision import MiniCPMVVisionModel
 from .vit import MiniCPMVViTModel
@@ -126,7 +127,7 @@ class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
     def get_image_features(
         self,
         pixel_values: torch.Tensor,
-        target_sizes: torch.Tensor,
+        target_sizes: torch.Tensor | None = None,
         slices_per_sample: list[int] | torch.Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
@@ -135,7 +136,8 @@ class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
         Args:
             pixel_values: (num_slices, channels, patch_size, patch_size * max_patches), zero-padded
                 strips.
-            target_sizes: (num_slices, 2), height and width of each slice in patches.
+            target_sizes: (num_slices, 2), height and width of each slice in patches; also as
+                `tgt_sizes`.
             slices_per_sample: where padding takes part in attention (release 2.5), how many rows
                 belong to each sample, so that a sample does not depend on its batch mates. None:
                 all rows are one sample's.
@@ -147,8 +149,10 @@ class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
         Raises:
             ValueError: the inputs disagree about the number of slices or patches.
         """
+        target_sizes = with_released_sizes(target_sizes, kwargs)
         tower_config = self.config.vision_config
         check_slice_shapes(pixel_values, target_sizes, tower_config)
+        assert target_sizes is not None
         check_slice_sizes(pixel_values, target_sizes, tower_config.patch_size)
         num_slices = len(pixel_values)
         row_lengths = None
@@ -193,7 +197,7 @@ class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
         Args:
             input_ids: (batch, seq), or `inputs_embeds` (batch, seq, hidden) instead.
             pixel_values, target_sizes: one row per slice, all samples' slices in prompt order; see
-                `get_image_features`.
+                `get_image_features`. `tgt_sizes` is the released name of the latter.
             mm_token_type_ids: (batch, seq), 1 at placeholders; or image_bound: per sample
                 (num_slices, 2).
             image_features: (num_slices, query_num, hidden), instead of `pixel_values`: already
@@ -207,6 +211,7 @@ class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
         check_text(
             input_ids, inputs_embeds, attention_mask, position_ids, past_key_values, text_config
         )
+        target_sizes = with_released_sizes(target_sizes, kwargs)
         check_images(pixel_values, target_sizes, image_features)
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
@@ -240,9 +245,12 @@ class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
 
 
 class MiniCPMVForConditionalGeneration(
-    ImageGenerationMixin, MiniCPMVPreTrainedModel, GenerationMixin
+    ImageGenerationMixin, ReleasedPartsMixin, MiniCPMVPreTrainedModel, GenerationMixin
 ):
-    """The whole model: pictures and text in, logits of the next token out."""
+    """The whole model: pictures and text in, logits of the next token out.
+
+    `llm`, `vpm` and `resampler` are its parts under their released names.
+    """
 
     base_class = MiniCPMVModel
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
