@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .chat import Answer, AnswerStream, BatchError, Chat
     from .conversation import Conversation
     from .loader import load
+    from .media.policy import MediaPolicy
     from .model.configuration import MiniCPMVConfig, MiniCPMVVisionConfig, OmniLMMConfig
     from .model.modeling import (
         MiniCPMVForConditionalGeneration,
@@ -34,6 +35,7 @@ _HOMES = {
     "BatchError": "chat",
     "Chat": "chat",
     "Conversation": "conversation",
+    "MediaPolicy": "media.policy",
     "MiniCPMV": "released_api",
     "MiniCPMVChat": "released_api",
     "MiniCPMVConfig": "model.configuration",

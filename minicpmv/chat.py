@@ -23,6 +23,7 @@ from .engine.plan import GenerationPlan, plan_generation
 from .engine.protocols import CausalModel, Processor
 from .engine.request import Messages, check_requests, messages_of, with_system
 from .errors import ArgumentError
+from .media.policy import MediaPolicy, use_policy
 from .precision import Precision
 from .releases import Release
 
@@ -41,6 +42,7 @@ class Chat:
         model, processor: the transformers objects; engine: what makes their answers.
         name: what the model was loaded as.
         precision: the dtype that `load` chose, and why; None where something else loaded the model.
+        media_policy: where pictures and videos may come from; None: the policy in force.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class Chat:
         processor: Processor,
         name: str = "",
         precision: Precision | None = None,
+        media_policy: MediaPolicy | None = None,
     ):
         _check_pair(model, processor, name)
         self.model: Any = model
         self.processor: Any = processor
         self.name = name
         self.precision = precision
+        self.media_policy = media_policy
         self.engine = Engine(model, processor)
         self._conversation: Conversation | None = None
 
@@ -136,14 +140,15 @@ class Chat:
             raise ArgumentError("`image_features` belong to one request; pass them to ask.")
         left: dict[str, Any] = dict(options)
         asked = left.pop("system_prompt", None)
-        return answer_in_batches(
-            self.engine,
-            check_requests(requests),
-            lambda messages: with_system(messages, asked, self._standing_system),
-            batch_size=batch_size,
-            on_progress=on_progress,
-            options=left,
-        )
+        with use_policy(self.media_policy):
+            return answer_in_batches(
+                self.engine,
+                check_requests(requests),
+                lambda messages: with_system(messages, asked, self._standing_system),
+                batch_size=batch_size,
+                on_progress=on_progress,
+                options=left,
+            )
 
     def conversation(self, system: str | None = None) -> "Conversation":
         """Begin a conversation."""
@@ -212,22 +217,25 @@ class Chat:
         self, conversations: Sequence[Messages], **options: Unpack[AnswerOptions]
     ) -> tuple[dict[str, Any], GenerationPlan]:
         """Inputs on the model's device, and the plan, for one call of `generate`."""
-        conversations, settings = self._resolved(conversations, options)
-        return self.engine.prepare(conversations, settings)
+        with use_policy(self.media_policy):
+            conversations, settings = self._resolved(conversations, options)
+            return self.engine.prepare(conversations, settings)
 
     def answer_all(
         self, conversations: Sequence[Messages], **options: Unpack[AnswerOptions]
     ) -> list[Answer]:
         """Answer conversations in one padded batch."""
-        conversations, settings = self._resolved(conversations, options)
-        return self.engine.answer_all(conversations, settings)
+        with use_policy(self.media_policy):
+            conversations, settings = self._resolved(conversations, options)
+            return self.engine.answer_all(conversations, settings)
 
     def stream_conversation(
         self, conversation: Messages, *, strip: bool = True, **options: Unpack[AnswerOptions]
     ) -> AnswerStream:
         """Stream the answer to one conversation; `strip=False` keeps white space at both ends."""
-        conversations, settings = self._resolved([conversation], options)
-        return self.engine.stream(conversations[0], settings, strip=strip)
+        with use_policy(self.media_policy):
+            conversations, settings = self._resolved([conversation], options)
+            return self.engine.stream(conversations[0], settings, strip=strip)
 
     def _resolved(
         self, conversations: Sequence[Messages], options: AnswerOptions

@@ -12,6 +12,7 @@ from .engine.cache import PromptCache
 from .engine.options import PROCESSING, AnswerOptions, checked
 from .engine.pictures import with_pictures_read
 from .engine.request import Messages, check_effect, messages_of, with_system
+from .media.policy import use_policy
 from .processing.messages import normalised
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class Conversation:
         """
         with self._lock:
             self._check_idle()
-            stream = self._answered(messages_of(prompt, images, videos), options)
+            with use_policy(self.chat.media_policy):
+                stream = self._answered(messages_of(prompt, images, videos), options)
             self._open_turn = weakref.ref(stream)
             return stream
 
@@ -80,7 +82,9 @@ class Conversation:
         Raises:
             ValueError: the file holds something else.
         """
-        history = with_pictures_read(normalised(self.history), copy=False) if self.history else []
+        with use_policy(self.chat.media_policy):
+            messages = normalised(self.history) if self.history else []
+            history = with_pictures_read(messages, copy=False)
         write_conversation(str(path), self.chat.name, self.system, dict(options or {}), history)
 
     @classmethod

@@ -29,6 +29,7 @@ from .devices import (
     uses_disk,
 )
 from .engine.widen import widen
+from .media.policy import MediaPolicy
 from .model.config_checks import check_config
 from .model.devices import DeviceFromEmbeddingsMixin
 from .model.loading import StrictLoadingMixin
@@ -90,6 +91,7 @@ def load(
     force_download: bool = False,
     quantize: Literal["int4", "int8"] | None = None,
     compat: Literal["released"] | None = None,
+    media_policy: MediaPolicy | None = None,
     progress: bool | None = None,
 ) -> Chat:
     """Load a model and its processor.
@@ -114,6 +116,8 @@ def load(
             need nothing said. See docs/quantization.md.
         compat: "released" reproduces released behaviour that loses user data; see
             docs/differences.md.
+        media_policy: where pictures and videos may come from, any file and address by default; see
+            docs/media.md.
         progress: show a bar on stderr while weights load; None: when stderr is a terminal.
 
     Raises:
@@ -165,7 +169,8 @@ def load(
     set_token_ids(model.config, processor)
     if precision.widens:
         widen(model)
-    return Chat(model.eval(), processor, name=str(name_or_path), precision=precision)
+    name = str(name_or_path)
+    return Chat(model.eval(), processor, name=name, precision=precision, media_policy=media_policy)
 
 
 def read_config(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def current_policy() -> MediaPolicy:
 
 
 @contextmanager
-def media_policy(policy: MediaPolicy | None) -> Iterator[None]:
+def use_policy(policy: MediaPolicy | None) -> Iterator[None]:
     """Let a policy hold inside a `with` block, in this thread or task; None changes nothing.
 
     Pictures are read where they are processed and a `VideoFile` where its frames are first asked

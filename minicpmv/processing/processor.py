@@ -24,6 +24,7 @@ from transformers.processing_utils import (
     Unpack,
 )
 
+from ..media.policy import MediaPolicy, use_policy
 from ..releases import Release
 from .batching import (
     default_frame_slices,
@@ -329,6 +330,7 @@ class MiniCPMVProcessor(ProcessorMixin):
         conversation: Any,
         chat_template: str | None = None,
         tokenize: bool = False,
+        media_policy: MediaPolicy | None = None,
         **kwargs: Any,
     ) -> Any:
         """Prompt text, or with `tokenize=True` the inputs, of one conversation or a list of them.
@@ -339,6 +341,7 @@ class MiniCPMVProcessor(ProcessorMixin):
                 `{"type": "image", "image"|"url"|"path"|"base64": ...}`,
                 `{"type": "video", "video"|"url"|"path"|"base64": file or frames}`, and `image_url`
                 and `video_url` as served by OpenAI's routes.
+            media_policy: where pictures may come from; None: the policy in force, open by default.
             kwargs: as in transformers; `processor_kwargs` go to the call (`max_slice_nums`, ...).
 
         With `tokenize=True` reserved tags in the messages become plain text. Markers do too, unless
@@ -372,12 +375,13 @@ class MiniCPMVProcessor(ProcessorMixin):
             conversations = [
                 with_images_at(self.release.image_tag, messages) for messages in conversations
             ]
-        return super().apply_chat_template(
-            conversations if batched else conversations[0],
-            chat_template,
-            tokenize=tokenize,
-            **kwargs,
-        )
+        with use_policy(media_policy):
+            return super().apply_chat_template(
+                conversations if batched else conversations[0],
+                chat_template,
+                tokenize=tokenize,
+                **kwargs,
+            )
 
     def question(self, conversation: Any) -> list[dict[str, Any]]:
         """The messages of a conversation that asks something, checked and in one form.

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import minicpmv
 from minicpmv.media import download as downloads
 from minicpmv.media.image import load_image
-from minicpmv.media.policy import MediaPolicy, MediaRefusedError, is_public, media_policy
+from minicpmv.media.policy import MediaPolicy, MediaRefusedError, is_public, use_policy
 from minicpmv.media.source import is_video_file
 from minicpmv.media.video import VideoFile, is_animation
 
@@ -56,7 +57,7 @@ def give(body: bytes, status: int = 200, **headers: str) -> Callable[[Any], None
 
 
 def refused(source: Any, policy: MediaPolicy, message: str) -> None:
-    with media_policy(policy), pytest.raises(MediaRefusedError, match=message):
+    with use_policy(policy), pytest.raises(MediaRefusedError, match=message):
         load_image(source)
 
 
@@ -66,7 +67,7 @@ def test_remote_reads_no_file(tmp_path, form):
     path.write_bytes(PNG)
     refused(form.format(path), MediaPolicy.remote(), "files of this computer")
     refused(path, MediaPolicy.remote(), "files of this computer")
-    with media_policy(MediaPolicy.remote()):
+    with use_policy(MediaPolicy.remote()):
         with pytest.raises(MediaRefusedError, match="files of this computer"):
             len(VideoFile(form.format(path)))
         assert not is_animation(path)
@@ -75,11 +76,11 @@ def test_remote_reads_no_file(tmp_path, form):
 def test_remote_tells_nothing_about_files(tmp_path):
     (tmp_path / "film").write_bytes(b"\x1aE\xdf\xa3")
     assert is_video_file(tmp_path / "film")
-    with media_policy(MediaPolicy.remote()):
+    with use_policy(MediaPolicy.remote()):
         assert not is_video_file(tmp_path / "film")
     messages = set()
     for name in ("film", "nowhere"):
-        with media_policy(MediaPolicy.remote()), pytest.raises(MediaRefusedError) as caught:
+        with use_policy(MediaPolicy.remote()), pytest.raises(MediaRefusedError) as caught:
             load_image(str(tmp_path / name))
         messages.add(str(caught.value).replace(name, "NAME"))
     assert len(messages) == 1
@@ -92,7 +93,7 @@ def test_folders_hold_links_too(tmp_path):
         (folder / "a.png").write_bytes(PNG)
     (inside / "link.png").symlink_to(outside / "a.png")
     policy = MediaPolicy.remote(folders=[inside])
-    with media_policy(policy):
+    with use_policy(policy):
         assert load_image(inside / "a.png").size == load_image(PNG).size
     for path in (outside / "a.png", inside / ".." / "out" / "a.png", inside / "link.png"):
         refused(path, policy, "none of the allowed folders")
@@ -149,7 +150,7 @@ def test_a_name_is_resolved_once_and_the_checked_address_asked(monkeypatch):
         give(PNG)(handler)
 
     monkeypatch.setattr(downloads, "is_public", lambda address: True)
-    with serving(answer) as url, media_policy(MediaPolicy.remote()):
+    with serving(answer) as url, use_policy(MediaPolicy.remote()):
         port = url.rsplit(":", 1)[1]
         resolved = names_are(monkeypatch, "127.0.0.1")
         load_image(f"http://pictures.example:{port}/a.png")
@@ -202,7 +203,7 @@ def test_a_body_is_limited_while_it_is_read():
     for answer in (endless, give(b"", Content_Length="10000000")):
         with (
             serving(answer) as url,
-            media_policy(policy),
+            use_policy(policy),
             pytest.raises(ValueError, match=message),
         ):
             load_image(f"{url}/a.png")
@@ -225,7 +226,7 @@ def test_a_server_that_drips_is_not_waited_for(part):
             time.sleep(0.02)
 
     policy = MediaPolicy(timeout_s=5, deadline_s=0.3)
-    with serving(drip) as url, media_policy(policy):
+    with serving(drip) as url, use_policy(policy):
         with pytest.raises(OSError, match=r"not complete after 0.3 s"):
             load_image(f"{url}/a.png")
         over.set()
@@ -241,14 +242,14 @@ def test_bytes_base64_and_files_have_a_limit(tmp_path):
     data = png_of(picture(64, 64))
     (tmp_path / "a.png").write_bytes(data)
     text = base64.b64encode(data).decode()
-    with media_policy(MediaPolicy(max_bytes=100)):
+    with use_policy(MediaPolicy(max_bytes=100)):
         for source in (data, text, f"data:image/png;base64,{text}", tmp_path / "a.png"):
             with pytest.raises(ValueError, match="the limit is 100"):
                 load_image(source)
 
 
 def test_pixels_are_counted_before_they_are_decoded():
-    with media_policy(MediaPolicy(max_pixels=1000)):
+    with use_policy(MediaPolicy(max_pixels=1000)):
         with pytest.raises(ValueError, match="4,096 pixels; the limit is 1,000"):
             load_image(png_of(picture(64, 64)))
         with pytest.raises(ValueError, match="the limit is 1,000"):
@@ -266,6 +267,28 @@ def test_a_field_without_a_sense_is_refused(field, value):
 
 
 def test_a_policy_holds_in_its_block_only():
-    with media_policy(MediaPolicy(max_pixels=1)), pytest.raises(ValueError, match="limit is 1"):
+    with use_policy(MediaPolicy(max_pixels=1)), pytest.raises(ValueError, match="limit is 1"):
         load_image(PNG)
     load_image(PNG)
+
+
+def test_a_chat_and_the_processor_open_pictures_under_their_policy(tmp_path):
+    (tmp_path / "a.png").write_bytes(PNG)
+    path, remote = str(tmp_path / "a.png"), MediaPolicy.remote()
+    chat = minicpmv.load("nano", device="cpu", media_policy=remote)
+    message = "files of this computer"
+    film = {"type": "video_url", "video_url": {"url": f"file://{path}"}}
+    messages = [{"role": "user", "content": [film, {"type": "text", "text": "What?"}]}]
+    calls = [
+        lambda: chat.ask("What?", [path]),
+        lambda: chat.ask(messages),
+        lambda: chat.stream("What?", [path]),
+        lambda: chat.batch([("What?", [path])]),
+        lambda: chat.say("What?", [path]),
+        lambda: chat.prepare([messages]),
+        lambda: chat.processor.apply_chat_template(messages, tokenize=True, media_policy=remote),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert chat.ask("What?", [PNG], max_new_tokens=1).num_output_tokens == 1

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from minicpmv.media.image import image_from_array, load_image, to_rgb
-from minicpmv.media.policy import MediaPolicy, media_policy
+from minicpmv.media.policy import MediaPolicy, use_policy
 
 from ..conftest import picture
 
@@ -174,13 +174,13 @@ def test_a_url_without_an_image_is_named(server, path, error, message):
 
 def test_a_server_that_stops_is_not_waited_for(server):
     policy = MediaPolicy(timeout_s=0.2)
-    with media_policy(policy), pytest.raises(OSError, match="timed out"):
+    with use_policy(policy), pytest.raises(OSError, match="timed out"):
         load_image(f"{server}/slow.png")
 
 
 def test_a_download_has_a_limit(server):
     policy = MediaPolicy(max_download_bytes=100)
-    with media_policy(policy), pytest.raises(ValueError, match="larger than"):
+    with use_policy(policy), pytest.raises(ValueError, match="larger than"):
         load_image(f"{server}/picture.png")
 
 

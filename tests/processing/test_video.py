@@ -14,7 +14,7 @@ from PIL import Image
 from minicpmv.media import clip as clips
 from minicpmv.media import video
 from minicpmv.media.frames import Timeline, choose_indices
-from minicpmv.media.policy import MediaPolicy, media_policy
+from minicpmv.media.policy import MediaPolicy, use_policy
 from minicpmv.media.video import VideoFile
 from minicpmv.processing import MiniCPMVVideoProcessor
 from minicpmv.processing.placeholders import IMAGE_MARKER, VIDEO_MARKER
@@ -334,11 +334,11 @@ def test_damage_in_the_middle_costs_only_what_it_hits():
 
 
 def test_the_size_and_number_of_frames_have_limits():
-    with media_policy(MediaPolicy(max_frames=2)), pytest.raises(ValueError, match="2 may be shown"):
+    with use_policy(MediaPolicy(max_frames=2)), pytest.raises(ValueError, match="2 may be shown"):
         len(VideoFile(clip(30), num_frames=3))
     policy = MediaPolicy(max_pixels=1000)
     with (
-        media_policy(policy),
+        use_policy(policy),
         pytest.raises(ValueError, match="frames of 192 x 16 = 3,072 pixels; the limit is 1,000"),
     ):
         list(VideoFile(clip(3)))
