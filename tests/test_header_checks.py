@@ -19,6 +19,7 @@ from .conftest import CHECKPOINTS, GOLDEN
 
 FOLDERS = CHECKPOINTS | {
     "2b": GOLDEN / "minicpm-2b" / "ckpt",
+    "128k": GOLDEN / "minicpm-2b-128k" / "ckpt",
     "moe": GOLDEN / "minicpm-moe-8x2b" / "ckpt",
 }
 MOST_MODULES = 2000
@@ -102,6 +103,14 @@ def test_a_tensor_that_holds_no_weights_is_named(name, kind, folder):
         tensors[norm] = tensors[norm].to(kind)
 
     assert "layers.1.input_layernorm.weight" in refusal(folder(name, change))
+
+
+def test_a_head_of_its_own_is_not_passed_over(folder):
+    target = folder("128k")
+    content = json.loads((target / "config.json").read_text())
+    assert content.pop("tie_word_embeddings") is False
+    (target / "config.json").write_text(json.dumps(content))
+    assert "tie_word_embeddings" in refusal(target)
 
 
 def test_info_names_what_loading_refuses(folder, few_modules):

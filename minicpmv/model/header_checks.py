@@ -79,10 +79,31 @@ def check_tensors_of(
             excess += max(math.prod(expected) - math.prod(found), 0)
     if kinds:
         raise ValueError(f"{wrong_kinds(kinds)} in {str(folder)!r}. Download the checkpoint again.")
+    if not is_packed and config.tie_word_embeddings:
+        check_tied(folder, weights)
     # Loading names all differences at once, and takes memory for what does not fit. Where that is
     # more than the whole model, there is no need to try.
     if excess > sum(map(math.prod, weights.shapes.values())):
         check_tensors(folder, [], [], mismatched)
+
+
+def check_tied(folder: Path, weights: WeightFiles) -> None:
+    """Where the head is to be the embedding, and the files have both, they are equal.
+
+    Raises:
+        ValueError: they are not, and loading would pass over the head.
+    """
+    ends = ("lm_head.weight", "embed_tokens.weight")
+    found = [[name for name in weights.shapes if name.endswith(end)] for end in ends]
+    if not all(found):
+        return
+    head, embedding = weights[found[0][0]], weights[found[1][0]]
+    if head.data_ptr() != embedding.data_ptr() and not torch.equal(head, embedding):
+        raise ValueError(
+            f"config.json of {str(folder)!r} says tie_word_embeddings true, or leaves it out, and "
+            f"{found[0][0]} is another matrix than {found[1][0]}. Set tie_word_embeddings to "
+            "false, or take config.json of the release."
+        )
 
 
 def wrong_kinds(names: list[str]) -> str:
