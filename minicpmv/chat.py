@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 from weakref import WeakKeyDictionary
 
-from .checkpoint.consistency import find_mismatches
+from .checkpoint.consistency import check_pair
 from .engine.answer import Answer, AnswerStream
 from .engine.batch import BatchError, answer_in_batches
 from .engine.engine import Engine, Settings, context_length
@@ -257,10 +257,5 @@ def _check_pair(model: CausalModel, processor: Processor, name: str) -> None:
     known = _CONSISTENT.get(model)
     if known is not None and known() is processor:
         return
-    problems = find_mismatches(model.config, processor)
-    if problems:
-        raise ValueError(
-            f"The model and the processor of {name!r} do not belong together: "
-            f"{'; '.join(problems)}."
-        )
+    check_pair(model.config, processor, name)
     _CONSISTENT[model] = weakref.ref(processor)

@@ -24,6 +24,7 @@ import torch
 from transformers import GenerationMixin
 
 from .chat import Chat, context_length
+from .checkpoint.consistency import check_pair
 from .engine.hf import generate_ids
 from .engine.plan import plan_generation
 from .loader import load
@@ -298,6 +299,7 @@ class MiniCPMForCausalLM(minicpm.MiniCPMForCausalLM, GenerationMixin):
             raise ValueError(f"query is {query!r}; expected a question or an instruction.")
         release = text_release_of(self.config.to_dict())
         processor = TextProcessor(tokenizer, release, self.compat)
+        check_pair(self.config, processor, self.name_or_path)
         messages = [*(history or []), {"role": role, "content": query}]
         inputs = processor.apply_chat_template(
             [messages], add_generation_prompt=True, tokenize=True

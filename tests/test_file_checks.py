@@ -201,6 +201,13 @@ def test_a_vocabulary_is_looked_through_once(monkeypatch):
     assert find_mismatches(config, processor) == []
 
 
+def test_the_released_chat_of_text_models_refuses_a_foreign_tokenizer():
+    model = minicpmv.AutoModelForCausalLM.from_pretrained(FOLDERS["2b"])
+    tokenizer = minicpmv.AutoTokenizer.from_pretrained(FOLDERS["1b"])
+    with pytest.raises(ValueError, match="the tokenizer of another model"):
+        model.chat(tokenizer, "Hello", max_new_tokens=1)
+
+
 def test_nano_stays_greedy_without_its_generation_config(tmp_path):
     target = tmp_path / "nano"
     shutil.copytree(FOLDERS["nano"], target)

@@ -43,6 +43,23 @@ def find_mismatches(config: Any, processor: Any) -> list[str]:
     return lines
 
 
+def check_pair(config: Any, processor: Any, name: str) -> None:
+    """A model and its processor belong together.
+
+    Args:
+        name: of the model, for the message.
+
+    Raises:
+        ValueError: names what they say differently.
+    """
+    problems = find_mismatches(config, processor)
+    if problems:
+        raise ValueError(
+            f"The model and the processor of {name!r} do not belong together: "
+            f"{'; '.join(problems)}."
+        )
+
+
 def set_token_ids(config: Any, processor: Any) -> None:
     """Fill in the ids of visual tags that a config does not say, from the tokenizer.
 
