@@ -1,4 +1,4 @@
-"""MiniCPM-V in plain PyTorch: look at pictures, talk about them, train, measure.
+"""The MiniCPM-V family of vision-language models as native transformers classes.
 
 Importing the package is instant: every public name is found on first touch, and torch is loaded
 only then.

@@ -29,7 +29,7 @@ COMMANDS = {
     "convert": "a MiniCPM text model in the layout of Llama, and back",
     "train": "train a model",
     "evaluate": "measure a model",
-    "verify": "compare a model with itself in other configurations",
+    "verify": "run a model in several configurations and compare",
 }
 
 
@@ -102,7 +102,7 @@ def parse(arguments: Sequence[str], args: argparse.Namespace) -> ModuleType | No
 
     Without a command the help is printed, and None returned. A wrong command line ends the program.
     """
-    parser = CommandParser(prog="minicpmv", description="MiniCPM-V: look at pictures and talk.")
+    parser = CommandParser(prog="minicpmv", description="The MiniCPM-V family of vision-language models.")
     parser.add_argument("--version", action="version", version=f"minicpmv {__version__}")
     _add_traceback(parser)
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
