@@ -1,12 +1,14 @@
 """The examples run as they stand, with the model in the package, and are short."""
 
+import json
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+FOLDER = Path(__file__).parents[1] / "examples"
+EXAMPLES = sorted(FOLDER.glob("*.py"))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
@@ -19,3 +21,14 @@ def test_example_runs_and_prints(example, monkeypatch, capsys):
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example_is_under_40_lines(example):
     assert len(example.read_text(encoding="utf-8").splitlines()) < 40
+
+
+def test_the_notebook_runs_from_its_folder(monkeypatch, capsys):
+    monkeypatch.chdir(FOLDER)
+    notebook = json.loads((FOLDER / "first_steps.ipynb").read_text(encoding="utf-8"))
+    scope = {"__name__": "__main__"}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"], "kept without outputs, which change"
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), scope)
+    assert capsys.readouterr().out.startswith("purple\n")

@@ -102,7 +102,9 @@ def parse(arguments: Sequence[str], args: argparse.Namespace) -> ModuleType | No
 
     Without a command the help is printed, and None returned. A wrong command line ends the program.
     """
-    parser = CommandParser(prog="minicpmv", description="The MiniCPM-V family of vision-language models.")
+    parser = CommandParser(
+        prog="minicpmv", description="The MiniCPM-V family of vision-language models."
+    )
     parser.add_argument("--version", action="version", version=f"minicpmv {__version__}")
     _add_traceback(parser)
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
