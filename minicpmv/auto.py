@@ -1,4 +1,4 @@
-"""Import it for its effect: transformers' Auto classes know us, with no remote code.
+"""Register our classes with transformers' Auto classes; import it for its effect.
 
 An explicitly registered class wins over a checkpoint's `auto_map`, with and without
 `trust_remote_code`.

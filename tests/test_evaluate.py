@@ -497,7 +497,7 @@ def test_the_command_prints_a_table_and_keeps_what_was_answered(tmp_path, monkey
 
 
 def test_the_model_in_the_box_can_be_measured():
-    """On the public road, whatever it answers: several pictures and a video too."""
+    """Through the public interface, whatever it answers: several pictures and a video too."""
     chat = minicpmv.load(progress=False)
     for name in ("counting", "few-shot", "video"):
         results = scenes.evaluate(chat, tasks.SUBTASKS[name], number=2)

@@ -1,4 +1,4 @@
-"""The model in the box: it is complete, it looks, and what it is said to do is what it does."""
+"""The bundled model: it is complete, it looks, and what it is said to do is what it does."""
 
 import json
 from importlib.resources import files

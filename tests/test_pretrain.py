@@ -239,16 +239,16 @@ def test_training_sees_what_the_processor_writes_and_the_model_computes(trained,
     packer.add(slices, sequence)
     tensors = run.network.tensors(packer.finish())
     with torch.no_grad():
-        features = run.network.look(tensors)
+        features = run.network.encode(tensors)
         visual_tokens, looks = run.network.resample(features, tensors)
         torch.testing.assert_close(looks.sum(dim=-1), torch.ones(looks.shape[:2]))
-        ours = run.network.speak(visual_tokens, tensors)
+        ours = run.network.decode(visual_tokens, tensors)
         theirs = chat.model(**inputs).logits[0, -1]
     answer = int((tensors.answer_places == length - 1).nonzero()[0])
     torch.testing.assert_close(ours[answer], theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_the_naming_loss_asks_for_the_words_of_what_is_looked_at(trained):
+def test_the_alignment_loss_asks_for_the_words_of_what_is_looked_at(trained):
     run, _ = trained
     options = dataclasses.replace(run.feed(STAGES[1]), mix={"few": 1.0}, slices=4, rows=4)
     tensors = run.network.tensors(make_batch(0, options, run.writer))
@@ -265,8 +265,8 @@ def test_the_naming_loss_asks_for_the_words_of_what_is_looked_at(trained):
     with torch.no_grad():
         # Equally like all three words.
         told[0, 0] = torch.linalg.pinv(embedding[names[patch] > 0]) @ torch.full((3,), 30.0)
-        near = run.network.naming_loss(told, looks, tensors)
-        far = run.network.naming_loss(-told, looks, tensors)
+        near = run.network.alignment_loss(told, looks, tensors)
+        far = run.network.alignment_loss(-told, looks, tensors)
         likely = (NAME_SCALE * embedding @ told[0, 0]).softmax(dim=0)
         expected = -likely[names[patch] > 0].log().mean()
         near_places = far_places = torch.tensor(0.0)
@@ -283,7 +283,7 @@ def test_the_naming_loss_asks_for_the_words_of_what_is_looked_at(trained):
     assert near - near_places < 1.5 < 4 < far - far_places
 
 
-def test_the_naming_loss_asks_for_the_character_that_follows(trained):
+def test_the_alignment_loss_asks_for_the_character_that_follows(trained):
     run, _ = trained
     options = dataclasses.replace(run.feed(STAGES[1]), mix={"word": 1.0}, slices=4, rows=4)
     tensors = run.network.tensors(make_batch(0, options, run.writer))
@@ -299,7 +299,7 @@ def test_the_naming_loss_asks_for_the_character_that_follows(trained):
             told = torch.zeros(4, 4, embedding.shape[1])
             # Said in the turned words, and in nothing of the plain ones.
             told[0, 0] = embedding[run.network.character_ids[number]] @ run.network.turn.T
-            losses.append(float(run.network.naming_loss(told, looks, tensors)))
+            losses.append(float(run.network.alignment_loss(told, looks, tensors)))
     assert losses[0] < losses[1]
 
 

@@ -46,7 +46,7 @@ def test_nearly_all_scenes_of_print_have_print(scenes):
 
 @pytest.mark.parametrize("face", fonts.faces("test") + fonts.faces("train"), ids=str)
 def test_boxes_lie_on_the_ink(face):
-    """Two roads: where the box says a character is, and where its pixels are."""
+    """Two ways: where the box says a character is, and where its pixels are."""
     sheet = Sheet(60, 500, (255, 255, 255), (0, 0, 0))
     (*glyphs,) = sheet.write("Hxn AV To l1.", face, 30, 10, 40).glyphs
     ink = np.asarray(sheet.image.convert("L")) < 128

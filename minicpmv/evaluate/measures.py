@@ -198,7 +198,8 @@ def hallucinated_responses(results: Sequence[Result]) -> Estimate:
 
 
 def things_found(results: Sequence[Result]) -> Estimate:
-    """Things named among those in the picture: who says nothing invents nothing."""
+    """Share of the things in the picture that are named; complements the hallucination rate: an
+    empty description scores 0 here."""
     return _estimate_ratio(
         [(len(named & shown), len(shown)) for named, shown in _named_and_shown(results)]
     )

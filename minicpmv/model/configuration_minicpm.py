@@ -44,7 +44,7 @@ class MiniCPMConfig(FlatConfigMixin, PreTrainedConfig):
         rope_scaling: None, or {"type": "linear" or "dynamic", "factor": above 1}, the released
             form of `rope_parameters`. transformers' other types are taken too.
         output_router_logits: whether to return what the routers said.
-        router_aux_loss_coef: weight of the loss that keeps experts evenly busy, added while
+        router_aux_loss_coef: weight of the load-balancing auxiliary loss, added while
             training. 0: none; the paper trained with 0.01.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Weights of fewer bits: released int4 files as they are, and quantising while loading.
+"""Quantised weights: released int4 files as they are, and quantising while loading.
 
     bits.py     bitsandbytes: NF4 and int8, in released files and from full weights
     gptq.py     AutoGPTQ files, unpacked to dense weights
@@ -6,8 +6,8 @@
     headers.py  headers of quantised files, seen as those of full weights
     memory.py   what weights take, computed from shapes
 
-Stands to the left of `model/`, whose `from_pretrained` asks `reader_for` how a checkpoint is to be
-read; of ours it imports `checkpoint/`. Only this room imports bitsandbytes.
+Imported by `model/`, whose `from_pretrained` asks `reader_for` how a checkpoint is to be read; of
+ours it imports `checkpoint/`. Only this room imports bitsandbytes.
 """
 
 from typing import Any

@@ -61,7 +61,7 @@ class TokenSequence:
         return len(self.input_ids)
 
     def append(self, ids: Sequence[int], position: int, group: int, sees_picture: bool) -> None:
-        """Append tokens that nobody has to learn."""
+        """Append tokens that are excluded from the loss."""
         self.input_ids += ids
         self.position_ids += range(position, position + len(ids))
         self.groups += [group] * len(ids)

@@ -188,7 +188,7 @@ class TrainingNetwork(nn.Module):
             answer_weights=on_device(batch.answer_weights),
         )
 
-    def look(self, tensors: Tensors) -> torch.Tensor:
+    def encode(self, tensors: Tensors) -> torch.Tensor:
         """Features of all patches: (batch, max_patches, vision hidden)."""
         tower = self.model.model.vision_tower
         embed = tower.embeddings
@@ -216,21 +216,23 @@ class TrainingNetwork(nn.Module):
         seen = resampler.attn.out_proj((looks @ value).transpose(1, 2).flatten(2))
         return resampler.ln_post(seen) @ resampler.proj, looks.mean(dim=1)
 
-    def naming_loss(
+    def alignment_loss(
         self, visual_tokens: torch.Tensor, looks: torch.Tensor, tensors: Tensors
     ) -> torch.Tensor:
-        """How far the visual tokens are from the embeddings of the words and characters that name
-        what they look at, in nats. With it the language model finds a picture told in its own
-        words, and has only to learn where to look. Places lie between the words for both ends; of
-        a character the next one is said as well, which leads through a line.
+        """Auxiliary alignment loss between visual tokens and word embeddings, in nats.
+
+        The targets are the words and characters at the patches that a token attends to, so that the
+        language model finds a picture told in its own words and has only to learn where to attend.
+        A place is a balance between the words for both ends of its axis; of a character the next
+        one is a target as well, which leads through a line.
         """
         looks = looks.detach()
         embedding = self.model.model.language_model.embed_tokens.weight
         named = looks @ tensors.names  # (batch, query_num, vocabulary)
-        loss = _naming_error(visual_tokens @ embedding.T, named)
+        loss = _alignment_error(visual_tokens @ embedding.T, named)
         following = looks @ tensors.following  # (batch, query_num, characters)
         turned = visual_tokens @ self.turn
-        loss = loss + _naming_error(turned @ embedding[self.character_ids].T, following)
+        loss = loss + _alignment_error(turned @ embedding[self.character_ids].T, following)
         for target, (first, last) in self.end_ids.items():
             classes = tensors.targets[:, ROW[target]]
             known = (classes > 0) & (classes != NO_LABEL)
@@ -242,7 +244,7 @@ class TrainingNetwork(nn.Module):
             loss = loss + error.sum() / weight.sum().clamp(min=1)
         return loss
 
-    def speak(self, visual_tokens: torch.Tensor, tensors: Tensors) -> torch.Tensor:
+    def decode(self, visual_tokens: torch.Tensor, tensors: Tensors) -> torch.Tensor:
         """Logits at the answer places: (answers, vocabulary)."""
         language_model = self.model.model.language_model
         embedded = language_model.embed_tokens(tensors.input_ids)
@@ -299,13 +301,13 @@ class TrainingNetwork(nn.Module):
         return DENSE_SCALE * loss, torch.stack(right)
 
     def forward(self, tensors: Tensors, with_language: bool = True) -> Losses:
-        features = self.look(tensors)
+        features = self.encode(tensors)
         dense, right = self.dense_loss(features, tensors)
         if not with_language:
             return Losses(dense.new_zeros(()), dense, tensors.answer_labels, right)
         visual_tokens, looks = self.resample(features, tensors)
-        dense = dense + NAMING_SCALE * self.naming_loss(visual_tokens, looks, tensors)
-        logits = self.speak(visual_tokens, tensors).float()
+        dense = dense + NAMING_SCALE * self.alignment_loss(visual_tokens, looks, tensors)
+        logits = self.decode(visual_tokens, tensors).float()
         error = nn.functional.cross_entropy(
             logits, tensors.answer_labels, ignore_index=IGNORED, reduction="none"
         )
@@ -314,7 +316,7 @@ class TrainingNetwork(nn.Module):
         return Losses(language, dense, logits.argmax(-1), right)
 
 
-def _naming_error(logits: torch.Tensor, named: torch.Tensor) -> torch.Tensor:
+def _alignment_error(logits: torch.Tensor, named: torch.Tensor) -> torch.Tensor:
     error = nn.functional.log_softmax(NAME_SCALE * logits.float(), dim=-1) * named
     return -error.sum() / named.float().sum().clamp(min=1)
 
