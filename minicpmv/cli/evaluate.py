@@ -3,6 +3,7 @@
 import argparse
 
 from .options import add_model_options, load_options, name_precision
+from .startup import imports
 
 DESCRIPTION = "Measure a model. The table goes to stdout, everything else to stderr."
 
@@ -82,8 +83,9 @@ def run_scenes(args: argparse.Namespace) -> int:
     from minicpmv.evaluate.metrics import levenshtein
 
     levenshtein()  # missing, it is named before a model is loaded
-    from minicpmv.evaluate.scenes import run  # torch, only when it is needed
-    from minicpmv.loader import load
+    with imports():
+        from minicpmv.evaluate.scenes import run  # torch, only when it is needed
+        from minicpmv.loader import load
 
     chat = load(args.model, progress=False, **load_options(args))
     name_precision(chat)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from minicpmv.engine.options import OPTIONS
 
+from .startup import imports
+
 if TYPE_CHECKING:
     from minicpmv.chat import Chat
 
@@ -114,7 +116,8 @@ def _given(args: argparse.Namespace, names: Any) -> dict[str, Any]:
 
 def load_chat(args: argparse.Namespace) -> "Chat":
     """Load the model the flags ask for; a progress bar is shown on a terminal only."""
-    from minicpmv.loader import load
+    with imports():
+        from minicpmv.loader import load
 
     chat = load(args.model, progress=sys.stderr.isatty(), **load_options(args))
     name_precision(chat)
