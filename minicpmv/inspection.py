@@ -14,10 +14,12 @@ from .checkpoint.headers import Headers, stored_bytes
 from .checkpoint.hub import Checkpoint
 from .checkpoint.tensors import Shape, describe, differences, skeleton
 from .checkpoint.weights import all_headers
+from .devices import parse_device
 from .export.llama import tensor_shapes
-from .loader import MODEL_CLASSES, load_processor, read_config, readable_errors
+from .loader import MODEL_CLASSES, load_processor, precision_of, read_config, readable_errors
 from .model.generation_checks import check_generation_config
 from .model.header_checks import FLOAT_KINDS, check_counts, wrong_kinds
+from .precision import dtype_name
 from .processing.text import TextProcessor
 from .quantization import as_dense, weight_bytes
 from .releases import model_type_of
@@ -54,6 +56,8 @@ def inspect(checkpoint: Checkpoint) -> dict[str, Any]:
             checkpoint.weight_files()  # names what is missing
         weights = all_headers(kept) if kept else None
         check_counts(config, weights or (), checkpoint.location)
+        device = parse_device("auto")
+        precision = precision_of(checkpoint, fields, device)
     empty = skeleton(MODEL_CLASSES[config.model_type], config)
     shapes = parameter_shapes(empty)
     problems = find_mismatches(config, processor)
@@ -77,6 +81,11 @@ def inspect(checkpoint: Checkpoint) -> dict[str, Any]:
         "version": getattr(processor.release, "version", None),
         "parameters": {**sizes, "total": total},
         "memory_bytes": memory,
+        "precision": {
+            "device": device.type,
+            "dtype": dtype_name(precision.dtype),
+            "reason": precision.reason,
+        },
         "shapes": _shapes_of_parts(config),
         "weights": None if weights is None else _summary(weights) | {"packed_as": packed_as},
         "slicing": _slicing(processor),

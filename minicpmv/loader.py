@@ -162,7 +162,9 @@ def load(
             options["attn_implementation"] = attn_implementation
         place = target if device_map is None else main_device(device_map)
         is_spread = max_memory is not None or uses_disk(device_map)
-        precision = _precision(checkpoint, fields, place, dtype, quantize, is_spread)
+        precision = precision_of(
+            checkpoint, fields, place, dtype, quantize=quantize, is_spread=is_spread
+        )
         model = MODEL_CLASSES[model_type_of(fields)].from_pretrained(
             checkpoint.location, dtype=precision.dtype, **options
         )
@@ -244,43 +246,47 @@ def _check_file(checkpoint: Checkpoint, *names: str) -> None:
         )
 
 
-def _precision(
+def precision_of(
     checkpoint: Checkpoint,
     fields: Mapping[str, Any],
     device: torch.device,
-    dtype: Any,
-    quantize: str | None,
-    is_spread: bool,
+    dtype: Any = "auto",
+    *,
+    quantize: str | None = None,
+    is_spread: bool = False,
 ) -> Precision:
     """The dtype for a checkpoint; its memory is counted only where the choice depends on it.
 
     Args:
+        fields: of its `config.json`.
         dtype, quantize: as in `load`.
         is_spread: the user has limited its memory, so it does not grow.
     """
     asked, stored = parse_dtype(dtype), stored_dtype(fields)
     hardware = hardware_of(device)
-    headers: Any = {}
-    if asked is None or stored is None:
-        with WeightFiles(checkpoint.kept_weight_files()) as weights:
-            headers = {
-                name: (weights.shapes[name], weights.dtypes[name]) for name in weights.shapes
-            }
-            stored = stored or next((kind for kind in weights.dtypes.values() if kind), None)
-    choice = choose_dtype(stored, hardware, asked=asked)
-    if not choice.departs or asked or hardware.kind != "cpu":
+    headers: dict[str, Any] = {}
+    if stored is None:
+        headers = _headers(checkpoint)
+        stored = next((kind for _, kind in headers.values() if kind), None)
+    choice = choose_dtype(stored, hardware, asked=asked, is_spread=is_spread)
+    if asked or is_spread or hardware.kind != "cpu" or not choice.departs:
         return choice
-    if is_spread:
-        return choose_dtype(stored, hardware, is_spread=True)
+    headers = headers or _headers(checkpoint)
     config = CONFIG_MAPPING[model_type_of(fields)].from_dict(copy.deepcopy(dict(fields)))
-    quantization = fields.get("quantization_config") or {}
     if quantize is not None or not headers:
         empty = skeleton(MODEL_CLASSES[model_type_of(fields)], config)
         needed = weight_bytes(empty, quantize, width=4)
     else:
+        quantization = fields.get("quantization_config") or {}
         is_gptq = quantization.get("quant_method") == "gptq"
         needed = float32_bytes(headers, quantization.get("bits", 4) if is_gptq else 0)
     return choose_dtype(stored, hardware, needed_bytes=needed + working_bytes(config))
+
+
+def _headers(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Shape and dtype of every tensor in the weight files on this disk."""
+    with WeightFiles(checkpoint.kept_weight_files()) as weights:
+        return {name: (weights.shapes[name], weights.dtypes[name]) for name in weights.shapes}
 
 
 @contextmanager

@@ -51,6 +51,8 @@ def as_text(report: dict[str, Any]) -> str:
         lines.append(f"{part:15}{count:>15,}  {facts}".rstrip())
     memory = (f"{_in_units(size)} as {dtype}" for dtype, size in report["memory_bytes"].items())
     lines += ["", f"{'memory':15}{', '.join(memory)}"]
+    here = report["precision"]
+    lines.append(f"{'computed in':15}{here['dtype']} on {here['device']}: {here['reason']}")
     weights = report["weights"]
     if weights:
         packed = f", packed as {weights['packed_as']}" if weights["packed_as"] else ""

@@ -47,6 +47,8 @@ def test_a_sound_checkpoint_agrees(run, release):
         "dtypes": ["F32"],
         "packed_as": None,
     }
+    assert report["precision"]["dtype"] in ("float32", "bfloat16", "float16")
+    assert report["precision"]["reason"].startswith(("as stored", "stored as"))
     assert report["memory_bytes"]["float32"] == 4 * report["parameters"]["total"]
     assert report["mismatches"] == []
     assert None not in report["special_tokens"].values()
