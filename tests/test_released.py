@@ -235,3 +235,13 @@ def test_auto_model_has_the_head_and_transformers_own_has_not() -> None:
     folder = CHECKPOINTS["2.6"]
     assert type(AutoModel.from_pretrained(folder)) is MiniCPMV
     assert not hasattr(transformers.AutoModel.from_pretrained(folder), "lm_head")
+
+
+def test_a_tokenizer_keeps_the_template_of_the_checkpoint() -> None:
+    model = AutoModel.from_pretrained(CHECKPOINTS["2.6"])
+    own = model._processor_with(None, None)
+    own.chat_template = "Answer in French. " + own.chat_template
+    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINTS["2.6"])
+    processor = model._processor_with(tokenizer, None)
+    assert processor.tokenizer is tokenizer
+    assert processor.chat_template == own.chat_template

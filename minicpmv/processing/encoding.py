@@ -6,7 +6,8 @@ no other id changes.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,14 +29,17 @@ class Encoded(NamedTuple):
         return sum(start < position for start, _ in self.offsets)
 
     def mask(self, token_id: int, spans: Sequence[Span]) -> np.ndarray:
-        """1 where a token is `token_id` and lies in one of the spans, (num_tokens,)."""
-        mask = np.zeros(len(self.ids), np.int64)
-        if spans:
-            starts = np.array([start for start, _ in self.offsets])
-            found = np.array(self.ids) == token_id
-            for start, end in spans:
-                mask |= found & (starts >= start) & (starts < end)
-        return mask
+        """1 where a token is `token_id` and begins in one of the spans, (num_tokens,).
+
+        The spans do not overlap.
+        """
+        if not spans:
+            return np.zeros(len(self.ids), np.int64)
+        starts = np.array([start for start, _ in self.offsets])
+        edges = np.array(sorted(spans))  # (num_spans, 2)
+        span = np.searchsorted(edges[:, 0], starts, side="right") - 1  # the last that begins before
+        inside = (span >= 0) & (starts < edges[span, 1])
+        return (inside & (np.array(self.ids) == token_id)).astype(np.int64)
 
 
 def encode(tokenizer: Any, text: str, add_special_tokens: bool) -> Encoded:
@@ -44,7 +48,8 @@ def encode(tokenizer: Any, text: str, add_special_tokens: bool) -> Encoded:
         return _encode_piece(tokenizer, text, add_special_tokens)
     bare, positions, quoted = unquoted(text)
     encoded = _encode_piece(tokenizer, "", add_special_tokens)
-    for start, end, as_characters in _stretches(tokenizer, bare, quoted):
+    special = _any_of(tuple(map(str, tokenizer.added_tokens_encoder)))
+    for start, end, as_characters in stretches(special, bare, quoted):
         piece = _encode_piece(tokenizer, bare[start:end], False, as_characters)
         encoded.ids.extend(piece.ids)
         encoded.offsets.extend(
@@ -95,21 +100,41 @@ def pad(
     return data
 
 
-def _stretches(tokenizer: Any, bare: str, quoted: Sequence[Span]) -> list[tuple[int, int, bool]]:
-    """(start, end, as characters) of the parts of `bare` that are encoded apart."""
-    added = sorted((str(token) for token in tokenizer.added_tokens_encoder), key=len, reverse=True)
-    special = re.compile("|".join(map(re.escape, added)) or "(?!)")
-    borders = [0]
+def stretches(
+    special: re.Pattern[str], bare: str, quoted: Sequence[Span]
+) -> list[tuple[int, int, bool]]:
+    """(start, end, as characters) of the parts of `bare` that are encoded apart, in order.
+
+    Args:
+        special: matches the tokens that the tokenizer cuts out of the text.
+        quoted: spans that are read as characters, in order and apart from each other.
+    """
+    found: list[tuple[int, int, bool]] = []
+    last = begin = index = 0
+    for start, end in [*_outside(special, bare, quoted), (len(bare), len(bare))]:
+        while index < len(quoted) and quoted[index][0] < begin:
+            index += 1
+        if index < len(quoted) and quoted[index][1] <= start:
+            found += [(last, begin, False), (begin, start, True)]
+            last = start
+        begin = end
+    return [*found, (last, len(bare), False)]
+
+
+def _outside(special: re.Pattern[str], bare: str, quoted: Sequence[Span]) -> Iterator[Span]:
+    """Spans of special tokens that touch no quoted span."""
+    index = 0
     for match in special.finditer(bare):
-        if not any(start < match.end() and match.start() < end for start, end in quoted):
-            borders += match.span()
-    borders.append(len(bare))
-    stretches, last = [], 0
-    for start, end in zip(borders[::2], borders[1::2], strict=True):
-        if any(start <= first and second <= end for first, second in quoted):
-            stretches += [(last, start, False), (start, end, True)]
-            last = end
-    return [*stretches, (last, len(bare), False)]
+        while index < len(quoted) and quoted[index][1] <= match.start():
+            index += 1
+        if index == len(quoted) or quoted[index][0] >= match.end():
+            yield match.span()
+
+
+@lru_cache(maxsize=32)
+def _any_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
+    longest_first = sorted(tokens, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
 def _encode_piece(

@@ -17,6 +17,46 @@ class Sliced(NamedTuple):
     grid: tuple[int, int]
 
 
+class ProcessorOutput(BatchFeature):
+    """Model inputs that also answer to the released names, one entry per sample.
+
+    `tgt_sizes` (num_slices, 2), `image_bound` (num_slices, 2) and `image_sizes`, the (width,
+    height) of each picture, are found by these names but are not among the keys, so that
+    `model(**inputs)` gets each thing once.
+
+    Attributes:
+        original_sizes: what `image_sizes` gives; None after the output has crossed processes.
+    """
+
+    original_sizes: list[list[tuple[int, int]]] | None = None
+
+    def __getitem__(self, item: Any) -> Any:
+        if not isinstance(item, str) or item in self.data:
+            return super().__getitem__(item)
+        if item == "image_sizes" and self.original_sizes is not None:
+            return self.original_sizes
+        if item in ("tgt_sizes", "image_bound") and "mm_token_type_ids" in self.data:
+            masks = self.data["mm_token_type_ids"]
+            bounds = [bounds_of(np.asarray(mask)) for mask in masks]
+            if item == "image_bound":
+                return [_like(rows, masks) for rows in bounds]
+            sizes = self.data.get("target_sizes")
+            sizes = np.zeros((0, 2), np.int64) if sizes is None else np.asarray(sizes)
+            ends = np.cumsum([len(rows) for rows in bounds])
+            return [_like(rows, masks) for rows in np.split(sizes, ends[:-1])]
+        return super().__getitem__(item)
+
+
+def bounds_of(mask: Any) -> np.ndarray:
+    """Where placeholders stand: (num_slices, 2), first token and the one after the last."""
+    edges = np.diff([0, *mask, 0])
+    return np.stack([np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)], axis=1)
+
+
+def _like(rows: np.ndarray, others: Any) -> Any:
+    return torch.as_tensor(rows) if isinstance(others, torch.Tensor) else rows
+
+
 def in_prompt_order(
     markers: Sequence[Sequence[str]], images: Sequence[Sliced], videos: Sequence[list[Sliced]]
 ) -> list[list[Sliced]]:
@@ -36,13 +76,8 @@ def released_layout_of(
 ) -> BatchFeature:
     """Nested lists as the released processors return them: per sample, then per slice."""
     out = BatchFeature(converted(data, return_tensors))
-    edges = [np.diff([0, *mask, 0]) for mask in data["mm_token_type_ids"]]
     out["image_bound"] = [
-        to_tensor_type(
-            np.stack([np.flatnonzero(edge == 1), np.flatnonzero(edge == -1)], axis=1),
-            return_tensors,
-        )
-        for edge in edges
+        to_tensor_type(bounds_of(mask), return_tensors) for mask in data["mm_token_type_ids"]
     ]
     out["pixel_values"] = [
         [to_tensor_type(strip, return_tensors) for image in sample for strip in image.strips]

@@ -18,14 +18,11 @@ import numpy as np
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import (
     MultiModalData,
-    ProcessingKwargs,
     ProcessorMixin,
-    TextKwargs,
     Unpack,
 )
 
 from ..media.policy import MediaPolicy, use_policy
-from ..releases import Release
 from .batching import (
     default_frame_slices,
     images_per_sample,
@@ -34,11 +31,18 @@ from .batching import (
     settings_for_videos,
     videos_per_sample,
 )
+from .decoding import AnswerDecoding
 from .encoding import Encoded, Span, encode, pad
-from .image_processor import MiniCPMVImageProcessorKwargs
 from .image_settings import check_effect, check_settings
+from .keywords import (
+    MiniCPMVProcessorKwargs,
+    asked,
+    check_keywords,
+    without_image_settings,
+)
 from .messages import normalised, question, with_images_at
 from .packing import (
+    ProcessorOutput,
     Sliced,
     check_output,
     converted,
@@ -49,55 +53,11 @@ from .packing import (
 from .pixels import pad_strips
 from .placeholders import IMAGE_MARKER, MARKER, RELEASED_TAGS, VIDEO_MARKER
 from .quoting import reserved_tags
-from .sentencepiece import joined_as_released
 from .templates import check_template_variables, keys_read, released_chat_template
 from .tokenizer import name_tags
 
-_UNSUPPORTED_TEXT_KWARGS = (
-    "text_pair",
-    "text_target",
-    "text_pair_target",
-    "stride",
-    "is_split_into_words",
-    "return_overflowing_tokens",
-    "return_special_tokens_mask",
-    "return_length",
-    "return_token_type_ids",
-)
-# What the tokenizer of 2.5 applies, in this order, when it decodes.
-_SPACE_CLEAN_UPS = (
-    (" .", "."),
-    (" ?", "?"),
-    (" !", "!"),
-    (" ,", ","),
-    (" ' ", "'"),
-    (" n't", "n't"),
-    (" 'm", "'m"),
-    (" 's", "'s"),
-    (" 've", "'ve"),
-    (" 're", "'re"),
-)
 
-
-class MiniCPMVTextKwargs(TextKwargs, total=False):  # type: ignore[call-arg]
-    """
-    max_inp_length (`int`, *optional*):
-        Cut the prompt on the right to this many tokens, as the released `chat()` does. Cutting into
-        an image is an error.
-    """
-
-    max_inp_length: int | None
-
-
-class MiniCPMVProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
-    """Keywords of `MiniCPMVProcessor.__call__`, flat or grouped by what they steer."""
-
-    text_kwargs: MiniCPMVTextKwargs
-    images_kwargs: MiniCPMVImageProcessorKwargs
-    _defaults = {}  # type: ignore[var-annotated]  # transformers 5.19 reads it
-
-
-class MiniCPMVProcessor(ProcessorMixin):
+class MiniCPMVProcessor(AnswerDecoding, ProcessorMixin):
     """Image processor and tokenizer of one checkpoint, behind one call.
 
     Args:
@@ -122,16 +82,6 @@ class MiniCPMVProcessor(ProcessorMixin):
         name_tags(tokenizer, {name: getattr(image_processor, name) for name in RELEASED_TAGS})
 
     @property
-    def release(self) -> Release:
-        """What this release leaves unsaid in its files."""
-        return self.image_processor.release
-
-    @property
-    def compat(self) -> str | None:
-        """ "released" where released behaviour that loses user data is reproduced."""
-        return self.image_processor.compat
-
-    @property
     def num_queries(self) -> int:
         """Visual tokens per slice."""
         return self.image_processor.image_feature_size
@@ -140,10 +90,9 @@ class MiniCPMVProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "target_sizes"]
 
-    @property
-    def terminator_ids(self) -> list[int]:
-        """Ids that end an answer."""
-        return [self.tokenizer.convert_tokens_to_ids(token) for token in self.release.terminators]
+    def get_vocab(self) -> dict[str, int]:
+        """Token to id, of the tokenizer; transformers' server asks the processor."""
+        return self.tokenizer.get_vocab()
 
     def __call__(
         self,
@@ -188,13 +137,13 @@ class MiniCPMVProcessor(ProcessorMixin):
             raise ValueError("Nothing was given. Pass text, images, or both.")
         if kwargs.pop("audio", None) is not None:
             raise ValueError("Audio input is not supported; remove audio.")
-        _check_keywords(kwargs)
+        check_keywords(kwargs)
         given = {**kwargs, **(kwargs.get("images_kwargs") or {})}
         check_settings(given)
         check_effect(self.release, given)
         merged = self._merge_kwargs(
             MiniCPMVProcessorKwargs,
-            tokenizer_init_kwargs=_without_image_settings(self.tokenizer.init_kwargs),
+            tokenizer_init_kwargs=without_image_settings(self.tokenizer.init_kwargs),
             **kwargs,
         )
         text_kwargs, images_kwargs = merged["text_kwargs"], merged["images_kwargs"]
@@ -213,8 +162,10 @@ class MiniCPMVProcessor(ProcessorMixin):
         prompts = prompts_of(text)
         markers = [markers_of(prompt) for prompt in prompts]
         image_lists = images_per_sample(images, [kinds.count("image") for kinds in markers])
+        # Beside pictures alone they are taken: some callers pass one set of keywords for both.
+        sampling = {} if videos is None and images is not None else settings_for_videos(kwargs)
         video_lists = videos_per_sample(
-            videos, [kinds.count("video") for kinds in markers], **settings_for_videos(kwargs)
+            videos, [kinds.count("video") for kinds in markers], **sampling
         )
         if any(markers):
             self._check_tags(images_kwargs)
@@ -257,7 +208,7 @@ class MiniCPMVProcessor(ProcessorMixin):
         samples = in_prompt_order(markers, sliced, videos_sliced)
         if released_layout:
             return released_layout_of(data, samples, return_tensors)
-        if not _asked(kwargs, merged, "return_mm_token_type_ids", True):
+        if not asked(kwargs, merged, "return_mm_token_type_ids", True):
             del data["mm_token_type_ids"]
         every_image = [image for sample in samples for image in sample]
         if every_image:
@@ -268,8 +219,9 @@ class MiniCPMVProcessor(ProcessorMixin):
             else:
                 data["slices_per_image"] = [len(image.target_sizes) for image in every_image]
             data["target_sizes"] = np.concatenate([image.target_sizes for image in every_image])
-        out = BatchFeature(converted(data, return_tensors))
-        if _asked(kwargs, merged, "return_text_replacement_offsets", False):
+        out = ProcessorOutput(converted(data, return_tensors))
+        out.original_sizes = [[image.image_size for image in sample] for sample in samples]
+        if asked(kwargs, merged, "return_text_replacement_offsets", False):
             out["text_replacement_offsets"] = replacements
         return out
 
@@ -391,91 +343,13 @@ class MiniCPMVProcessor(ProcessorMixin):
         """
         return question(conversation, keys_read(self.chat_template))
 
-    def decode_answer(self, output_ids: Any, *, cut: bool = True, strip: bool = True) -> str:
-        """The text of one generated answer.
-
-        It ends before the first terminator (with `cut=False` only a trailing one is removed), loses
-        a leading begin-of-sequence token, keeps other special tokens, and is stripped (streams of
-        the released code were not: `strip=False`). Answers of 2.5 also lose the space before
-        punctuation. With `compat="released"` every id 0 ("!" in 2.6, `<unk>` in 1.0 and 2.0) is
-        deleted, and special tokens are written or left out, as they were.
-        """
-        ids = [int(token) for token in np.asarray(output_ids).reshape(-1).tolist()]
-        terminators = set(self.terminator_ids)
-        if cut:
-            ends = [index for index, token in enumerate(ids) if token in terminators]
-            ids = ids[: ends[0]] if ends else ids
-        ids = [token for token in ids if token not in self.ignored_ids]
-        if ids and ids[0] == self.leading_id:
-            ids = ids[1:]
-        if ids and ids[-1] in terminators:
-            ids = ids[:-1]
-        text = self.clean_up_spaces(self.text_of(ids))
-        return text.strip() if strip else text
-
-    @property
-    def text_only_grows(self) -> bool:
-        """Whether more tokens only add to the text of an answer, but for its last word.
-
-        Not in 1.0 and 2.0 as released: a tag puts a space before the text that stands before it.
-        """
-        return self._decoding != "spaced"
-
-    @property
-    def clean_ups(self) -> tuple[tuple[str, str], ...]:
-        """Replacements, one after the other, that the tokenizer of 2.5 makes when it decodes."""
-        return _SPACE_CLEAN_UPS if self.release.clean_up_spaces else ()
-
-    @property
-    def ignored_ids(self) -> tuple[int, ...]:
-        """Ids that leave no text in an answer: 0 where released behaviour is reproduced."""
-        return (0,) if self.image_processor.compat == "released" else ()
-
-    @property
-    def leading_id(self) -> int | None:
-        """The id that leaves no text as the first of an answer."""
-        return self.tokenizer.bos_token_id
-
-    @property
-    def _decoding(self) -> str:
-        compat = self.image_processor.compat
-        return self.release.released_decoding if compat == "released" else "plain"
-
-    def text_of(self, ids: Sequence[int]) -> str:
-        """The text of tokens as it stands, special ones too where the release writes them."""
-        ids = list(ids)
-        if self._decoding == "spaced":
-            pieces = self.tokenizer.convert_ids_to_tokens(ids)
-            return joined_as_released(pieces, set(self.tokenizer.all_special_tokens))
-        if self._decoding == "dropped":
-            return self.tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=True)
-        return self.tokenizer.decode(
-            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-
-    def clean_up_spaces(self, text: str) -> str:
-        """`text` without the spaces that 2.5 removes when it decodes; unchanged otherwise."""
-        for found, replacement in self.clean_ups:
-            text = text.replace(found, replacement)
-        return text
-
-    def post_process_image_text_to_text(
-        self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any
-    ) -> list[str]:
-        """Texts of a batch of outputs, for transformers' pipelines."""
-        kwargs.setdefault("clean_up_tokenization_spaces", False)
-        texts = self.tokenizer.batch_decode(
-            generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs
-        )
-        return [self.clean_up_spaces(text).strip() for text in texts]
-
     @classmethod
     def _load_tokenizer_from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """Settings given to `from_pretrained` for the image processor do not reach the tokenizer.
 
         It would keep them, write them to its own file, and overrule the image processor later.
         """
-        return super()._load_tokenizer_from_pretrained(*args, **_without_image_settings(kwargs))
+        return super()._load_tokenizer_from_pretrained(*args, **without_image_settings(kwargs))
 
     def save_pretrained(
         self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any
@@ -616,37 +490,3 @@ class MiniCPMVProcessor(ProcessorMixin):
                 f"{last_token}, but the prompt may have {limit}; cutting there would cut an image. "
                 f"Raise max_inp_length to at least {len(prompt.ids)}, {fewer}or give fewer images."
             )
-
-
-def _check_keywords(kwargs: Mapping[str, Any]) -> None:
-    groups = {
-        name: set(annotation.__annotations__)
-        for name, annotation in MiniCPMVProcessorKwargs.__annotations__.items()
-        if hasattr(annotation, "__annotations__")
-    }
-    known = set().union(*groups.values(), MiniCPMVProcessorKwargs.__annotations__)
-    known |= {"common_kwargs", "return_mm_token_type_ids", "return_text_replacement_offsets"}
-    unknown = set(kwargs) - known
-    for group, names in groups.items():
-        unknown |= {f"{group}[{name!r}]" for name in set(kwargs.get(group) or {}) - names}
-    if unknown:
-        raise TypeError(
-            f"MiniCPMVProcessor does not know {', '.join(sorted(unknown))}. Known here: compat, "
-            "fps, max_inp_length, max_slice_nums, num_frames, return_released_layout, slice_mode, "
-            "use_image_id, and the keywords of transformers' processors."
-        )
-    for name in _UNSUPPORTED_TEXT_KWARGS:
-        if kwargs.get(name) or (kwargs.get("text_kwargs") or {}).get(name):
-            raise ValueError(f"{name} is not supported: a prompt is one text per sample.")
-
-
-def _without_image_settings(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    settings = set(MiniCPMVImageProcessorKwargs.__annotations__)
-    return {name: value for name, value in kwargs.items() if name not in settings}
-
-
-def _asked(kwargs: Mapping[str, Any], merged: Mapping[str, Any], name: str, default: bool) -> bool:
-    for source in (kwargs, kwargs.get("text_kwargs") or {}, merged):
-        if source.get(name) is not None:
-            return bool(source[name])
-    return default

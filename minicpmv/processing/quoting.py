@@ -6,6 +6,7 @@ through the chat template, and `encoding.py` encodes it as plain characters.
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from .placeholders import MARKER
@@ -21,6 +22,11 @@ _FREE_TAGS = re.compile(r"</?(ref|box|quad|point)>")
 
 def reserved_tags(added_tokens: Iterable[str], *, keep_markers: bool) -> re.Pattern[str]:
     """Matches what a message must not write, and as group `keep` the markers that it may."""
+    return _reserved(tuple(added_tokens), keep_markers)
+
+
+@lru_cache(maxsize=32)
+def _reserved(added_tokens: tuple[str, ...], keep_markers: bool) -> re.Pattern[str]:
     tags = [
         token
         for token in added_tokens

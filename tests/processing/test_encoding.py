@@ -1,11 +1,17 @@
 import random
+import re
 import unicodedata
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from minicpmv.processing.encoding import encode
+from minicpmv.processing.encoding import Encoded, encode, stretches
 from minicpmv.processing.messages import normalised
-from minicpmv.processing.quoting import reserved_tags
+from minicpmv.processing.packing import bounds_of
+from minicpmv.processing.placeholders import image_placeholder
+from minicpmv.processing.quoting import quoted, reserved_tags
 
 PIECES = ["<image>", "</image>", "<unk>", "<ref>", "<|im_end|>", "(<image>./</image>)", "<slice"]
 PIECES += ["!", "a", "\n", " ", "  ", "<", "im", "age>", "你", "é", "e\u0301", "12"]
@@ -50,3 +56,75 @@ def test_a_mask_finds_a_token_inside_spans_only(processor_2_6):
     assert mask.tolist() == [0, 0, 1, 1, 0]
     assert encoded.tokens_before(6) == 2
     assert encoded.cut(2).ids == encoded.ids[:2]
+
+
+# The fixtures are read only.
+FEW = settings(
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@FEW
+@given(st.lists(st.sampled_from([piece for piece in PIECES if piece not in ("<ref>", "!")])))
+def test_quoted_text_is_encoded_as_its_characters(processor_2_6, pieces):
+    tokenizer, text = processor_2_6.tokenizer, "".join(pieces)
+    tags = reserved_tags(map(str, tokenizer.added_tokens_encoder), keep_markers=False)
+    plain = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    assert encode(tokenizer, quoted(text, tags), False).ids == plain
+
+
+@FEW
+@given(st.lists(st.one_of(st.none(), st.tuples(st.integers(1, 3), st.integers(1, 3))), max_size=4))
+def test_the_mask_finds_every_slice_of_the_placeholders(processor_2_6, grids):
+    tokenizer, text, spans = processor_2_6.tokenizer, "<unk>", []
+    for grid in grids:
+        start = len(text)
+        text += image_placeholder(grid, 5, tag_every_slice=True)
+        spans.append((start, len(text)))
+        text += "\n<unk>a"
+    mask = encode(tokenizer, text, False).mask(tokenizer.unk_id, spans)
+    num_slices = sum(1 + (rows * cols) for rows, cols in (grid or (0, 0) for grid in grids))
+    bounds = bounds_of(mask)
+    assert bounds.shape == (num_slices, 2)
+    assert (np.diff(bounds) == 5).all()
+
+
+class Counted(list):
+    """A list that counts how often its items are looked at."""
+
+    looks = 0
+
+    def __getitem__(self, index):
+        self.looks += 1
+        return super().__getitem__(index)
+
+
+def test_typed_tags_cost_work_in_proportion_to_their_number():
+    special = re.compile("<image>|<eos>")
+
+    def looks(count: int) -> int:
+        spans = Counted((i * 14, i * 14 + 7) for i in range(count))
+        parts = stretches(special, "<image>a<eos>b" * count, spans)
+        assert len(parts) == 2 * count + 1
+        return spans.looks
+
+    assert looks(800) < 2.2 * looks(400)
+
+
+def test_stretches_cover_the_text_once():
+    text = "<eos>a<image><image>b<eos>c<eos><image>"
+    spans = [(6, 13), (13, 20), (32, 39)]
+    assert stretches(re.compile("<image>|<eos>"), text, spans) == [
+        (0, 5, False),
+        (5, 21, True),
+        (21, 32, False),
+        (32, 39, True),
+        (39, 39, False),
+    ]
+
+
+def test_a_token_in_front_of_every_span_is_in_none():
+    encoded = Encoded([7, 7, 7], [(0, 0), (4, 5), (0, 0)])
+    assert encoded.mask(7, [(9, 10), (2, 6)]).tolist() == [0, 1, 0]
