@@ -355,6 +355,12 @@ class MiniCPMVChat:
         missing = [key for key in ("image", "question") if key not in input]
         if missing:
             raise ValueError(f"The input has no {' and no '.join(map(repr, missing))}.")
+        unknown = sorted(input.keys() - {"image", "question"})
+        if unknown:
+            raise ValueError(
+                f"The input has the key {unknown[0]!r}, which has no effect. Known keys: image, "
+                "question."
+            )
         msgs = _parsed("question", input["question"])
         try:
             image = base64.b64decode("".join(input["image"].split()), validate=True)

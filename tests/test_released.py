@@ -245,3 +245,10 @@ def test_a_tokenizer_keeps_the_template_of_the_checkpoint() -> None:
     processor = model._processor_with(tokenizer, None)
     assert processor.tokenizer is tokenizer
     assert processor.chat_template == own.chat_template
+
+
+def test_keys_of_the_input_that_have_no_effect_are_errors() -> None:
+    chat_model = MiniCPMVChat(CHECKPOINTS["2.5"], device="cpu")
+    question = json.dumps([{"role": "user", "content": "What?"}])
+    with pytest.raises(ValueError, match="the key 'images', which has no effect"):
+        chat_model.chat({"image": "", "question": question, "images": []})

@@ -67,7 +67,7 @@ def pad(
     pad_id: int | None,
     side: str,
     hide_zero: bool,
-) -> dict[str, list]:
+) -> dict[str, list[Any]]:
     """Lists of equal length for a batch, as `settings` (padding, max_length, ...) say.
 
     Args:
@@ -75,7 +75,7 @@ def pad(
         hide_zero: whether tokens of id 0 are left out of attention.
     """
     length = _padded_length([len(prompt.ids) for prompt in prompts], settings)
-    data: dict[str, list] = {
+    data: dict[str, list[Any]] = {
         "input_ids": [],
         "attention_mask": [],
         "mm_token_type_ids": [],

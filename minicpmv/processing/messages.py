@@ -354,7 +354,7 @@ def _filled(given: Mapping[str, Any], keep: Collection[str]) -> Message:
 
 
 def _is_picture(item: Any) -> bool:
-    kinds = Image.Image | np.ndarray | torch.Tensor | bytes | bytearray | os.PathLike
+    kinds = Image.Image | np.ndarray | torch.Tensor | bytes | bytearray | os.PathLike  # type: ignore[type-arg]
     return isinstance(item, kinds) or hasattr(item, "read")
 
 
