@@ -288,10 +288,10 @@ def test_quantised_while_loading(version, quantize, dtype, tmp_path):
     assert written["torch_dtype"] == dtype
     answer = chat.ask("What?", [picture(30, 40)], max_new_tokens=3)
     assert answer.num_output_tokens <= 3
-    again = load_again(tmp_path, version).model
+    again = load_again(tmp_path, version, dtype).model
     inputs = golden_case(version, "text_only").inputs
     assert torch.equal(logits_of(again, inputs), logits_of(model, inputs))
-    again = load_again(tmp_path, version).model
+    again = load_again(tmp_path, version, dtype).model
     again.save_pretrained(tmp_path / "again")
     first, second = load_file(tmp_path / "model.safetensors"), None
     second = load_file(tmp_path / "again" / "model.safetensors")
@@ -299,11 +299,11 @@ def test_quantised_while_loading(version, quantize, dtype, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def load_again(folder, version):
+def load_again(folder, version, dtype):
     for path in CHECKPOINTS[version].iterdir():
         if not (folder / path.name).exists():
             shutil.copy(path, folder)
-    return load(folder, device="cpu")
+    return load(folder, device="cpu", dtype=dtype)
 
 
 @pytest.mark.parametrize(("quantize", "most"), [("int4", 0.5), ("int8", 0.05)])
