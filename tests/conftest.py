@@ -361,17 +361,3 @@ def golden_case(version: str, name: str) -> GoldenCase:
 def small_case(version: str) -> GoldenCase:
     """A recorded call with one small picture."""
     return golden_case(version, "tiny" if version in FIRST_FOLDERS else "single_tiny")
-
-
-def assert_digest(actual: torch.Tensor, digest: dict[str, Any], tolerance: float = 1e-3) -> None:
-    """`actual` has the shape, extremes, sampled entries and sums of a recorded array."""
-    assert list(actual.shape) == digest["shape"]
-    flat = actual.flatten().double()
-    samples = flat[torch.tensor(digest["sample_flat_index"])]
-    expected = torch.tensor(digest["sample_value"], dtype=torch.double)
-    torch.testing.assert_close(samples, expected, atol=tolerance, rtol=0)
-    assert flat.min().item() == pytest.approx(digest["min"], abs=tolerance)
-    assert flat.max().item() == pytest.approx(digest["max"], abs=tolerance)
-    slack = tolerance * len(flat) ** 0.5  # errors of single entries add up like a random walk
-    assert flat.sum().item() == pytest.approx(digest["sum"], abs=slack)
-    assert flat.abs().sum().item() == pytest.approx(digest["abs_sum"], abs=slack)

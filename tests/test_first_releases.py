@@ -56,54 +56,6 @@ def loaded(version: str, compat: Any = None) -> Chat:
     return load(FOLDERS[version] / "checkpoint", device="cpu", compat=compat)
 
 
-def uncut(version: str, folder: Path) -> Path:
-    """The checkpoint with `slice_mode` switched off."""
-    shutil.copytree(FOLDERS[version] / "checkpoint", folder, copy_function=shutil.copyfile)
-    folder.chmod(0o755)
-    fields = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(fields | {"slice_mode": False}))
-    return folder
-
-
-@pytest.mark.parametrize(("version", "case"), cases("1.0", "2.0"))
-def test_recorded_chat(version: str, case: dict[str, Any], tmp_path: Path) -> None:
-    model, tokenizer = released(version, "released")
-    if case["options"].get("slice_mode") is False:
-        model = AutoModel.from_pretrained(uncut(version, tmp_path / "model"), compat="released")
-    msgs = json.loads(json.dumps(case["msgs"]))
-    result = model.chat(
-        image=image_of(version, case),
-        msgs=msgs,
-        context=None,
-        tokenizer=tokenizer,
-        sampling=False,
-        max_new_tokens=12,
-        **case["options"].get("chat_kwargs", {}),
-    )
-    answer, context, settings = result
-    assert answer == case["chat_num_beams3_answer"]
-    assert context == [*case["msgs"], case["chat_context_last"]]
-    assert settings == case["chat_returned_generation_config"]
-    assert msgs == case["msgs"], "the caller's list is not changed"
-
-
-@pytest.mark.parametrize(("version", "case"), cases("omnilmm-12b"))
-def test_recorded_answers_of_omnilmm(version: str, case: dict[str, Any]) -> None:
-    chat = loaded(version, "released")
-    first, *rest = case["msgs"]
-    msgs = [{**first, "content": [image_of(version, case), first["content"]]}, *rest]
-    settings = {"sampling": False, "max_new_tokens": 12}
-    for name, options in {
-        "greedy": {"repetition_penalty": 1.0},
-        "greedy_rep1.1": {},
-        "beam3": {"num_beams": 3, "repetition_penalty": 1.0},
-        "beam3_rep1.2": {"num_beams": 3, "repetition_penalty": 1.2},
-    }.items():
-        assert chat.ask(msgs, **settings, **options).text == case[name]["text"], name
-    drawn = chat.ask(msgs, seed=1234, max_new_tokens=12)
-    assert drawn.text == case["sampled_seed1234"]["text"]
-
-
 @pytest.mark.parametrize("version", FOLDERS)
 def test_answer_stream_and_batch_agree(version: str) -> None:
     chat = loaded(version)

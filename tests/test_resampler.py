@@ -5,15 +5,12 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
-from minicpmv.model.positions import sincos_positions, square_positions
+from minicpmv.model.positions import square_positions
 from minicpmv.model.resampler import MiniCPMVResampler
 
 from .conftest import (
     FIRST_FOLDERS,
     Golden,
-    assert_digest,
-    golden_case,
-    golden_records,
     tiny_config,
     tiny_model,
 )
@@ -21,26 +18,6 @@ from .conftest import (
 
 def resampler(version="2.6", **changes):
     return tiny_model(version, **changes).model.resampler
-
-
-def test_positions_are_those_of_the_released_table(later_version):
-    tensors = Golden(later_version).tensors
-    table = tensors["tables/resampler_pos_embed_at_yx"]
-    row, column = tensors["tables/resampler_pos_yx"].unbind(1)
-    channels = table.shape[1] // 2
-    # The first half of the channels says the column, the second the row.
-    found = torch.cat([sincos_positions(column, channels), sincos_positions(row, channels)], dim=-1)
-    torch.testing.assert_close(found, table, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize(("version", "record"), golden_records())
-def test_resampler_gives_the_recorded_tokens(version, record):
-    case = golden_case(version, record["name"])
-    recorded = case.tensor("resampler_out")
-    if recorded is not None:
-        torch.testing.assert_close(case.image_outputs.pooler_output, recorded, atol=1e-4, rtol=0)
-    for index, digest in enumerate(record.get("resampler_out_digest_per_slice", [])):
-        assert_digest(case.image_outputs.pooler_output[index], digest)
 
 
 def test_stored_positions_are_those_of_a_square():

@@ -1,21 +1,6 @@
-import json
-
 import pytest
 
 from minicpmv.processing.placeholders import IMAGE_MARKER, MARKER, RELEASED_TAGS, image_placeholder
-
-from ..conftest import GOLDEN_FOLDERS
-from .conftest import golden_processor
-
-
-def test_placeholders_are_as_recorded(later_version):
-    records = json.loads((GOLDEN_FOLDERS[later_version] / "public" / "images.json").read_text())
-    image_processor = golden_processor(later_version).image_processor
-    for record in records:
-        text = image_processor.get_slice_image_placeholder(
-            tuple(record["size"]), 3, record["max_slice_nums"]
-        )
-        assert text == record["placeholder"]
 
 
 def test_a_pair_of_tags_around_the_grid():

@@ -1,24 +1,8 @@
-import json
 import random
 
 import pytest
 
 from minicpmv.processing.slicing import best_grid, best_resize, ensure_divide, plan_slices
-
-from ..conftest import GOLDEN_FOLDERS
-
-
-def recorded_plans() -> list:
-    """(width, height, most slices, grid, overview, refined, cell) of released processors."""
-    rows = []
-    for folder in GOLDEN_FOLDERS.values():
-        rows += json.loads((folder / "public" / "slicing_table.json").read_text())["rows"]
-        for record in json.loads((folder / "public" / "images.json").read_text()):
-            names = ("best_grid", "source_size", "refine_size", "slice_size")
-            rows.append(
-                [*record["size"], record["max_slice_nums"], *(record[name] for name in names)]
-            )
-    return rows
 
 
 def random_sizes(count: int = 300) -> list[tuple[int, int, int]]:
@@ -27,17 +11,6 @@ def random_sizes(count: int = 300) -> list[tuple[int, int, int]]:
         (int(2 ** draw.uniform(0, 12)), int(2 ** draw.uniform(0, 12)), draw.randint(1, 16))
         for _ in range(count)
     ]
-
-
-def test_plans_are_as_recorded():
-    rows = recorded_plans()
-    assert len(rows) > 1200
-    for width, height, max_slices, *expected in rows:
-        plan = plan_slices(
-            height, width, max_slices=max_slices, scale_resolution=448, patch_size=14
-        )
-        found = [plan.grid, plan.overview, plan.refined, plan.cell]
-        assert [pair and [pair[1], pair[0]] for pair in found] == expected, (width, height)
 
 
 @pytest.mark.parametrize(("scale_resolution", "patch_size"), [(448, 14), (224, 14), (64, 4)])
