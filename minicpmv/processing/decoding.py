@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from transformers.processing_utils import ProcessorMixin
 
 from ..releases import Release
 from .sentencepiece import joined_as_released
@@ -23,8 +24,8 @@ _SPACE_CLEAN_UPS = (
 )
 
 
-class AnswerDecoding:
-    """Mixin; list it before `ProcessorMixin`. How a processor turns ids into the text of an answer.
+class AnswerDecoding(ProcessorMixin):
+    """How a processor turns ids into the text of an answer.
 
     It needs the attributes `tokenizer` and `image_processor`, which knows the release.
     """

@@ -18,7 +18,6 @@ import numpy as np
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import (
     MultiModalData,
-    ProcessorMixin,
     Unpack,
 )
 
@@ -57,7 +56,7 @@ from .templates import check_template_variables, keys_read, released_chat_templa
 from .tokenizer import name_tags
 
 
-class MiniCPMVProcessor(AnswerDecoding, ProcessorMixin):
+class MiniCPMVProcessor(AnswerDecoding):
     """Image processor and tokenizer of one checkpoint, behind one call.
 
     Args:

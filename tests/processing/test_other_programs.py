@@ -4,7 +4,9 @@ import pickle
 
 import pytest
 import torch
+from transformers import ProcessorMixin
 
+from minicpmv.processing import MiniCPMVProcessor
 from minicpmv.processing.placeholders import IMAGE_MARKER
 
 from ..conftest import picture
@@ -53,3 +55,10 @@ def test_tools_that_the_template_does_not_write_are_an_error(processor):
     turn[0]["name"] = "Kim"
     text = processor.apply_chat_template(turn, template, tools=[{"type": "function"}])
     assert text == "functionKim"
+
+
+def test_every_hook_of_the_processor_overrides_one_of_its_first_base():
+    # transformers' suite of processors compares a class with `__mro__[1]` to find its hooks.
+    base = MiniCPMVProcessor.__mro__[1]
+    assert base.replace_image_token is not MiniCPMVProcessor.replace_image_token
+    assert issubclass(base, ProcessorMixin)
