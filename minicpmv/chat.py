@@ -11,10 +11,11 @@ a PIL image, or a dictionary `{"type": "text" | "image" | "video", ...}`.
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 from weakref import WeakKeyDictionary
 
 from .checkpoint.consistency import check_pair
+from .conversation import Conversation
 from .engine.answer import Answer, AnswerStream
 from .engine.batch import BatchError, answer_in_batches
 from .engine.engine import Engine, Settings, context_length
@@ -26,9 +27,6 @@ from .errors import ArgumentError
 from .media.policy import MediaPolicy, use_policy
 from .precision import Precision
 from .releases import Release
-
-if TYPE_CHECKING:
-    from .conversation import Conversation
 
 __all__ = ["Answer", "AnswerStream", "BatchError", "Chat", "context_length"]
 
@@ -60,7 +58,7 @@ class Chat:
         self.precision = precision
         self.media_policy = media_policy
         self.engine = Engine(model, processor)
-        self._conversation: Conversation | None = None
+        self._own = Conversation(self)
 
     @property
     def supports_images(self) -> bool:
@@ -144,16 +142,14 @@ class Chat:
             return answer_in_batches(
                 self.engine,
                 check_requests(requests),
-                lambda messages: with_system(messages, asked, self._standing_system),
+                lambda messages: with_system(messages, asked, self.system),
                 batch_size=batch_size,
                 on_progress=on_progress,
                 options=left,
             )
 
-    def conversation(self, system: str | None = None) -> "Conversation":
+    def conversation(self, system: str | None = None) -> Conversation:
         """Begin a conversation."""
-        from .conversation import Conversation
-
         return Conversation(self, system=system)
 
     # The conversation of its own.
@@ -190,16 +186,6 @@ class Chat:
     @system.setter
     def system(self, system: str | None) -> None:
         self._own.system = system
-
-    @property
-    def _standing_system(self) -> str | None:
-        return None if self._conversation is None else self._conversation.system
-
-    @property
-    def _own(self) -> "Conversation":
-        if self._conversation is None:
-            self._conversation = self.conversation()
-        return self._conversation
 
     # Several conversations, or one with a cache: for callers that stand closer to the engine.
 
@@ -244,7 +230,7 @@ class Chat:
         left: dict[str, Any] = dict(options)
         asked = left.pop("system_prompt", None)
         conversations = [self.processor.question(messages) for messages in conversations]
-        standing = self._standing_system
+        standing = self.system
         conversations = [with_system(each, asked, standing) for each in conversations]
         return conversations, self.engine.settings(conversations, left)
 

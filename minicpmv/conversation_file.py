@@ -10,7 +10,11 @@ FORMAT = "minicpmv conversation 1"
 
 
 def write_conversation(
-    path: str, model: str, system: str | None, options: dict[str, Any], messages: list[dict]
+    path: str,
+    model: str,
+    system: str | None,
+    options: dict[str, Any],
+    messages: list[dict[str, Any]],
 ) -> None:
     """Write the conversation; an earlier conversation in the file is replaced, another file is not.
 

@@ -74,9 +74,10 @@ class AnswerDecoding(ProcessorMixin):
     def text_only_grows(self) -> bool:
         """Whether more tokens only add to the text of an answer, but for its last word.
 
-        Not in 1.0 and 2.0 as released: a tag puts a space before the text that stands before it.
+        Not as released in 1.0 and 2.0, where a tag puts a space before the text that stands before
+        it, and in OmniLMM-12B, where a broken byte takes whole characters with it.
         """
-        return self._decoding != "spaced"
+        return self._decoding == "plain"
 
     @property
     def clean_ups(self) -> tuple[tuple[str, str], ...]:

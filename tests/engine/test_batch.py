@@ -1,0 +1,87 @@
+"""Many requests: one bad one does not lose the answers to the others."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minicpmv import BatchError, Chat
+
+from ..conftest import picture
+
+GREEDY = {"sampling": False, "num_beams": 1, "max_new_tokens": 5}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_bad_requests_do_not_lose_the_others(seeing: Chat, tmp_path: Path, batch_size: int) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    good = ["Hello", ("What is it?", [picture(40, 30)]), "Good day to you all"]
+    bad: list[Any] = [("What?", [str(tmp_path / "bad.png")]), ("What?", ["nowhere.png"]), "  ", [5]]
+    requests = [bad[0], good[0], bad[1], good[1], bad[2], good[2], bad[3]]
+    with pytest.raises(BatchError, match=r"4 of 7 requests failed\. .*Request 0: .*bad\.png") as it:
+        seeing.batch(requests, batch_size=batch_size, **GREEDY)
+    assert set(it.value.errors) == {0, 2, 4, 6}
+    assert isinstance(it.value.errors[2], FileNotFoundError)
+    wanted = [seeing.ask("Hello", **GREEDY), seeing.ask(*good[1], **GREEDY)]
+    assert it.value.answers[1:6:2] == [*wanted, seeing.ask(good[2], **GREEDY)]
+    assert it.value.answers[::2] == [None] * 4
+    assert len(str(it.value).splitlines()) == 1
+
+
+def test_a_failure_while_generating_is_of_its_batch(
+    seeing: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate = seeing.model.generate
+
+    def fail_for_long_ones(**inputs: Any) -> Any:
+        if inputs["input_ids"].shape[1] > 60:
+            raise RuntimeError("out of memory")
+        return generate(**inputs)
+
+    monkeypatch.setattr(seeing.model, "generate", fail_for_long_ones)
+    with pytest.raises(BatchError, match="Request 0: out of memory") as it:
+        seeing.batch(["word " * 60, "Hello"], batch_size=1, **GREEDY)
+    assert it.value.answers == [None, seeing.ask("Hello", **GREEDY)]
+
+
+def test_wrong_options_are_told_before_any_work(
+    seeing: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seeing.model, "generate", lambda **inputs: 1 / 0)
+    for options in ({"tempreature": 1}, {"temperature": -1}, {"max_slice_nums": 3}):
+        with pytest.raises(ValueError, match=next(iter(options))) as it:
+            seeing.batch(["Hello"], **options)
+        assert not isinstance(it.value, BatchError)
+
+
+def test_requests_of_like_length_are_answered_together(
+    seeing: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes, done = [], []
+    generate = seeing.model.generate
+
+    def note(**inputs: Any) -> Any:
+        shapes.append(tuple(inputs["input_ids"].shape))
+        return generate(**inputs)
+
+    requests = ["word " * 30, "Hi", "word " * 31, "Hey"]
+    alone = [seeing.ask(request, **GREEDY) for request in requests]
+    monkeypatch.setattr(seeing.model, "generate", note)
+    found = seeing.batch(
+        requests, batch_size=2, on_progress=lambda *counts: done.append(counts), **GREEDY
+    )
+    assert found == alone
+    assert [rows for rows, _ in shapes] == [2, 2]
+    assert shapes[0][1] < 30 < shapes[1][1]
+    assert done == [(2, 4), (4, 4)]
+
+
+def test_an_option_for_pictures_is_for_those_that_have_some(seeing: Chat) -> None:
+    requests: list[Any] = ["Hello", ("What is it?", [picture(700, 300)])]
+    found = seeing.batch(requests, batch_size=1, max_slice_nums=1, **GREEDY)
+    assert found[1] == seeing.ask(*requests[1], max_slice_nums=1, **GREEDY)
+    assert found[0] == seeing.ask("Hello", **GREEDY)
+    frames = [picture(40, 30, seed) for seed in range(4)]
+    video = [{"role": "user", "content": [{"type": "video", "video": frames}, "What?"]}]
+    (fewer,) = seeing.batch([video], num_frames=2, **GREEDY)
+    assert fewer.num_input_tokens == seeing.ask(video, num_frames=2, **GREEDY).num_input_tokens

@@ -1,0 +1,187 @@
+"""A later turn pays for what is new, and says what a turn without caches would say."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from minicpmv import Chat, Conversation
+from minicpmv.engine.cache import PromptCache, can_be_reused
+
+from ..conftest import picture
+from .conftest import loaded
+
+GREEDY = {"sampling": False, "num_beams": 1, "max_new_tokens": 8}
+SAMPLED = {"sampling": True, "seed": 4, "temperature": 1.5, "max_new_tokens": 8}
+BEAMS = {"sampling": False, "num_beams": 3, "max_new_tokens": 6}
+
+
+@pytest.fixture
+def read(chat: Chat) -> Iterator[list[int]]:
+    """Grows by the number of tokens of every forward pass."""
+    seen: list[int] = []
+    hook = chat.model.get_input_embeddings().register_forward_pre_hook(
+        lambda module, args: seen.append(args[0].numel())
+    )
+    yield seen
+    hook.remove()
+
+
+@pytest.fixture
+def encoded(chat: Chat) -> Iterator[list[int]]:
+    """Grows by the number of slices of every pass of the vision tower."""
+    seen: list[int] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+        for module in chat.model.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    yield seen
+    for hook in hooks:
+        hook.remove()
+
+
+def said(conversation: Conversation, *turn: Any, **options: Any) -> str:
+    return "".join(conversation.say(*turn, **options))
+
+
+def shown(chat: Chat, *pictures: Any) -> list[Any]:
+    return list(pictures) if chat.supports_images else []
+
+
+@pytest.mark.parametrize("options", [GREEDY, SAMPLED, BEAMS], ids=["greedy", "sampled", "beams"])
+def test_answers_are_those_without_caches(chat: Chat, options: dict[str, Any]) -> None:
+    """With pictures in the first and the third turn, of one and of several slices."""
+    conversation = chat.conversation(system="Be brief.")
+    turns: list[tuple[str, list[Any]]] = [
+        ("What is it?", shown(chat, picture(40, 30))),
+        ("And what colour?", []),
+        ("Compare the two.", shown(chat, picture(700, 300, 1), picture(20, 90, 2))),
+        ("Why?", []),
+    ]
+    if not chat.supports_images:  # their context is short
+        turns, options = turns[:3], options | {"max_new_tokens": 3}
+    for prompt, pictures in turns:
+        before = list(conversation.history)
+        prompt = prompt if chat.supports_images else prompt[:4]
+        found = said(conversation, prompt, pictures, **options)
+        asked = conversation.history[len(before)]
+        whole = chat.ask([*before, asked], system_prompt="Be brief.", **options)
+        assert found == whole
+
+
+def test_a_later_turn_reads_only_what_is_new(chat: Chat, read: list[int]) -> None:
+    conversation = chat.conversation()
+    first = conversation.say("What is it?", shown(chat, picture(40, 30)), **GREEDY)
+    "".join(first)
+    read.clear()
+    second = conversation.say("Go on.", **GREEDY)
+    "".join(second)
+    assert first.answer is not None
+    assert second.answer is not None
+    new = second.answer.num_input_tokens - first.answer.num_input_tokens
+    assert sum(read) <= new + second.answer.num_output_tokens + 4
+
+
+@pytest.mark.parametrize("options", [GREEDY, BEAMS], ids=["greedy", "beams"])
+def test_no_picture_is_encoded_twice(
+    chat: Chat, encoded: list[int], options: dict[str, Any]
+) -> None:
+    if not chat.supports_images:
+        return
+    conversation = chat.conversation()
+    said(conversation, "What is it?", [picture(300, 700)], **options)
+    assert encoded
+    encoded.clear()
+    said(conversation, "And now?", **options)
+    assert not encoded
+    conversation.history.pop(0)  # another beginning: nothing of the prompt can be used
+    conversation.history.pop(0)
+    said(conversation, "The first one again?", [picture(300, 700)], **options)
+    assert not encoded, "features are kept by content"
+
+
+def test_a_picture_counts_where_it_changes(seeing: Chat) -> None:
+    conversation = seeing.conversation()
+    said(conversation, "What is it?", [picture(40, 30)], **GREEDY)
+    for change in (
+        {"max_slice_nums": 1},
+        {"system_prompt": "Be brief."},
+        {"use_image_id": False},
+    ):
+        before = list(conversation.history)
+        found = said(conversation, "And?", **GREEDY, **change)
+        question = {"role": "user", "content": "And?"}
+        assert found == seeing.ask([*before, question], **GREEDY, **change)
+
+
+def test_an_edited_history_is_read_as_it_is(chat: Chat) -> None:
+    conversation = chat.conversation()
+    said(conversation, "What is it?", shown(chat, picture(40, 30)), **GREEDY)
+    said(conversation, "And?", **GREEDY)
+    conversation.history[1] = {"role": "assistant", "content": "A house."}
+    before = list(conversation.history)
+    found = said(conversation, "Why?", **GREEDY)
+    assert found == chat.ask([*before, {"role": "user", "content": "Why?"}], **GREEDY)
+
+
+def test_a_turn_that_was_stopped_leaves_no_trace(chat: Chat) -> None:
+    conversation = chat.conversation()
+    said(conversation, "What is it?", shown(chat, picture(40, 30)), **GREEDY)
+    before = list(conversation.history)
+    stream = conversation.say("Count.", sampling=True, seed=1, temperature=3.0, max_new_tokens=30)
+    next(stream, None)
+    stream.close()
+    assert conversation.history == before or stream.answer is not None
+    conversation.history[:] = before
+    found = said(conversation, "Why?", **GREEDY)
+    assert found == chat.ask([*before, {"role": "user", "content": "Why?"}], **GREEDY)
+
+
+def test_a_failed_turn_leaves_no_trace(seeing: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversation = seeing.conversation()
+    said(conversation, "What is it?", [picture(40, 30)], **GREEDY)
+    before = list(conversation.history)
+    with monkeypatch.context() as patch:
+        patch.setattr(seeing.model, "generate", lambda **kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            said(conversation, "Count.", **GREEDY)
+    assert conversation.history == before
+    found = said(conversation, "Why?", **GREEDY)
+    assert found == seeing.ask([*before, {"role": "user", "content": "Why?"}], **GREEDY)
+
+
+def test_weights_that_change_are_seen(seeing: Chat) -> None:
+    conversation = seeing.conversation()
+    said(conversation, "What is it?", [picture(40, 30)], **GREEDY)
+    weight = seeing.model.get_input_embeddings().weight
+    kept = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.mul_(-1)
+        before = list(conversation.history)
+        found = said(conversation, "And?", **GREEDY)
+        assert found == seeing.ask([*before, {"role": "user", "content": "And?"}], **GREEDY)
+    finally:
+        with torch.no_grad():
+            weight.copy_(kept)
+
+
+def test_positions_that_stretch_are_read_whole() -> None:
+    config = loaded("minicpm-2b-128k").model.config.get_text_config()
+    rope = config.rope_parameters
+    if rope["rope_type"] in ("dynamic", "longrope"):
+        trained = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+        assert can_be_reused(config, trained - 1)
+        assert not can_be_reused(config, trained)
+    assert can_be_reused(loaded("2.6").model.config, 10**6)
+
+
+def test_clearing_frees_the_memory(seeing: Chat) -> None:
+    conversation = seeing.conversation()
+    said(conversation, "What is it?", [picture(40, 30)], **GREEDY)
+    assert conversation._cache._past is not None
+    conversation.clear()
+    assert conversation._cache == PromptCache(_state=conversation._cache._state)
