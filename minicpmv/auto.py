@@ -19,6 +19,7 @@ from transformers import (
     AutoProcessor,
 )
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.models.auto import modeling_auto
 from transformers.models.auto.tokenization_auto import (
     MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS,
     REGISTERED_TOKENIZER_CLASSES,
@@ -28,6 +29,7 @@ from transformers.models.auto.tokenization_auto import (
 # From its module: at the top of transformers it stands only where torchvision is installed.
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
+from .integrations import peft as peft_integration
 from .model import checkpoint_keys
 from .model.configuration import (
     MiniCPMVConfig,
@@ -86,10 +88,24 @@ def _tell_text_models(read_file: Any) -> Any:
             fields["model_type"] = model_type_of(fields)
         return fields, rest
 
+    get_config_dict._tells_text_models = True  # type: ignore[attr-defined]
     return classmethod(get_config_dict)
 
 
-PreTrainedConfig.get_config_dict = _tell_text_models(PreTrainedConfig.get_config_dict.__func__)
+if not hasattr(PreTrainedConfig.get_config_dict, "_tells_text_models"):  # a reload of this module
+    PreTrainedConfig.get_config_dict = _tell_text_models(PreTrainedConfig.get_config_dict.__func__)
+
+# The kind of a model is found by the name of its class in these tables, by `transformers serve`,
+# Trainer and TRL; `register` does not fill them.
+for table, model_type, name in (
+    ("IMAGE_TEXT_TO_TEXT", "minicpmv", "MiniCPMVForConditionalGeneration"),
+    ("IMAGE_TEXT_TO_TEXT", "omnilmm", "OmniLMMForConditionalGeneration"),
+    ("MULTIMODAL_LM", "minicpmv", "MiniCPMVForConditionalGeneration"),
+    ("MULTIMODAL_LM", "omnilmm", "OmniLMMForConditionalGeneration"),
+    ("CAUSAL_LM", "minicpm", "MiniCPMForCausalLM"),
+    ("SEQUENCE_CLASSIFICATION", "minicpm", "MiniCPMForSequenceClassification"),
+):
+    getattr(modeling_auto, f"MODEL_FOR_{table}_MAPPING_NAMES")[model_type] = name
 
 for config_class in (MiniCPMVConfig, OmniLMMConfig):
     AutoProcessor.register(config_class, MiniCPMVProcessor, exist_ok=True)
@@ -128,8 +144,11 @@ for model_type, name in (
 
 def _also_without_file(auto_class: Any, processor_class: Any) -> Any:
     """`auto_class.from_pretrained` for 1.0, 2.0 and OmniLMM-12B too: they have no
-    `preprocessor_config.json`, which transformers asks for before it asks who reads it."""
+    `preprocessor_config.json`, which transformers asks for before it asks who reads it, so that
+    nothing in our classes can answer."""
     from_file = auto_class.from_pretrained
+    if hasattr(from_file, "_knows_releases_without_file"):  # a reload of this module
+        return staticmethod(from_file)
 
     def from_pretrained(name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -141,6 +160,7 @@ def _also_without_file(auto_class: Any, processor_class: Any) -> Any:
             kwargs.pop(unused, None)
         return processor_class.from_pretrained(name_or_path, *args, **kwargs)
 
+    from_pretrained._knows_releases_without_file = True  # type: ignore[attr-defined]
     return staticmethod(from_pretrained)
 
 
@@ -159,3 +179,5 @@ for model_class, names in (
     for name in names:
         setattr(transformers, name, model_class)
         setattr(sys.modules["transformers"], name, model_class)
+
+peft_integration.install()

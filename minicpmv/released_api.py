@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import GenerationMixin
+from transformers import GenerationMixin, PreTrainedConfig
 
 from .chat import Chat, context_length
 from .checkpoint.consistency import check_pair
+from .checkpoint.hub import Checkpoint, hub_keywords
 from .engine.hf import generate_ids
 from .engine.plan import plan_generation
 from .loader import load
@@ -35,7 +36,7 @@ from .processing.packing import rows_per_slice
 from .processing.processor import MiniCPMVProcessor
 from .processing.text import TextProcessor
 from .released_parts import ReleasedEmbeddingsMixin, ReleasedPicturesMixin
-from .releases import Release, text_release_of
+from .releases import Release, release_of, text_release_of
 
 
 class MiniCPMV(ReleasedEmbeddingsMixin, MiniCPMVForConditionalGeneration, GenerationMixin):
@@ -48,6 +49,25 @@ class MiniCPMV(ReleasedEmbeddingsMixin, MiniCPMVForConditionalGeneration, Genera
 
     compat: Literal["released"] | None = None
     _processor: MiniCPMVProcessor | None = None
+    _hub_keywords: dict[str, Any] = {}  # where the processor comes from, too
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; 1.0 and 2.0 get the class with their `chat()`, as adapters that name
+        this one expect."""
+        path = pretrained_model_name_or_path
+        if cls is MiniCPMV and path is not None:
+            config = kwargs.get("config")
+            if isinstance(config, PreTrainedConfig):
+                fields = config.to_dict()
+            else:
+                fields = Checkpoint.at(config or path, kwargs).read_json("config.json")
+            if release_of(fields).version in ("1.0", "2.0"):
+                return MiniCPMV2.from_pretrained(path, *args, **kwargs)
+        loaded = super().from_pretrained(path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model._hub_keywords = hub_keywords(kwargs)
+        return loaded
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As `forward`; also takes the released layout, and the released `model(data)`."""
@@ -149,7 +169,7 @@ class MiniCPMV(ReleasedEmbeddingsMixin, MiniCPMVForConditionalGeneration, Genera
             return processor
         if self._processor is None:
             self._processor = MiniCPMVProcessor.from_pretrained(
-                self.name_or_path, compat=self.compat
+                self.name_or_path, compat=self.compat, **self._hub_keywords
             )
         if tokenizer is not None and tokenizer is not self._processor.tokenizer:
             own = self._processor

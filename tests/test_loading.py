@@ -128,7 +128,9 @@ def test_saved_checkpoint_is_the_released_one(version, tmp_path):
     Golden(version).model.save_pretrained(tmp_path)
     assert_same_tensors(tensors_of(tmp_path), tensors_of(CHECKPOINTS[version]))
     saved = json.loads((tmp_path / "config.json").read_text())
-    assert saved == json.loads((CHECKPOINTS[version] / "config.json").read_text())
+    released = json.loads((CHECKPOINTS[version] / "config.json").read_text())
+    released.pop("auto_map", None)  # it names code that the saved folder does not hold
+    assert saved == released
 
 
 def test_shards_carry_released_names(version, tmp_path):

@@ -4,7 +4,7 @@ One class for every way in: `minicpmv.load`, the Auto classes, strict loading, `
 `minicpmv convert`. Imports neither torch nor transformers.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,8 +59,8 @@ class Checkpoint:
     Fields:
         name: as it was given.
         location: the folder, or the repository; what `from_pretrained` of transformers takes.
-        keywords: of the hub, for `from_pretrained`. Without a network `local_files_only` is among
-            them, so that no file is waited for.
+            Without a network the folder of the copy that the hub's cache keeps.
+        keywords: of the hub, for `from_pretrained`; none for a folder.
         variant: as in transformers, "fp16" reads `model.fp16.safetensors`.
         commit: which one of the repository was found; files of it that are kept need no question.
         listing: the files of the repository; None when it was not asked.
@@ -140,12 +140,10 @@ class Checkpoint:
         return cls(location, location, given, keywords.get("variant"), commit)
 
     def _kept(self, error: Exception | None) -> "Checkpoint":
-        """The copy in the cache, which nothing is asked about."""
-        kept = Checkpoint(
-            self.name, self.location, {**self.keywords, "local_files_only": True}, self.variant
-        )
-        if kept.folder is not None:
-            return kept
+        """The copy in the cache, as a folder: huggingface_hub asks the network for a list of its
+        own even where `local_files_only` is set."""
+        if self.folder is not None:
+            return Checkpoint(self.name, str(self.folder), {}, self.variant)
         revision, cache_dir = self.keywords.get("revision"), self.keywords.get("cache_dir")
         which = f" at revision {revision!r}" if revision else ""
         place = f" in {str(cache_dir)!r}" if cache_dir else ""
@@ -312,6 +310,23 @@ class Checkpoint:
         if whole is not None:
             return set(safetensors_headers(whole))
         return set(read_index(self.file(self._variant_of("model.safetensors.index.json"))))
+
+    def token_ids(self, texts: Iterable[str]) -> dict[str, int]:
+        """Ids of added tokens by their text, as the tokenizer's files say; others are left out.
+
+        Raises:
+            ValueError: a file is damaged.
+            OSError: the hub cannot be reached.
+        """
+        known: dict[str, int] = {}
+        if self.find_file("tokenizer_config.json") is not None:
+            decoder = self.read_json("tokenizer_config.json").get("added_tokens_decoder") or {}
+            known = {token["content"]: int(index) for index, token in decoder.items()}
+        wanted = set(texts)
+        if not wanted <= known.keys() and self.find_file("tokenizer.json") is not None:
+            added = self.read_json("tokenizer.json").get("added_tokens") or []
+            known |= {token["content"]: token["id"] for token in added}
+        return {text: known[text] for text in dict.fromkeys(texts) if text in known}
 
     def damage(self) -> Exception | None:
         """What is wrong with the first file on this disk that cannot be read; None without one."""

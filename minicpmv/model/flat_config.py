@@ -48,7 +48,7 @@ class FlatConfigMixin:
         """The flat `config.json` that released code, llama.cpp and other engines read.
 
         For a config that came from such a file: that file, with only the values rewritten that
-        have changed since.
+        have changed since, and without code files of its folder.
         """
         released, values = copy.deepcopy(self._released or {}), self._flat_values()
         for key in self._released_values.keys() - values.keys():
@@ -56,7 +56,10 @@ class FlatConfigMixin:
         for key, value in values.items():
             if key not in self._released_values or self._released_values[key] != value:
                 released[key] = value
-        return released
+        code = released.pop("auto_map", None) or {}
+        # A saved folder holds no code; what stands in another repository is still there.
+        elsewhere = {name: place for name, place in code.items() if "--" in str(place)}
+        return released | ({"auto_map": elsewhere} if elsewhere else {})
 
     def to_json_file(self, json_file_path: str | os.PathLike, use_diff: bool = True) -> None:
         if self._released is None:

@@ -19,6 +19,7 @@ from ..checkpoint.weights import unreadable
 from ..devices import check_tied_devices
 from ..quantization import reader_for
 from ..quantization.bits import check_unpacked
+from ..releases import text_release_of
 from .generation_checks import check_generation_config, set_own_generation
 from .header_checks import check_headers
 
@@ -117,6 +118,8 @@ class StrictLoadingMixin:
                 "it before use."
             )
         check_tied_devices(model)
+        if model.can_generate() and kwargs.get("generation_config") is None:
+            complete_ends(model, checkpoint)
         return model
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
@@ -127,6 +130,21 @@ class StrictLoadingMixin:
         """
         check_unpacked(self)  # type: ignore[arg-type]
         super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
+
+
+def complete_ends(model: Any, checkpoint: Checkpoint) -> None:
+    """Let plain `generate` end an answer where the release ends it.
+
+    Some files of settings name no token that does, or not all.
+    """
+    release = getattr(model.config, "release", None) or text_release_of(model.config.to_dict())
+    settings = model.generation_config
+    said = settings.eos_token_id
+    ends = [] if said is None else said if isinstance(said, list) else [said]
+    if len(ends) < len(release.terminators):
+        found = checkpoint.token_ids(release.terminators)
+        ends = list(dict.fromkeys([*ends, *found.values()]))
+        settings.eos_token_id = ends if len(ends) > 1 else ends[0] if ends else None
 
 
 def check_finite(model: Any, path: Any) -> None:

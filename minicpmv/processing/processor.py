@@ -89,9 +89,21 @@ class MiniCPMVProcessor(AnswerDecoding):
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "target_sizes"]
 
+    # transformers' server passes the processor where `generate` wants a tokenizer, for stop texts.
+
     def get_vocab(self) -> dict[str, int]:
         """Token to id, of the tokenizer; transformers' server asks the processor."""
         return self.tokenizer.get_vocab()
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        return self.tokenizer.convert_tokens_to_string(tokens)
+
+    def _convert_id_to_token(self, index: int) -> str:
+        return self.tokenizer.convert_ids_to_tokens(index)
+
+    @property
+    def backend_tokenizer(self) -> Any:
+        return self.tokenizer.backend_tokenizer
 
     def __call__(
         self,

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from minicpmv.releases import NANO_GENERATION
+from minicpmv.checkpoint.hub import Checkpoint
+from minicpmv.releases import NANO_GENERATION, RELEASES
 from minicpmv.train.pretrain.recipe import MAX_SLICES
 
 
@@ -33,10 +34,11 @@ def preprocessor_config(num_queries: int, scale_resolution: int) -> dict[str, An
 
 
 def write_processor_files(folder: Path, num_queries: int, scale_resolution: int) -> None:
-    """Write `preprocessor_config.json` and `generation_config.json`."""
+    """Write `preprocessor_config.json` and `generation_config.json` beside a tokenizer."""
+    ids = Checkpoint.at(folder, {}).token_ids(RELEASES["2.6"].terminators)
     files = {
         "preprocessor_config.json": preprocessor_config(num_queries, scale_resolution),
-        "generation_config.json": NANO_GENERATION,
+        "generation_config.json": NANO_GENERATION | {"eos_token_id": list(ids.values())},
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

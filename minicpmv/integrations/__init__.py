@@ -1,0 +1,1 @@
+"""Hooks for programs of other people: what they need to take our models."""
