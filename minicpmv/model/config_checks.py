@@ -217,7 +217,7 @@ def _required(fields: Mapping[str, Any]) -> tuple[str, ...]:
     if model_type not in _VISION_TYPES:
         return (*_LANGUAGE_REQUIRED, "rope_theta")
     release = release_of(fields)
-    names = (*_LANGUAGE_REQUIRED, "rope_theta")
+    names: tuple[str, ...] = (*_LANGUAGE_REQUIRED, "rope_theta")
     if release.text_model_type == "minicpm":
         names += _SCALES
     names += ("num_query",) if model_type == "omnilmm" else ("query_num",)
@@ -288,8 +288,9 @@ def _check_version(file: str, fields: Mapping[str, Any]) -> None:
 
 def _check_language(file: str, fields: Mapping[str, Any], prefix: str, has_pictures: bool) -> None:
     """Numbers of the language model that must go together."""
-    width, heads = fields.get("hidden_size"), fields.get("num_attention_heads")
-    kv_heads, vocab_size = fields.get("num_key_value_heads"), fields.get("vocab_size")
+    values: dict[str, Any] = dict(fields)
+    width, heads = values.get("hidden_size", 0), values.get("num_attention_heads", 0)
+    kv_heads, vocab_size = values.get("num_key_value_heads", 0), values.get("vocab_size", 0)
     if width and has_pictures and width % 128:
         expected = "a multiple of 128, the width of the resampler's heads"
         raise damaged(file, prefix + "hidden_size", width, expected)
@@ -329,7 +330,7 @@ def _check_rope(file: str, fields: Mapping[str, Any], name: str, prefix: str) ->
         kind = "default"
     if not isinstance(kind, str) or kind not in known:
         raise damaged(file, f"{prefix}{name}.type", kind, f"one of {', '.join(known)}")
-    factor = rope.get("factor")
+    factor: Any = rope.get("factor")
     needs_factor = kind in ("linear", "dynamic")
     if (needs_factor or factor is not None) and not (is_number(factor) and 1 < factor <= 1e6):
         raise damaged(file, f"{prefix}{name}.factor", factor, "a finite number above 1")
