@@ -217,7 +217,7 @@ class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
             inputs_embeds = self.get_input_embeddings()(input_ids)
         images = pixel_values if image_features is None else image_features
         if images is None:
-            self.check_text_alone(input_ids, inputs_embeds, mm_token_type_ids, image_bound)
+            self.check_text_alone(inputs_embeds, mm_token_type_ids, image_bound)
         else:
             mask = self.get_placeholder_mask(
                 input_ids, inputs_embeds, mm_token_type_ids, image_bound

@@ -73,22 +73,16 @@ class PlaceholderMixin:
 
     def check_text_alone(
         self,
-        input_ids: torch.Tensor | None,
         inputs_embeds: torch.Tensor,
         mm_token_type_ids: torch.Tensor | None,
         image_bound: Sequence[Any] | None,
     ) -> None:
-        """Refuse placeholders without pictures. A single token, as decoding feeds them, is not
-        looked at."""
-        has_tags = self.config.image_token_id is not None and self.config.image_start_id is not None
-        if inputs_embeds.shape[1] == 1 or is_tracing(inputs_embeds):
+        """Refuse named placeholders without pictures. Ids alone name none: a placeholder between
+        tags may be text, as transformers' own suites have it."""
+        is_named = image_bound is not None or mm_token_type_ids is not None
+        if not is_named or is_tracing(inputs_embeds):
             return
-        if image_bound is not None or mm_token_type_ids is not None:
-            mask = self.get_placeholder_mask(None, inputs_embeds, mm_token_type_ids, image_bound)
-        elif input_ids is not None and has_tags:
-            mask = self.get_placeholder_mask(input_ids)
-        else:
-            return
+        mask = self.get_placeholder_mask(None, inputs_embeds, mm_token_type_ids, image_bound)
         if bool(mask.any()):
             raise ValueError(
                 f"The text has {int(mask.sum())} image placeholders, and no picture was given. "
