@@ -47,18 +47,24 @@ def _media(
     counts = [sum(next(slices) for _ in frames_of(block)) for block in blocks]
     sizes: torch.Tensor = inputs["target_sizes"]
     sees_padding = model.config.vision_config.attend_padding
+    of_each = sizes.split(counts)
+    lengths = [int(rows.prod(dim=1).max()) for rows in of_each]
     # Where padding is seen, so is the longest slice beside it.
-    longest = int(sizes.prod(dim=1).max()) if sees_padding else 0
+    longest = lengths.index(max(lengths)) if sees_padding else None
     media = [
         Medium(
-            key=(digest(block), tuple(map(tuple, rows.tolist())), longest),
+            key=(
+                digest(block),
+                tuple(map(tuple, rows.tolist())),
+                None if longest is None else lengths[longest],
+            ),
             num_tokens=len(rows) * model.config.query_num,
         )
-        for block, rows in zip(blocks, sizes.split(counts), strict=True)
+        for block, rows in zip(blocks, of_each, strict=True)
     ]
 
     def encode(numbers: Sequence[int]) -> list[torch.Tensor]:
-        together = range(len(blocks)) if sees_padding else numbers
+        together = sorted({*numbers} if longest is None else {*numbers, longest})
         pixels = pixels_of([blocks[number] for number in together])
         with torch.inference_mode():
             features = model.get_image_features(

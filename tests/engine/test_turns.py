@@ -103,6 +103,21 @@ def test_no_picture_is_encoded_twice(
     assert not encoded, "features are kept by content"
 
 
+def test_a_new_picture_is_encoded_alone(chat: Chat, encoded: list[int]) -> None:
+    if not chat.supports_images:
+        return
+    chat.ask("What is it?", [picture(40, 30)], **GREEDY)
+    alone = sum(encoded)
+    conversation = chat.conversation()
+    said(conversation, "What is it?", [picture(300, 700)], **GREEDY)
+    first = sum(encoded) - alone
+    encoded.clear()
+    said(conversation, "And this?", [picture(40, 30)], **GREEDY)
+    # Released 2.5 weights see the longest slice beside them, so that one is encoded again.
+    sees_padding = chat.model.config.vision_config.attend_padding
+    assert sum(encoded) == alone + (first if sees_padding else 0)
+
+
 def test_a_picture_counts_where_it_changes(seeing: Chat) -> None:
     conversation = seeing.conversation()
     said(conversation, "What is it?", [picture(40, 30)], **GREEDY)
