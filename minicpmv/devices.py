@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from .errors import short
+
 KNOWN_DEVICES = "auto, cpu, cuda, cuda:N, mps"
 STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -48,7 +50,7 @@ def parse_device(device: Any) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     if isinstance(device, bool) or not isinstance(device, str | int | torch.device):
         raise ValueError(
-            f"device is {_short(device)}; expected a name or a torch.device. Known: "
+            f"device is {short(device, 60)}; expected a name or a torch.device. Known: "
             f"{KNOWN_DEVICES}."
         )
     try:
@@ -196,8 +198,3 @@ def _place_of(name: str, places: Mapping[str, Any]) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -43,3 +43,9 @@ def _flag(match: re.Match[str]) -> str:
     if value is None or value == "True":
         return f"--{flag}"
     return f"--{flag} {value}"
+
+
+def short(value: object, most: int = 40) -> str:
+    """`repr(value)` on one line, cut to `most` characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, short
 from ..media.video import VideoFile, is_file
 from .options import PROCESSING
 
@@ -52,7 +52,7 @@ def messages_of_request(index: int, request: Any) -> Messages:
     """One entry of a batch as messages."""
     if isinstance(request, tuple):
         if len(request) != 2 or not isinstance(request[0], str):
-            raise ValueError(f"Request {index} is {_short(request)}; a pair is (prompt, images).")
+            raise ValueError(f"Request {index} is {short(request)}; a pair is (prompt, images).")
         return messages_of(request[0], request[1])
     return messages_of(request)
 
@@ -123,10 +123,5 @@ def _listed(name: str, items: Any) -> list[Any]:
 def check_requests(requests: Any) -> Sequence[Any]:
     """The requests of a batch as a list."""
     if isinstance(requests, str | Mapping) or not isinstance(requests, Iterable):
-        raise ValueError(f"requests is {_short(requests)}; pass a list of requests.")
+        raise ValueError(f"requests is {short(requests)}; pass a list of requests.")
     return list(requests)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

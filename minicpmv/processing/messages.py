@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..errors import short
 from ..media.video import VideoFile, is_file
 from .batching import sampled_video
 from .quoting import quoted
@@ -81,7 +82,7 @@ def normalised(
     """
     if not isinstance(messages, list | tuple) or not messages:
         raise ValueError(
-            f"A conversation is {_short(messages)}; expected a question, or a list of messages "
+            f"A conversation is {short(messages)}; expected a question, or a list of messages "
             "{'role': 'user', 'content': ...}."
         )
     other_keys = set(other_keys) - _OUR_KEYS
@@ -151,7 +152,7 @@ def _message(
 ) -> Message:
     if not isinstance(message, Mapping):
         raise ValueError(
-            f"Message {index} is {_short(message)}; expected a dict with role and content."
+            f"Message {index} is {short(message)}; expected a dict with role and content."
         )
     role = message.get("role")
     if check_roles and role not in ROLES:
@@ -370,8 +371,3 @@ def _number(value: Any) -> Any:
         return value
     number = float(value)
     return int(number) if math.isfinite(number) and number == int(number) else number
-
-
-def _short(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 40 else f"{text[:37]}..."
