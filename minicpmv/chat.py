@@ -19,7 +19,7 @@ from .conversation import Conversation
 from .engine.answer import Answer, AnswerStream
 from .engine.batch import BatchError, answer_in_batches
 from .engine.engine import Engine, Settings, context_length
-from .engine.options import PROCESSING, AnswerOptions, checked
+from .engine.options import PROCESSING, AnswerOptions, Option, checked
 from .engine.plan import GenerationPlan, plan_generation
 from .engine.protocols import CausalModel, Processor
 from .engine.request import Messages, check_requests, messages_of, with_system
@@ -29,6 +29,9 @@ from .precision import Precision
 from .releases import Release
 
 __all__ = ["Answer", "AnswerStream", "BatchError", "Chat", "context_length"]
+
+
+_BATCH_SIZE = Option("batch_size", int, "requests that are answered together", least=1)
 
 
 class Chat:
@@ -132,8 +135,7 @@ class Chat:
             BatchError: some requests could not be answered; it has the answers to the others.
             ValueError: an option is wrong.
         """
-        if isinstance(batch_size, bool) or batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
+        batch_size = _BATCH_SIZE.check(batch_size)
         if options.get("image_features") is not None:
             raise ArgumentError("`image_features` belong to one request; pass them to ask.")
         left: dict[str, Any] = dict(options)

@@ -77,6 +77,11 @@ class Engine:
         """
         options = dict(options)
         image_features = options.pop("image_features", None)
+        if image_features is not None and not isinstance(image_features, torch.Tensor):
+            raise ArgumentError(
+                f"`image_features` is {type(image_features).__name__}; it must be a tensor "
+                "(num_slices, query_num, hidden)."
+            )
         processing = checked({name: options.pop(name, None) for name in PROCESSING}, PROCESSING)
         check_effect(processing, conversations)
         limit = processing.pop("max_inp_length", None)

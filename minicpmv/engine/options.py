@@ -141,6 +141,7 @@ GENERATION = _table(
         float,
         "sampling temperature",
         above=0,
+        least=0.001,  # below, logits are not finite any more
         most=1000,
         needs="sampling",
         hint=" For the likeliest answer pass `sampling=False`, `num_beams=1`.",
@@ -163,7 +164,7 @@ GENERATION = _table(
         most=1,
         needs="sampling",
     ),
-    Option("repetition_penalty", float, "above 1 repeats less", above=0, most=100),
+    Option("repetition_penalty", float, "above 1 repeats less", 0, 0.01, 100),
     Option("no_repeat_ngram_size", int, "no run of so many tokens occurs twice", least=1),
     Option("num_beams", int, "beam width; 1 decodes greedily", least=1, most=64),
     Option(

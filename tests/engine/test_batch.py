@@ -48,7 +48,8 @@ def test_wrong_options_are_told_before_any_work(
     seeing: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(seeing.model, "generate", lambda **inputs: 1 / 0)
-    for options in ({"tempreature": 1}, {"temperature": -1}, {"max_slice_nums": 3}):
+    wrong: list[dict[str, Any]] = [{"tempreature": 1}, {"temperature": -1}, {"max_slice_nums": 3}]
+    for options in [*wrong, {"batch_size": 0}, {"batch_size": "2"}]:
         with pytest.raises(ValueError, match=next(iter(options))) as it:
             seeing.batch(["Hello"], **options)
         assert not isinstance(it.value, BatchError)
