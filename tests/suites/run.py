@@ -1,8 +1,8 @@
 """Run transformers' common model suites on our classes: python tests/suites/run.py [pytest options]
 
 Downloads the source distribution of the transformers that is installed, whose `tests/test_*.py`
-are the suites; adds what it leaves out (below) and our `modeling.py`; runs pytest there. Needs the
-network once, `parameterized`, and pytest; nothing of theirs is kept in this repository.
+are the suites; adds what it leaves out and our parts (below); runs pytest there. Needs the network
+once, `parameterized`, and pytest; nothing of theirs is kept in this repository.
 """
 
 import os
@@ -17,11 +17,20 @@ import transformers
 
 HERE = Path(__file__).parent
 
-# Modules that the suites import and the source distribution does not carry. The two mixins have
-# tests of their own there, which therefore do not run; tests/test_generation.py stands in.
+# Files of ours, and the places where the suites look for them.
+OURS = {
+    "modeling.py": "tests/models/minicpmv/test_modeling_minicpmv.py",
+    "processing.py": "tests/models/minicpmv/test_processing_minicpmv.py",
+    "image_processing.py": "tests/models/minicpmv/test_image_processing_minicpmv.py",
+    # Of these the source distribution carries none; they are written after their interface.
+    "generation.py": "tests/generation/test_utils.py",
+    "distributed.py": "tests/distributed_testing_utils.py",
+    "media.py": "utils/fetch_hub_objects_for_ci.py",
+}
+# Modules that the suites import and the source distribution does not carry.
 LEFT_OUT = {
+    # torch.export is tested in tests/test_compile.py; this suite runs exporters of transformers'.
     "exporters/test_export.py": "class ExportTesterMixin:\n    pass\n",
-    "generation/test_utils.py": "class GenerationTesterMixin:\n    pass\n",
     "utils/test_configuration_utils.py": (
         "config_common_kwargs = {'return_dict': False, 'output_hidden_states': True,\n"
         "    'dtype': 'float16', 'chunk_size_feed_forward': 5, 'problem_type': 'regression'}\n"
@@ -30,7 +39,7 @@ LEFT_OUT = {
 
 
 def prepare(folder: Path) -> Path:
-    """Unpack the suites into `folder` and add our part; returns the file to run."""
+    """Unpack the suites into `folder` and add our part; returns the folder to run."""
     name = f"transformers-{transformers.__version__}"
     download = ["pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
     requirement = name.replace("-", "==")
@@ -42,25 +51,25 @@ def prepare(folder: Path) -> Path:
     for path, text in LEFT_OUT.items():
         (tests / path).parent.mkdir(exist_ok=True)
         (tests / path).write_text(text)
-    shutil.copy(HERE / "distributed.py", tests / "distributed_testing_utils.py")
-    ours = tests / "models" / "minicpmv" / "test_modeling_minicpmv.py"
-    ours.parent.mkdir(parents=True)
-    shutil.copy(HERE / "modeling.py", ours)
+    for name, place in OURS.items():
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(HERE / name, root / place)
     for package in (tests, *(path for path in tests.rglob("*") if path.is_dir())):
         (package / "__init__.py").touch()
-    return ours
+    return root
 
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        ours = prepare(Path(folder))
-        command = [sys.executable, "-m", "pytest", "-q", "-rs", "-W", "ignore", str(ours)]
+        root = prepare(Path(folder))
+        command = [sys.executable, "-m", "pytest", "-q", "-rs", "-W", "ignore"]
+        command.append("tests/models/minicpmv")
         environment = os.environ | {
             "HF_HUB_OFFLINE": "1",
             "RUN_TRAINING_TESTS": "1",
             "RUN_TENSOR_PARALLEL_TESTS": "1",
+            "MINICPMV_GOLDEN": str(HERE.parent / "golden"),
         }
-        root = ours.parents[3]
         return subprocess.run([*command, *sys.argv[1:]], cwd=root, env=environment).returncode
 
 
