@@ -21,7 +21,7 @@ from PIL import Image
 from minicpmv.cli import COMMANDS, main, parse
 
 from .clips import clip
-from .test_quantization import int4_release
+from .helpers.quantized import int4_release
 from .test_text_chat import in_llama_format
 
 ROOT = Path(__file__).parents[1]

@@ -16,10 +16,7 @@ from typing import Any
 
 import numpy as np
 from transformers.image_processing_utils import BatchFeature
-from transformers.processing_utils import (
-    MultiModalData,
-    Unpack,
-)
+from transformers.processing_utils import MultiModalData, Unpack
 
 from ..media.policy import MediaPolicy, use_policy
 from .batching import (
@@ -33,12 +30,7 @@ from .batching import (
 from .decoding import AnswerDecoding
 from .encoding import Encoded, Span, encode, pad
 from .image_settings import check_effect, check_settings
-from .keywords import (
-    MiniCPMVProcessorKwargs,
-    asked,
-    check_keywords,
-    without_image_settings,
-)
+from .keywords import MiniCPMVProcessorKwargs, asked, check_keywords, without_image_settings
 from .messages import normalised, question, with_images_at
 from .packing import (
     ProcessorOutput,

@@ -1,0 +1,116 @@
+"""The house's rules, read from the syntax trees: imports run one way, no circles, no long files."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "minicpmv"
+# A room may import those before it and those beside it; nothing after it.
+ORDER = [
+    {"releases", "quiet", "errors", "devices", "precision"},
+    {"media", "checkpoint", "quantization"},
+    {"model", "processing"},
+    {"auto", "integrations"},
+    {"engine"},
+    {
+        *("chat", "conversation", "conversation_file", "loader"),
+        *("released", "released_api", "released_auto", "released_parts"),
+    },
+    {"scenes", "export", "inspection"},
+    {"train", "evaluate", "verify"},
+    {"cli"},
+]
+PLACES = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
+STRANGERS = {("model", "processing"), ("processing", "model")}  # beside, and not acquainted
+# Installed by auto.py, and needs the loaders only when an adapter of a model with chat() is loaded.
+WHEN_CALLED = {("minicpmv.integrations.peft", "minicpmv.released_auto")}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(file): file for file in FILES}
+
+
+def imports_of(file: Path, *, at_import: bool = False) -> set[str]:
+    """Modules of ours that a file imports; with `at_import` those that are needed to load it."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    found = set()
+    for node in _loaded(tree) if at_import else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = module_of(file).split(".")
+            if file.name != "__init__.py":
+                package = package[:-1]
+            start = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*start, *([node.module] if node.module else [])])
+            names = {f"{base}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else base for name in names}
+    return found & MODULES.keys() - {module_of(file)}
+
+
+def _loaded(node: ast.AST) -> list[ast.AST]:
+    """Nodes that run when the module is loaded: no bodies of functions, nothing for types only."""
+    found = [node]
+    for child in ast.iter_child_nodes(node):
+        is_for_types = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+        if not is_for_types and not isinstance(child, ast.FunctionDef | ast.Lambda):
+            found += _loaded(child)
+    return found
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def test_every_room_has_its_place():
+    rooms = {room_of(module) for module in MODULES} - {"", "__main__"}
+    assert rooms == set(PLACES)
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_imports_run_one_way(file):
+    room = room_of(module_of(file))
+    if room in ("", "__main__"):
+        pytest.skip("the doors of the package")
+    for imported in imports_of(file):
+        if (module_of(file), imported) in WHEN_CALLED:
+            continue
+        target = room_of(imported)
+        if not target:
+            assert room == "cli", f"{module_of(file)} imports the package's door; name the module."
+            continue  # it prints the version
+        message = f"{module_of(file)} imports {imported}, which stands after it."
+        assert PLACES[target] <= PLACES[room], message
+        assert (room, target) not in STRANGERS, f"{module_of(file)} imports {imported}."
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    edges = {name: imports_of(file, at_import=True) for name, file in MODULES.items()}
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> None:
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name not in done:
+            for other in sorted(edges[name]):
+                visit(other, [*path, name])
+            done.add(name)
+
+    for name in edges:
+        visit(name, [])
+
+
+@pytest.mark.parametrize("folder", ["minicpmv", "tests"])
+def test_no_file_is_over_500_lines(folder):
+    lengths = {
+        str(file.relative_to(ROOT)): len(file.read_text(encoding="utf-8").splitlines())
+        for file in (ROOT / folder).rglob("*.py")
+    }
+    assert {name: length for name, length in lengths.items() if length > 500} == {}
