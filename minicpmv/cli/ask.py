@@ -99,6 +99,8 @@ def _as_json(answer: Any, model: str) -> str:
         "num_input_tokens": answer.num_input_tokens,
         "num_output_tokens": answer.num_output_tokens,
         "seconds": round(answer.seconds, 3),
+        "prompt_seconds": round(answer.prompt_seconds, 3),
+        "decode_seconds": round(answer.decode_seconds, 3),
         "tokens_per_second": round(answer.tokens_per_second, 2),
         "finish_reason": answer.finish_reason,
     }

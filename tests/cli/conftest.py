@@ -16,6 +16,8 @@ class FakeAnswer:
     num_input_tokens: int = 10
     num_output_tokens: int = 4
     seconds: float = 0.5
+    prompt_seconds: float = 0.375
+    decode_seconds: float = 0.125
     finish_reason: str = "stop"
 
     @property

@@ -100,6 +100,8 @@ def test_json_has_tokens_and_seconds(run, fake_chat, picture):
         "num_input_tokens": 10,
         "num_output_tokens": 4,
         "seconds": 0.5,
+        "prompt_seconds": 0.375,
+        "decode_seconds": 0.125,
         "tokens_per_second": 8.0,
         "finish_reason": "stop",
     }
