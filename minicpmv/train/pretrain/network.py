@@ -2,7 +2,7 @@
 
 Every slice has the same number of patch places and every row of text the same number of tokens, so
 that `torch.compile` makes one graph of it; patches come as plain rows instead of strips.
-`tests/test_pretrain.py` shows that the logits are those of the model's own forward.
+`tests/train/test_pretrain.py` shows that the logits are those of the model's own forward.
 """
 
 import math
