@@ -13,7 +13,8 @@ from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 from minicpmv import load
 from minicpmv.processing import MiniCPMVProcessor
 
-from .conftest import CHECKPOINTS, FIRST_FOLDERS, picture
+from .helpers.golden import CHECKPOINTS, FIRST_FOLDERS
+from .helpers.pictures import picture
 
 
 @pytest.mark.parametrize("trust_remote_code", [None, True])

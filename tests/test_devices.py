@@ -12,10 +12,11 @@ from transformers.integrations.accelerate import _get_device_map
 
 from minicpmv import Chat, load
 
-from .conftest import picture, tiny_model
-from .released_tensors import CONFIGS
+from .helpers.golden import GOLDEN
+from .helpers.pictures import picture
+from .helpers.released_tensors import CONFIGS
+from .helpers.tiny import tiny_model
 
-GOLDEN = Path(__file__).parent / "golden"
 WITH_PICTURES = {
     "minicpm-v-1_0": "checkpoint",
     "minicpm-v-2": "checkpoint",

@@ -20,9 +20,9 @@ from PIL import Image
 
 from minicpmv.cli import COMMANDS, main, parse
 
-from .clips import clip
+from .helpers.clips import clip
 from .helpers.quantized import int4_release
-from .test_text_chat import in_llama_format
+from .helpers.text_models import in_llama_format
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"

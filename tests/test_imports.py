@@ -114,3 +114,17 @@ def test_no_file_is_over_500_lines(folder):
         for file in (ROOT / folder).rglob("*.py")
     }
     assert {name: length for name, length in lengths.items() if length > 500} == {}
+
+
+def test_no_test_imports_another() -> None:
+    """What two tests share is a fixture of a conftest.py, or in `tests/helpers/`."""
+    files = [file for file in (ROOT / "tests").rglob("*.py") if "suites" not in file.parts]
+    assert len(files) > 100
+    shared = [
+        f"{file.relative_to(ROOT)} imports {node.module}"
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.level and node.module
+        if node.module.rpartition(".")[2].startswith(("test_", "conftest"))
+    ]
+    assert shared == []

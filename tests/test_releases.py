@@ -18,7 +18,7 @@ from minicpmv.cli.slice import Settings, plan_cost
 from minicpmv.processing.placeholders import IMAGE_MARKER, RELEASED_TAGS, image_placeholder
 from minicpmv.releases import RELEASES, TEXT_RELEASES
 
-from .released_tensors import count, parts, released
+from .helpers.released_tensors import count, parts, released
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "releases.md"

@@ -9,7 +9,7 @@ from minicpmv import AutoModel, AutoProcessor, AutoTokenizer, load
 from minicpmv.checkpoint.files import parse_size
 from minicpmv.export.convert import convert
 
-from ..conftest import CHECKPOINTS
+from ..helpers.golden import CHECKPOINTS
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 16202105\n"
 FILES = (

@@ -12,7 +12,7 @@ from minicpmv import AutoModel, AutoTokenizer, load
 from minicpmv.checkpoint.hub import Checkpoint
 from minicpmv.quantization.files import read_quantization
 
-from ..conftest import CHECKPOINTS
+from ..helpers.golden import CHECKPOINTS
 
 REPO = "openbmb/MiniCPM-V-2_6"
 OLD, NEW = "1" * 40, "2" * 40

@@ -10,7 +10,7 @@ from PIL import Image
 
 from minicpmv.precision import Precision
 
-from ..clips import clip, numbers_of, write_clip
+from ..helpers.clips import clip, numbers_of, write_clip
 
 
 def test_answer_alone_is_on_stdout(run, fake_chat, picture):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from minicpmv.cli.chat import Session, _read_messages
 
-from .conftest import FakeStream
+from ..helpers.fake_chat import FakeStream
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """`minicpmv convert`: the summary on stdout, one line for what goes wrong."""
 
-from pathlib import Path
-
-GOLDEN = Path(__file__).parents[1] / "golden"
+from ..helpers.golden import GOLDEN
 
 
 def test_there_and_back(run, tmp_path):

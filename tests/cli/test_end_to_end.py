@@ -10,8 +10,8 @@ import pytest
 from minicpmv import load
 from minicpmv.cli.chat import Session
 
-from ..clips import numbers_of, write_clip
-from .conftest import FakeChat
+from ..helpers.clips import numbers_of, write_clip
+from ..helpers.fake_chat import FakeChat
 
 CHECKPOINT = Path(__file__).parents[1] / "golden" / "minicpm-v-2_6" / "checkpoint"
 MODEL = ["-m", str(CHECKPOINT), "--max-new-tokens", "6"]

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from minicpmv.releases import TEXT_RELEASES
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+from ..helpers.golden import GOLDEN
 
 
 @pytest.fixture

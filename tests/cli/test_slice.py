@@ -1,7 +1,6 @@
 """`minicpmv slice`: the numbers are those of `processing.slicing`; here is how they are shown."""
 
 import json
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -10,7 +9,7 @@ from tokenizers import Tokenizer
 from minicpmv.cli.slice import Settings
 from minicpmv.processing.placeholders import image_placeholder
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+from ..helpers.golden import GOLDEN
 
 RELEASED = {
     "max_slice_nums": 9,

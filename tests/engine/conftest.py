@@ -1,20 +1,10 @@
 """Chats of the tiny recorded checkpoints, in float32: pictures and text, all nine."""
 
-from functools import lru_cache
-
 import pytest
 
-from minicpmv import Chat, load
+from minicpmv import Chat
 
-from ..conftest import CHECKPOINTS, GOLDEN
-from ..processing.test_text import MODELS
-
-FOLDERS = CHECKPOINTS | {name: GOLDEN / name / "ckpt" for name in MODELS}
-
-
-@lru_cache
-def loaded(name: str) -> Chat:
-    return load(FOLDERS[name], device="cpu", dtype="float32")
+from ..helpers.chats import FOLDERS, loaded
 
 
 @pytest.fixture(params=FOLDERS)

@@ -10,7 +10,7 @@ import pytest
 
 from minicpmv import Answer, AnswerStream, BatchError, Chat
 
-from ..conftest import picture
+from ..helpers.pictures import picture
 
 SHORT = {"max_new_tokens": 6}
 

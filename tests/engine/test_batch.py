@@ -7,7 +7,7 @@ import pytest
 
 from minicpmv import BatchError, Chat
 
-from ..conftest import picture
+from ..helpers.pictures import picture
 
 GREEDY = {"sampling": False, "num_beams": 1, "max_new_tokens": 5}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minicpmv import Chat, load
 from minicpmv.engine.detokenize import _CutAt, _Replace, _Strip, stream_text
 
-from .conftest import FOLDERS, loaded
+from ..helpers.chats import FOLDERS, loaded
 
 LETTERS = st.text(alphabet=" .?'nmstve\t\u00a0ab", max_size=20)
 

@@ -18,8 +18,8 @@ from minicpmv.engine.options import OPTIONS, AnswerOptions, Option
 from minicpmv.engine.plan import GenerationPlan, plan_generation
 from minicpmv.errors import ArgumentError
 
-from ..conftest import picture
-from .conftest import loaded
+from ..helpers.chats import loaded
+from ..helpers.pictures import picture
 
 # A value of each option that is nobody's default, and what it has no effect without.
 UNUSUAL = {

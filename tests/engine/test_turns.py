@@ -10,8 +10,8 @@ from torch import nn
 from minicpmv import Chat, Conversation
 from minicpmv.engine.cache import PromptCache, can_be_reused
 
-from ..conftest import picture
-from .conftest import loaded
+from ..helpers.chats import loaded
+from ..helpers.pictures import picture
 
 GREEDY = {"sampling": False, "num_beams": 1, "max_new_tokens": 8}
 SAMPLED = {"sampling": True, "seed": 4, "temperature": 1.5, "max_new_tokens": 8}

@@ -7,7 +7,7 @@ import torch
 from bitsandbytes.functional import quantize_4bit
 from safetensors.torch import load_file, save_file
 
-from ..conftest import CHECKPOINTS
+from .golden import CHECKPOINTS
 
 TEXT = CHECKPOINTS["2.6"].parents[1] / "minicpm-2b" / "ckpt"
 

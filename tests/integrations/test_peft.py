@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from minicpmv import AutoModel
 from minicpmv.model.checkpoint_keys import to_released
 
-from ..conftest import CHECKPOINTS
+from ..helpers.golden import CHECKPOINTS
 
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # its own

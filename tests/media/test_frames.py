@@ -11,8 +11,8 @@ from minicpmv.media.frames import choose_indices
 from minicpmv.media.video import VideoFile
 from minicpmv.processing.batching import videos_as_frames
 
-from ..conftest import picture
-from ..processing.test_video import clip
+from ..helpers.clips import clip
+from ..helpers.pictures import picture
 
 
 def test_frames_are_decoded_once_and_kept_within_a_limit(monkeypatch):

@@ -19,8 +19,7 @@ from minicpmv.media.policy import MediaPolicy, MediaRefusedError, is_public, use
 from minicpmv.media.source import is_video_file
 from minicpmv.media.video import VideoFile, is_animation
 
-from ..conftest import picture
-from ..processing.test_images import PNG, png_of
+from ..helpers.pictures import PNG, picture, png_of
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from minicpmv.cli.attachments import read_files
 from minicpmv.media.image import load_image, to_rgb
 from minicpmv.media.video import VideoFile
 
-from ..processing.test_images import PNG
+from ..helpers.pictures import PNG
 
 
 def animation(format_name: str, count: int = 3) -> bytes:

@@ -1,43 +1,14 @@
 """Processors of the golden checkpoints, shared: a test that changes one makes its own."""
 
 from collections.abc import Callable
-from functools import lru_cache
-from pathlib import Path
 
 import pytest
 
 import minicpmv.auto  # noqa: F401
 from minicpmv.processing import MiniCPMVProcessor
 
-from ..conftest import CHECKPOINTS as EVERY_CHECKPOINT
-
-FIRST_FOLDERS = {
-    "1.0": Path(__file__).parent.parent / "golden" / "minicpm-v-1_0",
-    "2.0": Path(__file__).parent.parent / "golden" / "minicpm-v-2",
-    "omnilmm-12b": Path(__file__).parent.parent / "golden" / "omnilmm-12b",
-}
-LATER = ("2.5", "2.6")
-CHECKPOINTS = {version: EVERY_CHECKPOINT[version] for version in LATER} | {
-    version: folder / "checkpoint" for version, folder in FIRST_FOLDERS.items()
-}
-
-
-@pytest.fixture(params=CHECKPOINTS)
-def version(request: pytest.FixtureRequest) -> str:
-    """A test that asks for it runs for every release."""
-    return request.param
-
-
-@pytest.fixture(params=LATER)
-def later_version(request: pytest.FixtureRequest) -> str:
-    """A release that came with `preprocessor_config.json` and `tokenizer.json`."""
-    return request.param
-
-
-@lru_cache
-def golden_processor(version: str, compat: str | None = None) -> MiniCPMVProcessor:
-    """The processor of the golden checkpoint of that release."""
-    return MiniCPMVProcessor.from_pretrained(CHECKPOINTS[version], compat=compat)
+from ..helpers.golden import CHECKPOINTS
+from ..helpers.processors import golden_processor
 
 
 @pytest.fixture

@@ -24,8 +24,9 @@ from minicpmv.processing import (
 )
 from minicpmv.releases import Release
 
-from ..conftest import picture
-from .conftest import CHECKPOINTS, FIRST_FOLDERS, golden_processor
+from ..helpers.golden import CHECKPOINTS, FIRST_FOLDERS
+from ..helpers.pictures import picture
+from ..helpers.processors import golden_processor
 
 
 @lru_cache

@@ -9,8 +9,8 @@ from transformers import AutoImageProcessor
 from minicpmv.processing import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
 from minicpmv.processing.pixels import cut
 
-from ..conftest import picture
-from .conftest import CHECKPOINTS
+from ..helpers.golden import CHECKPOINTS
+from ..helpers.pictures import picture
 
 
 def small_processor(**settings) -> MiniCPMVImageProcessorPil:

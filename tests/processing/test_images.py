@@ -14,13 +14,7 @@ from PIL import Image
 from minicpmv.media.image import image_from_array, load_image, to_rgb
 from minicpmv.media.policy import MediaPolicy, use_policy
 
-from ..conftest import picture
-
-
-def png_of(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "png")
-    return buffer.getvalue()
+from ..helpers.pictures import PNG, picture
 
 
 def white_png(width: int, height: int) -> bytes:
@@ -40,9 +34,6 @@ def white_png(width: int, height: int) -> bytes:
 
 def pixels(image: Image.Image) -> list:
     return np.asarray(image).reshape(-1, len(image.getbands())).tolist()
-
-
-PNG = png_of(picture(60, 80))
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

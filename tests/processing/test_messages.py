@@ -9,7 +9,7 @@ from minicpmv.processing.messages import normalised, question
 from minicpmv.processing.quoting import reserved_tags
 from minicpmv.processing.templates import keys_read
 
-from ..conftest import picture
+from ..helpers.pictures import picture
 
 
 def content_of(content, **settings):

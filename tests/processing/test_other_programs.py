@@ -9,7 +9,7 @@ from transformers import ProcessorMixin
 from minicpmv.processing import MiniCPMVProcessor
 from minicpmv.processing.placeholders import IMAGE_MARKER
 
-from ..conftest import picture
+from ..helpers.pictures import picture
 
 
 def test_the_released_keys_of_the_output_are_found(processor):

@@ -5,8 +5,9 @@ import torch
 from minicpmv.media.frames import choose_frames
 from minicpmv.processing.placeholders import IMAGE_MARKER, VIDEO_MARKER
 
-from ..conftest import Golden, golden_records, picture
-from .conftest import golden_processor
+from ..helpers.golden import Golden, golden_records
+from ..helpers.pictures import picture
+from ..helpers.processors import golden_processor, inputs_of, user
 
 
 def conversations_of(version: str, record: dict) -> list[list[dict]]:
@@ -29,21 +30,6 @@ def settings_of(record: dict) -> dict:
     settings = dict(record.get("kwargs") or {})
     settings.pop("system_prompt", None)
     return settings
-
-
-def inputs_of(processor, conversation, add_generation_prompt=True, **processor_kwargs):
-    return processor.apply_chat_template(
-        conversation,
-        add_generation_prompt=add_generation_prompt,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        processor_kwargs=processor_kwargs,
-    )
-
-
-def user(*content) -> list[dict]:
-    return [{"role": "user", "content": list(content)}]
 
 
 def attended(inputs) -> list[list[int]]:

@@ -9,9 +9,9 @@ from transformers import AutoProcessor, AutoTokenizer
 from minicpmv.processing import MiniCPMVProcessor, MiniCPMVTokenizerFast
 from minicpmv.releases import RELEASES
 
-from ..conftest import picture
-from .conftest import CHECKPOINTS
-from .test_processor import inputs_of, user
+from ..helpers.golden import CHECKPOINTS
+from ..helpers.pictures import picture
+from ..helpers.processors import inputs_of, user
 
 
 def test_a_saved_processor_loads_the_same(version, processor, tmp_path):

@@ -1,7 +1,6 @@
 """Conversations of the text models: the recorded prompts and ids, and what a message may hold."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,24 +9,8 @@ from PIL import Image
 from minicpmv.processing.text import TextProcessor
 from minicpmv.releases import TEXT_RELEASES, text_release_of
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-MODELS = {
-    "minicpm-2b": "2b",
-    "minicpm-1b": "1b",
-    "minicpm-2b-128k": "2b-128k",
-    "minicpm-moe-8x2b": "moe-8x2b",
-}
-
-
-def recorded(kind: str) -> list[Any]:
-    """Parameters (model, inputs, expectations) of every recorded case of one kind."""
-    cases = []
-    for model in MODELS:
-        for case in json.loads((GOLDEN / model / "public" / "manifest.json").read_text())["cases"]:
-            if case["kind"] == kind:
-                parts = [{k: v["json"] for k, v in case[p].items()} for p in ("inputs", "expect")]
-                cases.append(pytest.param(model, *parts, id=f"{model}-{case['name']}"))
-    return cases
+from ..helpers.golden import GOLDEN
+from ..helpers.text_models import MODELS, recorded
 
 
 def processor(model: str, compat: Any = None) -> TextProcessor:

@@ -17,7 +17,7 @@ from minicpmv.processing import MiniCPMVProcessor
 from minicpmv.processing.tokenizer import MiniCPMTokenizerFast, MiniCPMVTokenizerFast
 from minicpmv.processing.tokenizer_model import fast_tokenizer
 
-from .conftest import CHECKPOINTS, FIRST_FOLDERS
+from ..helpers.golden import CHECKPOINTS, FIRST_FOLDERS
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 TEXT_FOLDERS = [

@@ -19,9 +19,10 @@ from minicpmv.media.video import VideoFile
 from minicpmv.processing import MiniCPMVVideoProcessor
 from minicpmv.processing.placeholders import IMAGE_MARKER, VIDEO_MARKER
 
-from ..clips import clip, number_of, numbered, numbers_of, sound, turned, write_clip
-from ..conftest import CHECKPOINTS, picture
-from .test_processor import inputs_of, user
+from ..helpers.clips import clip, number_of, numbered, numbers_of, sound, turned, write_clip
+from ..helpers.golden import CHECKPOINTS
+from ..helpers.pictures import picture
+from ..helpers.processors import inputs_of, user
 
 
 def published(num_frames, fps, most=64):

@@ -4,8 +4,8 @@ from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 import minicpmv.auto  # noqa: F401
 from minicpmv.processing import MiniCPMVVideoProcessor
 
-from ..conftest import picture
-from .conftest import CHECKPOINTS
+from ..helpers.golden import CHECKPOINTS
+from ..helpers.pictures import picture
 
 
 def test_frames_become_rows(version):

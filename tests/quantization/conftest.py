@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from ..conftest import GOLDEN_FOLDERS
+from ..helpers.golden import GOLDEN_FOLDERS
 from ..helpers.quantized import GPTQ, TEXT
 
 

@@ -26,7 +26,8 @@ from minicpmv.model.minicpm import MiniCPMForCausalLM
 from minicpmv.model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
 from minicpmv.quantization import bits_config, weight_bytes
 
-from ..conftest import CHECKPOINTS, Golden, golden_case, picture, tiny_model
+from ..helpers.golden import CHECKPOINTS, Golden, golden_case
+from ..helpers.pictures import picture
 from ..helpers.quantized import (
     SKIP_LISTS,
     TEXT,
@@ -34,6 +35,7 @@ from ..helpers.quantized import (
     logits_of,
     packed,
 )
+from ..helpers.tiny import tiny_model
 
 
 def unpacked(folder):

@@ -29,7 +29,7 @@ OURS = {
 }
 # Modules that the suites import and the source distribution does not carry.
 LEFT_OUT = {
-    # torch.export is tested in tests/test_compile.py; this suite runs exporters of transformers'.
+    # torch.export is tested in tests/model/test_compile.py; this suite is of other exporters.
     "exporters/test_export.py": "class ExportTesterMixin:\n    pass\n",
     "utils/test_configuration_utils.py": (
         "config_common_kwargs = {'return_dict': False, 'output_hidden_states': True,\n"
