@@ -1,7 +1,7 @@
-"""Ask about a video file: one frame a second is looked at, at most 64.
+"""Ask about a video file: one frame a second is used, at most 64.
 
-Without a file a clip is written in which a ball rolls from left to right. nano has seen no video in
-its training: for good answers give a released model.
+Without a file a clip is written in which a ball rolls from left to right. nano was hardly trained
+on videos: for good answers give a released model.
 
 pip install "minicpmv[video]"
 python examples/video_file.py [MODEL [FILE]]

@@ -1,7 +1,7 @@
 """Ask about a video, given as its frames: one a second is usual, at most 64.
 
-Here a ball is drawn that rolls from left to right. nano has seen no video in its training: for good
-answers give a released model.
+Here a ball is drawn that rolls from left to right. nano was hardly trained on videos: for
+good answers give a released model.
 
 python examples/video_frames.py [MODEL]
 """

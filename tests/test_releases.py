@@ -321,7 +321,7 @@ def answers_table():
         rows.append(
             (
                 f"**{member.name}**",
-                "draws" if sampling.draws else "searches",
+                "samples" if sampling.draws else "beam search",
                 drawing,
                 searching,
                 longest_prompt,
@@ -332,8 +332,8 @@ def answers_table():
     head = (
         "",
         "by default",
-        "drawing (`sampling=True`)",
-        "searching (`sampling=False`)",
+        "sampling (`sampling=True`)",
+        "beam or greedy search (`sampling=False`)",
         "longest prompt",
         "longest answer",
         "an answer ends with",

@@ -22,14 +22,14 @@ from minicpmv.errors import ArgumentError
 from .usage import UsageError
 
 COMMANDS = {
-    "ask": "one answer about pictures, on stdout",
-    "chat": "talk about pictures in the terminal",
+    "ask": "answer one question about pictures and videos",
+    "chat": "hold a conversation about pictures in the terminal",
     "slice": "show how a picture is cut and how many tokens it costs",
     "info": "shapes, parameters, special tokens, and whether the files of a model agree",
-    "convert": "a MiniCPM text model in the layout of Llama, and back",
+    "convert": "convert a MiniCPM text model to the Llama format, and back",
     "train": "train a model",
-    "evaluate": "measure a model",
-    "verify": "run a model in several configurations and compare",
+    "evaluate": "run a benchmark on a model",
+    "verify": "compare a model between configurations, stage by stage",
 }
 
 

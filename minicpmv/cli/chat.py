@@ -189,7 +189,7 @@ class Session:
         if not name:
             for option in ANSWER_OPTIONS.values():
                 _tell(
-                    f"{option.name:20}{self.options.get(option.name, 'default')!s:10}{option.help}"
+                    f"{option.name:22}{self.options.get(option.name, 'default')!s:10}{option.help}"
                 )
             return
         name = name.replace("-", "_")

@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
             max_shard_size=args.max_shard_size,
             on_progress=show,
         )
-    head = "one matrix for embedding and head" if converted.is_tied else "a head of its own"
+    head = "tied head" if converted.is_tied else "untied head"
     files = "file" if converted.num_files == 1 else "files"
     print(
         f"{converted.folder}: {converted.architecture}, {head}, "

@@ -1,28 +1,28 @@
-"""`minicpmv evaluate`: one subcommand per measure."""
+"""`minicpmv evaluate`: one subcommand per benchmark."""
 
 import argparse
 
 from .options import add_model_options, load_options, name_precision
 from .startup import imports
 
-DESCRIPTION = "Measure a model. The table goes to stdout, everything else to stderr."
+DESCRIPTION = "Run a benchmark on a model. The table goes to stdout, everything else to stderr."
 
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser = subparsers.add_parser("evaluate", description=DESCRIPTION)
-    measures = parser.add_subparsers(
-        title="measures", dest="measure", metavar="MEASURE", required=True
+    benchmarks = parser.add_subparsers(
+        title="benchmarks", dest="benchmark", metavar="BENCHMARK", required=True
     )
-    measure = measures.add_parser(
+    benchmark = benchmarks.add_parser(
         "scenes",
-        help="questions about rendered scenes",
+        help="questions about drawn pictures",
         description=(
-            "Ask a model about rendered scenes that the default model has not seen in training: "
-            "other seeds, other words, other typefaces."
+            "Ask a model about drawn pictures that nano has not seen in training: other seeds, "
+            "other words, other typefaces."
         ),
     )
-    _add_scene_options(measure)
-    measure.set_defaults(run_measure=run_scenes)
+    _add_scene_options(benchmark)
+    benchmark.set_defaults(run_benchmark=run_scenes)
 
 
 def _add_scene_options(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def _add_scene_options(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     parser.add_argument("--split", default="test", choices=("train", "test"), help="default: test")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="other scenes (default: 0)"
+        "--seed", type=int, default=0, metavar="N", help="seed of the pictures (default: 0)"
     )
     parser.add_argument(
         "--items", type=int, default=200, metavar="N", help="items of each part (default: 200)"
@@ -56,13 +56,17 @@ def _add_scene_options(parser: argparse.ArgumentParser) -> None:
     )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument(
-        "--blind", action="store_true", help="show grey pictures instead: guessing"
+        "--blind", action="store_true", help="show grey pictures instead: the score of guessing"
     )
     instead.add_argument(
         "--swap", action="store_true", help="show the pictures of another question instead"
     )
     parser.add_argument(
-        "--batch-size", type=int, default=8, metavar="N", help="answered at a time (default: 8)"
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="questions answered at a time (default: 8)",
     )
     parser.add_argument(
         "--answers",
@@ -81,8 +85,10 @@ def run_scenes(args: argparse.Namespace) -> int:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} is {getattr(args, name)}; it must be at least 1.")
     from minicpmv.evaluate.metrics import levenshtein
+    from minicpmv.evaluate.tasks import needs_edit_distance
 
-    levenshtein()  # missing, it is named before a model is loaded
+    if needs_edit_distance(args.tasks):
+        levenshtein()  # missing, it is named before a model is loaded
     with imports():
         from minicpmv.evaluate.scenes import run  # torch, only when it is needed
         from minicpmv.loader import load
@@ -93,4 +99,4 @@ def run_scenes(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    return args.run_measure(args)
+    return args.run_benchmark(args)

@@ -62,8 +62,8 @@ def tell_default_model(args: argparse.Namespace) -> None:
     """Say on stderr which model answers, where none was named."""
     if not args.names_model:
         print(
-            "minicpmv: nano answers, the small bundled model, which knows drawn pictures only; "
-            "-m names another, such as -m openbmb/MiniCPM-V-2_6",
+            "minicpmv: using nano, a small bundled demo model that knows only drawn pictures; "
+            "choose another with -m, such as -m openbmb/MiniCPM-V-2_6",
             file=sys.stderr,
         )
 

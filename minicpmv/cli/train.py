@@ -1,4 +1,4 @@
-"""`minicpmv train`: one subcommand per way of training."""
+"""`minicpmv train`: one subcommand per training method."""
 
 import argparse
 
@@ -10,17 +10,17 @@ DESCRIPTION = "Train a model."
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser = subparsers.add_parser("train", description=DESCRIPTION)
-    ways = parser.add_subparsers(title="ways", dest="way", metavar="WAY", required=True)
-    way = ways.add_parser(
+    methods = parser.add_subparsers(title="methods", dest="method", metavar="METHOD", required=True)
+    method = methods.add_parser(
         "pretrain",
-        help="the default model, from random weights on rendered scenes",
+        help="a model like nano, from random weights on drawn pictures",
         description=(
-            "Train the default model from random weights on rendered scenes. A run that was "
-            "interrupted goes on where it was: give the same command again."
+            "Train a model like nano from random weights on drawn pictures. A run that was "
+            "interrupted continues when the same command is given again."
         ),
     )
-    add_flags(way, PretrainOptions)
-    way.set_defaults(run_way=run_pretrain)
+    add_flags(method, PretrainOptions)
+    method.set_defaults(run_method=run_pretrain)
 
 
 def run_pretrain(args: argparse.Namespace) -> int:
@@ -33,4 +33,4 @@ def run_pretrain(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    return args.run_way(args)
+    return args.run_method(args)

@@ -134,7 +134,9 @@ def _table(*options: Option) -> dict[str, Option]:
 
 
 GENERATION = _table(
-    Option("sampling", bool, "sample, or decode greedily or with beams"),
+    Option(
+        "sampling", bool, "draw each token at random (sampling), or search: greedily or with beams"
+    ),
     Option("do_sample", bool, "transformers' name of sampling", has_flag=False),
     Option(
         "temperature",
@@ -147,38 +149,44 @@ GENERATION = _table(
         hint=" For the likeliest answer pass `sampling=False`, `num_beams=1`.",
     ),
     Option(
-        "top_p", float, "sample from the likeliest tokens that sum to this", 0, None, 1, "sampling"
+        "top_p",
+        float,
+        "nucleus sampling: the likeliest tokens up to this total probability",
+        0,
+        None,
+        1,
+        "sampling",
     ),
     Option(
         "top_k",
         int,
-        "sample from this many likeliest tokens; 0: from all",
+        "sample from this many of the likeliest tokens; 0: from all",
         least=0,
         needs="sampling",
     ),
     Option(
         "min_p",
         float,
-        "sample from tokens at least this fraction as likely as the likeliest",
+        "drop tokens less likely than this fraction of the likeliest one",
         least=0,
         most=1,
         needs="sampling",
     ),
-    Option("repetition_penalty", float, "above 1 repeats less", 0, 0.01, 100),
-    Option("no_repeat_ngram_size", int, "no run of so many tokens occurs twice", least=1),
+    Option("repetition_penalty", float, "1: none; higher values repeat less", 0, 0.01, 100),
+    Option("no_repeat_ngram_size", int, "no sequence of this many tokens occurs twice", least=1),
     Option("num_beams", int, "beam width; 1 decodes greedily", least=1, most=64),
     Option(
         "length_penalty",
         float,
-        "above 0 favours long beams, below 0 short ones",
+        "above 0 favours long answers, below 0 short ones",
         least=-10,
         most=10,
         needs="beams",
     ),
-    Option("early_stopping", bool, "end when there are enough finished beams", needs="beams"),
+    Option("early_stopping", bool, "stop as soon as enough beams are finished", needs="beams"),
     Option("max_new_tokens", int, "longest answer, in tokens", least=1),
     Option("min_new_tokens", int, "shortest answer, in tokens", least=0),
-    Option("max_time", float, "longest time of an answer, in seconds", above=0),
+    Option("max_time", float, "time limit of an answer, in seconds", above=0),
     Option("seed", int, "random seed", least=0, most=2**63 - 1, needs="sampling"),
 )
 

@@ -115,7 +115,7 @@ def levenshtein() -> Any:
         from rapidfuzz.distance import Levenshtein
     except ImportError as error:
         raise ImportError(
-            "Scores of printed text need rapidfuzz, which is not installed. "
+            "Scoring the tasks reading and document needs rapidfuzz, which is not installed. "
             "Install it with: pip install 'minicpmv[eval]'"
         ) from error
     return Levenshtein

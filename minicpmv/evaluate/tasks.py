@@ -213,3 +213,9 @@ def subtasks_of(names: Sequence[str]) -> list[Subtask]:
             known = ", ".join(dict.fromkeys((*TASKS, *SUBTASKS)))
             raise ValueError(f"Task {name!r} is not known. Known: {known}.")
     return [part for part in _SUBTASKS if part.task in names or part.name in names]
+
+
+def needs_edit_distance(names: Sequence[str]) -> bool:
+    """Whether tasks of these names are scored with edit distances, which take rapidfuzz."""
+    scorers = (measures.reads_characters, measures.anls)
+    return any(part.scorer in scorers for part in subtasks_of(names))

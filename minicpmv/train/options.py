@@ -39,6 +39,9 @@ def option(
     return dataclasses.field(default=default, metadata=rules)
 
 
+_METAVARS = {int: "N", float: "X", str: "TEXT"}
+
+
 def flag_of(name: str) -> str:
     """The flag of a field."""
     return "--" + name.replace("_", "-")
@@ -60,7 +63,7 @@ def add_flags(parser: argparse.ArgumentParser, options_class: type) -> None:
             settings["action"] = argparse.BooleanOptionalAction
         else:
             kind: Any = field.type
-            settings |= {"type": kind, "metavar": kind.__name__.upper()}
+            settings |= {"type": kind, "metavar": _METAVARS[kind]}
         parser.add_argument(flag_of(field.name), **settings)
 
 

@@ -1,6 +1,7 @@
 """`minicpmv chat`: its commands, and what happens when an answer is stopped or fails."""
 
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -66,7 +67,7 @@ def test_set_changes_later_answers(talk, fake_chat):
     assert one["options"] == {"temperature": 0.25, "sampling": False, "max_new_tokens": 5}
     assert two["options"] == {"temperature": 0.25, "max_new_tokens": 5}
     assert "(sampling: default)" in err
-    assert "top_k               default" in err
+    assert "top_k                 default" in err
 
 
 def test_system_is_set_and_removed(talk, fake_chat):
@@ -233,3 +234,8 @@ def test_a_damaged_conversation_is_one_line(tmp_path, text):
     (tmp_path / "saved.json").write_text(text)
     with pytest.raises(ValueError, match=r"saved\.json' (is not a conversation|holds a damaged)"):
         read_conversation(str(tmp_path / "saved.json"))
+
+
+def test_the_list_of_options_keeps_names_and_values_apart(talk):
+    _, _, err = talk("/set")
+    assert re.search(r"^no_repeat_ngram_size +default +no sequence", err, re.MULTILINE)

@@ -1,8 +1,10 @@
 """Measures on answers whose score is known by hand."""
 
+from unittest import mock
+
 import pytest
 
-from minicpmv.evaluate import measures, metrics
+from minicpmv.evaluate import measures, metrics, tasks
 from minicpmv.evaluate import samples as items
 from minicpmv.scenes import Question
 from minicpmv.scenes.examples.draw import draw_example
@@ -184,3 +186,17 @@ def test_solved_examples_and_the_answer_after_them_have_one_form():
 )
 def test_the_form_of_an_answer_is_what_is_left_without_its_content(answer, shown, same):
     assert (measures.form(answer, shown) == measures.form(shown[-1], shown)) is same
+
+
+def test_only_tasks_scored_with_edit_distances_need_rapidfuzz():
+    assert not tasks.needs_edit_distance(["yes-no", "counting", "table", "video"])
+    assert all(map(tasks.needs_edit_distance, (["reading"], ["page", "open"], ["document"])))
+    for name, part in tasks.SUBTASKS.items():
+        (item,) = items.draw_samples(part.draw, split="test", seed=5, number=1)
+        with mock.patch.object(metrics, "levenshtein") as distance:
+            distance.return_value.distance.return_value = 0
+            answers = tuple("something" for _ in item.examples)
+            given = tuple(map(part.scorer, item.examples, answers))
+            for measure in part.measures:
+                measure.compute([measures.Result(item, answers, given)])
+        assert distance.called == tasks.needs_edit_distance([name]), name
