@@ -190,7 +190,9 @@ def test_a_loaded_config_knows_its_tags(name, tmp_path):
     if model.config.release.slicing == "adaptive":
         assert model.config.slice_start_id == ids(images.slice_start)
     model.config.save_pretrained(tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text()) == fields
+    saved = json.loads((tmp_path / "config.json").read_text())
+    fields.pop("auto_map", None)  # names code that is not saved
+    assert saved == fields
 
 
 def test_a_vocabulary_is_looked_through_once(monkeypatch):

@@ -210,12 +210,18 @@ def with_field(name: str, value: Any) -> Any:
     [
         (without_tokenizer, "has no tokenizer.json or tokenizer.model"),
         (lambda folder: (folder / "tokenizer.model").unlink(), "has no tokenizer.json or tokeni"),
-        (lambda folder: (folder / "config.json").write_text("[1]"), "holds no JSON object"),
-        (with_field("hidden_size", "many"), "'hidden_size' expected int, got str"),
-        (with_field("num_attention_heads", 0), "a 0 that numbers|num_attention_heads is 0"),
-        (with_field("vision_tower_overrides", "small"), "vision_tower_overrides is 'small'; exp"),
-        (with_field("vision_tower_overrides", {"embed_dim": -64}), "has embed_dim -64; expected"),
-        (with_field("vision_tower_overrides", {"depth": None}), "has depth None; expected a num"),
+        (
+            lambda folder: (folder / "config.json").write_text("[1]"),
+            "config.json' holds list, no JSON object",
+        ),
+        (with_field("hidden_size", "many"), "hidden_size 'many'; expected a whole number"),
+        (with_field("num_attention_heads", 0), "num_attention_heads 0; expected a whole number"),
+        (with_field("vision_tower_overrides", "small"), "vision_tower_overrides 'small'; expected"),
+        (
+            with_field("vision_tower_overrides", {"embed_dim": -64}),
+            "overrides.embed_dim -64; expected",
+        ),
+        (with_field("vision_tower_overrides", {"depth": None}), "overrides.depth null; expected"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_named(
