@@ -7,6 +7,8 @@ only then.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .moved import keep_former_names
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ _HOMES = {
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]
+
+keep_former_names()
 
 
 def __getattr__(name: str) -> Any:

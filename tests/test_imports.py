@@ -9,14 +9,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minicpmv"
 # A room may import those before it and those beside it; nothing after it.
 ORDER = [
-    {"releases", "quiet", "errors", "devices", "precision"},
+    {"moved", "releases", "quiet", "errors", "devices", "precision"},
     {"media", "checkpoint", "quantization"},
     {"model", "processing"},
     {"auto", "integrations"},
     {"engine"},
     {
         *("chat", "conversation", "conversation_file", "loader"),
-        *("released", "released_api", "released_auto", "released_parts"),
+        *("released_api", "released_auto", "released_parts"),
     },
     {"scenes", "export", "inspection"},
     {"train", "evaluate", "verify"},
