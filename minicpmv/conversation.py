@@ -12,6 +12,7 @@ from .engine.cache import PromptCache
 from .engine.options import PROCESSING, AnswerOptions, checked
 from .engine.pictures import with_pictures_read
 from .engine.request import Messages, check_effect, messages_of, with_system
+from .errors import short
 from .media.policy import use_policy
 from .processing.messages import normalised
 
@@ -27,16 +28,30 @@ class Conversation:
 
     Attributes:
         system: system prompt; None means the release's own.
-        history: messages, a plain list that may be edited.
+        history: messages, a plain list that may be edited between turns.
     """
 
     def __init__(self, chat: "Chat", system: str | None = None, history: Iterable[Any] = ()):
         self.chat = chat
         self.system = system
-        self.history: Messages = list(history)
+        self.history = list(history)
         self._cache = PromptCache()
         self._lock = threading.Lock()
         self._open_turn: weakref.ref[AnswerStream] | None = None
+
+    @property
+    def history(self) -> Messages:
+        """Messages, a plain list that may be edited between turns."""
+        return self._history
+
+    @history.setter
+    def history(self, messages: Messages) -> None:
+        if not isinstance(messages, list | tuple):
+            raise ValueError(
+                f"history is {short(messages)}; expected a list of messages "
+                "{'role': 'user', 'content': ...}."
+            )
+        self._history = messages if isinstance(messages, list) else list(messages)
 
     def say(
         self,
@@ -111,8 +126,9 @@ class Conversation:
         asked = left.pop("system_prompt", None)
         given = {name: left.pop(name, None) for name in ("num_frames", "fps")}
         chosen = checked(given, PROCESSING)
-        num_before = len(self.history)
-        whole = self.chat.processor.question([*self.history, *turn])
+        earlier = list(self.history)
+        num_before = len(earlier)
+        whole = self.chat.processor.question([*earlier, *turn])
         check_effect(chosen, [whole[num_before:]])
         before = with_pictures_read(whole[:num_before], copy=False)
         turn = with_pictures_read(whole[num_before:], **chosen)
@@ -124,6 +140,12 @@ class Conversation:
             with stream:
                 yield from stream
             assert stream.answer is not None
+            now = self.history
+            if len(now) != num_before or any(a is not b for a, b in zip(now, earlier, strict=True)):
+                raise ValueError(
+                    "The history was changed while this answer was read, so the turn was not put "
+                    "into it. Change it before a turn, or after its end."
+                )
             answer = {"role": "assistant", "content": stream.answer.text}
             self.history[:] = [*before, *turn, answer]
             yield stream.answer

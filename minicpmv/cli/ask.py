@@ -3,11 +3,15 @@
 import argparse
 import json
 import os
+import re
 import select
+import shlex
 import stat
 import sys
 from pathlib import Path
 from typing import Any
+
+from minicpmv.errors import short
 
 from .attachments import (
     add_video_options,
@@ -31,6 +35,7 @@ Answer one question about pictures and videos. The answer goes to stdout, everyt
 Text piped to stdin is put in front of PROMPT; with the file `-`, stdin is a picture or video.
 """
 
+_ADDRESS = re.compile(r"(?:(?:https?|file|ftp|s3)://|data:[a-z]+/)\S*", re.IGNORECASE)
 PATIENCE_S = 3.0  # with a silent pipe, until we say what we wait for
 
 EPILOG = """\
@@ -75,7 +80,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    _check_order(args.prompt, args.files, args.video)
+    _check_order(args.prompt, args.files)
     prompt = _read_prompt(args.prompt, stdin_is_picture="-" in args.files)
     pictures = read_files(args.files, **video_options(args))
     options: dict[str, Any] = generation_options(args)
@@ -107,16 +112,45 @@ def _as_json(answer: Any, model: str) -> str:
     return json.dumps(report, ensure_ascii=False)
 
 
-def _check_order(prompt: str | None, files: list[str], videos: list[str]) -> None:
+def _check_order(prompt: str | None, files: list[str]) -> None:
     """The question comes first: `minicpmv ask street.jpg` would never look at the picture."""
-    if not prompt or prompt == "-" or not Path(prompt).suffix or not os.path.isfile(prompt):
+    kind = None if not prompt or prompt == "-" else _kind_of_file(prompt, files)
+    if prompt is None or kind is None:
         return
-    question = next((file for file in files if " " in file or file.endswith("?")), "What is this?")
-    if not files and not videos:
-        question = "What is this?"
+    question = next((file for file in files if not _may_be_file(file)), "What is this?")
+    shown = shlex.quote(prompt) if len(prompt) <= 200 else "FILE"
+    shown = f"--video {shown}" if kind == "a folder" else shown
     raise UsageError(
-        f'PROMPT {prompt!r} is a file. The question comes first: minicpmv ask "{question}" {prompt}'
+        f'PROMPT {short(prompt, 200)} is {kind}. The question comes first: minicpmv ask "{question}" {shown}'
     )
+
+
+def _kind_of_file(prompt: str, files: list[str]) -> str | None:
+    """What was named in place of a question; None for a question."""
+    path = os.path.expanduser(prompt)
+    if _ADDRESS.fullmatch(prompt):
+        return "an address"
+    if os.path.isfile(path) and (Path(path).suffix or _has_question(files)):
+        return "a file"
+    if os.path.isdir(path) and _has_question(files):
+        return "a folder"
+    return "the name of a file" if _has_suffix_of_file(prompt) else None
+
+
+def _has_question(files: list[str]) -> bool:
+    return any(not _may_be_file(file) for file in files)
+
+
+def _may_be_file(word: str) -> bool:
+    is_there = word == "-" or os.path.exists(os.path.expanduser(word))
+    return is_there or bool(_ADDRESS.fullmatch(word)) or _has_suffix_of_file(word)
+
+
+def _has_suffix_of_file(word: str) -> bool:
+    from minicpmv.media.source import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+
+    suffixes = PICTURE_SUFFIXES | VIDEO_SUFFIXES
+    return not re.search(r"\s", word) and Path(word).suffix.lower() in suffixes
 
 
 def _read_prompt(typed: str | None, stdin_is_picture: bool) -> str:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from minicpmv.errors import ArgumentError
 
+from .usage import UsageError
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -61,12 +63,12 @@ def read_files(files: Sequence[str], **options: Any) -> list["Image.Image | Vide
         options: `num_frames` or `fps` of the videos.
 
     Raises:
-        ValueError: a file is a folder or neither picture nor video, or stdin is asked for twice or
-            is a terminal.
+        UsageError: stdin is asked for twice.
+        ValueError: a file is a folder or neither picture nor video, or stdin is a terminal.
         OSError: a file is missing or cannot be read.
     """
     if list(files).count("-") > 1:
-        raise ValueError("The file - was given twice, but stdin can be read only once.")
+        raise UsageError("The file - was given twice, but stdin can be read only once.")
     return [_read_file(file, options) for file in files]
 
 
@@ -74,7 +76,7 @@ def read_picture(file: str) -> "Image.Image":
     """Open one picture: a path, a URL, or `-` for the bytes on stdin."""
     from minicpmv.media.image import load_image
 
-    if Path(file).expanduser().is_dir():
+    if file and Path(file).expanduser().is_dir():
         raise ValueError(f"{file!r} is a folder; name a picture.")
     return load_image(_source(file))
 
@@ -103,12 +105,12 @@ def _source(file: str) -> str | bytes | BinaryIO:
         fetched.name = file  # type: ignore[misc]  # for error messages
         return fetched
     path = Path(file).expanduser()
-    if path.is_dir():
+    if file and path.is_dir():
         raise ValueError(
             f"{file!r} is a folder. Frames of a video are shown with ask --video {file}, and with "
             f"/video {file} inside chat."
         )
-    return str(path) if path.exists() else file
+    return str(path) if file and path.exists() else file
 
 
 def read_video(paths: Sequence[str], **options: Any) -> "Sequence[Image.Image] | VideoFile":
@@ -122,8 +124,8 @@ def read_video(paths: Sequence[str], **options: Any) -> "Sequence[Image.Image] |
         OSError: a file is missing, or is not a picture.
     """
     path = Path(paths[0]).expanduser()
-    if len(paths) == 1 and not path.is_dir():
-        return _video_file(str(path) if path.exists() else paths[0], options)
+    if len(paths) == 1 and not (paths[0] and path.is_dir()):
+        return _video_file(str(path) if paths[0] and path.exists() else paths[0], options)
     if "fps" in options:
         raise ArgumentError(
             f"`fps` would have no effect on pictures, which have no time: {paths[0]!r}."

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import ArgumentError, short
 from ..media.video import VideoFile, is_file
+from ..processing.messages import is_blank
 from .options import PROCESSING
 
 Message = dict[str, Any]
@@ -29,12 +30,17 @@ def messages_of(
                 'videos=["clip.mp4", [a, b]].'
             )
     if not isinstance(prompt, str):
+        if not isinstance(prompt, list | tuple):
+            raise ValueError(
+                f"The prompt is {short(prompt)}; expected a question, or a list of messages "
+                "{'role': 'user', 'content': ...}."
+            )
         if images or videos:
             raise ValueError(
                 "A whole conversation was given: put images and videos into its messages."
             )
-        return prompt
-    if not prompt.strip():
+        return list(prompt)
+    if is_blank(prompt):
         raise ValueError("The prompt is empty. Give a question or an instruction.")
     if not images and not videos:
         return [{"role": "user", "content": prompt}]
@@ -89,7 +95,18 @@ def shows_pictures(messages: Messages) -> bool:
 
 def with_system(messages: Messages, asked: str | None, standing: str | None) -> Messages:
     """The conversation with a system message: its own, else the one asked for, else the
-    standing one."""
+    standing one; "" is none.
+
+    Raises:
+        ValueError: one is no text, or blank, or there are two.
+    """
+    for name, text in (("`system_prompt`", asked), ("The system prompt", standing)):
+        if text is None or text == "":
+            continue
+        if not isinstance(text, str):
+            raise ArgumentError(f"{name} is {short(text)}; it must be text.")
+        if is_blank(text):
+            raise ArgumentError(f"{name} is blank. Write one, or leave it out.")
     if messages[0].get("role") == "system":
         if asked:
             raise ValueError(

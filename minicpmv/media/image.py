@@ -46,8 +46,8 @@ def load_image(source: Any) -> Image.Image:
     Raises:
         FileNotFoundError: the path does not exist.
         OSError: the file cannot be read or the URL not be fetched.
-        ValueError: it is not an image, it is damaged, or it has more pixels than the policy allows.
-        TypeError: `source` is none of the above.
+        ValueError: it is not an image, it is damaged, or has more pixels than the policy allows; or
+            `source` is none of the above.
 
     Warns:
         UserWarning: it is an animation, or has several pages, and only one of them is shown.
@@ -98,10 +98,12 @@ def image_from_array(array: Any, channels: Literal["first", "last"] | None = Non
             fit, it is the last one of a numpy array and the first one of a tensor.
 
     Raises:
-        ValueError: the shape or the value range fits no image.
+        ValueError: the shape, the kind or the range of the values fits no image.
     """
     is_tensor = not isinstance(array, np.ndarray)
     if is_tensor:
+        if array.is_meta:
+            raise ValueError("An image tensor is on the device meta, which holds no pixels.")
         array = array.detach().cpu()
         array = (array.float() if array.is_floating_point() else array).numpy()
     if array.ndim == 3:
@@ -116,6 +118,11 @@ def image_from_array(array: Any, channels: Literal["first", "last"] | None = Non
         raise ValueError(
             f"An array of shape {array.shape} is not one image; expected (height, width), "
             "(height, width, channels) or (channels, height, width) with 1 to 4 channels."
+        )
+    if array.dtype.kind not in "buif":
+        raise ValueError(
+            f"An image array has values of the type {array.dtype}; expected whole or floating "
+            "point numbers."
         )
     if 0 in array.shape:
         raise ValueError(f"An image array of shape {array.shape} has no pixels.")
@@ -206,8 +213,12 @@ def is_animated(image: Image.Image) -> bool:
 
 
 def _notice_others(image: Image.Image, name: str) -> None:
-    """Say that a file has more than the picture shown; who went to another one chose it."""
-    if image.format not in ("GIF", "WEBP", "PNG", "AVIF", "TIFF") or image.tell():
+    """Say once that a file has more than the picture shown; who went to another one chose it."""
+    if (
+        hasattr(image, "source_name")
+        or image.format not in ("GIF", "WEBP", "PNG", "AVIF", "TIFF")
+        or image.tell()
+    ):
         return
     count = getattr(image, "n_frames", 1)
     if count < 2:

@@ -42,8 +42,8 @@ def open_source(source: Any, kind: Kind) -> tuple[BinaryIO, str]:
     Raises:
         FileNotFoundError: the path does not exist.
         OSError: the file cannot be read or the URL not be fetched.
-        ValueError: the text is damaged base64 or no data URL, or the download is too large.
-        TypeError: `source` is none of the above.
+        ValueError: the text is damaged base64 or no data URL, the download is too large, or
+            `source` is none of the above.
     """
     if isinstance(source, bytes | bytearray | memoryview):
         name = f"The {kind} given as {len(source)} bytes"
@@ -56,7 +56,7 @@ def open_source(source: Any, kind: Kind) -> tuple[BinaryIO, str]:
     if hasattr(source, "read"):
         return _read_file(source, kind)
     article, also = ("An image", "a PIL image, ") if kind == "image" else ("A video", "frames, ")
-    raise TypeError(
+    raise ValueError(
         f"{article} cannot be read from {type(source).__name__}. Give {also}a path, bytes, "
         "a URL, a file opened in binary mode, or an array."
     )
@@ -120,7 +120,7 @@ def _open_text(source: str, kind: Kind) -> tuple[BinaryIO, str]:
         return io.BytesIO(download(source, name)), name
     if scheme.startswith("data:"):
         header, comma, payload = source.partition(",")
-        if not comma or not header.endswith(";base64"):
+        if not comma or not header.lower().endswith(";base64"):
             example = "image/png" if kind == "image" else "video/mp4"
             raise ValueError(
                 f"A data URL for {_a(kind)} looks like 'data:{example};base64,...', "
@@ -130,6 +130,11 @@ def _open_text(source: str, kind: Kind) -> tuple[BinaryIO, str]:
         return io.BytesIO(data), f"The {kind} in the data URL {header!r}"
     if scheme.startswith("file://"):
         url = urllib.parse.urlsplit(source)
+        if url.netloc not in ("", "localhost"):
+            raise ValueError(
+                f"{kind.capitalize()} {_short(source)} names the computer {url.netloc!r}; the "
+                "address of a file has three slashes: file:///folder/name."
+            )
         return _open_path(Path(urllib.request.url2pathname(url.path)), kind)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source):
         raise ValueError(
@@ -172,11 +177,20 @@ def _read_file(source: Any, kind: Kind) -> tuple[BinaryIO, str]:
     """A file that the caller opened; it stands afterwards where it stood, if it can."""
     given = getattr(source, "name", None)
     name = f"{kind.capitalize()} {given!r}" if given else f"The {kind} file given"
+    if getattr(source, "closed", False):
+        raise ValueError(f"{name} is closed. Open it again, or give its path.")
+    if not getattr(source, "readable", lambda: True)():
+        raise ValueError(f"{name} is open for writing only. Open it with open(path, 'rb').")
     can_seek = bool(getattr(source, "seekable", lambda: False)())
     place = source.tell() if can_seek else 0
     data = source.read()
     if not isinstance(data, bytes):
-        raise TypeError(f"The file {given!r} gives text, not bytes. Open it with open(path, 'rb').")
+        raise ValueError(f"{name} gives text, not bytes. Open it with open(path, 'rb').")
+    if not can_seek and not data:
+        raise ValueError(
+            f"{name} gives no bytes, and cannot be rewound: it was read before, or is empty. Give "
+            "the bytes themselves, to show them more than once."
+        )
     if can_seek and place and not data:
         # Written or read just before, and left at its end.
         source.seek(0)

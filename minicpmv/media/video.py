@@ -120,13 +120,13 @@ class VideoFile:
         if (self.num_frames or 0) > len(chosen):
             notice_fewer(name, len(chosen), self.num_frames)
         elif self.fps is not None and self.fps > timeline.fps * 1.05:
-            each = f"{timeline.fps:.3g} frames per second, fewer than fps={self.fps:g} asks for"
+            each = f"{timeline.fps:.3g} frames per second, fewer than the {self.fps:g} asked for"
             warnings.warn(f"{name} has {each}; {len(chosen)} are shown.", stacklevel=2)
         elif self.fps is not None and self.fps * timeline.duration_s > most + 1:
             warnings.warn(
-                f"{name} takes {timeline.duration_s:.4g} s, of which fps={self.fps:g} would show "
-                f"more than the {most} frames that a video may have; {len(chosen)} are shown, "
-                "spread evenly.",
+                f"{name} takes {timeline.duration_s:.4g} s, which at {self.fps:g} frames per "
+                f"second is more than the {most} frames that a video may have; {len(chosen)} are "
+                "shown, spread evenly.",
                 stacklevel=2,
             )
         return chosen
@@ -164,7 +164,7 @@ def is_animation(source: Any) -> bool:
 def notice_fewer(name: str, shown: int, asked: int | None) -> None:
     """Warn that a video has fewer frames than were asked for."""
     warnings.warn(
-        f"{name} has {shown} frames, fewer than num_frames={asked} asks for; all are shown.",
+        f"{name} has {shown} frames, fewer than the {asked} asked for; all are shown.",
         stacklevel=2,
     )
 

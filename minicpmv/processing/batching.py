@@ -116,6 +116,8 @@ def sampled_video(
     frames = list(video)
     if not frames:
         raise ValueError("A video has no frames.")
+    if any(frame is None for frame in frames):
+        raise ValueError("A video has the frame None, which holds nothing.")
     if num_frames is not None and num_frames > len(frames):
         notice_fewer("The video given as frames", len(frames), num_frames)
     elif num_frames is not None:

@@ -11,6 +11,7 @@ import math
 import numbers
 import os
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -181,7 +182,7 @@ def _message(
 
 def _content(content: Any, index: int, tags: re.Pattern[str] | None) -> str | list[Block]:
     if isinstance(content, str):
-        return str(quoted(content, tags))
+        return str(quoted(_encodable(content, index), tags))
     if isinstance(content, Mapping):
         content = [content]
     if not isinstance(content, list | tuple):
@@ -233,7 +234,7 @@ def _with_media(
 
 def _block(item: Any, index: int, tags: re.Pattern[str] | None) -> Block:
     if isinstance(item, str):
-        return {"type": "text", "text": quoted(item, tags)}
+        return {"type": "text", "text": quoted(_encodable(item, index), tags)}
     if isinstance(item, VideoFile):
         return {"type": "video", "video": item}
     if _is_picture(item):
@@ -257,7 +258,7 @@ def _block(item: Any, index: int, tags: re.Pattern[str] | None) -> Block:
     if kind == "text":
         if not isinstance(block.get("text"), str):
             raise ValueError(f"Message {index} has a text block without text.")
-        return {**block, "text": quoted(block["text"], tags)}
+        return {**block, "text": quoted(_encodable(block["text"], index), tags)}
     if kind in ("image_url", "video_url"):
         kind, block = _from_url(block, index, kind)
     return _media_block(block, index, kind)
@@ -287,8 +288,10 @@ def _media_block(block: Block, index: int, kind: str) -> Block:
 
     Without a source the image or video itself is passed beside the messages.
     """
-    source = _source(block, index, kind)
     place = f"Message {index} has a block of type {kind}"
+    source = _source(block, index, kind)
+    if kind == "image":
+        source = _one_image(source, place)
     if block.get("detail", "auto") != "auto":
         raise ValueError(
             f"{place} with detail {block['detail']!r}, which has no effect; {_SLICES}."
@@ -328,6 +331,21 @@ def _source(block: Block, index: int, kind: str) -> Any:
     return source
 
 
+def _one_image(source: Any, place: str) -> Any:
+    """A list or an array of one picture is that picture; one of several is an error."""
+    is_several = isinstance(source, list | tuple) or (
+        isinstance(source, np.ndarray | torch.Tensor) and source.ndim == 4
+    )
+    if not is_several:
+        return source
+    if len(source) != 1:
+        raise ValueError(
+            f"{place} that holds {len(source)} pictures. Give each one a block of its own; frames "
+            "of a video go into a block of type video."
+        )
+    return _one_image(source[0], place)
+
+
 def _check_keys(given: Iterable[str], known: Collection[str], place: str) -> None:
     """Every key has an effect."""
     unknown = [key for key in given if key not in known]
@@ -361,8 +379,25 @@ def _is_picture(item: Any) -> bool:
 
 def _is_blank(content: str | list[Block]) -> bool:
     if isinstance(content, str):
-        return not content.strip()
-    return all(block["type"] == "text" and not block["text"].strip() for block in content)
+        return is_blank(content)
+    return all(block["type"] == "text" and is_blank(block["text"]) for block in content)
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: white space, marks of byte order and the like."""
+    return all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in text)
+
+
+def _encodable(text: str, index: int) -> str:
+    """The text, if it can be written as UTF-8: a half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"Message {index} has the character {text[error.start]!a} at {error.start}, which is "
+            "no character by itself. Decode the text with its own encoding."
+        ) from None
+    return text
 
 
 def _number(value: Any) -> Any:

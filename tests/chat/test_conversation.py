@@ -122,3 +122,41 @@ def test_a_saved_conversation_goes_on(chat: Chat, tmp_path: Path) -> None:
 def test_the_former_name_of_supports_images(chat: Chat) -> None:
     with pytest.deprecated_call(match="supports_images"):
         assert chat.sees_pictures
+
+
+def test_a_history_changed_while_an_answer_is_read_is_kept(chat: Chat) -> None:
+    conversation = chat.conversation()
+    stream = conversation.say("Hello", **GREEDY)
+    next(stream)
+    added = {"role": "user", "content": "My name is Kim."}
+    conversation.history.append(added)
+    with pytest.raises(ValueError, match="history was changed while this answer was read"):
+        "".join(stream)
+    assert conversation.history == [added]
+    assert "".join(conversation.say("Hello", **GREEDY))
+
+
+def test_a_history_is_a_list(chat: Chat) -> None:
+    turns = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
+    chat.history = turns  # type: ignore[assignment]
+    assert "".join(chat.say("Hello", **GREEDY))
+    assert len(chat.history) == 4
+    for wrong in (None, "a", {"role": "user"}):
+        with pytest.raises(ValueError, match=r"history is .*; expected a list of messages"):
+            chat.history = wrong  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("system", [5, ["a"], " ", {}])
+def test_a_system_prompt_is_text(chat: Chat, system: object) -> None:
+    with pytest.raises(ValueError, match="system_prompt"):
+        chat.ask("Hello", system_prompt=system, **GREEDY)  # type: ignore[arg-type]
+    chat.system = system  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="The system prompt"):
+        chat.ask("Hello", **GREEDY)
+
+
+@pytest.mark.parametrize("prompt", [None, 5, {"role": "user", "content": "a"}])
+def test_a_prompt_of_another_kind_is_named(chat: Chat, prompt: object) -> None:
+    for images in ([], [picture(20, 20)]):
+        with pytest.raises(ValueError, match="The prompt is"):
+            chat.say(prompt, images, **GREEDY)  # type: ignore[arg-type]

@@ -204,6 +204,35 @@ def test_a_picture_in_place_of_the_prompt_is_an_error(run, fake_chat, picture):
     assert f'minicpmv ask "What colour is it?" {picture}' in err
 
 
+@pytest.mark.parametrize(
+    ("named", "kind"),
+    [
+        ("nowhere.png", "the name of a file"),
+        ("clip.MP4", "the name of a file"),
+        ("https://example.org/a", "an address"),
+        ("data:image/png;base64,AA==", "an address"),
+        ("file:///a.png", "an address"),
+    ],
+)
+def test_a_name_in_place_of_the_prompt_is_an_error(run, fake_chat, named, kind):
+    err = fails(run, named, "What?", code=2)
+    assert f'is {kind}. The question comes first: minicpmv ask "What?" ' in err
+    assert f"is {kind}. " in fails(run, named, code=2)
+
+
+def test_a_folder_or_a_file_without_suffix_before_the_prompt(run, fake_chat, picture):
+    err = fails(run, picture.parent, "What happens?", code=2)
+    assert 'is a folder. The question comes first: minicpmv ask "What happens?" --video' in err
+    bare = picture.rename(picture.with_suffix(""))
+    assert "is a file. The question comes first" in fails(run, bare, "What?", code=2)
+    assert run("ask", bare)[0] == 0  # a word that is a file's name, too
+
+
+@pytest.mark.parametrize("prompt", ["What is in nowhere.png", "Describe a.png and b.png"])
+def test_a_question_may_end_in_a_name(run, fake_chat, prompt):
+    assert run("ask", prompt)[0] == 0
+
+
 def test_a_missing_file_is_an_error(run, fake_chat):
     assert "nowhere.png" in fails(run, "What?", "nowhere.png")
 
@@ -274,7 +303,7 @@ def test_one_picture_is_no_video(run, fake_chat, picture):
 
 def test_stdin_cannot_be_two_things(run, fake_chat, feed, picture):
     feed(picture.read_bytes())
-    assert "only once" in fails(run, "What?", "-", "-")
+    assert "only once" in fails(run, "What?", "-", "-", code=2)
     assert "only once" in fails(run, "-", "-", code=2)
 
 

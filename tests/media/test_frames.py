@@ -28,14 +28,14 @@ def test_frames_are_decoded_once_and_kept_within_a_limit(monkeypatch):
 
 def test_fewer_frames_in_a_list_than_asked_for_are_noticed():
     frames = [picture(20, 20)] * 3
-    with pytest.warns(UserWarning, match="has 3 frames, fewer than num_frames=5"):
+    with pytest.warns(UserWarning, match="has 3 frames, fewer than the 5 asked for"):
         videos_as_frames([frames], num_frames=5)
 
 
 def test_fewer_pictures_in_a_folder_than_asked_for_are_noticed(tmp_path):
     for number in range(2):
         picture(20, 20).save(tmp_path / f"{number}.png")
-    with pytest.warns(UserWarning, match="has 2 frames, fewer than num_frames=3"):
+    with pytest.warns(UserWarning, match="has 2 frames, fewer than the 3 asked for"):
         assert len(read_video([str(tmp_path)], num_frames=3)) == 2
 
 

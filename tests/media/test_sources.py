@@ -5,11 +5,13 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from minicpmv.cli.attachments import read_files
-from minicpmv.media.image import load_image, to_rgb
+from minicpmv.cli.attachments import read_files, read_video
+from minicpmv.media.image import image_from_array, load_image, to_rgb
 from minicpmv.media.video import VideoFile
+from minicpmv.processing.batching import sampled_video
 
 from ..helpers.pictures import PNG
 
@@ -77,3 +79,58 @@ def test_the_command_line_shows_an_animation_whole(tmp_path):
 
 def test_base64_may_have_line_breaks():
     assert load_image(base64.encodebytes(PNG).decode()).tobytes() == load_image(PNG).tobytes()
+
+
+class Pipe(io.BytesIO):
+    """Bytes that come once."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def test_what_was_read_and_cannot_be_rewound_says_so():
+    pipe = Pipe(PNG)
+    load_image(pipe)
+    with pytest.raises(ValueError, match="cannot be rewound: it was read before"):
+        load_image(pipe)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    path = tmp_path / "a.png"
+    with path.open("wb") as file, pytest.raises(ValueError, match=r"a.png' is open for writing"):
+        load_image(file)
+    with pytest.raises(ValueError, match=r"a.png' is closed"):
+        load_image(file)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 4, 3), complex), "values of the type complex128"),
+        (np.full((4, 4), None), "values of the type object"),
+        (torch.zeros(3, 4, 4, device="meta"), "the device meta"),
+    ],
+)
+def test_an_array_that_is_no_picture_is_named(array, message):
+    with pytest.raises(ValueError, match=message):
+        image_from_array(array)
+
+
+def test_pages_are_noticed_once():
+    with pytest.warns(UserWarning, match="3 pages") as notices:
+        load_image(load_image(animation("TIFF")))
+    assert len(notices) == 1
+
+
+def test_a_frame_that_is_none_is_not_left_out():
+    with pytest.raises(ValueError, match="the frame None"):
+        sampled_video([Image.new("RGB", (4, 4)), None])
+
+
+def test_no_name_is_no_folder(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="path of an image is empty"):
+        read_files([""])
+    with pytest.raises(ValueError, match="path of a video is empty"):
+        read_video([""])

@@ -209,7 +209,16 @@ def test_settings_of_a_video_take_effect_in_its_block():
 
 @pytest.mark.parametrize(
     "content",
-    ["", " \n", [], [""], ["  ", ""], [{"type": "text", "text": "\t"}], ["", WHAT | {"text": ""}]],
+    [
+        "",
+        " \n",
+        "\u200b",
+        [],
+        [""],
+        ["  ", "\ufeff"],
+        [{"type": "text", "text": "\t"}],
+        ["", WHAT | {"text": ""}],
+    ],
 )
 def test_a_blank_question_is_refused(content):
     with pytest.raises(ValueError, match="The last message is empty"):
@@ -259,3 +268,21 @@ def test_an_open_file_in_the_content_is_a_picture(tmp_path):
     BLUE.save(path)
     with path.open("rb") as file:
         assert ask([file, "What?"]) == [{"type": "image", "image": file}, WHAT]
+
+
+@pytest.mark.parametrize("content", ["a \ud800", ["a", "\udfff"], [WHAT | {"text": "\ud83d"}]])
+def test_half_a_character_is_named(content):
+    with pytest.raises(ValueError, match=r"Message 0 has the character '\\ud"):
+        ask(content)
+
+
+@pytest.mark.parametrize("several", [[BLUE, BLUE], [], np.zeros((2, 4, 4, 3), np.uint8)])
+def test_a_block_of_several_pictures_is_an_error(several):
+    with pytest.raises(ValueError, match=f"that holds {len(several)} pictures"):
+        ask([ONE | {"image": several}, "What?"])
+
+
+def test_a_list_of_one_picture_is_that_picture():
+    assert ask([ONE | {"image": [BLUE]}]) == [ONE]
+    (block,) = ask([ONE | {"image": np.zeros((1, 4, 5, 3), np.uint8)}])
+    assert block["image"].shape == (4, 5, 3)
