@@ -199,7 +199,13 @@ class Chat:
         """
         checked({name: options.get(name) for name in PROCESSING}, PROCESSING)
         others = {name: value for name, value in options.items() if name not in PROCESSING}
-        plan_generation(self.processor, self.model.generation_config, others)
+        plan = plan_generation(self.processor, self.model.generation_config, others)
+        context = context_length(self.model.config)
+        if others.get("max_new_tokens") is not None and plan.config.max_new_tokens >= context:
+            raise ArgumentError(
+                f"`max_new_tokens` is {plan.config.max_new_tokens}; it must be less than the "
+                f"model's context, {context} tokens."
+            )
 
     def prepare(
         self, conversations: Sequence[Messages], **options: Unpack[AnswerOptions]

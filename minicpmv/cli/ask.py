@@ -121,7 +121,8 @@ def _check_order(prompt: str | None, files: list[str]) -> None:
     shown = shlex.quote(prompt) if len(prompt) <= 200 else "FILE"
     shown = f"--video {shown}" if kind == "a folder" else shown
     raise UsageError(
-        f'PROMPT {short(prompt, 200)} is {kind}. The question comes first: minicpmv ask "{question}" {shown}'
+        f"PROMPT {short(prompt, 200)} is {kind}. The question comes first: "
+        f'minicpmv ask "{question}" {shown}'
     )
 
 

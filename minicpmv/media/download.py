@@ -81,7 +81,9 @@ class _Deadline:
         """httpx's trace: note every connection, and stop where the time is over."""
         if event == "connection.connect_tcp.complete":
             self._sockets.append(info["return_value"].get_extra_info("socket"))
-        self.check()
+        # Events of closing and of failures come where an error reaches nobody.
+        if event.endswith(".started") and "close" not in event:
+            self.check()
 
     def check(self) -> None:
         if self.passed:
