@@ -35,15 +35,19 @@ _BATCH_SIZE = Option("batch_size", int, "requests that are answered together", l
 
 
 class Chat:
-    """A loaded model with its processor. It keeps nothing of what it answers, and threads may share
-    it; `conversation()` begins a dialogue, and `say`, `history` and `clear` are those of one of its
-    own.
+    """A loaded model with its processor.
+
+    `ask`, `stream` and `batch` keep no state, so threads may share one `Chat`. `conversation()`
+    begins a dialogue that has a history; `say`, `history`, `clear` and `system` are those of one
+    default conversation that belongs to the `Chat`.
 
     Attributes:
-        model, processor: the transformers objects; engine: what makes their answers.
+        model, processor: the transformers objects; engine: generates the answers.
         name: what the model was loaded as.
-        precision: the dtype that `load` chose, and why; None where something else loaded the model.
-        media_policy: where pictures and videos may come from; None: the policy in force.
+        precision: the dtype that `load` chose, and why; None for a model that
+            was not loaded by `load`.
+        media_policy: where pictures and videos may come from; None: the policy of
+            `use_policy`, else no restrictions but size.
     """
 
     def __init__(
@@ -93,7 +97,8 @@ class Chat:
                 most 64) or a list of frames; encoded without image ids.
             options: those of `minicpmv.engine.options` (`sampling`, `temperature`, `num_beams`,
                 `max_new_tokens`, `seed`, `max_slice_nums` ...); `system_prompt`; and
-                `image_features` (num_slices, query_num, hidden), which spare the work on pixels.
+                `image_features` (num_slices, num_queries, hidden), computed before, in place of
+                pixels.
 
         Raises:
             ValueError: a picture cannot be read, or an option is unknown or without effect.
@@ -108,9 +113,9 @@ class Chat:
         videos: Iterable[Any] = (),
         **options: Unpack[AnswerOptions],
     ) -> AnswerStream:
-        """The answer of `ask`, piece by piece; that of beams comes as one piece at the end.
+        """Stream the answer of `ask`; with beam search it comes as one piece at the end.
 
-        Wrong arguments raise here, not at the first piece.
+        Wrong arguments raise here, not when the first piece is read.
         """
         return self.stream_conversation(messages_of(prompt, images, videos), **options)
 
@@ -122,17 +127,17 @@ class Chat:
         on_progress: Callable[[int, int], None] | None = None,
         **options: Unpack[AnswerOptions],
     ) -> list[Answer]:
-        """Answer many questions, `batch_size` at a time, those of like length together.
+        """Answer many questions, `batch_size` at a time, grouped by length.
 
-        Answers come in the order of the requests; greedy ones, and those with a seed, are those of
-        `ask`.
+        Answers are in the order of the requests. Greedy answers, and those with a seed, are the
+        same as those of `ask`.
 
         Args:
             requests: each a prompt, a `(prompt, images)` pair, or a conversation.
             on_progress: called with how many requests are done, and how many there are.
 
         Raises:
-            BatchError: some requests could not be answered; it has the answers to the others.
+            BatchError: some requests failed; its `answers` are those to the others.
             ValueError: an option is wrong.
         """
         batch_size = _BATCH_SIZE.check(batch_size)
@@ -154,7 +159,7 @@ class Chat:
         """Begin a conversation."""
         return Conversation(self, system=system)
 
-    # The conversation of its own.
+    # The default conversation.
 
     def say(
         self,
@@ -164,16 +169,16 @@ class Chat:
         videos: Iterable[Any] = (),
         **options: Unpack[AnswerOptions],
     ) -> AnswerStream:
-        """The next turn of the chat's own conversation; see `Conversation.say`."""
+        """The next turn of the default conversation; see `Conversation.say`."""
         return self._own.say(prompt, images, videos=videos, **options)
 
     def clear(self) -> None:
-        """Forget the chat's own conversation; `system` stays."""
+        """Forget the default conversation; `system` stays."""
         self._own.clear()
 
     @property
     def history(self) -> Messages:
-        """Messages of the chat's own conversation, a plain list that may be edited."""
+        """Messages of the default conversation, a plain list that may be edited."""
         return self._own.history
 
     @history.setter
@@ -182,14 +187,14 @@ class Chat:
 
     @property
     def system(self) -> str | None:
-        """System prompt of every request that brings none; None means the release's own."""
+        """System prompt of every request without one; None means that of the release."""
         return self._own.system
 
     @system.setter
     def system(self, system: str | None) -> None:
         self._own.system = system
 
-    # Several conversations, or one with a cache: for callers that stand closer to the engine.
+    # Several conversations, or one with a cache: for callers that use the engine directly.
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Refuse options that no answer could take, before there is a prompt.

@@ -1,4 +1,4 @@
-"""A dialogue: its system prompt, its history, and what the next turn need not compute again."""
+"""A dialogue: its system prompt, its history, and the cache of what is computed already."""
 
 import threading
 import weakref
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 class Conversation:
     """One dialogue with a loaded model; a model may have many at a time.
 
-    Pictures and frames enter `history` as they were when they were shown: nothing is read, fetched,
-    decoded or encoded again, and the next turn reads only what is new.
+    `history` holds decoded pictures and frames: no file is read, downloaded, decoded or encoded
+    twice, and a turn computes only the tokens that are new.
 
     Attributes:
-        system: system prompt; None means the release's own.
+        system: system prompt; None means that of the release.
         history: messages, a plain list that may be edited between turns.
     """
 
@@ -61,10 +61,10 @@ class Conversation:
         videos: Iterable[Any] = (),
         **options: Unpack[AnswerOptions],
     ) -> AnswerStream:
-        """The next turn, streamed; arguments as those of `Chat.ask`.
+        """The next turn, streamed; with the arguments of `Chat.ask`.
 
-        The turn enters `history` when the answer is complete; a closed or failed one leaves no
-        trace.
+        The turn is added to `history` when the answer is complete, and not at all when the answer
+        fails or is closed early.
 
         Raises:
             ValueError: an argument is wrong, or the answer to the turn before is still being read.
@@ -88,11 +88,10 @@ class Conversation:
             self._cache.clear()
 
     def save(self, path: str | Path, options: AnswerOptions | None = None) -> None:
-        """Write the conversation as JSON, with its pictures; an earlier one in the file is
-        replaced.
+        """Write the conversation with its pictures as JSON; replaces a conversation saved there.
 
         Args:
-            options: kept beside it, for `conversation_file.read_conversation`.
+            options: saved with it, for `conversation_file.read_conversation`.
 
         Raises:
             ValueError: the file holds something else.

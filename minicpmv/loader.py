@@ -100,30 +100,30 @@ def load(
         name_or_path: a folder, a name on the Hugging Face hub, a short one ("2.6", "omnilmm-12b",
             "2b", "MiniCPM-2B-dpo-bf16"), or "nano", the small model in this package.
         device: "auto" takes CUDA, then MPS, then CPU; or any torch device.
-        dtype: "auto" keeps the checkpoint's own where the device computes in it, see
+        dtype: "auto" keeps the checkpoint's own where the device has instructions for it, see
             docs/devices.md; or "float32", "bfloat16", "float16". `Chat.precision` says what was
             chosen, and why.
         device_map, max_memory: spread the weights over devices, "cpu" and "disk" among them, as in
             transformers; instead of `device`. See docs/devices.md.
         revision: branch, tag or commit on the hub.
         token: for a gated or private repository; True takes the one of `hf auth login`.
-        cache_dir: where files of the hub are kept, instead of the usual folder.
-        local_files_only: take the kept copy, and ask no network.
-        force_download: fetch every file again.
+        cache_dir: where files of the hub are cached, instead of the usual folder.
+        local_files_only: use the cached copy only, without the network.
+        force_download: download every file again.
         offload_folder: where weights for "disk" are written that cannot stay in the checkpoint's
             own files: those of `pytorch_model.bin`.
-        quantize: keep the decoder layers in 4 or 8 bits, from full weights; released int4 files
-            need nothing said. See docs/quantization.md.
-        compat: "released" reproduces released behaviour that loses user data; see
-            docs/differences.md.
-        media_policy: where pictures and videos may come from, any file and address by default; see
-            docs/media.md.
+        quantize: keep the decoder layers in 4 or 8 bits, from full weights; not needed for
+            released int4 files. See docs/quantization.md.
+        compat: "released" reproduces the numbers of the released code where this package
+            deliberately differs; see docs/differences.md.
+        media_policy: where pictures and videos may come from; by default any file and address.
+            See docs/media.md.
         progress: show a bar on stderr while weights load; None: when stderr is a terminal.
 
     Raises:
         ValueError: the model is not known, or its files do not fit together.
         OSError: its files cannot be read.
-        ImportError: its weights are, or shall be, quantised, and bitsandbytes is not installed.
+        ImportError: quantised weights need bitsandbytes, which is not installed.
     """
     if device_map is not None and device != "auto":
         raise ValueError(f"device={str(device)!r} and device_map={device_map!r}: pass one of them.")
@@ -241,8 +241,8 @@ def _check_file(checkpoint: Checkpoint, *names: str) -> None:
     folder = checkpoint.folder if checkpoint.is_folder else None
     if folder is not None and not any((folder / name).is_file() for name in names):
         raise OSError(
-            f"{str(folder)!r} has no {' or '.join(names)}, so it is no MiniCPM-V or MiniCPM "
-            "checkpoint, or not all of one. Download it again, or check the path."
+            f"{str(folder)!r} has no {' or '.join(names)}, so it is not a complete MiniCPM-V "
+            "or MiniCPM checkpoint. Download it again, or check the path."
         )
 
 

@@ -2,7 +2,7 @@
 
 A processor without bfloat16 instructions multiplies bfloat16 four to eight times slower than
 float32, and a graphics card older than Ampere emulates it too. `dtype="auto"` therefore keeps the
-checkpoint's dtype only where the device computes in it; see docs/devices.md.
+checkpoint's dtype only where the device has instructions for it; see docs/devices.md.
 """
 
 import math
@@ -121,14 +121,14 @@ def choose_dtype(
 
 
 def choose_training_dtype(hardware: Hardware, asked: torch.dtype | None = None) -> Precision:
-    """The dtype to train in: bfloat16 where the device computes in it, else float32.
+    """The dtype to train in: bfloat16 where the device has instructions for it, else float32.
 
     Never float16 unasked: small gradients vanish in it.
     """
     if asked:
         return Precision(asked, "as asked")
     if hardware.has_bfloat16:
-        return Precision(torch.bfloat16, f"{hardware.name} computes in it")
+        return Precision(torch.bfloat16, f"{hardware.name} has bfloat16 instructions")
     return Precision(torch.float32, f"{hardware.name} has no bfloat16 instructions")
 
 

@@ -76,7 +76,7 @@ class TextRelease:
 
 @dataclass(frozen=True, kw_only=True)
 class Release(TextRelease):
-    """One release of the family that sees pictures.
+    """One release of the family that supports images.
 
     Fields:
         version: as `config.version` says it, a string; "omnilmm-12b" for OmniLMM-12B, whose files

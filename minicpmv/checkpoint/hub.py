@@ -86,7 +86,7 @@ class Checkpoint:
 
         Raises:
             ValueError: the name cannot be a model, or a keyword has no effect for a folder.
-            OSError: the hub does not have it, or cannot be reached and no copy is kept.
+            OSError: the hub does not have it, or cannot be reached and no copy is cached.
         """
         name, given = str(name_or_path), hub_keywords(keywords)
         location = location_of(name)
@@ -149,12 +149,12 @@ class Checkpoint:
         place = f" in {str(cache_dir)!r}" if cache_dir else ""
         if error is None:
             raise OSError(
-                f"local_files_only=True, and no copy of {self.location!r}{which} is kept{place}. "
-                "Leave it out once to fetch the files."
+                f"local_files_only=True, but no copy of {self.location!r}{which} is cached{place}. "
+                "Leave it out once to download the files."
             )
         raise OSError(
-            f"Model {self.location!r} is no folder here, and the Hugging Face hub cannot be "
-            f"reached ({_first_line(error)}); no copy{which} is kept{place}. Check the name and "
+            f"Model {self.location!r} is not a local folder, no copy{which} is cached{place}, and "
+            f"the Hugging Face hub cannot be reached ({_first_line(error)}). Check the name and "
             f"the network. Known: {KNOWN}."
         ) from error
 

@@ -166,7 +166,7 @@ class Session:
     def check_sight(self) -> None:
         """A picture that can never be sent would be in the way of every message."""
         if not self.chat.supports_images:
-            raise ValueError(f"{self.chat.name} reads text only; it sees no pictures and videos.")
+            raise ValueError(f"{self.chat.name} reads text only; it takes no pictures and videos.")
 
     def show_pictures(self, rest: str) -> None:
         self.check_sight()

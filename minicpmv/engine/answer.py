@@ -1,4 +1,4 @@
-"""What a request ends in: an answer with its cost, whole or piece by piece."""
+"""The result of a request: an answer with its cost, whole or streamed."""
 
 from collections.abc import Generator, Iterator
 from typing import Literal
@@ -13,10 +13,11 @@ class Answer(str):
         text: the same as a plain `str`.
         num_input_tokens: text and visual tokens of the prompt; num_output_tokens: with the
             terminator.
-        prompt_seconds: from the call to the first token: pictures, prompt and what stood before
-            them in a batch. decode_seconds: from the first token to the last. seconds: both.
+        prompt_seconds: from the call to the first token: reading pictures, encoding the prompt,
+            and waiting for earlier requests of a batch. decode_seconds: from the first token to the
+            last. seconds: both.
         finish_reason: "stop", the model ended its answer; "length", `max_new_tokens` or the model's
-            context did; "time", `max_time` did.
+            context was reached; "time", `max_time` was reached.
     """
 
     num_input_tokens: int
@@ -52,17 +53,17 @@ class Answer(str):
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens after the first, by the time that they took; 0 for an answer of one token."""
+        """Tokens after the first per second of `decode_seconds`; 0 for an answer of one token."""
         if self.decode_seconds <= 0:
             return 0.0
         return max(self.num_output_tokens - 1, 0) / self.decode_seconds
 
 
 class AnswerStream(Iterator[str]):
-    """Pieces of an answer as they come; joined, they are the text of `answer`.
+    """Pieces of an answer as they are generated; joined, they are the text of `answer`.
 
     `close()` stops the generation at any time; leaving a `with` block does too. `answer` is None
-    until the end. `is_open` says whether more may come.
+    until the last piece was read. `is_open` says whether there may be more.
     """
 
     def __init__(self, pieces: Generator[str | Answer, None, None]):

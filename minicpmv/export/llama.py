@@ -177,10 +177,11 @@ def _layout_of(config: dict[str, Any], folder: Path) -> Layout:
             return layout
     if config.get("model_type") == "minicpmv" and "scale_emb" in config:
         return "minicpm"
+    found = architecture or config.get("model_type") or "model of unknown type"
     raise ValueError(
-        f"{str(folder)!r} is a {architecture or config.get('model_type') or 'model of no kind'}. "
-        f"Converted are {', '.join(ARCHITECTURES.values())}, and the language model of "
-        "MiniCPM-V 1.0 and 2.0."
+        f"{str(folder)!r} is a {found}. "
+        f"Only {', '.join(ARCHITECTURES.values())} and the language model of MiniCPM-V 1.0 and 2.0 "
+        "can be converted."
     )
 
 

@@ -1,7 +1,7 @@
 """What may be opened: which addresses, folders and sizes.
 
-The default is that of a library on somebody's own computer: any file, any address. A program that
-opens what strangers send sets `MediaPolicy.remote()`.
+The default suits a library on one's own computer: any file, any address. A server that opens files
+or addresses from its clients uses `MediaPolicy.remote()`.
 """
 
 import ipaddress
@@ -33,21 +33,21 @@ class MediaPolicy:
     Fields:
         schemes: of "file" (paths as well), "http", "https" and "data" (base64 text as well). Bytes,
             open files and PIL images, which only the program itself can pass, are always taken.
-        hosts: names that may be asked over http(s), without port; ".example.org" allows everything
+        hosts: host names for http(s), without port; ".example.org" allows everything
             below it. None: any.
         private_addresses: whether private, link-local, loopback, multicast and metadata addresses
-            may be asked. Where not, names are resolved once, the address is checked, and the
+            may be opened. Where not, names are resolved once, the address is checked, and the
             connection goes to that address, without a proxy.
-        folders: files must lie below one of these, links followed. None: anywhere.
+        folders: files must be inside one of these, with symbolic links resolved. None: anywhere.
         max_bytes: of any picture or video. None: no limit.
-        max_download_bytes: of what comes over http(s).
+        max_download_bytes: of one download.
         max_pixels: of a picture or a frame, checked before it is decoded.
         max_frames: most frames of one video. None: as many as are asked for.
-        timeout_s: without a byte from a server. deadline_s: for a whole download.
+        timeout_s: longest wait for the next bytes. deadline_s: for a whole download.
         max_redirects: each one is checked like the first address.
 
     Raises:
-        ValueError: a field has no sense.
+        ValueError: a field is out of range.
     """
 
     schemes: tuple[str, ...] = SCHEMES

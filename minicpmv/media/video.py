@@ -43,11 +43,11 @@ class VideoFile:
         ImportError: PyAV is not installed.
         OSError: the file cannot be read or the URL not be fetched.
         ValueError: it is no video, has no frames, is damaged or cut short, or more frames are asked
-            for than the policy allows. Of a video that is damaged here and there the frame before
-            stands for one that cannot be decoded, as long as this is the smaller part of them.
+            for than the policy allows. A frame that cannot be decoded is replaced by the one
+            before it, as long as most of the chosen ones can.
 
     They warn:
-        UserWarning: more frames were asked for than there are, or damage was met.
+        UserWarning: the video has fewer frames than were asked for, or damaged ones.
     """
 
     def __init__(

@@ -157,7 +157,7 @@ class TextProcessor:
             if block["type"] != "text":
                 raise ValueError(
                     f"Message {index} has a block of type {block['type']!r}, but "
-                    f"{self.release.name} reads text only. Load a release that sees pictures: "
+                    f"{self.release.name} reads text only. Load a release that supports images: "
                     "2.6, or nano."
                 )
         return {**message, "content": "\n".join(block["text"] for block in content)}

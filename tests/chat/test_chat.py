@@ -288,7 +288,8 @@ def test_unknown_models_are_named(name: str, message: str) -> None:
 
 def test_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(
-        OSError, match=r"has no config\.json, so it is no MiniCPM-V or MiniCPM checkpoint"
+        OSError,
+        match=r"has no config\.json, so it is not a complete MiniCPM-V or MiniCPM checkpoint",
     ):
         load(tmp_path)
 
@@ -322,7 +323,10 @@ def test_unreachable_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
-    with pytest.raises(OSError, match=r"'openbmb/MiniCPM-V-9' is no folder here, and the .* hub"):
+    with pytest.raises(
+        OSError,
+        match=r"'openbmb/MiniCPM-V-9' is not a local folder, no copy is cached, and the .* hub",
+    ):
         load("openbmb/MiniCPM-V-9")
     assert asked == ["openbmb/MiniCPM-V-9"]
 

@@ -80,7 +80,7 @@ def test_conversation_and_system_prompt(chat: Chat) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"images": [picture(9, 9)]}, "reads text only. Load a release that sees pictures"),
+        ({"images": [picture(9, 9)]}, "reads text only. Load a release that supports images"),
         ({"videos": [[picture(9, 9)]]}, "reads text only"),
         ({"max_slice_nums": 2}, "max_slice_nums would have no effect"),
         ({"max_new_tokens": 9999}, "max_new_tokens is 9999"),

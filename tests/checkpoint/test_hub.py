@@ -54,7 +54,7 @@ def test_load_takes_the_keywords_of_the_hub(cache: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: pytest.fail("asked"))
     chat = load(REPO, "cpu", "float32", revision="old", cache_dir=cache, local_files_only=True)
     assert Path(chat.model.name_or_path).name == OLD
-    with pytest.raises(OSError, match=r"local_files_only=True, and no copy of .* at revision 'x'"):
+    with pytest.raises(OSError, match=r"local_files_only=True, but no copy of .* at revision 'x'"):
         load(REPO, revision="x", cache_dir=cache, local_files_only=True)
     with pytest.raises(ValueError, match="force_download=True has no effect"):
         load("nano", force_download=True)

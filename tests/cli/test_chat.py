@@ -211,7 +211,7 @@ def test_pictures_for_a_text_model_are_refused_at_once(run, fake_chat, picture):
     fake_chat.supports_images = False
     code, out, err = run("chat", picture)
     assert (code, out) == (1, "")
-    assert "reads text only; it sees no pictures" in err
+    assert "reads text only; it takes no pictures" in err
 
 
 def test_a_picture_cannot_come_from_stdin(run, fake_chat):

@@ -121,5 +121,5 @@ def test_a_model_that_cannot_be_fetched_is_one_line(name, run, monkeypatch):
     arguments = ["What?", "-m"] if name == "ask" else []
     code, out, err = run(name, *arguments, "somebody/something")
     assert (code, out) == (1, "")
-    assert err.startswith("minicpmv: error: Model 'somebody/something' is no folder here")
+    assert err.startswith("minicpmv: error: Model 'somebody/something' is not a local folder")
     assert err.count("\n") == 1

@@ -269,7 +269,7 @@ def test_nothing_is_overwritten_unasked(tmp_path):
 
 def test_models_that_do_not_fit_are_named(tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(ValueError, match=r"is a MiniCPMV. Converted are LlamaForCausalLM"):
+    with pytest.raises(ValueError, match=r"is a MiniCPMV. Only LlamaForCausalLM"):
         convert(GOLDEN / "minicpm-v-2_6" / "checkpoint", out, "llama")
     with pytest.raises(ValueError, match="its weights are quantised; convert the full weights"):
         convert(GOLDEN / "minicpm-2b" / "gptq_int4", out, "llama")

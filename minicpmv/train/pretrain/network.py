@@ -1,4 +1,4 @@
-"""The training pass over fixed shapes, on the very modules of `MiniCPMVForConditionalGeneration`.
+"""The training pass over fixed shapes, on the modules of `MiniCPMVForConditionalGeneration`.
 
 Every slice has the same number of patch places and every row of text the same number of tokens, so
 that `torch.compile` makes one graph of it; patches come as plain rows instead of strips.

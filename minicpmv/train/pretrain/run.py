@@ -3,7 +3,7 @@
     options -> plan -> model -> stages of batches -> checkpoint
 
 A run is a function of its options: interrupted at any moment, it goes on from its last checkpoint
-and ends with the very weights of one that was left alone.
+and ends with the same weights as an uninterrupted one.
 """
 
 import dataclasses
