@@ -116,7 +116,7 @@ class Settings:
         """Read the settings of a model.
 
         Raises:
-            ValueError: a field is missing, or the model sees no pictures.
+            ValueError: a field is missing, or the model takes no pictures.
             OSError: there is no such model or file.
         """
         checkpoint = Checkpoint.find(model, revision=revision)
@@ -245,8 +245,8 @@ def slice_limits(
     if image_size is not None:
         return f"squeezed into {image_size} x {image_size} pixels, never cut"
     assert max_slices is not None
-    cut = f"and at most {max_slices} cells of that size" if max_slices > 1 else "never cut"
-    return f"an overview of {scale_resolution} x {scale_resolution} pixels in area, {cut}"
+    cut = f"and at most {max_slices} cells of about that size" if max_slices > 1 else "never cut"
+    return f"an overview of about {scale_resolution} x {scale_resolution} pixels, {cut}"
 
 
 def plan_cost(height: int, width: int, max_slices: int | None, settings: Settings) -> Cost:

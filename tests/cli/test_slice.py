@@ -45,7 +45,7 @@ def test_table_shows_grid_sizes_and_tokens(run, model, wide):
         out
         == f"""\
 {wide}: 600 x 1400 pixels (height x width)
-{model}: an overview of 448 x 448 pixels in area, and at most 9 cells of that size
+{model}: an overview of about 448 x 448 pixels, and at most 9 cells of about that size
 
                    slices     pixels         patches        tokens
 overview                1  294 x 686  21 x 49 = 1029   1 x 64 = 64
