@@ -19,6 +19,8 @@ import pytest
 from PIL import Image
 
 from minicpmv.cli import COMMANDS, main, parse
+from minicpmv.cli.options import generation_options
+from minicpmv.loader import load
 
 from .helpers.clips import clip
 from .helpers.quantized import int4_release
@@ -92,13 +94,21 @@ def test_python_blocks_run(block, workplace):
         exec(compile(block, "block", "exec"), {"__name__": "__main__"})
 
 
+@pytest.fixture(scope="module")
+def nano():
+    return load("nano", "cpu", "float32")
+
+
 @pytest.mark.parametrize("block", cases("bash"))
-def test_command_lines_are_ones_we_know(block):
+def test_command_lines_are_ones_we_know(block, nano):
     for line in block.replace("\\\n", " ").splitlines():
         for command in re.split(r"&&|\|(?!\|)|;", line):
             words = shlex.split(command, comments=True)
             if words[:1] == ["minicpmv"]:
-                parse([word for word in words[1:] if word != "<"], argparse.Namespace())
+                args = argparse.Namespace()
+                parse([word for word in words[1:] if word != "<"], args)
+                if words[1] in ("ask", "chat") and args.model == "nano":
+                    nano.check_options(generation_options(args))  # none without an effect
 
 
 def test_relative_links_lead_somewhere():
