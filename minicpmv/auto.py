@@ -5,6 +5,7 @@ An explicitly registered class wins over a checkpoint's `auto_map`, with and wit
 """
 
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import transformers
@@ -17,6 +18,7 @@ from transformers import (
     AutoModelForMultimodalLM,
     AutoModelForSequenceClassification,
     AutoProcessor,
+    AutoTokenizer,
 )
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto import modeling_auto
@@ -28,7 +30,9 @@ from transformers.models.auto.tokenization_auto import (
 
 # From its module: at the top of transformers it stands only where torchvision is installed.
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+from transformers.utils import CONFIG_NAME
 
+from .checkpoint.hub import Checkpoint
 from .integrations import peft as peft_integration
 from .model import checkpoint_keys
 from .model.configuration import (
@@ -47,6 +51,7 @@ from .model.modeling import (
 )
 from .model.vision import MiniCPMVVisionModel
 from .model.vit import MiniCPMVViTModel
+from .processing.file_checks import check_processor_files, check_tokenizer_files
 from .processing.image_processor import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
 from .processing.image_settings import settings_without_file
 from .processing.processor import MiniCPMVProcessor
@@ -75,6 +80,18 @@ AutoModelForSequenceClassification.register(
 )
 
 
+def _read_config(name_or_path: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The `config.json` of a folder; empty where there is none, and for names on the hub.
+
+    Raises:
+        OSError, ValueError: it cannot be read; the message names it.
+    """
+    checkpoint = Checkpoint.at(name_or_path, kwargs)
+    if not checkpoint.is_folder or checkpoint.find_file(CONFIG_NAME) is None:
+        return {}
+    return checkpoint.read_json(CONFIG_NAME)
+
+
 def _tell_text_models(read_file: Any) -> Any:
     """`PreTrainedConfig.get_config_dict` that fills in the `model_type` of MiniCPM text models.
 
@@ -82,8 +99,15 @@ def _tell_text_models(read_file: Any) -> Any:
     A file that has one, or that names other architectures, stays as it is.
     """
 
-    def get_config_dict(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        fields, rest = read_file(cls, *args, **kwargs)
+    def get_config_dict(cls: Any, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        path = pretrained_model_name_or_path
+        try:
+            fields, rest = read_file(cls, path, **kwargs)
+        except (OSError, ValueError, TypeError, AttributeError):
+            _read_config(path, kwargs)  # says what is wrong with the file
+            raise
+        if not isinstance(fields, dict):
+            _read_config(path, kwargs)
         if "model_type" not in fields and model_type_of(fields):
             fields["model_type"] = model_type_of(fields)
         return fields, rest
@@ -164,6 +188,29 @@ def _also_without_file(auto_class: Any, processor_class: Any) -> Any:
     return staticmethod(from_pretrained)
 
 
+_OUR_TYPES = ("minicpm", "minicpmv", "omnilmm")
+
+
+def _with_checked_files(auto_class: Any, check: Callable[[Checkpoint], None]) -> Any:
+    """`auto_class.from_pretrained` that names the file of a model of ours that is missing or cut.
+
+    transformers reads the small files before it asks whose they are, so our classes cannot.
+    """
+    from_files = auto_class.from_pretrained
+    if hasattr(from_files, "_checks_files"):  # a reload of this module
+        return staticmethod(from_files)
+
+    def from_pretrained(name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        if model_type_of(_read_config(name_or_path, kwargs)) in _OUR_TYPES:
+            check(Checkpoint.at(name_or_path, kwargs))
+        return from_files(name_or_path, *args, **kwargs)
+
+    from_pretrained._checks_files = True  # type: ignore[attr-defined]
+    return staticmethod(from_pretrained)
+
+
+AutoTokenizer.from_pretrained = _with_checked_files(AutoTokenizer, check_tokenizer_files)
+AutoProcessor.from_pretrained = _with_checked_files(AutoProcessor, check_processor_files)
 AutoImageProcessor.from_pretrained = _also_without_file(AutoImageProcessor, MiniCPMVImageProcessor)
 AutoVideoProcessor.from_pretrained = _also_without_file(AutoVideoProcessor, MiniCPMVVideoProcessor)
 

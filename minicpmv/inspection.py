@@ -19,6 +19,7 @@ from .export.llama import tensor_shapes
 from .loader import MODEL_CLASSES, load_processor, precision_of, read_config, readable_errors
 from .model.generation_checks import check_generation_config
 from .model.header_checks import FLOAT_KINDS, check_counts, wrong_kinds
+from .model.size_hints import config_hints
 from .precision import dtype_name
 from .processing.text import TextProcessor
 from .quantization import as_dense, weight_bytes
@@ -64,7 +65,7 @@ def inspect(checkpoint: Checkpoint) -> dict[str, Any]:
     packed_as = None
     if weights is not None:
         dense, packed_as = as_dense(weights, shapes)
-        problems += _tensor_mismatches(shapes, dense, bool(config.tie_word_embeddings))
+        problems += _tensor_mismatches(config, shapes, dense)
         if packed_as is None:
             problems += _without_weights(shapes, weights)
 
@@ -112,15 +113,20 @@ def count_parameters(shapes: dict[str, Shape]) -> dict[str, int]:
     return {part: count for part, count in counts.items() if count}
 
 
-def _tensor_mismatches(shapes: dict[str, Shape], weights: Headers, is_tied: bool) -> list[str]:
+def _tensor_mismatches(config: Any, shapes: dict[str, Shape], weights: Headers) -> list[str]:
     """How the tensors of the files differ from the model's parameters; empty when they do not.
 
     With tied embeddings the files may hold the matrix once or twice.
     """
     found = {name: shape for name, (shape, _) in weights.items()}
-    twice = ("llm.lm_head.weight", "lm_head.weight") if is_tied else ()
+    twice = ("llm.lm_head.weight", "lm_head.weight") if config.tie_word_embeddings else ()
     missing, unexpected, mismatched = differences(shapes, found, twice)
-    return [f"the weights: {phrase}" for phrase in describe(missing, unexpected, mismatched)]
+    lines = [f"the weights: {phrase}" for phrase in describe(missing, unexpected, mismatched)]
+    if lines:
+        pairs = [(name, found[name], shapes[name]) for name in shapes.keys() & found.keys()]
+        wrong = [pair for pair in pairs if tuple(pair[1]) != tuple(pair[2])]
+        lines += [f"config.json: {hint}" for hint in config_hints(config, found, wrong)]
+    return lines
 
 
 def _without_weights(shapes: dict[str, Shape], weights: Headers) -> list[str]:

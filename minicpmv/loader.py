@@ -191,8 +191,8 @@ def read_config(checkpoint: Checkpoint) -> dict[str, Any]:
     fields.setdefault("model_type", model_type)
     if model_type not in MODEL_CLASSES:
         raise ValueError(
-            f"config.json of {path!r} is of a {model_type!r} model. This package reads "
-            f"{', '.join(MODEL_CLASSES)}."
+            f"config.json of {path!r} is of model_type {model_type!r}, told by its model_type and "
+            f"architectures. This package reads {', '.join(MODEL_CLASSES)}."
         )
     check_config(fields, f"config.json of {path!r}")
     # Before the tokenizer is read: AutoTokenizer does without a config that cannot be.
@@ -203,6 +203,10 @@ def read_config(checkpoint: Checkpoint) -> dict[str, Any]:
         raise ValueError(f"config.json of {path!r}: {reason}.") from error
     except ZeroDivisionError as error:
         raise ValueError(f"config.json of {path!r} has a 0 that numbers are divided by.") from error
+    except ValueError as error:
+        if "config.json" in str(error):
+            raise
+        raise ValueError(f"config.json of {path!r}: {error}") from error
     if model_type in VISION_TYPES and release_of(fields).has_preprocessor_config:
         _check_file(checkpoint, "preprocessor_config.json")
     return fields

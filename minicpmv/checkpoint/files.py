@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
+_LEAVES = re.compile(r"^[/\\~]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")  # paths out of a folder
 _NO_OBJECTS = {"chat_template.json"}  # may hold text
 
 
@@ -28,6 +29,23 @@ def check_whole(path: Path) -> None:
             f"{str(path)!r} is a git-lfs pointer, not the file{found} that it stands for. Run "
             '"git lfs pull" in its repository, or download the file again.'
         )
+
+
+def file_at(path: Path) -> Path | None:
+    """A file of a folder; None when there is nothing of that name.
+
+    Raises:
+        OSError: there is a folder in its place, or a link whose file is gone.
+    """
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder, not a file. Download it again.")
+    if path.is_symlink() or path.exists():
+        raise FileNotFoundError(
+            f"{str(path)!r} is a link whose file is gone, or no file. Download it again."
+        )
+    return None
 
 
 def read_json_file(path: Path) -> dict[str, Any]:
@@ -64,9 +82,14 @@ def read_index(path: Path) -> dict[str, str]:
     """
     content = _parsed(path)
     names = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+    if not isinstance(names, dict) or not names or not all(map(_is_beside, names.values())):
         raise ValueError(f"{str(path)!r} is no index of weight files. Download it again.")
     return names
+
+
+def _is_beside(name: Any) -> bool:
+    """A file of the checkpoint's own folder, not one elsewhere on this disk."""
+    return isinstance(name, str) and Path(name).name != "" and not _LEAVES.search(name)
 
 
 def first_damage(paths: Iterable[Path], *, is_thorough: bool = True) -> Exception | None:
@@ -84,6 +107,7 @@ def first_damage(paths: Iterable[Path], *, is_thorough: bool = True) -> Exceptio
 
 
 def _check(path: Path, is_thorough: bool) -> None:
+    file_at(path)
     check_whole(path)
     if path.name == "tokenizer.json":
         if is_thorough:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError
-from .files import first_damage, read_index, read_json_file
+from .files import file_at, first_damage, read_index, read_json_file
 from .headers import safetensors_headers
 from .names import KNOWN, location_of
 
@@ -174,11 +174,11 @@ class Checkpoint:
         """A file, fetched from the hub when it is not here; None when there is none of that name.
 
         Raises:
-            OSError: the hub cannot be reached, or does not give the file.
+            OSError: the hub cannot be reached, or does not give the file; or what stands in its
+                place in a folder is no file.
         """
         if self.is_folder:
-            path = Path(self.location, self.keywords.get("subfolder", ""), name)
-            return path if path.is_file() else None
+            return file_at(Path(self.location, self.keywords.get("subfolder", ""), name))
         if self.listing is not None and self._in_repository(name) not in self.listing:
             return None
         is_local = bool(self.keywords.get("local_files_only")) or _is_offline()
@@ -349,7 +349,11 @@ class Checkpoint:
         paths = [folder / name for name in SMALL_FILES]
         for pattern in ("*.index.json", *weights):
             paths += sorted(folder.glob(pattern))
-        return first_damage((path for path in paths if path.is_file()), is_thorough=is_thorough)
+        if self.is_folder:
+            there = (path for path in paths if path.exists() or path.is_symlink())
+        else:  # a link of the cache whose file is gone is fetched again
+            there = (path for path in paths if path.is_file())
+        return first_damage(there, is_thorough=is_thorough)
 
     @contextmanager
     def naming_damage(self) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """The tensors that a model has and those that files hold: how they differ."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -52,16 +52,24 @@ def listed(names: Iterable[str], most: int = 6) -> str:
 
 
 def check_tensors(
-    path: Any, missing: list[str], unexpected: list[str], mismatched: list[str]
+    path: Any,
+    missing: list[str],
+    unexpected: list[str],
+    mismatched: list[str],
+    hints: Sequence[str] = (),
 ) -> None:
     """Raise one line that names the tensors of `path` that are not those of its config.
+
+    Args:
+        hints: phrases about the fields of the config that may be wrong.
 
     Raises:
         ValueError: there are any.
     """
     problems = describe(missing, unexpected, mismatched)
     if problems:
+        reason = f" See config.json: {', '.join(hints)}." if hints else ""
         raise ValueError(
-            f"The tensors of {str(path)!r} are not those of its config: {'; '.join(problems)}. "
-            "Download the checkpoint again, or check that config.json belongs to it."
+            f"The tensors of {str(path)!r} are not those of its config: {'; '.join(problems)}."
+            f"{reason} Download the checkpoint again, or check that config.json belongs to it."
         )

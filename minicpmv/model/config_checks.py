@@ -5,6 +5,7 @@ layers of -1 or a missing scale becomes a model that answers wrongly. Here the f
 anything is built from it, so that the message can name the field.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,6 +48,13 @@ _ACTIVATION = Rule(
 )
 _SHARE = number(least=0, most=1)
 _EPSILON = number(above=0, most=1)
+# Beyond any model, and small enough that products can be counted and lists be made: larger numbers
+# fail in torch, or fill memory, before anything could be compared with the weights.
+_WIDTH = count(most=2**24)
+_SIDE = count(most=2**32)
+_DEPTH = count(most=2**20)
+_PATCH = count(most=2**12)
+_PATCH_SIDE = 14  # pixels, in every released file
 _TOKEN_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _TAG_FIELDS = (
     "image_token_id",
@@ -73,21 +81,21 @@ _LANGUAGE = {
     "dim_model_base": number(above=0, most=1e6),
     "dtype": _DTYPE,
     "eos_token_id": TOKEN_IDS.or_null(),
-    "head_dim": count().or_null(),
+    "head_dim": count(most=2**16).or_null(),
     "hidden_act": _ACTIVATION,
-    "hidden_size": count(),
+    "hidden_size": _WIDTH,
     "initializer_range": number(least=0, most=1e3),
-    "intermediate_size": count(),
+    "intermediate_size": _SIDE,
     "layer_types": TEXTS.or_null(),
     "max_position_embeddings": count(),
     "max_window_layers": count(0),
     "mlp_bias": FLAG,
-    "num_attention_heads": count(),
-    "num_experts": count(0),
-    "num_experts_per_tok": count(0),
-    "num_hidden_layers": count(),
-    "num_key_value_heads": count().or_null(),
-    "num_local_experts": count(),
+    "num_attention_heads": _WIDTH,
+    "num_experts": count(0, 2**20),
+    "num_experts_per_tok": count(0, 2**20),
+    "num_hidden_layers": _DEPTH,
+    "num_key_value_heads": _WIDTH.or_null(),
+    "num_local_experts": count(most=2**20),
     "output_router_logits": FLAG,
     "pad_token_id": TOKEN_ID.or_null(),
     "pretraining_tp": count(),
@@ -101,19 +109,19 @@ _LANGUAGE = {
     "tie_word_embeddings": FLAG,
     "use_cache": FLAG,
     "use_sliding_window": FLAG,
-    "vocab_size": count(),
+    "vocab_size": _SIDE,
 }
 _PICTURES = {
     "batch_vision_input": FLAG,
     "drop_vision_last_layer": FLAG.or_null(),
-    "image_size": count(),
+    "image_size": count(most=2**16),
     "key_positions": one_of("sincos", "table", None),
     "max_slice_nums": count().or_null(),
     "mm_use_im_start_end": FLAG.or_null(),
     "mm_vision_tower": NAME,
-    "num_query": count(),
-    "patch_size": count(),
-    "query_num": count(),
+    "num_query": _SIDE,
+    "patch_size": _PATCH,
+    "query_num": _SIDE,
     "query_positions": FLAG.or_null(),
     "scale_resolution": count().or_null(),
     "slice_config": OBJECT.or_null(),
@@ -139,28 +147,28 @@ _TOWER = {
     "dtype": _DTYPE,
     "has_class_token": FLAG.or_null(),
     "hidden_act": _ACTIVATION,
-    "hidden_size": count(),
-    "image_size": count(),
+    "hidden_size": _WIDTH,
+    "image_size": count(most=2**16),
     "initializer_range": number(least=0, most=1e3),
-    "intermediate_size": count(),
+    "intermediate_size": _SIDE,
     "layer_norm_eps": _EPSILON,
     "model_type": one_of(
         "siglip", "siglip_vision_model", "idefics2", "idefics2_vision", "minicpmv_vision",
         "minicpmv_vit",
     ),
-    "num_attention_heads": count(),
+    "num_attention_heads": _WIDTH,
     "num_channels": count(3, 3),
-    "num_hidden_layers": count(),
+    "num_hidden_layers": _DEPTH,
     "omits_key_bias": FLAG.or_null(),
-    "patch_size": count(),
+    "patch_size": _PATCH,
     "positions": one_of("grid", "row", None),
     "post_norm": FLAG.or_null(),
 }  # fmt: skip
 _OVERRIDES = {
-    "depth": count(),
-    "embed_dim": count(),
+    "depth": _DEPTH,
+    "embed_dim": _WIDTH,
     "mlp_ratio": number(above=0, most=1e3),
-    "num_heads": count(),
+    "num_heads": _WIDTH,
 }
 _TOWER_SIZES = (
     "hidden_size",
@@ -217,7 +225,7 @@ def _required(fields: Mapping[str, Any]) -> tuple[str, ...]:
     if model_type not in _VISION_TYPES:
         return (*_LANGUAGE_REQUIRED, "rope_theta")
     release = release_of(fields)
-    names: tuple[str, ...] = (*_LANGUAGE_REQUIRED, "rope_theta")
+    names: tuple[str, ...] = (*_LANGUAGE_REQUIRED, "num_key_value_heads", "rope_theta")
     if release.text_model_type == "minicpm":
         names += _SCALES
     names += ("num_query",) if model_type == "omnilmm" else ("query_num",)
@@ -236,6 +244,11 @@ def _check_pictures(file: str, fields: Mapping[str, Any]) -> None:
     _check_version(file, fields)
     overrides = fields.get("vision_tower_overrides") or {}
     check_fields(file, overrides, _OVERRIDES, "vision_tower_overrides.")
+    width, heads = overrides.get("embed_dim"), overrides.get("num_heads")
+    if width and heads and width % heads:
+        expected = f"a divisor of vision_tower_overrides.embed_dim {width}"
+        raise damaged(file, "vision_tower_overrides.num_heads", heads, expected)
+    _check_grids(file, fields)
     tower = fields.get("vision_config")
     if tower is None:
         return
@@ -261,6 +274,21 @@ def _check_pictures(file: str, fields: Mapping[str, Any]) -> None:
             side,
             f"at least vision_config.patch_size {patch_size}",
         )
+
+
+def _check_grids(file: str, fields: Mapping[str, Any]) -> None:
+    """Queries and patches that lie in a square fill it."""
+    release = release_of(fields)
+    for name in ("query_num", "num_query"):
+        queries = fields.get(name)
+        is_grid = release.query_positions or release.key_positions == "table"
+        if queries and is_grid and math.isqrt(queries) ** 2 != queries:
+            raise damaged(file, name, queries, "a square such as 64, for the queries lie in a grid")
+    side, tower = fields.get("image_size"), fields.get("vision_config") or {}
+    patch = tower.get("patch_size", _PATCH_SIDE)
+    if release.slicing == "square" and side and side % patch:
+        expected = f"a multiple of {patch}, the side of a patch"
+        raise damaged(file, "image_size", side, expected)
 
 
 def _check_version(file: str, fields: Mapping[str, Any]) -> None:

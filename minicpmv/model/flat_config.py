@@ -34,6 +34,10 @@ class FlatConfigMixin:
         except StrictDataclassFieldValidationError as error:
             reason = str(error).splitlines()[-1].strip()
             raise ValueError(f"config.json: {reason}.") from error
+        except ValueError as error:
+            if "config.json" in str(error):
+                raise
+            raise ValueError(f"config.json: {error}") from error
         config = out[0] if isinstance(out, tuple) else out
         if config._released is not None:
             config._released_values = cls(**copy.deepcopy(released))._flat_values()

@@ -19,13 +19,10 @@ from ..checkpoint.hub import Checkpoint
 from ..checkpoint.tensors import check_tensors, other_shape
 from ..checkpoint.weights import UNREADABLE, WeightFiles
 from ..quantization.files import own_config
+from .size_hints import config_hints, counts_in
 
 _NUMBER = re.compile(r"\.\d+\.")
-_LAYER = re.compile(r"(?:^|\.)(?:layers|blocks)\.(\d+)\.")
-_EXPERT = re.compile(r"\.experts\.(\d+)\.")
 FLOAT_KINDS = ("F64", "F32", "F16", "BF16")  # as headers of safetensors name them
-# By the first words of tensor names, released and ours.
-_TOWERS = ("vpm.", "model.vision_tower.", "vision_tower.", "model.vpm.")
 # Keywords of `from_pretrained` that load from elsewhere than the checkpoint's usual files.
 _ELSEWHERE = ("state_dict", "gguf_file", "use_safetensors")
 
@@ -75,7 +72,7 @@ def check_tensors_of(
         if not is_float:
             kinds.append(name)
         if found != expected:
-            mismatched.append(other_shape(name, found, expected))
+            mismatched.append((name, found, expected))
             excess += max(math.prod(expected) - math.prod(found), 0)
     if kinds:
         raise ValueError(f"{wrong_kinds(kinds)} in {str(folder)!r}. Download the checkpoint again.")
@@ -84,7 +81,8 @@ def check_tensors_of(
     # Loading names all differences at once, and takes memory for what does not fit. Where that is
     # more than the whole model, there is no need to try.
     if excess > sum(map(math.prod, weights.shapes.values())):
-        check_tensors(folder, [], [], mismatched)
+        differing = [other_shape(*entry) for entry in mismatched]
+        check_tensors(folder, [], [], differing, config_hints(config, weights.shapes, mismatched))
 
 
 def check_tied(folder: Path, weights: WeightFiles) -> None:
@@ -137,15 +135,7 @@ def wrong_counts(config: Any, names: Iterable[str]) -> list[str]:
     """
     text: Any = config.get_text_config()
     vision = getattr(config, "vision_config", None)
-    found: dict[str, int] = {}
-    for name in names:
-        layer = _LAYER.search(name)
-        if layer:
-            part = "vision" if name.startswith(_TOWERS) else "text"
-            found[part] = max(found.get(part, 0), int(layer[1]) + 1)
-        expert = _EXPERT.search(name)
-        if expert:
-            found["experts"] = max(found.get("experts", 0), int(expert[1]) + 1)
+    found = counts_in(names)
     said = {"text": ("num_hidden_layers", text.num_hidden_layers)}
     if vision is not None:
         dropped = int(bool(config.drop_vision_last_layer))

@@ -22,6 +22,7 @@ from ..quantization.bits import check_unpacked
 from ..releases import text_release_of
 from .generation_checks import check_generation_config, set_own_generation
 from .header_checks import check_headers
+from .size_hints import config_hints
 
 
 class StrictLoadingMixin:
@@ -96,19 +97,17 @@ class StrictLoadingMixin:
         mismatched = list(info["mismatched_keys"])
         if reader is not None:
             mismatched += [entry for entry in reader.finish(model) if entry not in mismatched]
-        check_tensors(
-            path,
-            [name for name in missing if name not in fresh],
-            [
-                cls.released_name(name)
-                for name in info["unexpected_keys"]
-                if not name.startswith(cls._whole_model_parts)
-            ],
-            [
-                other_shape(cls.released_name(name), found, expected)
-                for name, found, expected in mismatched
-            ],
-        )
+        missing = [name for name in missing if name not in fresh]
+        unexpected = [
+            cls.released_name(name)
+            for name in info["unexpected_keys"]
+            if not name.startswith(cls._whole_model_parts)
+        ]
+        if missing or unexpected or mismatched:
+            released = [(cls.released_name(name), *shapes) for name, *shapes in mismatched]
+            hints = config_hints(model.config, _names_in_files(cls, model, info), released)
+            shapes = [other_shape(*entry) for entry in released]
+            check_tensors(path, missing, unexpected, shapes, hints)
         check_finite(model, path)
         if not has_settings:
             set_own_generation(model)
@@ -130,6 +129,13 @@ class StrictLoadingMixin:
         """
         check_unpacked(self)  # type: ignore[arg-type]
         super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
+
+
+def _names_in_files(cls: Any, model: Any, info: Mapping[str, Any]) -> set[str]:
+    """Names of the tensors that a model was loaded from, as far as the report of loading tells."""
+    absent = set(info["missing_keys"])
+    kept = [name for name, _ in model.named_parameters() if name not in absent]
+    return {cls.released_name(name) for name in [*kept, *info["unexpected_keys"]]}
 
 
 def complete_ends(model: Any, checkpoint: Checkpoint) -> None:

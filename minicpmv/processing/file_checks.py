@@ -27,7 +27,7 @@ from ..checkpoint.fields import (
     number,
     one_of,
 )
-from ..checkpoint.files import read_json_file
+from ..checkpoint.files import check_whole, read_json_file
 from ..checkpoint.hub import Checkpoint
 from ..releases import release_of
 from .placeholders import RELEASED_TAGS
@@ -167,9 +167,13 @@ def check_tokenizer_files(checkpoint: Checkpoint) -> None:
     """The small files of a tokenizer are there and can be read.
 
     Raises:
-        OSError: there is no `tokenizer_config.json`.
+        OSError: there is no `tokenizer_config.json`, or a pointer of git-lfs in place of a file.
         ValueError: names file and field.
     """
+    for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"):
+        vocabulary = checkpoint.find_file(name)
+        if vocabulary is not None:
+            check_whole(vocabulary)
     found = checkpoint.find_file(TOKENIZER_CONFIG)
     if found is None:
         raise OSError(

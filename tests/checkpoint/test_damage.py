@@ -1,9 +1,11 @@
 """A damaged file, or a pointer of git-lfs in its place, is named by whoever reads it."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import transformers
 
 from minicpmv import AutoModel, AutoProcessor, AutoTokenizer, load
 from minicpmv.checkpoint.files import parse_size
@@ -46,6 +48,62 @@ def test_a_file_that_was_cut_is_named(folder: Path, name: str) -> None:
     with pytest.raises((OSError, ValueError), match=name) as told:
         load(folder, "cpu")
     assert len(str(told.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", [*FILES, "added_tokens.json", "special_tokens_map.json"])
+@pytest.mark.parametrize("stands_there", ["a folder", "a link whose file is gone"])
+def test_what_stands_in_place_of_a_file_is_named(
+    folder: Path, name: str, stands_there: str
+) -> None:
+    (folder / name).unlink()
+    if stands_there == "a folder":
+        (folder / name).mkdir()
+    else:
+        (folder / name).symlink_to(folder / "gone")
+    with pytest.raises((OSError, ValueError), match=name) as told:
+        load(folder, "cpu")
+    assert len(str(told.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "names", [{}, {"a": ""}, {"a": ".."}, {"a": "/etc/hosts"}, {"a": "../model.safetensors"}]
+)
+def test_an_index_names_files_of_its_folder(folder: Path, names: dict[str, str]) -> None:
+    (folder / "model.safetensors").rename(folder.parent / "model.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    with pytest.raises(ValueError, match=rf"{index.name}' is no index"):
+        load(folder, "cpu")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "null", POINTER])
+def test_the_auto_classes_of_transformers_name_a_damaged_file(folder: Path, content: str) -> None:
+    named = {
+        "config.json": ("AutoConfig", "AutoTokenizer", "AutoProcessor", "AutoModelForCausalLM"),
+        "tokenizer_config.json": ("AutoTokenizer", "AutoProcessor"),
+        "preprocessor_config.json": ("AutoProcessor",),
+    }
+    for name, classes in named.items():
+        whole = (folder / name).read_text()
+        (folder / name).write_text(content)
+        for auto_class in classes:
+            with pytest.raises((OSError, ValueError), match=name) as told:
+                getattr(transformers, auto_class).from_pretrained(folder)
+            assert len(str(told.value).splitlines()) == 1
+            assert content != POINTER or "git-lfs" in str(told.value)
+        (folder / name).write_text(whole)
+
+
+def test_a_tokenizer_without_its_settings_is_an_error_everywhere(folder: Path) -> None:
+    (folder / "tokenizer_config.json").unlink()
+    for loader in (
+        AutoTokenizer,
+        AutoProcessor,
+        transformers.AutoTokenizer,
+        transformers.AutoProcessor,
+    ):
+        with pytest.raises(OSError, match=r"tokenizer_config\.json"):
+            loader.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])

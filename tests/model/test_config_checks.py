@@ -188,3 +188,10 @@ def test_logit_scale_is_the_inverse_of_the_division():
     config = MiniCPMConfig.from_dict(released("2b"))
     assert config.logit_scale == pytest.approx(1 / config.logits_scaling) == 8 / 72
     assert "logit_scale" not in config.to_dict()
+
+
+def test_queries_and_patches_fill_their_square():
+    refused(released("omnilmm-12b") | {"num_query": 63}, "num_query 63", "a square")
+    refused(released("1.0") | {"image_size": 449}, "image_size 449", "a multiple of 14")
+    overrides = released("2.0")["vision_tower_overrides"] | {"num_heads": 3}
+    refused(released("2.0") | {"vision_tower_overrides": overrides}, "num_heads 3", "divisor")

@@ -66,7 +66,7 @@ def refusal(folder):
     ("name", "field", "value"),
     [
         ("2.6", "num_hidden_layers", 100_000),
-        ("2b", "num_hidden_layers", 10**9),
+        ("2b", "num_hidden_layers", 1_000_000),
         ("moe", "num_experts", 100_000),
     ],
 )
@@ -158,3 +158,30 @@ def test_no_answer_comes_from_numbers_that_are_not_finite(way):
     question = ["Hello", "Good day"] if way == "batch" else "Hello"
     with pytest.raises(ValueError, match="not finite"):
         list(getattr(chat, way)(question, max_new_tokens=2))
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("2.6", "intermediate_size", 10**9),
+        ("2.6", "vocab_size", 745),
+        ("2.6", "query_num", 9),
+        ("2.6", "num_key_value_heads", None),
+        ("2.6", "num_hidden_layers", 3),
+        ("2.6", "num_hidden_layers", 1),
+        ("2.6", "drop_vision_last_layer", True),
+        ("2b", "intermediate_size", 181),
+        ("moe", "num_experts", 0),
+        ("moe", "num_experts", 3),
+    ],
+)
+def test_the_field_behind_other_tensors_is_named(name, field, value, folder):
+    target = folder(name, **{field: value})
+    assert f"{field} " in refusal(target).partition("See config.json: ")[2]
+    report = inspect(Checkpoint.find(target))["mismatches"]
+    assert any(line.startswith("config.json") and field in line for line in report)
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "num_hidden_layers"])
+def test_sizes_that_cannot_be_counted_with_are_refused_unbuilt(field, folder, few_modules):
+    assert f"says {field} 1099511627776" in refusal(folder("2.6", **{field: 2**40}))
