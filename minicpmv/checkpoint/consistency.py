@@ -8,7 +8,7 @@ from .token_ids import TAGS, fields_of
 
 # More rows of the embedding than this share without a token are those of another vocabulary;
 # released models have none, and rows that round a size up are few.
-_UNUSED_SHARE = 0.05
+_UNUSED_SHARE = 0.03
 # Pairs of a tokenizer and a config's vocabulary that belong together: looked through once.
 _known_pairs: WeakKeyDictionary[Any, set[tuple[Any, ...]]] = WeakKeyDictionary()
 

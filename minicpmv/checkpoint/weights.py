@@ -109,7 +109,6 @@ def all_headers(paths: Iterable[Path]) -> Headers:
             headers |= {
                 name: (tuple(value.shape), _NAMES.get(value.dtype, str(value.dtype)))
                 for name, value in tensors.items()
-                if isinstance(value, torch.Tensor)
             }
         else:
             headers |= safetensors_headers(path)
@@ -123,8 +122,7 @@ def read_bin(path: Path) -> dict[str, torch.Tensor]:
         OSError: the file is damaged or cut short, or a pointer of git-lfs.
         ValueError: it holds more than tensors.
     """
-    content = _unpickled(path, "cpu", is_mapped=zipfile.is_zipfile(path))
-    return {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    return _unpickled(path, "cpu", is_mapped=zipfile.is_zipfile(path))
 
 
 def check_bin(path: Path) -> None:
@@ -132,7 +130,7 @@ def check_bin(path: Path) -> None:
     _unpickled(path, "meta", is_mapped=False)
 
 
-def _unpickled(path: Path, device: str, is_mapped: bool) -> dict[str, Any]:
+def _unpickled(path: Path, device: str, is_mapped: bool) -> dict[str, torch.Tensor]:
     check_whole(path)
     try:
         content = torch.load(path, map_location=device, mmap=is_mapped, weights_only=True)
@@ -143,6 +141,12 @@ def _unpickled(path: Path, device: str, is_mapped: bool) -> dict[str, Any]:
             f"{str(path)!r} holds a {type(content).__name__}; expected a dict of tensors by their "
             "names."
         )
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise ValueError(
+                f"{str(path)!r} holds a {type(value).__name__} as {name!r}; expected a dict of "
+                "tensors by their names."
+            )
     return content
 
 

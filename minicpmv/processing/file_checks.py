@@ -5,6 +5,7 @@ its last one; a file that is missing, cut or of another model then gives other t
 files are judged before a tokenizer is built, and the tokenizer is compared with them afterwards.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -107,6 +108,10 @@ _DEVIATIONS = Rule(
     lambda value: _CHANNELS.accepts(value) and min(value) > 0,
     "three finite numbers above 0, one per channel",
 )
+_TAG = Rule(
+    lambda value: isinstance(value, str) and re.fullmatch(r"<.+>", value) is not None,
+    "a tag such as '<image>'",
+)
 _IMAGES = {
     "compat": one_of(None, "released"),
     "do_convert_rgb": FLAG.or_null(),
@@ -130,7 +135,7 @@ _IMAGES = {
     "scale_resolution": count().or_null(),
     "slice_mode": FLAG.or_null(),
     "use_image_id": FLAG.or_null(),
-    **dict.fromkeys(RELEASED_TAGS, NAME),
+    **dict.fromkeys(RELEASED_TAGS, _TAG),
 }
 
 
@@ -217,15 +222,30 @@ def check_tokenizer(tokenizer: Any, checkpoint: Checkpoint) -> None:
                 "tokenizer files from one release."
             )
     pieces = checkpoint.find_file("tokenizer.model")
-    if pieces is None or checkpoint.find_file("tokenizer.json") is None:
+    if pieces is None:
         return
     texts = read_pieces(pieces)
+    if checkpoint.find_file("tokenizer.json") is None:
+        _check_places(texts, checkpoint)
+        return
     ids = range(0, len(texts), max(1, len(texts) // _SAMPLES))
     if 2 * sum(tokenizer.convert_ids_to_tokens(i) == texts[i] for i in ids) < len(ids):
         raise ValueError(
             f"tokenizer.json and tokenizer.model of {checkpoint.location!r} are vocabularies of "
             "two models. Take all tokenizer files from one release."
         )
+
+
+def _check_places(pieces: list[str], checkpoint: Checkpoint) -> None:
+    """Tokens that are added to a vocabulary take no other piece's place, but reserved ones."""
+    for file, token, token_id in _named_tokens(checkpoint):
+        piece = pieces[token_id] if token_id < len(pieces) else token
+        if piece != token and "reserved" not in piece.lower():
+            raise ValueError(
+                f"tokenizer.model of {checkpoint.location!r} has {piece!r} as token {token_id}, "
+                f"and {file} {token!r}: its vocabulary is that of another model. Take all "
+                "tokenizer files from one release."
+            )
 
 
 def _named_tokens(checkpoint: Checkpoint) -> Iterator[tuple[str, str, int]]:

@@ -5,13 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 
 from minicpmv import AutoModel, AutoProcessor, AutoTokenizer, load
 from minicpmv.checkpoint.files import parse_size
 from minicpmv.export.convert import convert
 
-from ..helpers.golden import CHECKPOINTS
+from ..helpers.golden import CHECKPOINTS, GOLDEN
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 16202105\n"
 FILES = (
@@ -134,3 +135,36 @@ def test_sizes() -> None:
         1024,
         10,
     ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("suppress_tokens", 5), ("bad_words_ids", [1]), ("guidance_scale", "x"), ("temperature", 0)],
+)
+def test_a_setting_that_cannot_be_is_named(folder: Path, field: str, value: object) -> None:
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(ValueError, match=rf"generation_config\.json' says {field}"):
+        load(folder, "cpu")
+
+
+def test_a_tag_is_no_word(folder: Path) -> None:
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"im_start": "x"}))
+    with pytest.raises(ValueError, match=r"preprocessor_config\.json' says im_start 'x'"):
+        load(folder, "cpu")
+
+
+@pytest.mark.parametrize("content", [{"llm.lm_head.weight": 1.0}, {1: torch.zeros(1)}])
+def test_a_pickle_of_other_things_is_refused(folder: Path, content: dict) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save(content, folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin' holds a .* expected a dict of"):
+        load(folder, "cpu")
+
+
+def test_a_vocabulary_without_the_places_of_its_tags_is_of_another_model(tmp_path: Path) -> None:
+    folder = shutil.copytree(CHECKPOINTS["1.0"], tmp_path / "model")
+    shutil.copy(GOLDEN / "minicpm-1b" / "ckpt" / "tokenizer.model", folder)
+    with pytest.raises(ValueError, match="its vocabulary is that of another model"):
+        load(folder, "cpu")
