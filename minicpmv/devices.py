@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .errors import short
+from .errors import first_line, short
 
 KNOWN_DEVICES = "auto, cpu, cuda, cuda:N, mps"
 STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -57,7 +57,7 @@ def parse_device(device: Any) -> torch.device:
         place = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(
-            f"Device {str(device)!r} is not available ({_first_line(error)}). Known: "
+            f"Device {str(device)!r} is not available ({first_line(error)}). Known: "
             f"{KNOWN_DEVICES}."
         ) from error
     if place.type == "meta":
@@ -194,7 +194,3 @@ def _place_of(name: str, places: Mapping[str, Any]) -> str:
     """The device of the longest entry that `name` lies in."""
     matching = [entry for entry in places if not entry or f"{name}.".startswith(f"{entry}.")]
     return str(places[max(matching, key=len)]) if matching else ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -49,3 +49,8 @@ def short(value: object, most: int = 40) -> str:
     """`repr(value)` on one line, cut to `most` characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message; the name of its class where it has none."""
+    return str(error).strip().partition("\n")[0].strip() or type(error).__name__

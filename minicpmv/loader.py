@@ -29,6 +29,7 @@ from .devices import (
     uses_disk,
 )
 from .engine.widen import widen
+from .errors import first_line
 from .media.policy import MediaPolicy
 from .model.config_checks import check_config
 from .model.devices import DeviceFromEmbeddingsMixin
@@ -48,7 +49,7 @@ from .processing.processor import MiniCPMVProcessor
 from .processing.text import TextProcessor
 from .quantization import bits_config, weight_bytes
 from .quiet import progress_bar
-from .releases import RELEASES, model_type_of, release_of, text_release_of
+from .releases import VISION_TYPES, model_type_of, release_of, text_release_of
 
 
 class LlamaForCausalLM(
@@ -72,7 +73,6 @@ MODEL_CLASSES: dict[str, Any] = {
     "mixtral": MixtralForCausalLM,
 }
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-VISION_TYPES = {release.model_type for release in RELEASES.values()}
 
 
 def load(
@@ -320,5 +320,6 @@ def readable_errors(checkpoint: Checkpoint) -> Iterator[None]:
         with checkpoint.naming_damage():
             yield
     except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(f"Cannot load the model {checkpoint.location!r}: {reason}") from error
+        raise OSError(
+            f"Cannot load the model {checkpoint.location!r}: {first_line(error)}"
+        ) from error

@@ -22,7 +22,6 @@ DTYPES = {
     "float16": torch.float16,
     "fp16": torch.float16,
 }
-HALVES = (torch.bfloat16, torch.float16)
 # Bytes of packed numbers, which stay as they are; everything else becomes float32.
 _WIDTHS = {"U8": 1, "I8": 1, "torch.uint8": 1, "torch.int8": 1, "None": 1}
 WORKING_TOKENS = 4096  # of prompt and answer, for which the cache is counted

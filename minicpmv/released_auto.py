@@ -7,11 +7,11 @@ from typing import Any, Literal
 import transformers
 
 from .checkpoint.hub import HUB_KEYWORDS, Checkpoint, hub_keywords
-from .loader import MODEL_CLASSES, VISION_TYPES
+from .loader import MODEL_CLASSES
 from .processing.processor import MiniCPMVProcessor
 from .processing.text import load_text_tokenizer
 from .released_api import MiniCPMForCausalLM, MiniCPMV, MiniCPMV2
-from .releases import model_type_of, release_of
+from .releases import VISION_TYPES, model_type_of, release_of
 
 # Keywords of the released loaders that native classes have no use for.
 _REMOTE_CODE_KEYWORDS = ("trust_remote_code", "code_revision")

@@ -271,6 +271,8 @@ RELEASES: dict[str, Release] = {
     )
 }
 
+# Values of `model_type` in the config.json of releases that support images.
+VISION_TYPES = frozenset(release.model_type for release in RELEASES.values())
 
 # The bundled model has the architecture of 2.6, and says `"variant": "nano"` in its config.json. It
 # is greedy: answers are one word, and drawing among words would only make them wrong.

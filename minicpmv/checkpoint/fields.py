@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import short
+
 _LARGEST = 2**40  # no count in a model comes near it
 
 
@@ -119,8 +121,7 @@ def check_present(file: str, fields: Mapping[str, Any], names: Iterable[str], re
 
 def damaged(file: str, field: str, value: Any, expected: str) -> ValueError:
     """One line about a value that cannot be."""
-    found = "null" if value is None else repr(value)
-    found = found if len(found) <= 80 else f"{found[:77]}..."
+    found = "null" if value is None else short(value, 80)
     return ValueError(
         f"{file} says {field} {found}; expected {expected}. Download the file again, or correct it."
     )

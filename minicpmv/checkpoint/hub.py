@@ -4,13 +4,13 @@ One class for every way in: `minicpmv.load`, the Auto classes, strict loading, `
 `minicpmv convert`. Imports neither torch nor transformers.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, first_line
 from .files import file_at, first_damage, read_index, read_json_file
 from .headers import safetensors_headers
 from .names import KNOWN, location_of
@@ -116,7 +116,7 @@ class Checkpoint:
             if response is not None and response.status_code >= 500:
                 return cls(name, location, given, variant)._kept(error)
             raise OSError(
-                f"The hub does not give {location!r}: {_first_line(error)} A gated or private "
+                f"The hub does not give {location!r}: {first_line(error)} A gated or private "
                 f"repository needs token=..., or 'hf auth login'. Known: {KNOWN}."
             ) from error
         except (HTTPError, OSError) as error:
@@ -154,7 +154,7 @@ class Checkpoint:
             )
         raise OSError(
             f"Model {self.location!r} is not a local folder, no copy{which} is cached{place}, and "
-            f"the Hugging Face hub cannot be reached ({_first_line(error)}). Check the name and "
+            f"the Hugging Face hub cannot be reached ({first_line(error)}). Check the name and "
             f"the network. Known: {KNOWN}."
         ) from error
 
@@ -228,7 +228,7 @@ class Checkpoint:
                 fetched = snapshot_download(self.location, allow_patterns=patterns, **keywords)
             except (HfHubHTTPError, HTTPError, OSError) as error:
                 raise OSError(
-                    f"The files of {self.location!r} cannot be fetched: {_first_line(error)}"
+                    f"The files of {self.location!r} cannot be fetched: {first_line(error)}"
                 ) from error
             folder = Path(fetched, self.keywords.get("subfolder", ""))
             if any(folder.glob(pattern)):
@@ -310,23 +310,6 @@ class Checkpoint:
         if whole is not None:
             return set(safetensors_headers(whole))
         return set(read_index(self.file(self._variant_of("model.safetensors.index.json"))))
-
-    def token_ids(self, texts: Iterable[str]) -> dict[str, int]:
-        """Ids of added tokens by their text, as the tokenizer's files say; others are left out.
-
-        Raises:
-            ValueError: a file is damaged.
-            OSError: the hub cannot be reached.
-        """
-        known: dict[str, int] = {}
-        if self.find_file("tokenizer_config.json") is not None:
-            decoder = self.read_json("tokenizer_config.json").get("added_tokens_decoder") or {}
-            known = {token["content"]: int(index) for index, token in decoder.items()}
-        wanted = set(texts)
-        if not wanted <= known.keys() and self.find_file("tokenizer.json") is not None:
-            added = self.read_json("tokenizer.json").get("added_tokens") or []
-            known |= {token["content"]: token["id"] for token in added}
-        return {text: known[text] for text in dict.fromkeys(texts) if text in known}
 
     def damage(self) -> Exception | None:
         """What is wrong with the first file on this disk that cannot be read; None without one."""
@@ -417,7 +400,7 @@ class Checkpoint:
             ) from error
         except (HfHubHTTPError, HTTPError) as error:
             raise OSError(
-                f"The hub does not give {name} of {self.location!r}: {_first_line(error)}"
+                f"The hub does not give {name} of {self.location!r}: {first_line(error)}"
             ) from error
 
 
@@ -439,10 +422,6 @@ def _is_ours(error: Exception) -> bool:
         trace = trace.tb_next
     home = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
     return isinstance(error, ValueError | OSError) and home.startswith("minicpmv.")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 __all__ = ["HUB_KEYWORDS", "Checkpoint", "hub_keywords"]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-Shape = tuple[int, ...]
+from .headers import Shape
 
 
 def skeleton(model_class: Any, config: Any) -> nn.Module:

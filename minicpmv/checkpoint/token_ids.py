@@ -4,6 +4,7 @@ For models that are loaded without a processor: transformers' own code, and engi
 placeholder of pictures in `config.image_token_id`.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from .files import read_json_file
@@ -35,12 +36,23 @@ def read_token_ids(checkpoint: Checkpoint, release: Any) -> dict[str, int]:
     for field in fields_of(release):
         name, usual = TAGS[field]
         tags[field] = settings.get(name, release.tags.get(name, usual))
+    ids = added_token_ids(checkpoint, tags.values())
+    return {field: ids[tag] for field, tag in tags.items() if tag in ids}
+
+
+def added_token_ids(checkpoint: Checkpoint, texts: Collection[str]) -> dict[str, int]:
+    """Ids of added tokens by their text, as the tokenizer's files say; others are left out.
+
+    Raises:
+        ValueError: a file is damaged.
+        OSError: the hub cannot be reached.
+    """
     ids: dict[str, int] = {}
     for known in (_from_settings, _from_added_tokens, _from_tokenizer):
         ids = known(checkpoint) | ids
-        if all(tag in ids for tag in tags.values()):
+        if all(text in ids for text in texts):
             break
-    return {field: ids[tag] for field, tag in tags.items() if tag in ids}
+    return {text: ids[text] for text in dict.fromkeys(texts) if text in ids}
 
 
 def _from_settings(checkpoint: Checkpoint) -> dict[str, int]:

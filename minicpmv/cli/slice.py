@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from minicpmv.checkpoint.hub import Checkpoint
 from minicpmv.processing.placeholders import image_placeholder
-from minicpmv.processing.slicing import SlicePlan, plan_slices
-from minicpmv.releases import RELEASES, model_type_of, release_of
+from minicpmv.processing.slicing import SlicePlan, plan_slices, plan_uncut
+from minicpmv.releases import VISION_TYPES, model_type_of, release_of
 
 from .attachments import read_picture
 
@@ -153,7 +153,7 @@ def _settings_elsewhere(checkpoint: Checkpoint, missing: str) -> dict[str, Any]:
     if checkpoint.find_file("config.json") is None:
         checkpoint.file(missing)  # names it
     config = checkpoint.read_json("config.json")
-    if model_type_of(config) not in {release.model_type for release in RELEASES.values()}:
+    if model_type_of(config) not in VISION_TYPES:
         raise ValueError(
             f"The model {checkpoint.location!r} reads text only, so there is nothing to cut."
         )
@@ -275,15 +275,8 @@ def _plan(height: int, width: int, max_slices: int | None, settings: Settings) -
                 "--max-slice-nums has no effect: the model squeezes every picture into one square."
             )
         return SlicePlan((settings.image_size, settings.image_size))
-    patch_size = settings.patch_size
-    if not settings.slice_mode:  # the picture as it is, in whole patches
-        fill = patch_size - 1 if settings.pads_uncut else 0
-        return SlicePlan(
-            (
-                (height + fill) // patch_size * patch_size,
-                (width + fill) // patch_size * patch_size,
-            )
-        )
+    if not settings.slice_mode:
+        return plan_uncut(height, width, settings.patch_size, fill=settings.pads_uncut)
     assert max_slices is not None
     assert settings.scale_resolution is not None
     return plan_slices(
@@ -291,7 +284,7 @@ def _plan(height: int, width: int, max_slices: int | None, settings: Settings) -
         width,
         max_slices=max_slices,
         scale_resolution=settings.scale_resolution,
-        patch_size=patch_size,
+        patch_size=settings.patch_size,
     )
 
 

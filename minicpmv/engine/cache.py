@@ -67,7 +67,7 @@ class PromptCache:
         ids, mask = inputs["input_ids"], inputs.get("mm_token_type_ids")
         tokens, starts = _labelled(ids, mask, media)
         held = 0 if self._past is None else self._past.get_seq_length()
-        num_known = min(_common_length(tokens, self._tokens), len(tokens) - 1, held)
+        num_known = min(common_length(tokens, self._tokens), len(tokens) - 1, held)
         past = self._cropped(num_known)
         if past is None:
             past, num_known = DynamicCache(config=model.config.get_text_config()), 0
@@ -156,7 +156,8 @@ def _labelled(
     return tokens, starts
 
 
-def _common_length(first: Sequence[Any], second: Sequence[Any]) -> int:
+def common_length(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """How many entries two sequences begin with in common."""
     pairs = enumerate(zip(first, second, strict=False))
     differing = (index for index, (one, other) in pairs if one != other)
     return next(differing, min(len(first), len(second)))

@@ -11,6 +11,7 @@ import threading
 import time
 from typing import Any
 
+from ..errors import first_line
 from .policy import MediaPolicy, MediaRefusedError, current_policy, is_public
 
 try:
@@ -43,7 +44,7 @@ def download(url: str, name: str) -> bytes:
     except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
         if isinstance(error, _AnswerError):
             raise OSError(f"{name} cannot be fetched: {error}. Check the address.") from None
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         if isinstance(error, httpx.TimeoutException):
             reason = f"timed out: nothing came for {policy.timeout_s:g} s"
         if deadline.passed:

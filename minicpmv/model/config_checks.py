@@ -30,9 +30,9 @@ from ..checkpoint.fields import (
     number,
     one_of,
 )
-from ..releases import RELEASES, model_type_of, release_of
+from ..checkpoint.token_ids import TAGS
+from ..releases import RELEASES, VISION_TYPES, model_type_of, release_of
 
-_VISION_TYPES = {row.model_type for row in RELEASES.values()}
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 _DTYPE = Rule(
     lambda value: (
@@ -56,13 +56,6 @@ _DEPTH = count(most=2**20)
 _PATCH = count(most=2**12)
 _PATCH_SIDE = 14  # pixels, in every released file
 _TOKEN_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-_TAG_FIELDS = (
-    "image_token_id",
-    "image_start_id",
-    "image_end_id",
-    "slice_start_id",
-    "slice_end_id",
-)
 
 _WHOLE_FILE = {
     "_name_or_path": TEXT.or_null(),
@@ -133,7 +126,7 @@ _PICTURES = {
     "vision_config": OBJECT,
     "vision_encoder": NAME,
     "vision_tower_overrides": OBJECT.or_null(),
-    **dict.fromkeys(_TAG_FIELDS, TOKEN_ID.or_null()),
+    **dict.fromkeys(TAGS, TOKEN_ID.or_null()),
 }
 _SLICING = {
     "max_slice_nums": count().or_null(),
@@ -170,7 +163,7 @@ _OVERRIDES = {
     "mlp_ratio": number(above=0, most=1e3),
     "num_heads": _WIDTH,
 }
-_TOWER_SIZES = (
+TOWER_SIZES = (
     "hidden_size",
     "image_size",
     "intermediate_size",
@@ -203,7 +196,7 @@ def check_config(fields: Mapping[str, Any], file: str = "config.json") -> None:
         ValueError: names file and field, what was found and what was expected.
     """
     check_fields(file, fields, _WHOLE_FILE)
-    has_pictures = model_type_of(fields) in _VISION_TYPES
+    has_pictures = model_type_of(fields) in VISION_TYPES
     if has_pictures:
         _check_pictures(file, fields)
     nested = fields.get("text_config")
@@ -222,7 +215,7 @@ def _required(fields: Mapping[str, Any]) -> tuple[str, ...]:
     if model_type == "minicpm":
         # 2B-128k has rope_scaling, and nothing else tells it from the others, which say null.
         return (*_LANGUAGE_REQUIRED, *_SCALES, "rope_scaling")
-    if model_type not in _VISION_TYPES:
+    if model_type not in VISION_TYPES:
         return (*_LANGUAGE_REQUIRED, "rope_theta")
     release = release_of(fields)
     names: tuple[str, ...] = (*_LANGUAGE_REQUIRED, "num_key_value_heads", "rope_theta")
@@ -254,7 +247,7 @@ def _check_pictures(file: str, fields: Mapping[str, Any]) -> None:
         return
     check_fields(file, tower, _TOWER, "vision_config.")
     if "text_config" not in fields and release_of(fields).vision_tower == "navit":
-        names = [f"vision_config.{name}" for name in _TOWER_SIZES if name not in tower]
+        names = [f"vision_config.{name}" for name in TOWER_SIZES if name not in tower]
         check_present(
             file, {}, names, "the shape of the vision tower does not follow from the rest"
         )
@@ -333,7 +326,7 @@ def _check_language(file: str, fields: Mapping[str, Any], prefix: str, has_pictu
             kv_heads,
             f"a divisor of num_attention_heads {heads}",
         )
-    for name in (*_TOKEN_FIELDS, *(_TAG_FIELDS if not prefix else ())):
+    for name in (*_TOKEN_FIELDS, *(TAGS if not prefix else ())):
         ids = fields.get(name)
         for token_id in ids if isinstance(ids, list) else [ids]:
             if vocab_size and token_id is not None and token_id >= vocab_size:

@@ -19,6 +19,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ..releases import Release, release_of
+from .config_checks import TOWER_SIZES
 from .flat_config import FlatConfigMixin
 
 # Never moved into `text_config` when a flat file is read: they describe the file or the whole
@@ -48,14 +49,6 @@ _UNRELEASED_FIELDS = {
     "rope_parameters",
     "transformers_version",
 }
-_VISION_FIELDS = (
-    "hidden_size",
-    "image_size",
-    "intermediate_size",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "patch_size",
-)
 _VIT_FLAGS = ("has_class_token", "omits_key_bias", "post_norm")
 _RELEASED_VISION_TYPES = {"2.5": "idefics2"}  # every other release says "siglip"
 # Shapes of the towers that the releases know by timm's names.
@@ -369,11 +362,11 @@ class MiniCPMVConfig(FlatConfigMixin, PreTrainedConfig):
         """`vision_config` of a released file; nothing where the name of the tower says it all."""
         tower = self.vision_config
         if isinstance(tower, MiniCPMVViTConfig):
-            fields = {key: getattr(tower, key) for key in (*_VISION_FIELDS, *_VIT_FLAGS)}
+            fields = {key: getattr(tower, key) for key in (*TOWER_SIZES, *_VIT_FLAGS)}
             if fields == self._encoder_shape(vars(self)):
                 return {}
             return {"vision_config": fields | {"model_type": tower.model_type}}
-        fields = {key: getattr(tower, key) for key in _VISION_FIELDS}
+        fields = {key: getattr(tower, key) for key in TOWER_SIZES}
         released_type = _RELEASED_VISION_TYPES.get(str(self.version), "siglip")
         if self.release.vision_tower != "navit":
             released_type = tower.model_type

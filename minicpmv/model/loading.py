@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 
 from ..checkpoint.hub import Checkpoint
 from ..checkpoint.tensors import check_tensors, listed, other_shape
-from ..checkpoint.token_ids import read_token_ids
+from ..checkpoint.token_ids import added_token_ids, read_token_ids
 from ..checkpoint.weights import unreadable
 from ..devices import check_tied_devices
+from ..precision import dtype_name
 from ..quantization import reader_for
 from ..quantization.bits import check_unpacked
 from ..releases import text_release_of
@@ -148,7 +149,7 @@ def complete_ends(model: Any, checkpoint: Checkpoint) -> None:
     said = settings.eos_token_id
     ends = [] if said is None else said if isinstance(said, list) else [said]
     if len(ends) < len(release.terminators):
-        found = checkpoint.token_ids(release.terminators)
+        found = added_token_ids(checkpoint, release.terminators)
         ends = list(dict.fromkeys([*ends, *found.values()]))
         settings.eos_token_id = ends if len(ends) > 1 else ends[0] if ends else None
 
@@ -167,9 +168,7 @@ def check_finite(model: Any, path: Any) -> None:
             continue
         least, most = torch.aminmax(weight.detach())
         if not bool(torch.isfinite(torch.stack([least, most])).all()):
-            wrong.append(
-                f"{model.released_name(name)} ({str(weight.dtype).removeprefix('torch.')})"
-            )
+            wrong.append(f"{model.released_name(name)} ({dtype_name(weight.dtype)})")
     if wrong:
         raise ValueError(
             f"The weights of {str(path)!r} hold numbers that are not finite (NaN or infinity): "

@@ -59,7 +59,7 @@ class MiniCPMVResampler(nn.Module):
     def __init__(self, config: MiniCPMVConfig):
         super().__init__()
         hidden_size = config.text_config.hidden_size
-        patch_size = config.vision_config.hidden_size
+        vision_size = config.vision_config.hidden_size
         if hidden_size % 128:
             raise ValueError(
                 f"The resampler has heads of 128 channels; the language model's hidden_size "
@@ -78,8 +78,8 @@ class MiniCPMVResampler(nn.Module):
         # Released checkpoints have no kv_proj where the widths agree.
         self.kv_proj = (
             nn.Identity()
-            if patch_size == hidden_size
-            else nn.Linear(patch_size, hidden_size, bias=False)
+            if vision_size == hidden_size
+            else nn.Linear(vision_size, hidden_size, bias=False)
         )
         self.attn = MiniCPMVResamplerAttention(hidden_size)
         self.ln_q = nn.LayerNorm(hidden_size, eps=1e-6)

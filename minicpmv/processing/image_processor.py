@@ -35,7 +35,7 @@ from .image_settings import (
 )
 from .pixels import cut, fitted, normalise, pad_strips, patchify, value_table
 from .placeholders import RELEASED_TAGS, image_placeholder
-from .slicing import SlicePlan, plan_slices
+from .slicing import SlicePlan, plan_slices, plan_uncut
 
 _CHANNEL_AXIS: dict[str | None, Literal["first", "last"] | None] = {
     None: None,
@@ -345,7 +345,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
         if image_size is not None:
             return SlicePlan((image_size, image_size))
         if not slice_mode:
-            return _uncut(height, width, patch_size, fill=self.release.pads_uncut)
+            return plan_uncut(height, width, patch_size, fill=self.release.pads_uncut)
         assert max_slice_nums is not None
         assert scale_resolution is not None
         return plan_slices(
@@ -415,19 +415,6 @@ class MiniCPMVImageProcessorPil(PilBackend):
 
 class MiniCPMVImageProcessor(MiniCPMVImageProcessorPil):
     """The name that released `preprocessor_config.json` files ask for; the same class."""
-
-
-def _uncut(height: int, width: int, patch_size: int, *, fill: bool) -> SlicePlan:
-    """The image as it is, in whole patches: fewer, or with `fill` more, than it has pixels for."""
-    rows, cols = height // patch_size, width // patch_size
-    if fill:
-        rows, cols = -(-height // patch_size), -(-width // patch_size)
-    if not rows or not cols:
-        raise ValueError(
-            f"An image of {width} x {height} pixels holds no patch of {patch_size} x "
-            f"{patch_size}, and slice_mode=False does not enlarge it. Use slice_mode=True."
-        )
-    return SlicePlan((rows * patch_size, cols * patch_size))
 
 
 def _table_for(

@@ -12,7 +12,7 @@ from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME
 
 from ..checkpoint.fields import check_present
 from ..checkpoint.hub import Checkpoint
-from ..releases import RELEASES, Release, release_of
+from ..releases import VISION_TYPES, Release, release_of
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -84,7 +84,7 @@ def settings_without_file(name_or_path: Any, **kwargs: Any) -> dict[str, Any] | 
     if checkpoint.find_file(CONFIG_NAME) is None:
         return None
     config = checkpoint.read_json(CONFIG_NAME)
-    if config.get("model_type") not in {release.model_type for release in RELEASES.values()}:
+    if config.get("model_type") not in VISION_TYPES:
         return None
     release = release_of(config)
     if release.has_preprocessor_config:

@@ -139,6 +139,23 @@ def plan_slices(
     return SlicePlan(overview, grid, (cell[0] * rows, cell[1] * cols), cell)
 
 
+def plan_uncut(height: int, width: int, patch_size: int, *, fill: bool) -> SlicePlan:
+    """The image as it is, in whole patches: fewer, or with `fill` more, than it has pixels for.
+
+    Raises:
+        ValueError: it is smaller than one patch.
+    """
+    rows, cols = height // patch_size, width // patch_size
+    if fill:
+        rows, cols = -(-height // patch_size), -(-width // patch_size)
+    if not rows or not cols:
+        raise ValueError(
+            f"An image of {width} x {height} pixels holds no patch of {patch_size} x "
+            f"{patch_size}, and slice_mode=False does not enlarge it. Use slice_mode=True."
+        )
+    return SlicePlan((rows * patch_size, cols * patch_size))
+
+
 def _check_positive(**values: int) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or value != int(value) or value < 1:

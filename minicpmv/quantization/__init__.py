@@ -7,7 +7,7 @@
     memory.py   what weights take, computed from shapes
 
 Imported by `model/`, whose `from_pretrained` asks `reader_for` how a checkpoint is to be read; of
-ours it imports `checkpoint/`. Only this room imports bitsandbytes.
+ours it imports `checkpoint/` and the plain modules. Only this room imports bitsandbytes.
 """
 
 from typing import Any

@@ -20,6 +20,7 @@ from transformers.core_model_loading import WeightConverter
 
 from ..checkpoint.hub import Checkpoint
 from ..checkpoint.tensors import skeleton
+from ..devices import STRATEGIES
 from .files import linear_layers, own_config
 
 # Parts that stay as they are unless a config of the user's names others: all but the decoder
@@ -280,7 +281,7 @@ def _check_devices(device_map: Any) -> None:
     bitsandbytes = _import_bitsandbytes()
     places = device_map.values() if isinstance(device_map, dict) else [device_map]
     for place in places:
-        if isinstance(place, torch.device | str) and place not in _STRATEGIES:
+        if isinstance(place, torch.device | str) and place not in (*STRATEGIES, "disk"):
             kind = torch.device(place).type
             known = bitsandbytes.supported_torch_devices
             if kind not in known:
@@ -288,6 +289,3 @@ def _check_devices(device_map: Any) -> None:
                     f"bitsandbytes {bitsandbytes.__version__} does not run on {kind!r}; it knows "
                     f"{', '.join(sorted(known))}. Install a newer one, or load the full weights."
                 )
-
-
-_STRATEGIES = {"auto", "balanced", "balanced_low_0", "sequential", "disk"}

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ..engine.cache import common_length
 from .prompts import Prompt
 from .tolerances import TOLERANCES, Tolerance
 from .trace import STAGES, Trace
@@ -113,8 +114,7 @@ def _compare_exactly(stage: str, pairs: Sequence[Pair]) -> StageResult:
 
 
 def _first_difference(ours: list[Any], theirs: list[Any]) -> str:
-    length = min(len(ours), len(theirs))
-    first = next((i for i in range(length) if ours[i] != theirs[i]), length)
+    first = common_length(ours, theirs)
     entries = [str(v[first]) if first < len(v) else "the end" for v in (ours, theirs)]
     return f"{len(ours)} and {len(theirs)} entries, first different at {first}: " + " and ".join(
         entries
@@ -158,17 +158,11 @@ def _compare_numbers(stage: str, pairs: Sequence[Pair], tolerance: str) -> Stage
 def _comparable_rows(reference: Trace, found: Trace) -> tuple[torch.Tensor, torch.Tensor]:
     """The logit rows that both computed from the same text: up to where the answers part."""
     prompt = min(reference.num_prompt_rows, found.num_prompt_rows)
-    rows = prompt + _common_length(reference.new_ids, found.new_ids)
+    rows = prompt + common_length(reference.new_ids, found.new_ids)
     ours = reference.stages["logits"][reference.num_prompt_rows - prompt :][:rows]
     theirs = found.stages["logits"][found.num_prompt_rows - prompt :][:rows]
     rows = min(len(ours), len(theirs))
     return ours[:rows], theirs[:rows]
-
-
-def _common_length(ours: Sequence[int], theirs: Sequence[int]) -> int:
-    """How many tokens two answers begin with in common."""
-    length = min(len(ours), len(theirs))
-    return next((i for i in range(length) if ours[i] != theirs[i]), length)
 
 
 def _margins(logits: torch.Tensor) -> torch.Tensor:
@@ -203,7 +197,7 @@ def _compare_texts(
                 prompt=name,
                 note=f"{reference.text!r} became {found.text!r}",
             )
-        place = _common_length(reference.new_ids, found.new_ids)
+        place = common_length(reference.new_ids, found.new_ids)
         if place == min(len(reference.new_ids), len(found.new_ids)):
             note = f"the answer has {len(reference.new_ids)} and {len(found.new_ids)} tokens"
             return StageResult("text", False, tolerance, prompt=name, note=note)

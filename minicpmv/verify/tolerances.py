@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from ..chat import Chat
+from ..precision import dtype_name
 from ..quantization.files import read_quantization
 from .prompts import Prompt
 
@@ -52,7 +53,7 @@ def describe(chat: Chat, prompts: Sequence[Prompt]) -> dict[str, Any]:
         "model": chat.name,
         "precision": _precision(chat),
         "vision_precision": _vision_precision(chat),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": dtype_name(model.dtype),
         "format": model.config.model_type,
         "num_experts": getattr(model.config.get_text_config(), "num_experts", 0),
         "stored_dtype": _stored_dtype(model.name_or_path),
@@ -72,7 +73,7 @@ def _precision(chat: Chat) -> str:
     fields = written.to_dict() if hasattr(written, "to_dict") else written
     fields = fields or read_quantization(chat.model.name_or_path, {})
     if fields is None:
-        return str(chat.model.dtype).removeprefix("torch.")
+        return dtype_name(chat.model.dtype)
     return f"int{fields.get('bits') or (4 if fields.get('load_in_4bit') else 8)}"
 
 
@@ -88,7 +89,7 @@ def _vision_precision(chat: Chat) -> str:
     tower = getattr(chat.model.base_model, "vision_tower", None)
     parameters = [] if tower is None else list(tower.parameters())
     if all(p.is_floating_point() and not hasattr(p, "quant_state") for p in parameters):
-        return str(chat.model.dtype).removeprefix("torch.")
+        return dtype_name(chat.model.dtype)
     return _precision(chat)
 
 

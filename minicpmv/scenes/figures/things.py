@@ -22,8 +22,6 @@ NAMES = (*shapes.SHAPES, *ICONS)
 SMOOTH_AREA = 320**2  # pictures up to this many pixels are drawn twice as large and reduced
 GAP = 0.02  # least distance between two things, as a fraction of the short side
 MARGIN = 0.01
-# Ways to draw an icon: painted; painted with a dark rim; in one colour; as a line drawing.
-STYLES = ("flat", "rim", "plain", "line")
 NOT_PLAIN = ("ball", "cake", "mushroom", "pencil")  # would not be recognised in one colour
 
 
@@ -38,7 +36,7 @@ class Thing:
     radius: float
     degrees: float = 0.0
     mirrored: bool = False
-    style: str = "flat"
+    style: str = "flat"  # of an icon; "rim": a dark rim, "plain": one colour, "line": a line drawing
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from minicpmv.checkpoint.hub import Checkpoint
+from minicpmv.checkpoint.token_ids import added_token_ids
 from minicpmv.releases import NANO_GENERATION, RELEASES
 from minicpmv.train.pretrain.recipe import MAX_SLICES
 
@@ -35,7 +36,7 @@ def preprocessor_config(num_queries: int, scale_resolution: int) -> dict[str, An
 
 def write_processor_files(folder: Path, num_queries: int, scale_resolution: int) -> None:
     """Write `preprocessor_config.json` and `generation_config.json` beside a tokenizer."""
-    ids = Checkpoint.at(folder, {}).token_ids(RELEASES["2.6"].terminators)
+    ids = added_token_ids(Checkpoint.at(folder, {}), RELEASES["2.6"].terminators)
     files = {
         "preprocessor_config.json": preprocessor_config(num_queries, scale_resolution),
         "generation_config.json": NANO_GENERATION | {"eos_token_id": list(ids.values())},

@@ -28,7 +28,6 @@ class Meter:
         self.norms: list[float] = []
         self.num_slices = 0
         self.right: dict[str, list[bool]] = defaultdict(list)
-        self.waited = 0.0
         self.start = time.perf_counter()
 
     def add(self, batch: Batch, losses: Losses, norm: float, with_language: bool) -> None:
