@@ -178,6 +178,8 @@ def _body(response: Any, name: str, policy: MediaPolicy, deadline: _Deadline) ->
             too_large = len(data) > limit
             if too_large:
                 break
+        if not too_large:
+            deadline.check()  # a connection that was shut also ends a body of unknown length
     if too_large:
         size = f"{limit >> 20} MiB" if limit >= 2**20 else f"{limit} bytes"
         raise ValueError(f"{name} is larger than {size}. Download it yourself and give the file.")
