@@ -36,7 +36,7 @@ class Thing:
     radius: float
     degrees: float = 0.0
     mirrored: bool = False
-    style: str = "flat"  # of an icon; "rim": a dark rim, "plain": one colour, "line": a line drawing
+    style: str = "flat"  # of an icon: also "rim" (a dark one), "plain" (one colour), "line"
 
 
 @dataclass(frozen=True)
