@@ -191,8 +191,8 @@ def read_config(checkpoint: Checkpoint) -> dict[str, Any]:
     fields.setdefault("model_type", model_type)
     if model_type not in MODEL_CLASSES:
         raise ValueError(
-            f"config.json of {path!r} is of model_type {model_type!r}, told by its model_type and "
-            f"architectures. This package reads {', '.join(MODEL_CLASSES)}."
+            f"config.json of {path!r}, by its model_type or architectures, is of a {model_type!r} "
+            f"model. This package reads {', '.join(MODEL_CLASSES)}."
         )
     check_config(fields, f"config.json of {path!r}")
     # Before the tokenizer is read: AutoTokenizer does without a config that cannot be.

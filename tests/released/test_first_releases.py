@@ -238,7 +238,7 @@ def test_a_square_of_no_whole_patches_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     shutil.copytree(FOLDERS["1.0"] / "checkpoint", folder, copy_function=shutil.copyfile)
     with_field("image_size", 450)(folder)
-    with pytest.raises(ValueError, match="image_size 450 is no multiple of patch_size 14"):
+    with pytest.raises(ValueError, match="says image_size 450; expected a multiple of 14"):
         load(folder, device="cpu").ask("What is it?", [picture(40, 30)])
 
 
