@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "Talk about pictures in the terminal. /help lists what can be typed beside questions."
 
+BYTE_ORDER_MARK = "\ufeff"  # which editors and shells of Windows put before a text
+
 HELP = '''\
 /image PATH ...    show pictures with the next message
 /video PATH ...    show a video: a file, an animated GIF, a folder of frames, or its frames
@@ -67,10 +69,13 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from minicpmv.media.frames import check_sampling
+
     if "-" in args.files:
         raise ValueError(
             "chat reads what you type from stdin, so a picture cannot come from there."
         )
+    check_sampling(**{"num_frames": None, "fps": None, **video_options(args)})
     pictures = read_files(args.files, **video_options(args))
     interactive = sys.stdin.isatty()
     if interactive:
@@ -116,9 +121,11 @@ class Session:
         """
         is_command = text.startswith("/") and not is_quoted
         name, _, rest = text[1:].partition(" ") if is_command else ("", "", text)
-        if name in ("bye", "exit", "quit"):
-            return False
         try:
+            if name in ("bye", "exit", "quit", "clear", "help") and rest.strip():
+                raise ValueError(f"/{name} stands alone; {rest.strip()!r} would have no effect.")
+            if name in ("bye", "exit", "quit"):
+                return False
             if not is_command:
                 self.say(text)
             elif name in self.commands:
@@ -237,7 +244,7 @@ def _read_messages(interactive: bool) -> Iterator[tuple[str, bool]]:
     """What is typed, without empty lines, and whether it stood in triple quotes."""
     while True:
         try:
-            text = _read_line(interactive, ">>> ").strip()
+            text = _read_line(interactive, ">>> ").removeprefix(BYTE_ORDER_MARK).strip()
             is_quoted = text.startswith('"""')
             if is_quoted:
                 text = _read_block(interactive, text[3:])
@@ -267,7 +274,11 @@ def _read_block(interactive: bool, first: str) -> str:
 def _read_line(interactive: bool, prompt: str) -> str:
     if interactive:
         return input(prompt)
-    line = sys.stdin.readline()
+    try:
+        line = sys.stdin.readline()
+        line.encode()
+    except UnicodeError:
+        raise ValueError("stdin is not UTF-8 text. Type or pipe it in UTF-8.") from None
     if not line:
         raise EOFError
     return line.rstrip("\n")

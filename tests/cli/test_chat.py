@@ -147,6 +147,8 @@ def test_a_script_ends_at_its_first_error(talk, fake_chat, tmp_path):
         ("/save a b", "takes one path"),
         ('"""never closed', "no closing"),
         ("/what", "Unknown command /what"),
+        ("/clear all", "/clear stands alone; 'all' would have no effect"),
+        ("/bye now", "/bye stands alone"),
     ]:
         code, out, err = talk(line, "Never said")
         assert (code, out) == (1, ""), line
@@ -239,3 +241,23 @@ def test_a_damaged_conversation_is_one_line(tmp_path, text):
 def test_the_list_of_options_keeps_names_and_values_apart(talk):
     _, _, err = talk("/set")
     assert re.search(r"^no_repeat_ngram_size +default +no sequence", err, re.MULTILINE)
+
+
+def test_a_byte_order_mark_is_no_text(run, fake_chat, feed):
+    feed(b"\xef\xbb\xbfHello\n")
+    run("chat")
+    assert fake_chat.calls[0]["prompt"] == "Hello"
+
+
+def test_what_is_typed_is_utf_8(run, fake_chat, feed):
+    feed(b"caf\xe9\n")
+    code, out, err = run("chat")
+    assert (code, out) == (1, "")
+    assert err == "minicpmv: error: stdin is not UTF-8 text. Type or pipe it in UTF-8.\n"
+
+
+@pytest.mark.parametrize("flags", [("--fps", "0"), ("--num-frames", "-1"), ("--fps", "nan")])
+def test_options_of_videos_are_checked_before_there_is_one(run, fake_chat, flags):
+    code, out, err = run("chat", *flags)
+    assert (code, out) == (2, "")
+    assert flags[0] in err
