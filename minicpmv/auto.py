@@ -119,8 +119,8 @@ def _tell_text_models(read_file: Any) -> Any:
 if not hasattr(PreTrainedConfig.get_config_dict, "_tells_text_models"):  # a reload of this module
     PreTrainedConfig.get_config_dict = _tell_text_models(PreTrainedConfig.get_config_dict.__func__)
 
-# The kind of a model is found by the name of its class in these tables, by `transformers serve`,
-# Trainer and TRL; `register` does not fill them.
+# `transformers serve`, Trainer and TRL look up the task of a model by the name of its class in
+# these tables; `register` does not fill them.
 for table, model_type, name in (
     ("IMAGE_TEXT_TO_TEXT", "minicpmv", "MiniCPMVForConditionalGeneration"),
     ("IMAGE_TEXT_TO_TEXT", "omnilmm", "OmniLMMForConditionalGeneration"),

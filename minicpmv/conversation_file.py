@@ -1,4 +1,4 @@
-"""A conversation as a JSON file that holds its pictures, for `/save` and `/load`."""
+"""A conversation as a JSON file that holds its pictures: what `Conversation.save` writes."""
 
 import base64
 import io
@@ -70,8 +70,8 @@ def _to_json(part: Any) -> Any:
     """The same structure with every picture as the base64 of a PNG."""
     from PIL import Image
 
-    from minicpmv.media.image import to_rgb
-    from minicpmv.media.video import VideoFile
+    from .media.image import to_rgb
+    from .media.video import VideoFile
 
     if isinstance(part, VideoFile):
         return [_to_json(frame) for frame in part]

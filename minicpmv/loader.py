@@ -195,7 +195,7 @@ def read_config(checkpoint: Checkpoint) -> dict[str, Any]:
             f"model. This package reads {', '.join(MODEL_CLASSES)}."
         )
     check_config(fields, f"config.json of {path!r}")
-    # Before the tokenizer is read: AutoTokenizer does without a config that cannot be.
+    # Before the tokenizer is read: AutoTokenizer passes over an invalid config.
     try:
         CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(fields))
     except StrictDataclassFieldValidationError as error:

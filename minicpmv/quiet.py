@@ -1,4 +1,4 @@
-"""stderr belongs to our own lines while models come and go."""
+"""Control transformers' progress bars."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from transformers.utils import logging
 
 @contextmanager
 def progress_bar(shown: bool) -> Iterator[None]:
-    """Whether transformers shows a bar while it loads and saves."""
+    """Show or hide transformers' bars inside a `with` block; afterwards all is as before."""
     before = logging.is_progress_bar_enabled()
     _show(shown)
     try:

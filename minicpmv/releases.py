@@ -275,7 +275,7 @@ RELEASES: dict[str, Release] = {
 VISION_TYPES = frozenset(release.model_type for release in RELEASES.values())
 
 # The bundled model has the architecture of 2.6, and says `"variant": "nano"` in its config.json. It
-# is greedy: answers are one word, and drawing among words would only make them wrong.
+# is greedy: answers are one word, and sampling would only make them wrong.
 NANO_GENERATION: dict[str, Any] = {
     "do_sample": False,
     "repetition_penalty": 1.0,

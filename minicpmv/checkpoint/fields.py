@@ -1,4 +1,4 @@
-"""Rules for the values in a JSON file of a checkpoint, and one line about a value that breaks one.
+"""Validation rules for the values in a JSON file of a checkpoint, with one-line errors.
 
 A table maps names of fields to rules. A field that a table does not know is left to whoever reads
 it.
@@ -88,7 +88,7 @@ def _listed(names: Iterable[Any]) -> str:
 def check_fields(
     file: str, fields: Mapping[str, Any], rules: Mapping[str, Rule], prefix: str = ""
 ) -> None:
-    """Every field that has a rule keeps it.
+    """Check every field that has a rule.
 
     Args:
         file: how the message names the file.
@@ -103,10 +103,10 @@ def check_fields(
 
 
 def check_present(file: str, fields: Mapping[str, Any], names: Iterable[str], reason: str) -> None:
-    """The fields are there.
+    """Check that required fields are there.
 
     Args:
-        reason: why they must be.
+        reason: why they are required.
 
     Raises:
         ValueError: names file and fields.
@@ -120,7 +120,7 @@ def check_present(file: str, fields: Mapping[str, Any], names: Iterable[str], re
 
 
 def damaged(file: str, field: str, value: Any, expected: str) -> ValueError:
-    """One line about a value that cannot be."""
+    """The error for an invalid value, one line."""
     found = "null" if value is None else short(value, 80)
     return ValueError(
         f"{file} says {field} {found}; expected {expected}. Download the file again, or correct it."

@@ -44,7 +44,7 @@ SMALL_FILES = (
     "quantize_config.json",
     "adapter_config.json",
 )
-_SECONDS = 10  # for the one question whether a repository exists
+_SECONDS = 10  # for the request whether a repository exists
 
 
 def hub_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Checkpoint:
             Without a network the folder of the copy that the hub's cache keeps.
         keywords: of the hub, for `from_pretrained`; none for a folder.
         variant: as in transformers, "fp16" reads `model.fp16.safetensors`.
-        commit: which one of the repository was found; files of it that are kept need no question.
+        commit: of the repository, as it was found; cached files of it need no request.
         listing: the files of the repository; None when it was not asked.
     """
 
@@ -77,8 +77,8 @@ class Checkpoint:
     def find(cls, name_or_path: str | Path, **keywords: Any) -> "Checkpoint":
         """What a name means: a folder, a short name, "nano", or a repository, which must exist.
 
-        The hub is asked one question, before many downloads that would each wait for a network
-        that is not there; without an answer the kept copy of the same revision is taken.
+        One request asks the hub, before many downloads that would each wait for a network that is
+        not there; without an answer the cached copy of the same revision is taken.
 
         Args:
             keywords: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`,
@@ -129,7 +129,7 @@ class Checkpoint:
     def at(cls, location: str | Path, keywords: Mapping[str, Any]) -> "Checkpoint":
         """A folder or repository whose name is settled, from the keywords of `from_pretrained`.
 
-        Nothing is asked.
+        No request is sent.
         """
         location, given = str(location), hub_keywords(keywords)
         commit = keywords.get("_commit_hash")
@@ -296,7 +296,7 @@ class Checkpoint:
             return []
 
     def kept(self) -> "Checkpoint":
-        """The same of which only files on this disk are read; the hub is not asked."""
+        """The same checkpoint, read from files on this disk alone, without requests to the hub."""
         keywords = {key: value for key, value in self.keywords.items() if key != "force_download"}
         return replace(self, keywords={**keywords, "local_files_only": True})
 
@@ -340,7 +340,7 @@ class Checkpoint:
 
     @contextmanager
     def naming_damage(self) -> Iterator[None]:
-        """Tell what goes wrong in a library as the damaged file that caused it, if there is one.
+        """Raise a library's error as one that names the damaged file behind it, if there is one.
 
         An error of this package says what is wrong by itself.
         """
@@ -364,7 +364,7 @@ class Checkpoint:
         return f"{subfolder}/{name}" if subfolder else name
 
     def _from_cache(self, name: str) -> Path | bool | None:
-        """A kept file; False where it is known that there is none; None when nothing is known."""
+        """A cached file; False where it is known not to exist; None when nothing is known."""
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError
 

@@ -1,1 +1,1 @@
-"""From prepared inputs to tokens and text."""
+"""Inference: from messages and options to answers, whole or streamed."""

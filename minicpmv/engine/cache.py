@@ -1,7 +1,7 @@
-"""What a conversation remembers of its prompt, so that a turn pays for what is new.
+"""Prompt cache of a conversation: a turn computes only what is new.
 
-The keys and values of the longest beginning that the next prompt shares with the last one are used
-again, and the features of pictures by their content. The tokens are those of a full pass: where
+Keys and values are reused for the longest prefix that the next prompt shares with the last one, and
+the features of pictures by a hash of their content. The tokens are those of a full pass: where
 that is not certain (a sliding window that has moved on, positions that stretch with the prompt)
 the pass is a full one.
 """
@@ -96,7 +96,7 @@ class PromptCache:
         }
 
     def extend(self, prompt_ids: torch.Tensor, new_ids: Sequence[int]) -> None:
-        """What was generated after the prompt stands in the cache, too."""
+        """Note the generated tokens, whose keys and values are in the cache too."""
         self._tokens += [int(prompt_ids[0, -1]), *new_ids]
 
     def _features_of(
@@ -164,6 +164,6 @@ def common_length(first: Sequence[Any], second: Sequence[Any]) -> int:
 
 
 def _state_of(model: CausalModel) -> tuple[Any, ...]:
-    """Something that changes when the weights do: after training, keys and values are others."""
+    """A key that changes with the weights: after a training step, cached values are invalid."""
     versions = [p._version for p in model.parameters() if not p.is_inference()]
     return id(model), model.dtype, model.device, len(versions), sum(versions)

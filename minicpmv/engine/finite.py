@@ -1,4 +1,4 @@
-"""A check of the logits: what is not finite ends a generation and chooses no token."""
+"""A check of the logits: NaN or infinity raises, instead of choosing a token."""
 
 import torch
 from transformers.generation import LogitsProcessor

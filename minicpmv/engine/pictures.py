@@ -1,4 +1,4 @@
-"""Pictures of messages as they are now: opened, decoded and no longer shared with the caller.
+"""Pictures of messages, opened, decoded and copied.
 
 A conversation keeps pictures, not names: a file may be overwritten, an upload be read once, an
 image be changed in place.
@@ -53,7 +53,7 @@ def media_of(messages: Messages) -> Iterator[dict[str, Any]]:
 
 
 def digest(block: Mapping[str, Any]) -> bytes:
-    """A short name for the pixels that the model sees of a block from `media_of`."""
+    """A hash of the pixels, as RGB, of a block from `media_of`."""
     found = hashlib.blake2b(block["type"].encode(), digest_size=16)
     for image in frames_of(block):
         pixels = to_rgb(image)

@@ -1,4 +1,4 @@
-"""Questions in the forms that people write, as messages; and whether options act on them."""
+"""Requests as messages, and whether options have an effect on them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

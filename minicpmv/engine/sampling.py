@@ -1,8 +1,8 @@
-"""Tokens drawn with random numbers of their own.
+"""Sampling with a random generator per row.
 
 transformers' `generate` draws with torch's global generator, which all threads share. A request
-with a seed brings a generator for each row, so that it gives the answer that it gives alone, in a
-batch and beside other threads, and touches nobody's random numbers.
+with a seed brings a generator for each row, so that its answer is the same alone, in a batch
+and beside other threads, and the global random state is left alone.
 """
 
 from collections.abc import Callable, Sequence

@@ -21,7 +21,7 @@ def cached_inputs(
     plan: GenerationPlan,
     pixels_of: Callable[[list[dict[str, Any]]], Any],
 ) -> Callable[[], dict[str, Any]]:
-    """What makes the inputs of `generate`, and does the work on what the cache does not have.
+    """A function that makes the inputs of `generate`, computing what the cache does not have.
 
     Args:
         inputs: of the whole conversation, without pixels.
@@ -46,11 +46,11 @@ def _media(
     slices = iter(inputs["slices_per_image"].tolist())
     counts = [sum(next(slices) for _ in frames_of(block)) for block in blocks]
     sizes: torch.Tensor = inputs["target_sizes"]
-    sees_padding = model.config.vision_config.attend_padding
+    attends_padding = model.config.vision_config.attend_padding
     of_each = sizes.split(counts)
     lengths = [int(rows.prod(dim=1).max()) for rows in of_each]
-    # Where padding is seen, so is the longest slice beside it.
-    longest = lengths.index(max(lengths)) if sees_padding else None
+    # Where padding takes part in attention, features depend on the longest slice of the prompt.
+    longest = lengths.index(max(lengths)) if attends_padding else None
     media = [
         Medium(
             key=(

@@ -1,1 +1,1 @@
-"""Measuring: `scenes.py` asks about rendered scenes, `metrics.py` counts."""
+"""Measuring: `scenes.py` runs the benchmark whose tasks are in `tasks.py`; `metrics.py` scores."""

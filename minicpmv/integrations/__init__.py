@@ -1,1 +1,1 @@
-"""Hooks for programs of other people: what they need to take our models."""
+"""Integration with other libraries."""

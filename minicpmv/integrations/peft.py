@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# Whose targets PEFT's tables give to a model type of ours: those of its language model.
+# Our model types, and the model type whose default targets they get: their language model's.
 _LIKE = {"minicpm": "llama", "minicpmv": "qwen2", "omnilmm": "mistral"}
 _PREFIX = "base_model.model."
 _RELEASED_CLASSES = {"MiniCPMV", "MiniCPMForCausalLM", "OmniLMMForCausalLM"}
@@ -61,7 +61,7 @@ class _AdaptingLoader(importlib.abc.Loader):
 
 
 def adapt() -> None:
-    """Teach the imported PEFT; once, however often it is called."""
+    """Patch the imported PEFT; once, however often it is called."""
     import peft.auto
     from peft.utils import constants, save_and_load, transformers_weight_conversion
 

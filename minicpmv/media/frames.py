@@ -1,4 +1,4 @@
-"""Which frames of a video are looked at.
+"""Which frames of a video the model is shown.
 
 The frames are those that were published with MiniCPM-V 2.6: every `round(frames per second)`-th
 frame, and of more than 64 the middle one of each of 64 equal parts. Where the time between frames
@@ -45,7 +45,7 @@ def choose_indices(
     fps: float | None = None,
     most: int = MAX_FRAMES,
 ) -> list[int]:
-    """Which frames of a video are looked at, in order, each once.
+    """Indices of the frames that the model is shown, in order, each once.
 
     `num_frames` gives that many, or all where there are fewer; else `fps` gives one for each
     moment, at most `most`, and a frame that stands through several moments is taken once.

@@ -1,4 +1,4 @@
-"""A video file as the frames that a model looks at: one a second, at most 64, decoded one by one.
+"""A video file as the frames that a model is shown: one a second, at most 64, decoded one by one.
 
 The file is read twice: once to learn when each frame is shown, once for the chosen ones (`clip.py`,
 `animation.py`; `frames.py` chooses). So a long video needs no more memory than a short one.

@@ -34,7 +34,7 @@ def to_released(name: str, model_type: str = "minicpmv") -> str:
 
 
 def register() -> None:
-    """Teach transformers the table: loading renames, saving writes the released names back."""
+    """Register the table with transformers: loading renames, saving writes released names."""
     for model_type, renamings in RENAMINGS.items():
         mapping = [
             WeightRenaming(rf"^{re.escape(released)}\.", f"{ours}.") for released, ours in renamings

@@ -1,8 +1,8 @@
-"""What a `config.json` may say: types, ranges and names of its values, and what must be there.
+"""Validation of `config.json`: types, ranges and names of its values, and required fields.
 
 transformers checks the types of some fields when it builds a config, and no ranges; a number of
-layers of -1 or a missing scale becomes a model that answers wrongly. Here the file is judged before
-anything is built from it, so that the message can name the field.
+layers of -1 or a missing scale becomes a model that answers wrongly. Here the file is checked
+before anything is built from it, so that the message can name the field.
 """
 
 import math
@@ -186,7 +186,7 @@ _SCALES = ("scale_emb", "scale_depth", "dim_model_base")
 
 
 def check_config(fields: Mapping[str, Any], file: str = "config.json") -> None:
-    """A `config.json` says what can be, and all that its model needs; flat or nested.
+    """Check that the values of a `config.json`, flat or nested, are valid and complete.
 
     Args:
         fields: as in the file.
@@ -285,7 +285,7 @@ def _check_grids(file: str, fields: Mapping[str, Any]) -> None:
 
 
 def _check_version(file: str, fields: Mapping[str, Any]) -> None:
-    """The release can be told; 2.5 and 2.6 differ in nothing else that decides."""
+    """Check that the release is known; only `version` tells 2.5 from 2.6."""
     version = fields.get("version")
     if not isinstance(version, str | int | float | None) or isinstance(version, bool):
         raise damaged(file, "version", version, f"one of {', '.join(RELEASES)}")
@@ -308,7 +308,7 @@ def _check_version(file: str, fields: Mapping[str, Any]) -> None:
 
 
 def _check_language(file: str, fields: Mapping[str, Any], prefix: str, has_pictures: bool) -> None:
-    """Numbers of the language model that must go together."""
+    """Check numbers of the language model against each other."""
     values: dict[str, Any] = dict(fields)
     width, heads = values.get("hidden_size", 0), values.get("num_attention_heads", 0)
     kv_heads, vocab_size = values.get("num_key_value_heads", 0), values.get("vocab_size", 0)

@@ -40,10 +40,10 @@ class MiniCPMConfig(FlatConfigMixin, PreTrainedConfig):
         scale_depth: what every layer adds is multiplied by `scale_depth / sqrt(num_hidden_layers)`.
         dim_model_base: width of the model that the learning rates were found on; the last hidden
             state is divided by `hidden_size / dim_model_base` before the head.
-        num_experts: 0 for a dense model; num_experts_per_tok: how many of them see a token.
+        num_experts: 0 for a dense model; num_experts_per_tok: how many of them process each token.
         rope_scaling: None, or {"type": "linear" or "dynamic", "factor": above 1}, the released
             form of `rope_parameters`. transformers' other types are taken too.
-        output_router_logits: whether to return what the routers said.
+        output_router_logits: whether to return the logits of the routers.
         router_aux_loss_coef: weight of the load-balancing auxiliary loss, added while
             training. 0: none; the paper trained with 0.01.
 

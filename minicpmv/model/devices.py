@@ -4,7 +4,7 @@ import torch
 
 
 class DeviceFromEmbeddingsMixin:
-    """Stands before `PreTrainedModel` in a class's bases; makes `device` right for spread models.
+    """Mixin for the `device` of models spread over devices; list it before `PreTrainedModel`.
 
     transformers takes the device of the first parameter. In a model with pictures that is the
     vision tower's, which may lie on another device than the embeddings, or on none ("meta") while

@@ -22,7 +22,7 @@ class FlatConfigMixin:
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in transformers, of a file whose values can be.
+        """As in transformers; the values of the file are validated.
 
         Raises:
             ValueError: names the field and what it may be.

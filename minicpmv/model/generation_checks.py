@@ -1,4 +1,4 @@
-"""What a `generation_config.json` may say, and what holds without one.
+"""Validation of `generation_config.json`, and the settings that hold without one.
 
 transformers reads the file, and goes on with its own defaults where it is cut or says what cannot
 be; answers then change without a word.
@@ -69,7 +69,7 @@ _RULES = {
 
 
 def check_generation_config(checkpoint: Checkpoint) -> bool:
-    """The settings of a checkpoint's `generation_config.json` can be.
+    """Check that the values of a checkpoint's `generation_config.json` are valid.
 
     Returns:
         Whether there is such a file.

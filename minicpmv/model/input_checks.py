@@ -2,7 +2,7 @@
 
 Shapes cost nothing. Values (sizes of slices, numbers of placeholders) are read back from the
 device, once for the pictures of a prompt and never for a step of the decoder. While a graph is
-traced or captured, nothing is checked: call the model once without compiling to hear what is wrong.
+traced or captured, nothing is checked: call the model once without compiling to see what is wrong.
 """
 
 from collections.abc import Sequence

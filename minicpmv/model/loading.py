@@ -27,7 +27,7 @@ from .size_hints import config_hints
 
 
 class StrictLoadingMixin:
-    """Stands before `PreTrainedModel` in a class's bases; makes `from_pretrained` strict."""
+    """Mixin that makes `from_pretrained` strict; list it before `PreTrainedModel`."""
 
     # What a checkpoint may lack, by the start of its name: it is trained next.
     _fresh_on_load: tuple[str, ...] = ()

@@ -157,7 +157,7 @@ class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
         num_slices = len(pixel_values)
         row_lengths = None
         if tower_config.attend_padding:
-            # Padding is seen, so each sample's slices are as long as its own longest one.
+            # Padding takes part in attention: a sample's slices are padded to its own longest one.
             counts = [num_slices] if slices_per_sample is None else slices_per_sample
             check_slice_counts(counts, num_slices)
             row_lengths = longest_of_sample(target_sizes.prod(dim=1), counts)

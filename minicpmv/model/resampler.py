@@ -1,7 +1,7 @@
 """The resampler: a fixed number of visual tokens from a slice of any shape.
 
-Learned queries look once at the patches of a slice (MiniCPM-V, arXiv 2408.01800, section 3.1). Keys
-carry a two-dimensional sine-cosine position, values do not. Unusual here: the inner names
+Learned queries attend once to the patches of a slice (MiniCPM-V, arXiv 2408.01800, section 3.1).
+Keys carry a two-dimensional sine-cosine position, values do not. Unusual here: the inner names
 (`attn.in_proj_weight`, `proj`) are those of the released tensors.
 
 The older releases store the positions of their queries, a square of 8 x 8, and add them

@@ -1,8 +1,8 @@
-"""What the files of a processor may say: `tokenizer_config.json`, `preprocessor_config.json`.
+"""Validation of a processor's files: `tokenizer_config.json`, `preprocessor_config.json`.
 
 transformers fills in what these files leave unsaid, and adds tokens that a vocabulary lacks behind
 its last one; a file that is missing, cut or of another model then gives other token ids. Here the
-files are judged before a tokenizer is built, and the tokenizer is compared with them afterwards.
+files are checked before a tokenizer is built, and the tokenizer is compared with them afterwards.
 """
 
 import re
@@ -140,7 +140,7 @@ _IMAGES = {
 
 
 def check_processor_files(checkpoint: Checkpoint) -> None:
-    """The settings of a tokenizer and of an image processor can be.
+    """Check that the settings of a tokenizer and an image processor are valid.
 
     Raises:
         OSError: there is no `tokenizer_config.json`.
@@ -153,7 +153,7 @@ def check_processor_files(checkpoint: Checkpoint) -> None:
 
 
 def check_image_settings(settings: Mapping[str, Any], file: str = IMAGE_PROCESSOR_NAME) -> None:
-    """The values of a `preprocessor_config.json` can be.
+    """Check that the values of a `preprocessor_config.json` are valid.
 
     Raises:
         ValueError: names file and field.
@@ -169,7 +169,7 @@ def check_image_settings(settings: Mapping[str, Any], file: str = IMAGE_PROCESSO
 
 
 def check_tokenizer_files(checkpoint: Checkpoint) -> None:
-    """The small files of a tokenizer are there and can be read.
+    """Check that the small files of a tokenizer are there, and their values valid.
 
     Raises:
         OSError: there is no `tokenizer_config.json`, or a pointer of git-lfs in place of a file.
@@ -208,7 +208,7 @@ def _check_template(template: str, file: str) -> None:
 
 
 def check_tokenizer(tokenizer: Any, checkpoint: Checkpoint) -> None:
-    """A tokenizer has the tokens that the files beside its vocabulary give ids to.
+    """Check that a tokenizer gives the ids that the files beside its vocabulary give.
 
     Raises:
         ValueError: names the token and both ids: the vocabulary is of another model.

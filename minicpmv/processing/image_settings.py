@@ -16,7 +16,7 @@ from ..releases import VISION_TYPES, Release, release_of
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Settings of our own have a sensible type and range; None is left to the processor.
+    """Check type and range of our own settings; None is left to the processor.
 
     Raises:
         ValueError: names the setting, what it is and what it may be.
@@ -49,7 +49,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 
 def check_effect(release: Release, settings: Mapping[str, Any]) -> None:
-    """Settings mean something for pictures of this release; None is no setting.
+    """Check that settings have an effect in this release; None is no setting.
 
     Raises:
         ValueError: names the setting and the reason.

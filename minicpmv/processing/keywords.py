@@ -40,7 +40,7 @@ class MiniCPMVProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[ca
 
 
 def check_keywords(kwargs: Mapping[str, Any]) -> None:
-    """Every keyword of a call is known, and is for prompts of one text.
+    """Check that every keyword of a call is known, and is for prompts of one text.
 
     Raises:
         TypeError: one is unknown.

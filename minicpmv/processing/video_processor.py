@@ -1,7 +1,7 @@
 """Video for transformers' Auto classes: frames, each sliced like an image.
 
 Released checkpoints have no video processor; `AutoVideoProcessor`, which pipelines call, would
-therefore offer to run their remote code. This one does not need torchvision.
+therefore offer to run their remote code. This class does not need torchvision.
 """
 
 from itertools import chain

@@ -22,7 +22,7 @@ from .memory import weight_bytes
 def reader_for(
     model_class: Any, path: Any, keywords: dict[str, Any]
 ) -> BitsReader | GptqReader | None:
-    """Who reads the checkpoint at `path`, from the keywords of `from_pretrained`.
+    """The reader for the checkpoint at `path`, from the keywords of `from_pretrained`.
 
     None for full weights, and for formats that are left to transformers.
 

@@ -9,7 +9,7 @@ Per linear layer of `out` x `in` weights, with `bits` bits each and groups of in
 
     weight[o, i] = scales[g_idx[i], o] * (q[i, o] - zero[g_idx[i], o])
 
-No other library is asked; the model takes the memory of dense weights. Where optimum and gptqmodel
+No other library is needed; the model takes the memory of dense weights. Where optimum and gptqmodel
 are installed, or a `quantization_config` is passed, transformers reads the file with them.
 """
 

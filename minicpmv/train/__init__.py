@@ -1,1 +1,1 @@
-"""Training: `pretrain.py` makes the default model from random weights on rendered scenes."""
+"""Training: optimiser, processes and options; `pretrain/` makes the bundled model."""

@@ -70,7 +70,7 @@ class TokenSequence:
         self.tasks += [""] * len(ids)
 
     def learn(self, num_tokens: int, task: str) -> None:
-        """Have the last tokens learned."""
+        """Include the last tokens in the loss."""
         stop = len(self)
         self.labels[stop - num_tokens - 1 : stop - 1] = self.input_ids[stop - num_tokens :]
         self.tasks[stop - num_tokens - 1 : stop - 1] = [task] * num_tokens

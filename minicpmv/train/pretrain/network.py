@@ -40,7 +40,7 @@ CENTRE_WEIGHT = 8.0
 GLYPH_WEIGHT = 3.0
 DENSE_SCALE = 1 / 6  # brings the sum of the dense losses near one
 NAMING_SCALE = 0.5  # the naming loss begins at 7, the dense loss at 1
-# Of its logits: the smaller, the louder a token says its names, beside what else it says.
+# Logit scales of the alignment loss: the smaller, the more a token points to its word embeddings.
 NAME_SCALE = 0.5
 PLACE_SCALE = 0.1
 _CHARACTERS = (*PRINTABLE, " ", "\n")
@@ -343,7 +343,7 @@ def initialise(
         if name.endswith(("out_proj.weight", "o_proj.weight", "fc2.weight", "down_proj.weight")):
             layers = next(number for part, number in depth.items() if part in name)
             parameter.mul_((2 * layers) ** -0.5)  # the residual stream keeps its scale
-    # Large enough that a token is not drowned by what the first layers add to it.
+    # Large enough beside what the first layers add to the residual stream.
     embedding = model.get_input_embeddings().weight
     embedding.normal_(0, 0.2, generator=generator)
     _initialise_tower(model, generator)
@@ -384,7 +384,7 @@ _SHARPNESS = 8.0  # of the first attention: the next patch has an eighth of the 
 def _initialise_resampler(
     model: MiniCPMVForConditionalGeneration, map_side: int, generator: torch.Generator
 ) -> None:
-    """Every head of a query starts at a place of its own; content speaks softly.
+    """Every head of a query starts at a place of its own; content has little weight.
 
     The first `map_side` squared queries are a map of a square slice. The others are the columns of
     a wide one, from left to right, whatever the row: there a line of print stands in its order.
