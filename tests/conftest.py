@@ -3,10 +3,22 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from .helpers.golden import GOLDEN, GOLDEN_FOLDERS
 from .helpers.pixels import recorded_order
 from .helpers.tiny import VERSIONS
+
+# The same examples at every run, and no limit of time, which a loaded machine would break.
+settings.register_profile(
+    "repository",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    # Fixtures that examples share are read only.
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("repository")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import os
-import threading
+import select
 
 import pytest
 import torch
@@ -133,19 +133,20 @@ def test_a_pipe_is_read_like_a_file(run, fake_chat, monkeypatch):
 
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere a pipe cannot be asked")
 def test_a_silent_pipe_is_waited_for_aloud(run, fake_chat, monkeypatch):
-    monkeypatch.setattr("minicpmv.cli.ask.PATIENCE_S", 0.1)
+    monkeypatch.setattr("minicpmv.cli.ask.PATIENCE_S", 0.01)
     reader, writer = os.pipe()
+    wait = select.select
 
-    def write_late():
+    def wait_in_vain(*arguments):
+        found = wait(*arguments)
         os.write(writer, b"late")
         os.close(writer)
+        return found
 
-    timer = threading.Timer(0.5, write_late)
-    timer.start()
+    monkeypatch.setattr("minicpmv.cli.ask.select.select", wait_in_vain)
     with os.fdopen(reader) as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
         code, _, err = run("ask", "Then?")
-    timer.join()
     assert (code, fake_chat.calls[0]["prompt"]) == (0, "late\nThen?")
     assert err == "minicpmv: waiting for text on stdin (< /dev/null gives none)\n"
 

@@ -112,7 +112,7 @@ def test_a_reader_that_leaves_early_sees_no_error():
         process.stdout.read(1)
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(60) == 141
+        assert process.wait() == 141
 
 
 def test_set_is_checked_when_it_is_typed_and_told_in_words_that_can_be_typed(run, feed):

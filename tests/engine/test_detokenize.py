@@ -31,7 +31,7 @@ def tokens_of(chat: Chat, data: st.DataObject) -> list[int]:
 
 @pytest.mark.parametrize("compat", [None, "released"])
 @pytest.mark.parametrize("name", FOLDERS)
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_pieces_join_to_the_whole(name: str, compat: Any, data: st.DataObject) -> None:
     chat = loaded(name) if compat is None else as_released(name)

@@ -101,7 +101,7 @@ def state(plan: GenerationPlan) -> tuple[Any, ...]:
     return plan.config.to_dict(), plan.repetition_penalty, plan.seed
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.sets(st.sampled_from(sorted(UNUSUAL)), max_size=5), st.booleans())
 def test_every_accepted_option_has_an_effect(names: set[str], samples: bool) -> None:
     options = {name: UNUSUAL[name] for name in names} | {"sampling": samples}

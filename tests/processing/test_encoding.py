@@ -4,7 +4,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicpmv.processing.encoding import Encoded, encode, stretches
@@ -58,12 +58,7 @@ def test_a_mask_finds_a_token_inside_spans_only(processor_2_6):
     assert encoded.cut(2).ids == encoded.ids[:2]
 
 
-# The fixtures are read only.
-FEW = settings(
-    max_examples=50,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+FEW = settings(max_examples=50)
 
 
 @FEW

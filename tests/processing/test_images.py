@@ -46,7 +46,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/slow.png":
             self.wfile.write(PNG[:100])
             self.wfile.flush()
-            self.server.released.wait(10)
+            self.server.released.wait()
         elif self.path == "/page":
             self.wfile.write(b"<!doctype html><html>no picture here</html>")
         else:

@@ -429,7 +429,7 @@ def test_several_processes_train_one_model(tiny, tmp_path):
         *("--size", "micro", "--steps", "1,1,0,0,0,0,0,0", "--no-compile", "--workers", "0"),
         *("--threads", "1", "--dtype", "float32", "--device", "cpu"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "two" / "model.safetensors").exists()
     assert "captions 2/2" in done.stderr
