@@ -115,6 +115,8 @@ class AnswerFile:
                     )
             self._lines[key] = line
         if len(whole) < len(data):
+            if data[len(whole) : len(whole) + 1] != b"{":
+                raise ValueError(f"{path} holds no answers of an evaluation. Give another file.")
             path.write_bytes(whole)
 
     def answer(self, key: _Key, question: str) -> str | None:

@@ -322,3 +322,13 @@ def test_the_model_in_the_box_can_be_measured():
     for name in ("counting", "few-shot", "video"):
         results = scenes.evaluate(chat, tasks.SUBTASKS[name], number=2)
         assert all(isinstance(answer, str) for result in results for answer in result.answers)
+
+
+def test_a_file_that_holds_something_else_stays(tmp_path):
+    from minicpmv.evaluate.runner import AnswerFile
+
+    notes = tmp_path / "notes.txt"
+    notes.write_text("precious, without a line's end")
+    with pytest.raises(ValueError, match="holds no answers of an evaluation"):
+        AnswerFile(notes, {})
+    assert notes.read_text() == "precious, without a line's end"
