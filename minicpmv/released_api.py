@@ -35,7 +35,7 @@ from .processing.messages import normalised, with_images_at
 from .processing.packing import rows_per_slice
 from .processing.processor import MiniCPMVProcessor
 from .processing.text import TextProcessor
-from .released_parts import ReleasedEmbeddingsMixin, ReleasedPicturesMixin
+from .released_encoding import ReleasedEmbeddingsMixin, ReleasedPicturesMixin
 from .releases import Release, release_of, text_release_of
 
 

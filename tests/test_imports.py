@@ -16,7 +16,7 @@ ORDER = [
     {"engine"},
     {
         *("chat", "conversation", "conversation_file", "loader"),
-        *("released_api", "released_auto", "released_parts"),
+        *("released_api", "released_auto", "released_encoding"),
     },
     {"scenes", "export", "inspection"},
     {"train", "evaluate", "verify"},

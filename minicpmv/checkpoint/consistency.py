@@ -67,11 +67,8 @@ def set_token_ids(config: Any, processor: Any) -> None:
     """
     if not hasattr(processor, "image_processor"):
         return
-    for field, said, token_id in _tag_ids(config, processor):
-        if said is None:
-            setattr(config, field, token_id)
-            if config._released is not None:
-                config._released_values[field] = token_id
+    for field, _, token_id in _tag_ids(config, processor):
+        config.fill_in(field, token_id)
 
 
 def _tag_ids(config: Any, processor: Any) -> list[tuple[str, int | None, int]]:

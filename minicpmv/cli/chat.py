@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
         _start_readline()
     session = Session(load_chat(args), generation_options(args), interactive)
     if pictures:
-        session.check_sight()
+        session.check_supports_images()
     session.pictures = pictures
     session.video_options = video_options(args)
     if interactive:
@@ -170,19 +170,19 @@ class Session:
             if ANSWER_OPTIONS[name].needs != "picture"
         }
 
-    def check_sight(self) -> None:
+    def check_supports_images(self) -> None:
         """A picture that can never be sent would be in the way of every message."""
         if not self.chat.supports_images:
             raise ValueError(f"{self.chat.name} reads text only; it takes no pictures and videos.")
 
     def show_pictures(self, rest: str) -> None:
-        self.check_sight()
+        self.check_supports_images()
         paths = _paths(rest, "/image street.jpg")
         self.pictures = [*self.pictures, *read_files(paths, **self.video_options)]
         _tell(f"(pictures with the next message: {len(self.pictures)})")
 
     def show_video(self, rest: str) -> None:
-        self.check_sight()
+        self.check_supports_images()
         frames = read_video(_paths(rest, "/video clip.mp4"), **self.video_options)
         self.videos = [*self.videos, frames]
         _tell(f"(video with the next message: {len(frames)} frames)")

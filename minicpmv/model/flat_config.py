@@ -44,6 +44,13 @@ class FlatConfigMixin:
             config._released = released
         return out
 
+    def fill_in(self, field: str, value: Any) -> None:
+        """Set a field that the file leaves out; it is not written when the config is saved."""
+        if getattr(self, field) is None:
+            setattr(self, field, value)
+            if self._released is not None:
+                self._released_values[field] = value
+
     def _flat_values(self) -> dict[str, Any]:
         """Every field under the key that a released file gives it."""
         raise AssertionError("each config names its own keys")

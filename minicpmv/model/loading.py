@@ -191,10 +191,7 @@ def set_token_ids(config: Any, path: Any, keywords: Mapping[str, Any]) -> None:
     commit = getattr(config, "_commit_hash", None)
     checkpoint = Checkpoint.at(path, {**keywords, "_commit_hash": commit})
     for field, token_id in read_token_ids(checkpoint, config.release).items():
-        if getattr(config, field) is None:
-            setattr(config, field, token_id)
-            if config._released is not None:
-                config._released_values[field] = token_id
+        config.fill_in(field, token_id)
 
 
 def _is_no_load_report(record: logging.LogRecord) -> bool:
