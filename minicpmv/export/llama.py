@@ -215,7 +215,7 @@ class Factors:
             config = RELEASED_SCALINGS | source.written.get(SCALINGS_KEY, {}) | given
         for name, value in config.items():
             if not 0 < value < float("inf"):
-                raise ValueError(f"{name} is {value}; it must be finite, greater than 0.")
+                raise ValueError(f"{name} is {value}; it must be greater than 0, and finite.")
         return cls(
             config=config,
             embedding=config["scale_emb"],
