@@ -44,10 +44,10 @@ class Settings:
     max_new_tokens: int | None
     image_features: torch.Tensor | None
 
-    def read(self, messages: Messages, copy: bool = False) -> Messages:
+    def read(self, messages: Messages) -> Messages:
         """The messages with PIL images in place of whatever stands for pictures and frames."""
         chosen = {name: self.processing.get(name) for name in ("num_frames", "fps")}
-        return with_pictures_read(messages, **chosen, copy=copy)
+        return with_pictures_read(messages, **chosen, copy=False)
 
     def after_reading(self) -> "Settings":
         """These settings for messages whose frames have been chosen."""
