@@ -11,10 +11,9 @@ from minicpmv.train.pretrain.tokenizer import save_tokenizer, train_tokenizer
 from ..helpers.training import TINY
 
 
-@pytest.fixture(autouse=True)
-def few_slices(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def few_slices():
     """Steps of four slices, so that they cost little."""
-    monkeypatch.setattr(pretrain, "SLICES", 10)
     short = [
         dataclasses.replace(
             stage,
@@ -22,7 +21,10 @@ def few_slices(monkeypatch):
         )
         for stage in STAGES
     ]
-    monkeypatch.setattr(pretrain, "STAGES", tuple(short))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain, "SLICES", 10)
+        patch.setattr(pretrain, "STAGES", tuple(short))
+        yield
 
 
 @pytest.fixture(scope="module")

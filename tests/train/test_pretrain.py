@@ -1,6 +1,7 @@
 """Pretraining: what is fed, runs that stop and go on, several processes."""
 
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +114,17 @@ def trained(tokenizer_folder, tmp_path_factory):
     run = Pretraining(dataclasses.replace(TINY, output=str(folder)))
     run.save()
     return run, load(str(folder), progress=False)
+
+
+@pytest.fixture(scope="module")
+def finished(few_slices, tokenizer_folder, tmp_path_factory):
+    """A run that has ended, looked at on its way every two steps."""
+    folder = tmp_path_factory.mktemp("finished")
+    for path in tokenizer_folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    run = Pretraining(dataclasses.replace(TINY, output=str(folder), evaluate_every=2))
+    run.train()
+    return run
 
 
 class _StoppedError(Exception):
@@ -287,9 +300,8 @@ def test_slices_of_letters_know_every_character():
             assert inked[(glyphs > 0).any(axis=0)].mean() > inked[(glyphs == 0).all(axis=0)].mean()
 
 
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tiny):
-    whole, parts = tiny("whole"), tiny("parts")
-    Pretraining(whole).train()
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tiny, finished):
+    whole, parts = finished.options, tiny("parts")
     half = Pretraining(dataclasses.replace(parts, save_every=2))
     stop_after(half, 2)
     resumed = Pretraining(parts)
@@ -302,10 +314,8 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tiny):
     assert all(name.startswith(("llm.", "vpm.", "resampler.")) for name in first)
 
 
-def test_a_run_says_what_it_does(tiny):
-    options = tiny(evaluate_every=2)
-    Pretraining(options).train()
-    folder = Path(options.output)
+def test_a_run_says_what_it_does(finished):
+    folder = Path(finished.options.output)
     records = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
     trained = [record for record in records if record["kind"] == "train"]
     assert [record["step"] for record in trained] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
@@ -337,21 +347,28 @@ def test_a_run_says_what_it_does(tiny):
     }
 
 
-def test_minutes_become_steps_and_leave_the_weights_alone(tiny):
+def test_minutes_become_steps_and_leave_the_weights_alone(tiny, monkeypatch):
+    """By a clock that moves a second whenever it is looked at: a timed step takes that long."""
+    seconds = itertools.count()
+    clock = types.SimpleNamespace(**vars(time) | {"perf_counter": lambda: float(next(seconds))})
+    monkeypatch.setattr(pretrain, "time", clock)
+    monkeypatch.setattr(pretrain, "TIMED_STEPS", 1)
     run = Pretraining(tiny(steps="", minutes=1.0))
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    begin = next(seconds)
     run._make_plan(run.network)
-    assert min(run.plan) >= 1
-    assert sum(run.plan) > 4
+    left = 60 - (next(seconds) - begin - 2)  # the plan begins and ends with a look of its own
+    assert run.plan == [max(1, round(left * stage.share)) for stage in pretrain.STAGES]
+    assert sum(run.plan) > len(run.plan)
     after = run.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+    monkeypatch.setattr(pretrain, "STAGES", pretrain.STAGES[:1])
     with pytest.raises(ValueError, match="minutes are over"):
         Pretraining(tiny("short", steps="", minutes=1e-6))._make_plan(run.network)
 
 
-def test_a_run_starts_from_the_weights_of_another(tiny):
-    first = Pretraining(tiny("first"))
-    first.train()
+def test_a_run_starts_from_the_weights_of_another(tiny, finished):
+    first = finished
     second = Pretraining(tiny("second", start=first.options.output, seed=1))
     theirs = first.model.state_dict()
     assert all(torch.equal(v, theirs[n]) for n, v in second.model.state_dict().items())
