@@ -43,11 +43,16 @@ def test_gptq_is_dense_after_loading(gptq, tmp_path):
     assert chat.model.name_or_path == str(gptq)
     assert {parameter.dtype for parameter in chat.model.parameters()} == {torch.bfloat16}
     chat.model.save_pretrained(tmp_path / "dense")
+    chat.processor.save_pretrained(tmp_path / "dense")
     assert "quantization_config" not in json.loads((tmp_path / "dense/config.json").read_text())
-    again = MiniCPMForCausalLM.from_pretrained(tmp_path / "dense", dtype="auto")
-    ids = torch.arange(3, 20)[None]
+    again = MiniCPMForCausalLM.from_pretrained(tmp_path / "dense", dtype="auto").state_dict()
+    weights = chat.model.state_dict()
+    assert again.keys() == weights.keys()
+    assert all(torch.equal(again[name], weight) for name, weight in weights.items())
+    # `load` widens products where the processor computes bfloat16 slowly: both by `load`.
+    dense, ids = load(tmp_path / "dense", device="cpu", dtype="bfloat16"), torch.arange(3, 20)[None]
     assert torch.equal(
-        logits_of(again, {"input_ids": ids}), logits_of(chat.model, {"input_ids": ids})
+        logits_of(dense.model, {"input_ids": ids}), logits_of(chat.model, {"input_ids": ids})
     )
 
 

@@ -348,7 +348,7 @@ def test_device_that_bitsandbytes_does_not_know(monkeypatch):
 
 @pytest.mark.parametrize("quantize", [None, "int8", "int4"])
 def test_memory_is_what_the_tensors_take(quantize):
-    model = load("nano", device="cpu", quantize=quantize).model
+    model = load("nano", device="cpu", dtype="bfloat16", quantize=quantize).model
     taken = sum(
         tensor.numel() * tensor.element_size()
         for name, tensor in model.state_dict().items()
