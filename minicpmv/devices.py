@@ -69,7 +69,7 @@ def parse_device(device: Any) -> torch.device:
 
 
 def check_device_map(device_map: Any) -> None:
-    """Refuse a map of devices that is none, or that names a device that is not here.
+    """Refuse an invalid `device_map`, and one that names a device that is not available.
 
     Args:
         device_map: a strategy of transformers, a device, or devices by the names of modules.

@@ -1,4 +1,4 @@
-"""Whether a model and its processor belong together; `load` asks once, `minicpmv info` shows it."""
+"""Whether a model and its processor belong together; `load` checks it, `minicpmv info` shows it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -44,7 +44,7 @@ def find_mismatches(config: Any, processor: Any) -> list[str]:
 
 
 def check_pair(config: Any, processor: Any, name: str) -> None:
-    """A model and its processor belong together.
+    """Check that a model and its processor belong together.
 
     Args:
         name: of the model, for the message.

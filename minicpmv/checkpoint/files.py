@@ -15,7 +15,7 @@ _NO_OBJECTS = {"chat_template.json"}  # may hold text
 
 
 def check_whole(path: Path) -> None:
-    """Refuse a file that only stands for the real one.
+    """Refuse a git-lfs pointer in place of the file.
 
     Raises:
         OSError: git has left a pointer of git-lfs in its place.

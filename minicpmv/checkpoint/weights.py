@@ -151,7 +151,7 @@ def _unpickled(path: Path, device: str, is_mapped: bool) -> dict[str, torch.Tens
 
 
 def unreadable(name: str, error: Exception) -> Exception:
-    """What to tell of the weight file `name`, whose reading ended in `error`."""
+    """The error for the weight file `name`, whose reading ended in `error`."""
     forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
     if forbidden and isinstance(error, pickle.UnpicklingError):
         return ValueError(

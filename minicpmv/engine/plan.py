@@ -129,7 +129,7 @@ def _defaults(release: TextRelease, draws: bool) -> dict[str, Any]:
 
 
 def _check_effect(given: Mapping[str, Any], draws: bool, num_beams: int) -> None:
-    """Every option that was given has an effect beside the others."""
+    """Check that every option that was given has an effect beside the others."""
     modes = {
         "sampling": (draws, "`sampling=True`", "`sampling=True`"),
         "beams": (num_beams > 1, "`num_beams` above 1", "`num_beams=3`"),

@@ -64,8 +64,8 @@ def messages_of_request(index: int, request: Any) -> Messages:
 
 
 def check_effect(given: Iterable[str], conversations: Iterable[Messages]) -> None:
-    """Processing options have something to act on in these conversations, which are in the one form
-    of `Processor.question`.
+    """Check that processing options have an effect on these conversations, which are in the form of
+    `Processor.question`.
 
     Raises:
         ArgumentError: an option is for pictures or videos, and there are none.

@@ -213,7 +213,7 @@ def is_animated(image: Image.Image) -> bool:
 
 
 def _notice_others(image: Image.Image, name: str) -> None:
-    """Say once that a file has more than the picture shown; who went to another one chose it."""
+    """Warn of further frames or pages, unless the caller has moved to one of them."""
     if (
         hasattr(image, "source_name")
         or image.format not in ("GIF", "WEBP", "PNG", "AVIF", "TIFF")

@@ -93,6 +93,6 @@ def check_generation_config(checkpoint: Checkpoint) -> bool:
 
 
 def set_own_generation(model: Any) -> None:
-    """The bundled model answers as its row says when its `generation_config.json` is missing."""
+    """Give the bundled model its settings where its `generation_config.json` is missing."""
     if getattr(model.config, "variant", None) == "nano":
         model.generation_config.update(**NANO_GENERATION)

@@ -28,7 +28,7 @@ _ELSEWHERE = ("state_dict", "gguf_file", "use_safetensors")
 
 
 def check_headers(model_class: Any, path: Any, keywords: Mapping[str, Any]) -> bool:
-    """The numbers of layers, and the shape and kind of every tensor, are those of the config.
+    """Check the numbers of layers, and shape and kind of every tensor, against the config.
 
     Args:
         path, keywords: of `from_pretrained`.
@@ -59,7 +59,7 @@ def check_headers(model_class: Any, path: Any, keywords: Mapping[str, Any]) -> b
 def check_tensors_of(
     model_class: Any, config: PreTrainedConfig, folder: Path, weights: WeightFiles
 ) -> None:
-    """Shape and kind of every tensor that the model has by name."""
+    """Check shape and kind of every tensor that the model has by name."""
     shapes = dict(_shapes_of_one_layer(model_class, config))
     is_packed = getattr(config, "quantization_config", None) is not None
     is_packed = is_packed or (folder / "quantize_config.json").is_file()
@@ -86,7 +86,7 @@ def check_tensors_of(
 
 
 def check_tied(folder: Path, weights: WeightFiles) -> None:
-    """Where the head is to be the embedding, and the files have both, they are equal.
+    """Check that a stored head equals the embedding that it is tied to.
 
     Raises:
         ValueError: they are not, and loading would pass over the head.
@@ -114,7 +114,7 @@ def wrong_kinds(names: list[str]) -> str:
 
 
 def check_counts(config: Any, names: Iterable[str], folder: Any) -> None:
-    """The numbers of layers and experts are those of the weights, as far as names tell.
+    """Check the numbers of layers and experts against the names of the weights.
 
     Raises:
         ValueError: names the field, its value and what the weights have.

@@ -45,9 +45,8 @@ class StrictLoadingMixin:
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a checkpoint, strictly: a missing, extra or mis-shaped tensor is a named error.
 
-        As in transformers otherwise. Who passes `output_loading_info=True`,
-        `ignore_mismatched_sizes=True` or a `state_dict` of their own looks at the differences
-        themselves.
+        As in transformers otherwise. With `output_loading_info=True`,
+        `ignore_mismatched_sizes=True` or a `state_dict`, the differences are left to the caller.
 
         Raises:
             ValueError: the checkpoint's tensors are not the model's, or a pickle holds more than
@@ -140,9 +139,9 @@ def _names_in_files(cls: Any, model: Any, info: Mapping[str, Any]) -> set[str]:
 
 
 def complete_ends(model: Any, checkpoint: Checkpoint) -> None:
-    """Let plain `generate` end an answer where the release ends it.
+    """Complete `eos_token_id`, so that plain `generate` ends an answer where the release does.
 
-    Some files of settings name no token that does, or not all.
+    Some `generation_config.json` files name no terminator, or not all.
     """
     release = getattr(model.config, "release", None) or text_release_of(model.config.to_dict())
     settings = model.generation_config
@@ -155,7 +154,7 @@ def complete_ends(model: Any, checkpoint: Checkpoint) -> None:
 
 
 def check_finite(model: Any, path: Any) -> None:
-    """No weight is NaN or infinite; those that wait on disk are left out.
+    """Check that no weight is NaN or infinite; those offloaded to disk are left out.
 
     Raises:
         ValueError: names the tensors.

@@ -444,7 +444,7 @@ class MiniCPMVProcessor(AnswerDecoding):
         return self.image_processor.use_image_id if asked is None else asked
 
     def _check_tags(self, images_kwargs: Mapping[str, Any]) -> None:
-        """The vocabulary has the tags that will be written."""
+        """Check that the vocabulary has the tags that will be written."""
         added = self.tokenizer.added_tokens_encoder
         tags = self.image_processor.tags_for(self._use_image_id(images_kwargs))
         missing = [tag for tag in tags if tag not in added]
@@ -483,7 +483,7 @@ class MiniCPMVProcessor(AnswerDecoding):
         limit: int,
         images_kwargs: Mapping[str, Any],
     ) -> None:
-        """Cutting to `limit` tokens leaves every image whole."""
+        """Check that cutting to `limit` tokens leaves every image whole."""
         last_token = prompt.tokens_before(spans[-1][1]) if spans else 0
         if last_token > limit:
             slices = images_kwargs.get("max_slice_nums") or self.image_processor.max_slice_nums

@@ -86,7 +86,7 @@ class GptqReader:
         return is_optimum_available() and is_gptqmodel_available()
 
     def finish(self, model: Any) -> list[Any]:
-        """Say where the model comes from."""
+        """Set the model's `name_or_path`, which loading from a `state_dict` leaves out."""
         model.name_or_path = model.config.name_or_path = self._path
         return []
 
