@@ -43,7 +43,7 @@ def test_gptq_is_dense_after_loading(gptq, tmp_path):
     assert chat.model.name_or_path == str(gptq)
     assert {parameter.dtype for parameter in chat.model.parameters()} == {torch.bfloat16}
     chat.model.save_pretrained(tmp_path / "dense")
-    chat.processor.save_pretrained(tmp_path / "dense")
+    chat.processor.tokenizer.save_pretrained(tmp_path / "dense")
     assert "quantization_config" not in json.loads((tmp_path / "dense/config.json").read_text())
     again = MiniCPMForCausalLM.from_pretrained(tmp_path / "dense", dtype="auto").state_dict()
     weights = chat.model.state_dict()
