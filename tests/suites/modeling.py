@@ -371,7 +371,9 @@ class Text(
         self.model_tester = TextTester(self, self.changes)
 
     def test_config(self):
-        ConfigTester(self, config_class=MiniCPMConfig, hidden_size=32).run_common_tests()
+        ConfigTester(
+            self, config_class=MiniCPMConfig, hidden_size=32, num_attention_heads=4
+        ).run_common_tests()
 
     # The suite expects RuntimeError of a tensor of a wrong shape; here it is a ValueError, like
     # every other difference between a checkpoint and its config. In these two tests alone.
