@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .errors import first_line, short
+from .errors import ArgumentError, first_line, short
 
 KNOWN_DEVICES = "auto, cpu, cuda, cuda:N, mps"
 STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -54,6 +54,17 @@ def parse_device(device: Any) -> torch.device:
             f"{KNOWN_DEVICES}."
         )
     try:
+        named = torch.device(device)
+    except RuntimeError as error:  # its text lists every kind of device that PyTorch ever knew
+        raise ArgumentError(
+            f"`device` {str(device)!r} is not available. Known: {KNOWN_DEVICES}."
+        ) from error
+    if named.type == "cpu" and named.index:
+        raise ArgumentError(
+            f"`device` {str(device)!r} is not available: there is one CPU device, cpu. Known: "
+            f"{KNOWN_DEVICES}."
+        )
+    try:
         place = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(
@@ -65,7 +76,7 @@ def parse_device(device: Any) -> torch.device:
             f"Device {str(device)!r} holds shapes and no numbers, so nothing can be computed on "
             f"it. Known: {KNOWN_DEVICES}."
         )
-    return torch.device(device)
+    return named
 
 
 def check_device_map(device_map: Any) -> None:
@@ -186,8 +197,12 @@ def _check_place(place: Any, name: str) -> None:
     try:
         parse_device(place)
     except ValueError as error:
-        hint = "" if "[" in name else f" As a strategy: {', '.join(STRATEGIES)}."
-        raise ValueError(f"{name}: {error}{hint}") from error
+        if "[" in name:
+            raise ValueError(f"{name}: {error}") from error
+        raise ArgumentError(
+            f"`{name}` is {short(place)}, which is neither a strategy nor a device here. Known: "
+            f"{', '.join(STRATEGIES)}; {KNOWN_DEVICES.removeprefix('auto, ')}."
+        ) from error
 
 
 def _place_of(name: str, places: Mapping[str, Any]) -> str:

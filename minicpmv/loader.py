@@ -13,6 +13,7 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers import CONFIG_MAPPING
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
 from . import auto  # noqa: F401 - registers the classes
@@ -29,7 +30,7 @@ from .devices import (
     uses_disk,
 )
 from .engine.widen import widen
-from .errors import first_line
+from .errors import ArgumentError, first_line, short
 from .media.policy import MediaPolicy
 from .model.config_checks import check_config
 from .model.devices import DeviceFromEmbeddingsMixin
@@ -126,7 +127,9 @@ def load(
         ImportError: quantised weights need bitsandbytes, which is not installed.
     """
     if device_map is not None and device != "auto":
-        raise ValueError(f"device={str(device)!r} and device_map={device_map!r}: pass one of them.")
+        raise ArgumentError(
+            f"`device={str(device)!r}` and `device_map={device_map!r}`: pass one of them."
+        )
     for name, given in (("max_memory", max_memory), ("offload_folder", offload_folder)):
         if device_map is None and given is not None:
             raise ValueError(f"{name} has no effect without device_map; pass device_map='auto'.")
@@ -134,6 +137,7 @@ def load(
     if device_map is not None:
         check_device_map(device_map)
     parse_dtype(dtype)
+    _check_attention(attn_implementation)
     checkpoint = Checkpoint.find(
         name_or_path,
         revision=revision,
@@ -165,14 +169,37 @@ def load(
         precision = precision_of(
             checkpoint, fields, place, dtype, quantize=quantize, is_spread=is_spread
         )
-        model = MODEL_CLASSES[model_type_of(fields)].from_pretrained(
-            checkpoint.location, dtype=precision.dtype, **options
-        )
+        try:
+            model = MODEL_CLASSES[model_type_of(fields)].from_pretrained(
+                checkpoint.location, dtype=precision.dtype, **options
+            )
+        except ImportError as error:
+            if "FlashAttention" not in str(error):
+                raise
+            reason = first_line(error).rpartition("following error: ")[2]
+            raise ArgumentError(
+                f"`attn_implementation` {attn_implementation!r} cannot be used here: {reason} "
+                "sdpa and eager need no other package."
+            ) from error
     set_token_ids(model.config, processor)
     if precision.widens:
         widen(model)
     name = str(name_or_path)
     return Chat(model.eval(), processor, name=name, precision=precision, media_policy=media_policy)
+
+
+def _check_attention(name: Any) -> None:
+    """Refuse an unknown name of attention; one with a / is a kernel on the hub.
+
+    Raises:
+        ArgumentError: transformers knows no such implementation.
+    """
+    known = ["eager", *(key for key in ALL_ATTENTION_FUNCTIONS.valid_keys() if "|" not in key)]
+    if isinstance(name, str) and not set("/|") & set(name) and name not in known:
+        raise ArgumentError(
+            f"`attn_implementation` is {short(name)}, which is not known. Known: "
+            f"{', '.join(sorted(known))}."
+        )
 
 
 def read_config(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .devices import Hardware
+from .errors import ArgumentError
 
 DTYPES = {
     "float32": torch.float32,
@@ -64,8 +65,8 @@ def parse_dtype(dtype: Any) -> torch.dtype | None:
     if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
         return dtype
     text = dtype_name(dtype) if isinstance(dtype, torch.dtype) else str(dtype)
-    raise ValueError(
-        f"dtype {text!r} is not known; pass one dtype for the whole model. Known: auto, "
+    raise ArgumentError(
+        f"`dtype` {text!r} is not known; pass one dtype for the whole model. Known: auto, "
         f"{', '.join(DTYPES)}."
     )
 

@@ -23,7 +23,7 @@ from minicpmv.devices import (
     "device",
     [
         *("meta", "meta:0", torch.device("meta"), "", "gpu", "CPU", "hpu", "vulkan", "xla", "fpga"),
-        *("cpu:-1", None, True, 1.5, b"cpu", {"": "cpu"}, ["cpu"]),
+        *("cpu:-1", "cpu:3", torch.device("cpu", 1), None, True, 1.5, b"cpu", {"": "cpu"}, ["cpu"]),
     ],
 )
 def test_a_device_that_cannot_compute_is_refused(device: Any) -> None:

@@ -386,7 +386,7 @@ def test_dtypes_and_devices(chat: Chat) -> None:
     assert answer.text == load(folder, "cpu").ask("What is it?", [picture(40, 30)], **GREEDY).text
     with pytest.raises(ValueError, match="dtype 'float63' is not known"):
         load(folder, dtype="float63")
-    with pytest.raises(ValueError, match="Device 'gpu' is not available"):
+    with pytest.raises(ValueError, match="device 'gpu' is not available"):
         load(folder, device="gpu")
     with pytest.raises(ValueError, match="pass one of them"):
         load(folder, device="cpu", device_map="auto")

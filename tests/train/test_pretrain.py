@@ -411,7 +411,7 @@ def test_a_training_computes_in_what_the_device_can(
     monkeypatch.setattr(pretrain, "hardware_of", lambda device: hardware)
     run = Pretraining(tiny(dtype=asked))
     assert run.model.dtype is expected
-    with pytest.raises(ValueError, match="Device 'gpu' is not available"):
+    with pytest.raises(ValueError, match="device 'gpu' is not available"):
         Pretraining(tiny(device="gpu"))
 
 
