@@ -225,6 +225,6 @@ def checked(options: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise ArgumentError(
-            f"Unknown option {', '.join(map(repr, unknown))}. Known: {', '.join(known)}."
+            f"Unknown option {', '.join(map(repr, unknown))}. Known: {', '.join(OPTIONS)}."
         )
     return {name: known[name].check(value) for name, value in given.items()}
