@@ -3,6 +3,7 @@
 import re
 
 _MARKED = re.compile(r"`(\w+)(?:=([^`]*))?`")
+AS_VIDEO = '{"type": "video", "video": ...} or videos=[...]'  # how a file is shown as a video
 
 
 class ArgumentError(ValueError):

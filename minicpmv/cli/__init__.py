@@ -19,7 +19,7 @@ from typing import Never, TextIO
 from minicpmv import __version__
 from minicpmv.errors import ArgumentError
 
-from .usage import UsageError
+from .usage import UsageError, with_command
 
 COMMANDS = {
     "ask": "answer one question about pictures and videos",
@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "run a benchmark on a model",
     "verify": "compare a model between configurations, stage by stage",
 }
+MAX_LISTED = 8  # known words in a message about a wrong one
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -49,6 +50,17 @@ class CommandParser(argparse.ArgumentParser):
         options.setdefault("allow_abbrev", False)
         options.setdefault("formatter_class", HelpFormatter)
         super().__init__(**options)  # type: ignore[arg-type]
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """A wrong word is named with the closest known one, or with all where they are few."""
+        if action.choices is None or value in action.choices:
+            return
+        words = [str(word) for word in action.choices]
+        close = difflib.get_close_matches(str(value), words, n=1)
+        known = f"known: {', '.join(words)}" if len(words) <= MAX_LISTED else ""
+        meant = f"did you mean {close[0]!r}?" if close else known
+        message = f"unknown word {value!r}" + (f"; {meant}" if meant else "")
+        raise argparse.ArgumentError(action, message)
 
     def error(self, message: str) -> Never:
         self.exit(2, f"{self.prog}: error: {message} ('{self.prog} --help' shows what there is)\n")
@@ -197,4 +209,5 @@ def _report(message: str, show_traceback: bool, hint: str = "", code: int = 1) -
 
 
 def _one_line(message: str) -> str:
-    return " ".join(message.split())
+    """A message on one line, without advice that only Python can follow."""
+    return " ".join(with_command(message).split())

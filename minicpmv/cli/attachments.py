@@ -73,10 +73,18 @@ def read_files(files: Sequence[str], **options: Any) -> list["Image.Image | Vide
 
 
 def read_picture(file: str) -> "Image.Image":
-    """Open one picture: a path, a URL, or `-` for the bytes on stdin."""
+    """Open one picture: a path, a URL, or `-` for the bytes on stdin.
+
+    Raises:
+        UsageError: no name was given.
+        ValueError: it is a folder or no picture, or stdin is a terminal.
+        OSError: the file is missing or cannot be read.
+    """
     from minicpmv.media.image import load_image
 
-    if file and Path(file).expanduser().is_dir():
+    if not file:
+        raise UsageError("The name of the picture is empty; give a path, a URL, or - for stdin.")
+    if Path(file).expanduser().is_dir():
         raise ValueError(f"{file!r} is a folder; name a picture.")
     return load_image(_source(file))
 

@@ -25,6 +25,7 @@ from .options import (
     generation_options,
     load_chat,
 )
+from .usage import with_command
 
 if TYPE_CHECKING:
     from minicpmv.chat import Chat
@@ -139,7 +140,8 @@ class Session:
         except (ValueError, OSError, RuntimeError) as error:
             if not self.interactive:
                 raise
-            _tell(f"error: {' '.join(str(error).split())}")
+            message = with_command(str(error), "/video")
+            _tell(f"error: {' '.join(message.split())}")
         return True
 
     def say(self, prompt: str) -> None:

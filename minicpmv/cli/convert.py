@@ -1,7 +1,10 @@
 """`minicpmv convert`: MiniCPM's language models in the layout of Llama or Mixtral, and back."""
 
 import argparse
+import math
 import sys
+
+from .usage import UsageError
 
 DESCRIPTION = """\
 Write a MiniCPM text model in the layout of Llama, for programs that know Llama and not MiniCPM, or
@@ -67,6 +70,14 @@ def _size(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
+    if not args.out:
+        raise UsageError("OUT is empty; name the folder to write.")
+    for flag in ("scale_emb", "scale_depth", "dim_model_base"):
+        value = getattr(args, flag)
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(
+                f"--{flag.replace('_', '-')} is {value}; it must be greater than 0, and finite."
+            )
     from tqdm import tqdm
 
     from minicpmv.export.convert import convert

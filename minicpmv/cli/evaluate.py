@@ -1,9 +1,11 @@
 """`minicpmv evaluate`: one subcommand per benchmark."""
 
 import argparse
+from pathlib import Path
 
 from .options import add_model_options, load_options, name_precision
 from .startup import imports
+from .usage import UsageError
 
 DESCRIPTION = "Run a benchmark on a model. The table goes to stdout, everything else to stderr."
 
@@ -80,10 +82,14 @@ def _add_scene_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_scenes(args: argparse.Namespace) -> int:
-    for name in ("items", "batch_size"):
-        if getattr(args, name) < 1:
+    for name, least in (("items", 1), ("batch_size", 1), ("seed", 0)):
+        if getattr(args, name) < least:
             option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{option} is {getattr(args, name)}; it must be at least 1.")
+            raise UsageError(f"{option} is {getattr(args, name)}; it must be at least {least}.")
+    if args.failures is not None and Path(args.failures).suffix.lower() != ".png":
+        raise UsageError(f"--failures is {args.failures!r}; it must end in .png.")
+    for name in ("answers", "failures"):
+        _check_file(f"--{name}", getattr(args, name))
     from minicpmv.evaluate.metrics import levenshtein
     from minicpmv.evaluate.tasks import needs_edit_distance
 
@@ -96,6 +102,18 @@ def run_scenes(args: argparse.Namespace) -> int:
     chat = load(args.model, progress=False, **load_options(args))
     name_precision(chat)
     return run(chat, args)
+
+
+def _check_file(flag: str, name: str | None) -> None:
+    """A file that cannot be written is named before a model is loaded, not after its answers."""
+    if name is None:
+        return
+    if not name:
+        raise UsageError(f"{flag} is empty; name a file.")
+    if Path(name).is_dir():
+        raise OSError(f"{flag} {name!r} is a folder; name a file.")
+    if not Path(name).parent.is_dir():
+        raise OSError(f"{flag} {name!r}: there is no folder {str(Path(name).parent)!r}; make it.")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from minicpmv.processing.slicing import SlicePlan, plan_slices, plan_uncut
 from minicpmv.releases import VISION_TYPES, model_type_of, release_of
 
 from .attachments import read_picture
+from .usage import UsageError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -63,8 +64,8 @@ def run(args: argparse.Namespace) -> None:
     from minicpmv.media.image import to_rgb
 
     if args.max_slice_nums is not None and args.max_slice_nums < 1:
-        raise ValueError(f"--max-slice-nums is {args.max_slice_nums}; it must be at least 1.")
-    if args.out:
+        raise UsageError(f"--max-slice-nums is {args.max_slice_nums}; it must be at least 1.")
+    if args.out is not None:
         _check_out(args.out, args.file)
     settings = Settings.read(args.model, args.revision)
     picture = to_rgb(read_picture(args.file))
@@ -86,9 +87,9 @@ def _check_out(out: str, file: str) -> None:
     from PIL import Image
 
     if file != "-" and Path(out).resolve() == Path(file).resolve():
-        raise ValueError(f"--out {out!r} is the picture itself; choose another name.")
+        raise UsageError(f"--out {out!r} is the picture itself; choose another name.")
     if Image.registered_extensions().get(Path(out).suffix.lower()) not in Image.SAVE:
-        raise ValueError(
+        raise UsageError(
             f"--out {out!r} does not end in a picture format; use .png, .jpg or .webp."
         )
 
@@ -253,7 +254,8 @@ def plan_cost(height: int, width: int, max_slices: int | None, settings: Setting
     """Cut a picture of `height` x `width` pixels; count its tokens as the first of a prompt.
 
     Raises:
-        ValueError: `max_slices` is below 1, or has no effect.
+        UsageError: `max_slices` has no effect.
+        ValueError: it is below 1.
     """
     plan = _plan(height, width, max_slices, settings)
     tags = image_placeholder(
@@ -271,7 +273,7 @@ def plan_cost(height: int, width: int, max_slices: int | None, settings: Setting
 def _plan(height: int, width: int, max_slices: int | None, settings: Settings) -> SlicePlan:
     if settings.image_size is not None:
         if max_slices is not None:
-            raise ValueError(
+            raise UsageError(
                 "--max-slice-nums has no effect: the model squeezes every picture into one square."
             )
         return SlicePlan((settings.image_size, settings.image_size))

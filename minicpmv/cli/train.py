@@ -5,6 +5,8 @@ import argparse
 from minicpmv.train.options import add_flags, read_options
 from minicpmv.train.pretrain.options import PretrainOptions
 
+from .usage import UsageError
+
 DESCRIPTION = "Train a model."
 
 
@@ -24,8 +26,11 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 
 def run_pretrain(args: argparse.Namespace) -> int:
-    options = read_options(PretrainOptions, args)
-    options.check()
+    try:
+        options = read_options(PretrainOptions, args)
+        options.check()
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     from minicpmv.train.pretrain.run import run  # torch, only when training begins
 
     run(options)

@@ -80,10 +80,11 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.max_new_tokens < 1:
         raise UsageError(f"--max-new-tokens is {args.max_new_tokens}; it must be at least 1.")
+    if args.prompt is not None and not args.prompt.strip():
+        raise UsageError("--prompt is empty; give a question or an instruction.")
     checks = _checks(args)
     pictures = [read_picture(file) for file in args.image]
 
-    from minicpmv.checkpoint.hub import Checkpoint
     from minicpmv.loader import load
     from minicpmv.verify.checks import verify
     from minicpmv.verify.prompts import built_in_prompts, own_prompt
@@ -99,8 +100,7 @@ def run(args: argparse.Namespace) -> int:
             "--checks none leaves nothing to compare without --against OTHER or --quantize."
         )
 
-    if args.against is not None:
-        Checkpoint.find(args.against)  # a wrong name costs no waiting
+    _check_kinds(model, args.against, options.get("revision"), shows_images=bool(pictures))
     elsewhere = {**options, "revision": None}
 
     def load_model(name: str = model, **chosen: Any) -> Any:
@@ -112,8 +112,6 @@ def run(args: argparse.Namespace) -> int:
 
     def prompts_of(chat: Any) -> list[Any]:
         supports_images = hasattr(chat.processor, "image_processor")
-        if pictures and not supports_images:
-            raise ValueError(f"{chat.name!r} is a text model; it cannot be shown --image.")
         own = [own_prompt(pictures, args.prompt)] if pictures or args.prompt else []
         return [*built_in_prompts(supports_images), *own]
 
@@ -129,6 +127,38 @@ def run(args: argparse.Namespace) -> int:
     data = checks_as_data(facts, results)
     print(json.dumps(data, ensure_ascii=False) if args.json else checks_as_text(facts, results))
     return 0 if data["passed"] else 1
+
+
+def _check_kinds(
+    model: str, against: str | None, revision: str | None, *, shows_images: bool
+) -> None:
+    """Refuse, from `config.json` alone, what no loading would help.
+
+    Raises:
+        ValueError: a text model is to be shown images, or the two are not one model.
+        OSError: there is no such model or file.
+    """
+    from minicpmv.checkpoint.hub import Checkpoint
+    from minicpmv.releases import VISION_TYPES, model_type_of, release_of
+
+    config = Checkpoint.find(model, revision=revision).read_json("config.json")
+    supports_images = model_type_of(config) in VISION_TYPES
+    if shows_images and not supports_images:
+        raise ValueError(f"{model!r} is a text model; it cannot be shown --image.")
+    if against is None:
+        return
+    other = Checkpoint.find(against).read_json("config.json")
+    if supports_images != (model_type_of(other) in VISION_TYPES):
+        kinds = ("supports images", "is a text model")
+        ours, theirs = kinds if supports_images else reversed(kinds)
+        problem = f"{model!r} {ours} and --against {against!r} {theirs}"
+    elif supports_images and (mine := release_of(config)) != (its := release_of(other)):
+        problem = (
+            f"{model!r} is MiniCPM-V {mine.version} and --against {against!r} is {its.version}"
+        )
+    else:
+        return
+    raise ValueError(f"{problem}; give another format of the same model.")
 
 
 def _checks(args: argparse.Namespace) -> Sequence[str]:

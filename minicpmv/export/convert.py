@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 from ..checkpoint.files import parse_size, read_json_file
 from ..checkpoint.hub import Checkpoint
 from ..checkpoint.weights import WeightFiles, write_shards
+from ..errors import ArgumentError
 from .llama import (
     ARCHITECTURES,
     Factors,
@@ -106,9 +107,8 @@ def convert(
     source = Source.read(folder)
     target = target_layout(source, to, str(model))
     if target != "minicpm" and given:
-        raise ValueError(
-            f"{', '.join(given)} has no effect: config.json of {str(model)!r} says it."
-        )
+        names = ", ".join(f"`{name}`" for name in given)
+        raise ArgumentError(f"{names} has no effect: config.json of {str(model)!r} says it.")
     factors = Factors.of(source, given)
 
     with WeightFiles(checkpoint.weight_files()) as weights:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from ..errors import AS_VIDEO
 from .policy import current_policy
 from .source import begins_like_video, open_source
 
@@ -144,8 +145,7 @@ def _open(file: Any, name: str) -> Image.Image:
         )
     if begins_like_video(prefix):
         raise ValueError(
-            f"{name} holds {describe(prefix)}, not an image. Show it as a video: "
-            '{"type": "video", "video": ...} or videos=[...].'
+            f"{name} holds {describe(prefix)}, not an image. Show it as a video: {AS_VIDEO}."
         )
     raise ValueError(
         f"{name} is not an image that can be read: it holds {describe(prefix)}. "
@@ -228,7 +228,7 @@ def _notice_others(image: Image.Image, name: str) -> None:
     else:
         advice = (
             f"{count} frames, and only the first is shown. Show it as a video to show them all: "
-            '{"type": "video", "video": ...} or videos=[...].'
+            f"{AS_VIDEO}."
         )
     warnings.warn(f"{name} has {advice}", UserWarning, stacklevel=2)
 

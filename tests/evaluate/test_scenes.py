@@ -310,7 +310,7 @@ def test_the_command_prints_a_table_and_keeps_what_was_answered(tmp_path, monkey
     assert [row["measure"] for row in found["scores"]] == ["exact", "substring"]
     assert main([*command, "--swap"]) == 1
     assert "pictures 'shown', and this run has 'swapped'" in capsys.readouterr().err
-    assert main(["evaluate", "scenes", "--items", "0"]) == 1
+    assert main(["evaluate", "scenes", "--items", "0"]) == 2
     assert "--items is 0" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*command, "--swap", "--blind"])
