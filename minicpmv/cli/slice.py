@@ -92,6 +92,8 @@ def _check_out(out: str, file: str) -> None:
         raise UsageError(
             f"--out {out!r} does not end in a picture format; use .png, .jpg or .webp."
         )
+    if not Path(out).parent.is_dir():
+        raise OSError(f"--out {out!r}: there is no folder {str(Path(out).parent)!r}; make it.")
 
 
 @dataclass(frozen=True)

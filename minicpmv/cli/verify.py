@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     options: dict[str, Any] = load_options(args)
     dtype = options.pop("dtype", "float32")
     changes = {"quantize": options.pop("quantize")} if "quantize" in options else {}
-    model = args.model or "nano"
+    model = "nano" if args.model is None else args.model
     other = model if args.against is None and changes else args.against
     if not checks and other is None:
         raise UsageError(
@@ -139,7 +139,7 @@ def _check_kinds(
         OSError: there is no such model or file.
     """
     from minicpmv.checkpoint.hub import Checkpoint
-    from minicpmv.releases import VISION_TYPES, model_type_of, release_of
+    from minicpmv.releases import VISION_TYPES, model_type_of, release_of, text_release_of
 
     config = Checkpoint.find(model, revision=revision).read_json("config.json")
     supports_images = model_type_of(config) in VISION_TYPES
@@ -148,17 +148,15 @@ def _check_kinds(
     if against is None:
         return
     other = Checkpoint.find(against).read_json("config.json")
-    if supports_images != (model_type_of(other) in VISION_TYPES):
-        kinds = ("supports images", "is a text model")
-        ours, theirs = kinds if supports_images else reversed(kinds)
-        problem = f"{model!r} {ours} and --against {against!r} {theirs}"
-    elif supports_images and (mine := release_of(config)) != (its := release_of(other)):
-        problem = (
-            f"{model!r} is MiniCPM-V {mine.version} and --against {against!r} is {its.version}"
+    ours, theirs = (
+        (release_of if model_type_of(each) in VISION_TYPES else text_release_of)(each)
+        for each in (config, other)
+    )
+    if ours != theirs:
+        raise ValueError(
+            f"{model!r} is of the kind of {ours.name} and --against {against!r} of {theirs.name}; "
+            "give another format of the same model."
         )
-    else:
-        return
-    raise ValueError(f"{problem}; give another format of the same model.")
 
 
 def _checks(args: argparse.Namespace) -> Sequence[str]:

@@ -97,6 +97,11 @@ def test_a_file_that_cannot_be_written_is_named_first(refused, words, message):
     assert message in refused("evaluate", "scenes", *words.split(), rc=1)
 
 
+def test_a_drawing_needs_a_folder(refused, picture):
+    err = refused("slice", picture, "--out", "nodir/cut.png", rc=1)
+    assert "--out 'nodir/cut.png': there is no folder 'nodir'" in err
+
+
 def test_a_wrong_word_of_many_is_named_with_the_closest(refused):
     err = refused("evaluate", "scenes", "--tasks", "countng", rc=2)
     assert "--tasks: unknown word 'countng'; did you mean 'counting'?" in err
@@ -129,7 +134,9 @@ def test_advice_about_videos_is_in_words_of_the_command_line(run, tmp_path):
     [
         ([TEXT_MODEL, "--image", "PICTURE"], "is a text model; it cannot be shown --image"),
         ([TEXT_MODEL, "--against", "nano"], "give another format of the same model"),
-        ([str(CHECKPOINTS["2.6"]), "--against", TEXT_MODEL], "is a text model; give another"),
+        ([str(CHECKPOINTS["2.6"]), "--against", TEXT_MODEL], "MiniCPM-V 2.6 and --against"),
+        ([TEXT_MODEL, "--against", str(GOLDEN / "minicpm-1b" / "ckpt")], "give another format"),
+        ([""], "The name of the model is empty"),
         ([str(CHECKPOINTS["2.6"]), "--against", str(CHECKPOINTS["2.5"])], "give another format"),
     ],
 )
