@@ -17,17 +17,20 @@ import base64
 import binascii
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import GenerationMixin, PreTrainedConfig
+from transformers import GenerationMixin, PreTrainedConfig, PreTrainedTokenizerBase
 
 from .chat import Chat, context_length
 from .checkpoint.consistency import check_pair
 from .checkpoint.hub import Checkpoint, hub_keywords
 from .engine.hf import generate_ids
+from .engine.options import GENERATION
 from .engine.plan import plan_generation
+from .errors import short
 from .loader import load
 from .model import minicpm
 from .model.modeling import MiniCPMVForConditionalGeneration
@@ -122,6 +125,13 @@ class MiniCPMV(ReleasedEmbeddingsMixin, MiniCPMVForConditionalGeneration, Genera
             raise ValueError(f"msgs is {type(msgs).__name__}; expected a list of messages.")
         is_batch = bool(msgs) and isinstance(msgs[0], list)
         conversations: list[Any] = list(msgs) if is_batch else [msgs]
+        if is_batch and image is not None and not isinstance(image, list | tuple):
+            raise ValueError(
+                f"image is {type(image).__name__}, and msgs is a list of conversations; pass a "
+                "list of images, one per conversation."
+            )
+        if not isinstance(stream, bool):
+            raise ValueError(f"stream is {stream!r}; it must be True or False.")
         images = image if is_batch and image is not None else [image] * len(conversations)
         if len(images) != len(conversations):
             raise ValueError(
@@ -142,6 +152,16 @@ class MiniCPMV(ReleasedEmbeddingsMixin, MiniCPMVForConditionalGeneration, Genera
             "use_image_id": use_image_id,
         }
         if vision_hidden_states is not None:
+            given = vision_hidden_states
+            if isinstance(given, torch.Tensor) and given.ndim:
+                given = list(given)
+            if not isinstance(given, list | tuple) or not all(
+                isinstance(states, torch.Tensor) for states in given
+            ):
+                raise ValueError(
+                    f"vision_hidden_states is {type(vision_hidden_states).__name__}; expected a "
+                    "list with a tensor per conversation."
+                )
             if len(vision_hidden_states) != len(conversations):
                 raise ValueError(
                     f"{len(conversations)} conversations but {len(vision_hidden_states)} "
@@ -172,10 +192,23 @@ class MiniCPMV(ReleasedEmbeddingsMixin, MiniCPMVForConditionalGeneration, Genera
                 self.name_or_path, compat=self.compat, **self._hub_keywords
             )
         if tokenizer is not None and tokenizer is not self._processor.tokenizer:
+            _check_tokenizer(tokenizer)
             own = self._processor
             template = own.chat_template  # of the checkpoint, which may not be the release's
             self._processor = MiniCPMVProcessor(own.image_processor, tokenizer, template)
         return self._processor
+
+
+def _check_tokenizer(tokenizer: Any) -> None:
+    """
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise ValueError(
+            f"tokenizer is {type(tokenizer).__name__}; expected a tokenizer, as "
+            "AutoTokenizer.from_pretrained returns."
+        )
 
 
 def _released_conversation(conversation: Any, image: Any, index: int) -> list[dict[str, Any]]:
@@ -193,6 +226,11 @@ def _released_conversation(conversation: Any, image: Any, index: int) -> list[di
         raise ValueError(
             f"image= was given, and the conversation begins with the role {first['role']!r}; it is "
             "shown in a user's message. Put the picture into its content and pass image=None."
+        )
+    if not isinstance(first["content"], str | list | tuple):
+        raise ValueError(
+            f"The content of the first message is {type(first['content']).__name__}; beside "
+            "image= it must be text."
         )
     if not isinstance(first["content"], str):
         raise ValueError(
@@ -313,10 +351,23 @@ class MiniCPMForCausalLM(minicpm.MiniCPMForCausalLM, GenerationMixin):
         Returns:
             The answer; the history with query and answer, a new list.
         """
+        _check_tokenizer(tokenizer)
         if role != "user":
             raise ValueError(f"role is {role!r}; only a user's query is answered.")
         if not isinstance(query, str) or not query.strip():
-            raise ValueError(f"query is {query!r}; expected a question or an instruction.")
+            raise ValueError(f"query is {short(query)}; expected a question or an instruction.")
+        if not isinstance(history, list | tuple | None):
+            raise ValueError(
+                f"history is {type(history).__name__}; expected a list of messages "
+                "{'role', 'content'}, as chat() returns it."
+            )
+        max_length = replace(GENERATION["max_new_tokens"], name="max_length").check(max_length)
+        if logits_processor is not None and not (
+            isinstance(logits_processor, list | tuple) and all(map(callable, logits_processor))
+        ):
+            raise ValueError(
+                f"logits_processor is {short(logits_processor)}; expected a LogitsProcessorList."
+            )
         release = text_release_of(self.config.to_dict())
         processor = TextProcessor(tokenizer, release, self.compat)
         check_pair(self.config, processor, self.name_or_path)
@@ -372,10 +423,14 @@ class MiniCPMVChat:
     def chat(self, input: dict[str, Any], **options: Any) -> str:
         """Answer `input["question"]`, messages as JSON text, about `input["image"]`, base64
         text."""
+        if not isinstance(input, Mapping):
+            raise ValueError(
+                f"The input is {type(input).__name__}; expected a dict with image and question."
+            )
         missing = [key for key in ("image", "question") if key not in input]
         if missing:
             raise ValueError(f"The input has no {' and no '.join(map(repr, missing))}.")
-        unknown = sorted(input.keys() - {"image", "question"})
+        unknown = [key for key in input if key not in ("image", "question")]
         if unknown:
             raise ValueError(
                 f"The input has the key {unknown[0]!r}, which has no effect. Known keys: image, "

@@ -86,7 +86,7 @@ def normalised(
             f"A conversation is {short(messages)}; expected a question, or a list of messages "
             "{'role': 'user', 'content': ...}."
         )
-    other_keys = set(other_keys) - _OUR_KEYS
+    other_keys = set(other_keys) - _OUR_KEYS - set(_MESSAGE_KEYS)
     return [
         _message(message, index, tags, check_roles, other_keys)
         for index, message in enumerate(messages)
