@@ -5,7 +5,7 @@ image be changed in place.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,16 +44,8 @@ def with_pictures_read(
     return read
 
 
-def media_of(messages: Messages) -> Iterator[dict[str, Any]]:
-    """The blocks that are a picture or a video, in order, of messages that were read."""
-    for message in messages:
-        for block in message["content"] if isinstance(message.get("content"), list) else ():
-            if block["type"] in ("image", "video"):
-                yield block
-
-
 def digest(block: Mapping[str, Any]) -> bytes:
-    """A hash of the pixels, as RGB, of a block from `media_of`."""
+    """A hash of the pixels, as RGB, of a block from `request.media_of`."""
     found = hashlib.blake2b(block["type"].encode(), digest_size=16)
     for image in frames_of(block):
         pixels = to_rgb(image)
@@ -63,7 +55,7 @@ def digest(block: Mapping[str, Any]) -> bytes:
 
 
 def frames_of(block: Mapping[str, Any]) -> list[Image.Image]:
-    """The pictures of a block from `media_of`."""
+    """The pictures of a block from `request.media_of`."""
     return [block["image"]] if block["type"] == "image" else list(block["video"])
 
 

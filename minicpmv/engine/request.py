@@ -70,7 +70,7 @@ def check_effect(given: Iterable[str], conversations: Iterable[Messages]) -> Non
     Raises:
         ArgumentError: an option is for pictures or videos, and there are none.
     """
-    shown = {kind for messages in conversations for kind in _kinds_shown(messages)}
+    shown = {block["type"] for messages in conversations for block in media_of(messages)}
     for name in given:
         need = PROCESSING[name].needs
         if need is None:
@@ -88,9 +88,20 @@ def check_effect(given: Iterable[str], conversations: Iterable[Messages]) -> Non
             )
 
 
+def media_of(messages: Messages) -> Iterator[dict[str, Any]]:
+    """The blocks that are a picture or a video, in order, of messages in the form of
+    `Processor.question`.
+    """
+    for message in messages:
+        content = message.get("content")
+        for block in content if isinstance(content, list) else ():
+            if block["type"] in ("image", "video"):
+                yield block
+
+
 def shows_pictures(messages: Messages) -> bool:
     """Whether there is a picture or a video in these messages."""
-    return any(True for _ in _kinds_shown(messages))
+    return any(True for _ in media_of(messages))
 
 
 def with_system(messages: Messages, asked: str | None, standing: str | None) -> Messages:
@@ -118,15 +129,6 @@ def with_system(messages: Messages, asked: str | None, standing: str | None) -> 
     if not system:
         return messages
     return [{"role": "system", "content": system}, *messages]
-
-
-def _kinds_shown(messages: Messages) -> Iterator[str]:
-    """ "image" or "video" for every block that is one."""
-    for message in messages:
-        content = message.get("content")
-        for block in content if isinstance(content, list) else ():
-            if block["type"] in ("image", "video"):
-                yield block["type"]
 
 
 def _listed(name: str, items: Any) -> list[Any]:

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from .cache import Medium, PromptCache
-from .pictures import digest, frames_of, media_of
+from .pictures import digest, frames_of
 from .plan import GenerationPlan
 from .protocols import CausalModel
-from .request import Messages
+from .request import Messages, media_of
 
 
 def cached_inputs(
