@@ -10,6 +10,7 @@ PACKAGE = ROOT / "minicpmv"
 # A room may import those before it and those beside it; nothing after it.
 ORDER = [
     {"moved", "releases", "quiet", "errors", "devices", "precision"},
+    {"kernels"},
     {"media", "checkpoint", "quantization"},
     {"model", "processing"},
     {"auto", "integrations"},

@@ -1,0 +1,63 @@
+"""Products of activations with packed weights.
+
+One meaning for every processor: the activations of a row are rounded to int8 in groups of 32 with
+the scale `max|x| / 127` (as llama.cpp's Q8_0), the integers of a group are multiplied exactly, and
+the sums of the groups are added in float32. A row with an infinite or undefined activation gives
+an undefined row, so that a check for finite results sees it.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .packing import GROUP, PackedWeight, dequantize
+
+_SMALLEST = 2.0**-100  # a group whose largest activation is below counts as zero
+_BLOCK_WEIGHTS = 1 << 20  # weights of one block in float32: 4 MB
+
+
+def packed_linear(x: Tensor, packed: PackedWeight, bias: Tensor | None = None) -> Tensor:
+    """The linear layer with a packed weight.
+
+    Args:
+        x: (..., in_features), float32, bfloat16 or float16.
+        bias: (out_features,).
+
+    Returns:
+        (..., out_features) in the dtype of `x`.
+
+    Raises:
+        ValueError: the last axis of `x` is not the layer's width.
+    """
+    if x.shape[-1] != packed.in_features:
+        raise ValueError(
+            f"x has {x.shape[-1]} features and the packed weight takes {packed.in_features}."
+        )
+    rows = x.reshape(-1, packed.in_features)
+    result = fallback_linear(rows, packed, bias)
+    return result.view(*x.shape[:-1], packed.out_features)
+
+
+def fallback_linear(x: Tensor, packed: PackedWeight, bias: Tensor | None = None) -> Tensor:
+    """The same in torch, a block of weights at a time: (n, in_features) -> (n, out_features)."""
+    rounded = round_activations(x)
+    result = torch.empty(x.shape[0], packed.out_features, dtype=x.dtype, device=x.device)
+    step = max(1, _BLOCK_WEIGHTS // packed.in_features)
+    for start in range(0, packed.out_features, step):
+        end = min(start + step, packed.out_features)
+        part = None if bias is None else bias[start:end].to(torch.float32)
+        result[:, start:end] = F.linear(rounded, dequantize(packed, start, end), part)
+    return result
+
+
+def round_activations(x: Tensor) -> Tensor:
+    """What the products see of activations: multiples of their group's scale, in float32."""
+    padding = -x.shape[1] % GROUP
+    groups = F.pad(x.to(torch.float32), (0, padding)).unflatten(1, (-1, GROUP))
+    largest = groups.abs().amax(dim=2, keepdim=True)  # (n, groups, 1)
+    zero = largest < _SMALLEST
+    inverse = torch.where(zero, 0.0, 127.0 / largest)
+    scale = torch.where(zero, 0.0, largest / 127.0)
+    scale = torch.where(largest.isfinite(), scale, torch.nan)
+    rounded = (groups * inverse).round_() * scale
+    return rounded.flatten(1)[:, : x.shape[1]]
