@@ -7,7 +7,7 @@ from minicpmv.kernels import pack, packed_linear
 from minicpmv.kernels.linear import fallback_linear, round_activations
 from minicpmv.kernels.packing import dequantize
 
-from .test_packing import random_weight
+from ..helpers.packed_weights import random_weight
 
 
 def by_hand(x, packed):

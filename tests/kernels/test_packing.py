@@ -6,16 +6,9 @@ import torch
 from minicpmv.kernels import packing
 from minicpmv.kernels.packing import PackedWeight, dequantize, pack, pack_rows, unpack
 
+from ..helpers.packed_weights import random_weight
+
 SHAPES = [(16, 32), (1, 1), (48, 96), (17, 33), (5, 130), (100, 72), (33, 1152)]
-
-
-def random_weight(rows, width, bits, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    low, high = (0, 16) if bits == 4 else (-127, 128)
-    q = torch.randint(low, high, (rows, width), generator=generator)
-    q = q.to(torch.uint8 if bits == 4 else torch.int8)
-    scales = torch.rand(rows, -(-width // 32), generator=generator) * 0.01 + 1e-4
-    return q, scales.to(torch.float16)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
