@@ -129,6 +129,7 @@ class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
         pixel_values: torch.Tensor,
         target_sizes: torch.Tensor | None = None,
         slices_per_sample: list[int] | torch.Tensor | None = None,
+        row_lengths: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
         """Encode slices, `vision_config.batch_size` at a time.
@@ -141,6 +142,8 @@ class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
             slices_per_sample: where padding takes part in attention (release 2.5), how many rows
                 belong to each sample, so that a sample does not depend on its batch mates. None:
                 all rows are one sample's.
+            row_lengths: instead of that, how many patches of each strip take part, padding
+                included: (num_slices,). The strips may be shorter.
 
         Returns:
             `pooler_output` (num_slices, query_num, hidden) for the language model, and the tower's
@@ -155,8 +158,11 @@ class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
         assert target_sizes is not None
         check_slice_sizes(pixel_values, target_sizes, tower_config.patch_size)
         num_slices = len(pixel_values)
-        row_lengths = None
-        if tower_config.attend_padding:
+        if not tower_config.attend_padding:
+            row_lengths = None
+        elif row_lengths is not None:
+            pixel_values = _lengthened(pixel_values, int(row_lengths.max()), tower_config)
+        else:
             # Padding takes part in attention: a sample's slices are padded to its own longest one.
             counts = [num_slices] if slices_per_sample is None else slices_per_sample
             check_slice_counts(counts, num_slices)
@@ -346,6 +352,12 @@ class OmniLMMForConditionalGeneration(MiniCPMVForConditionalGeneration, Generati
     config: OmniLMMConfig
     config_class = OmniLMMConfig
     base_class = OmniLMMModel
+
+
+def _lengthened(pixel_values: torch.Tensor, num_patches: int, vision_config: Any) -> torch.Tensor:
+    """The strips, zero-padded to at least `num_patches`."""
+    missing = num_patches * vision_config.patch_size - pixel_values.shape[3]
+    return nn.functional.pad(pixel_values, (0, missing)) if missing > 0 else pixel_values
 
 
 def _concatenate(parts: list[torch.Tensor]) -> torch.Tensor:

@@ -1,0 +1,77 @@
+"""The slices of a picture to features, a few at a time, so that running answers go on between."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+_PATCHES_ON_CPU = 1024  # a slice of 448 x 448 pixels in patches of 14
+_PATCHES_ELSEWHERE = 32 * 1024  # 1344 x 1344 pixels, its overview included, three times over
+
+
+class VisionEncoder:
+    """Features of slices as `model.get_image_features` gives them, whichever class it is.
+
+    A piece has slices of equally many patches only: they need neither padding nor a mask, and so
+    take the fastest attention of every device.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._config = model.config.vision_config
+        # Where padding takes part in attention (release 2.5), its amount counts.
+        self._attends_padding = bool(getattr(self._config, "attend_padding", False))
+
+    def piece_of(self, target_sizes: torch.Tensor) -> int:
+        """How many of the slices, from the first on, make the next piece: at least one.
+
+        Args:
+            target_sizes: (num_slices, 2), height and width in patches of what is to be encoded.
+        """
+        num_patches = target_sizes.prod(dim=1).tolist()
+        on_cpu = self._model.device.type == "cpu"
+        budget = _PATCHES_ON_CPU if on_cpu else _PATCHES_ELSEWHERE
+        most = max(1, budget // max(1, num_patches[0]))
+        equal = (index for index, number in enumerate(num_patches) if number != num_patches[0])
+        return min(next(equal, len(num_patches)), most)
+
+    def pieces(
+        self, pixel_values: torch.Tensor, target_sizes: torch.Tensor, longest: int | None = None
+    ) -> Iterator[torch.Tensor]:
+        """The features of `encode`, piece by piece, each when it is asked for."""
+        start = 0
+        while start < len(target_sizes):
+            end = start + self.piece_of(target_sizes[start:])
+            yield self._features(pixel_values[start:end], target_sizes[start:end], longest)
+            start = end
+
+    def encode(
+        self, pixel_values: torch.Tensor, target_sizes: torch.Tensor, longest: int | None = None
+    ) -> torch.Tensor:
+        """Features of slices: (num_slices, query_num, hidden).
+
+        Args:
+            pixel_values: (num_slices, channels, patch_size, patch_size * max_patches), zero-padded.
+            target_sizes: (num_slices, 2), height and width of each slice in patches.
+            longest: patches of the longest slice of the prompt, which all slices are padded to
+                where padding takes part in attention. None: of these slices.
+
+        Raises:
+            ValueError: the inputs disagree about the number of slices or patches.
+        """
+        if self._attends_padding and longest is None:
+            longest = int(target_sizes.prod(dim=1).max())
+        return torch.cat(list(self.pieces(pixel_values, target_sizes, longest)))
+
+    def _features(
+        self, pixel_values: torch.Tensor, target_sizes: torch.Tensor, longest: int | None
+    ) -> torch.Tensor:
+        num_patches = target_sizes.prod(dim=1)
+        arguments = {}
+        if self._attends_padding and longest is not None:
+            arguments["row_lengths"] = torch.full_like(num_patches, longest)
+        own = pixel_values[..., : int(num_patches.max()) * self._config.patch_size]
+        features: torch.Tensor = self._model.get_image_features(
+            own.to(self._model.device), target_sizes, return_dict=True, **arguments
+        ).pooler_output
+        return features
