@@ -1,12 +1,30 @@
 """Compiled CPU kernels, and the same in torch.
 
-    packing.py  weights of 4 and 8 bits in groups: their layout in memory and on disk
-    linear.py   products of activations with packed weights
+    packing.py    weights of 4 and 8 bits in groups: their layout in memory and on disk
+    linear.py     products of activations with packed weights
+    ops.py        attention over blocks of keys and values, normalisation, activations
+    build.py      compiles the *.cpp beside it, once, and loads the result
+    processor.py  the processor's name and instruction sets
+    check.py      compares a library with torch before it is used
 
 Imports nothing of ours.
 """
 
+from .build import Library, built, library, why_not
 from .linear import packed_linear
+from .ops import rms_norm
 from .packing import PackedWeight, dequantize, pack, pack_rows, unpack
 
-__all__ = ["PackedWeight", "dequantize", "pack", "pack_rows", "packed_linear", "unpack"]
+__all__ = [
+    "Library",
+    "PackedWeight",
+    "built",
+    "dequantize",
+    "library",
+    "pack",
+    "pack_rows",
+    "packed_linear",
+    "rms_norm",
+    "unpack",
+    "why_not",
+]
