@@ -12,13 +12,16 @@ in which they are forgotten.
 """
 
 import heapq
+import math
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Sequence
 
+import numpy as np
 import torch
 
 BLOCK = 32  # tokens
+_LINE = 64  # bytes of a cache line
 
 Tokens = Sequence[Hashable]
 
@@ -27,8 +30,10 @@ class BlockStore:
     """The tensors.
 
     Attributes:
-        keys, values: of each layer, (num_blocks, BLOCK, num_kv_heads, head_dim).
+        keys, values: of each layer, (num_blocks, BLOCK, num_kv_heads, head_dim). Beyond the end of
+            a sequence they hold anything, NaN too: what an earlier one left there.
         num_blocks: how many there are.
+        capacity: how many there can be without moving, which makes new tensors.
         bytes_per_block: of all layers, keys and values.
     """
 
@@ -42,32 +47,62 @@ class BlockStore:
         num_blocks: int = 0,
     ):
         self._row = (BLOCK, num_kv_heads, head_dim)
-        self._layers = [
-            torch.zeros(2, 0, *self._row, dtype=dtype, device=device) for _ in range(num_layers)
-        ]
+        self._dtype, self._device = dtype, torch.device(device)
+        self._layers = [self._zeros(0) for _ in range(num_layers)]  # keys and values of each
         self.keys: list[torch.Tensor] = []
         self.values: list[torch.Tensor] = []
-        self.num_blocks = 0
+        self.num_blocks = self.capacity = 0
         self.bytes_per_block = 2 * num_layers * BLOCK * num_kv_heads * head_dim * dtype.itemsize
         self.grow(num_blocks)
 
     def grow(self, num_blocks: int) -> None:
-        """Have `num_blocks` blocks, the first of them those of before; all tensors are new ones.
+        """Have `num_blocks` blocks, the first of them those of before.
 
-        Layers are moved one by one, so that no second copy of all is needed meanwhile.
+        Above `capacity` all of them move: layer by layer, so that no second copy of all is needed.
         """
         assert num_blocks >= self.num_blocks
-        # Not as inference tensors, which nobody could write to in another mode.
-        with torch.inference_mode(False), torch.no_grad():
+        if num_blocks > self.capacity:
+            self._move(num_blocks)
+        self.keys[:] = [layer[0, :num_blocks] for layer in self._layers]
+        self.values[:] = [layer[1, :num_blocks] for layer in self._layers]
+        self.num_blocks = num_blocks
+
+    def reserve(self, num_blocks: int) -> bool:
+        """Set `capacity`, on a CPU, where addresses are no memory until they are written.
+
+        Returns:
+            False for another device, and where the system gives no addresses without memory.
+        """
+        if self._device.type != "cpu":
+            return False
+        try:
+            self._move(max(num_blocks, self.num_blocks))
+        except MemoryError:
+            return False
+        self.grow(self.num_blocks)
+        return True
+
+    def _move(self, capacity: int) -> None:
+        with torch.no_grad():
             for index, old in enumerate(self._layers):
-                # Zeros: what was never written may take part in products whose weight is 0.
-                new = old.new_zeros(2, num_blocks, *self._row)
+                new = self._zeros(capacity)
                 new[:, : self.num_blocks] = old[:, : self.num_blocks]
                 self._layers[index] = new
-                del old
-                self.keys[index : index + 1] = [new[0]]
-                self.values[index : index + 1] = [new[1]]
-        self.num_blocks = num_blocks
+                self.keys[index : index + 1] = [new[0, : self.num_blocks]]
+                self.values[index : index + 1] = [new[1, : self.num_blocks]]
+                del old  # the last of it
+        self.capacity = capacity
+
+    def _zeros(self, num_blocks: int) -> torch.Tensor:
+        shape = (2, num_blocks, *self._row)
+        # Not as inference tensors, which nobody could write to in another mode.
+        with torch.inference_mode(False):
+            if self._device.type != "cpu" or not num_blocks:
+                return torch.zeros(shape, dtype=self._dtype, device=self._device)
+            num_bytes = math.prod(shape) * self._dtype.itemsize
+            memory = np.zeros(num_bytes + _LINE, np.uint8)  # by calloc; torch.zeros would write
+            start = -memory.ctypes.data % _LINE
+            return torch.from_numpy(memory[start : start + num_bytes]).view(self._dtype).view(shape)
 
     def copy_block(self, source: int, target: int, num_tokens: int) -> None:
         """Copy the first tokens of a block."""
@@ -132,6 +167,7 @@ class BlockCache:
                 f"The store has {store.num_blocks * store.bytes_per_block:,} bytes and the limit "
                 f"is {max_bytes:,}; begin with a smaller store, or raise the limit."
             )
+        store.reserve(self._max_blocks)
         self._max_idle = max(max_idle_bytes // store.bytes_per_block, 0)
         self._free = list(range(store.num_blocks))  # a heap: low numbers are used again first
         self._root = _Node((), -1, None)
@@ -254,10 +290,12 @@ class BlockCache:
         return chain, source, num_copied
 
     def _grow(self, num_new: int) -> None:
-        """Make the store larger where free blocks are too few, at least twice as large."""
+        """Make the store larger where free blocks are too few, twice as large if it must move."""
         held = self.store.num_blocks
         missing = num_new - len(self._free)
-        wanted = min(max(held + missing, 2 * held), self._max_blocks)
+        wanted = min(held + missing, self._max_blocks)
+        if wanted > self.store.capacity:
+            wanted = min(max(wanted, 2 * held), self._max_blocks)
         if missing > 0 and wanted > held:
             self.store.grow(wanted)
             self._free += range(held, wanted)  # the largest at the end: still a heap

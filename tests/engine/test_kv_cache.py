@@ -176,7 +176,7 @@ def test_limits() -> None:
     for tokens, room in (([], 5), ([1, 2], 1)):
         with pytest.raises(ValueError, match="room"):
             cache.begin(tokens, room)
-    assert cache.store.num_blocks == 0
+    assert cache.store.num_blocks == cache.stats()["store_bytes"] == 0
     first = cache.begin([1], 64)
     assert cache.store.num_blocks == 2
     second = cache.begin([1], 33)
@@ -191,8 +191,14 @@ def test_limits() -> None:
     assert (only["store_bytes"], only["max_bytes"]) == (4 * SIZE, 4 * SIZE)
 
 
-def test_the_store_grows_by_doubling_and_keeps_its_content() -> None:
+@pytest.mark.parametrize("reserves", [True, False])
+def test_the_store_grows_as_needed_and_keeps_its_content(
+    reserves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not reserves:
+        monkeypatch.setattr(BlockStore, "reserve", lambda self, num_blocks: False)
     cache = made()
+    places = set()
     texts = [[number] * 70 for number in range(9)]
     sizes = []
     leases = []
@@ -202,7 +208,10 @@ def test_the_store_grows_by_doubling_and_keeps_its_content() -> None:
         write(cache, lease, text, 0)
         leases.append(lease)
         sizes.append(cache.store.num_blocks)
-    assert sizes == [3, 6, 12, 12, 24, 24, 24, 24, 48]
+        assert len(cache.store.keys[0]) == len(cache.store.values[0]) == sizes[-1]
+        places.add(cache.store.keys[0].data_ptr())
+    assert sizes == ([*range(3, 28, 3)] if reserves else [3, 6, 12, 12, 24, 24, 24, 24, 48])
+    assert len(places) == (1 if reserves else 5)
     for text, lease in zip(texts, leases, strict=True):
         assert read(cache, lease, 70) == [value(text[: place + 1]) for place in range(70)]
     leases[4].close(None)
