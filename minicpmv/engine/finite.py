@@ -3,6 +3,12 @@
 import torch
 from transformers.generation import LogitsProcessor
 
+NOT_FINITE = (
+    "The model's numbers are not finite (NaN or infinity), so there is no answer. Its weights are "
+    "damaged, or dtype is too narrow for it: download the checkpoint again, or load it with "
+    "dtype='float32'."
+)
+
 
 class FiniteLogits(LogitsProcessor):
     """Raises at the first row of logits with a NaN or an infinity. Put it first in the list.
@@ -19,9 +25,5 @@ class FiniteLogits(LogitsProcessor):
             ValueError: a row is not finite.
         """
         if not bool(scores.amax(dim=-1).isfinite().all()):
-            raise ValueError(
-                "The model's numbers are not finite (NaN or infinity), so there is no answer. Its "
-                "weights are damaged, or dtype is too narrow for it: download the checkpoint "
-                "again, or load it with dtype='float32'."
-            )
+            raise ValueError(NOT_FINITE)
         return scores

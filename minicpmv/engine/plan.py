@@ -21,6 +21,9 @@ class GenerationPlan:
         has_stop_text: whether these new tokens hold a text that ends the answer; None when tokens
             alone do.
         seed: of the random numbers of every answer; None takes torch's own.
+        frequency_penalty, presence_penalty: of new tokens; see `sampling.Rules`.
+        logit_bias: token ids, and what is added to their logits.
+        logprobs: how many of the likeliest tokens each log-probability comes with; None: none do.
     """
 
     config: GenerationConfig
@@ -28,6 +31,10 @@ class GenerationPlan:
     penalise_prompt: bool = False
     has_stop_text: Callable[[Sequence[int]], bool] | None = None
     seed: int | None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
 
     @property
     def num_beams(self) -> int:
