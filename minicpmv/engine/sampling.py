@@ -112,8 +112,7 @@ class Rules:
 class Chooser:
     """The state of one answer: its new tokens and its random numbers.
 
-    `choose` appends the tokens it chooses; `append` is for tokens that come from elsewhere. Each
-    costs the same however long the answer is.
+    Whoever takes the token that `choose` chose appends it, before the next one is chosen.
 
     Args:
         prompt_ids: as the model was given them, with placeholders and without padding.
@@ -230,14 +229,14 @@ class Choice:
 
 
 def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice | Exception]:
-    """The next token of each answer, which is appended to its chooser.
+    """The next token of each answer; the caller appends it to its chooser.
 
     Args:
         logits: float32 (rows, vocabulary), a row for each chooser; they are left as they are.
 
     Returns:
-        For a row whose numbers are not finite a ValueError that says so; nothing is appended, and
-        no other row knows of it.
+        For a row whose numbers are not finite a ValueError that says so; the others are as they
+        would be without it.
     """
     if not choosers:
         return []
@@ -256,16 +255,11 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice | E
         place for place, chooser in enumerate(choosers) if chooser.rules.num_top is not None
     ]
     logprobs = _logprobs(logits, tokens, with_logprobs, choosers) if with_logprobs else {}
-    results: list[Choice | Exception] = []
-    for place, (token, is_finite) in enumerate(
-        torch.stack([tokens, largest.isfinite().long()], dim=1).tolist()
-    ):
-        if not is_finite:
-            results.append(ValueError(NOT_FINITE))
-            continue
-        choosers[place].append(token)
-        results.append(Choice(token, *logprobs.get(place, ())))
-    return results
+    found = torch.stack([tokens, largest.isfinite().long()], dim=1).tolist()
+    return [
+        Choice(token, *logprobs.get(place, ())) if is_finite else ValueError(NOT_FINITE)
+        for place, (token, is_finite) in enumerate(found)
+    ]
 
 
 def _alike(keys: Sequence[Hashable]) -> Iterable[list[int]]:
