@@ -46,8 +46,18 @@ SOURCES = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")
 TIMEOUT_S = 300
 _EXPECTED_S = 5  # on one core of a laptop or server
-_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti",
-          "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fno-threadsafe-statics")  # fmt: skip
+_FLAGS = (
+    "-O3",
+    "-std=c++17",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-fno-threadsafe-statics",
+)
 _COST = "the same results are computed by torch, several times slower."
 
 
