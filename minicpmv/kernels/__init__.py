@@ -12,7 +12,7 @@ Imports nothing of ours.
 
 from .build import Library, built, library, why_not
 from .linear import packed_linear
-from .ops import rms_norm
+from .ops import paged_attention, rms_norm
 from .packing import PackedWeight, dequantize, pack, pack_rows, unpack
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "pack",
     "pack_rows",
     "packed_linear",
+    "paged_attention",
     "rms_norm",
     "unpack",
     "why_not",

@@ -15,7 +15,7 @@ def difference(library: "Library") -> str | None:
     Raises:
         AttributeError: a function is missing.
     """
-    for check in (_rms_norm,):
+    for check in (_rms_norm, _attention):
         wrong = check(library)
         if wrong is not None:
             return wrong
@@ -37,3 +37,24 @@ def _rms_norm(library: "Library") -> str | None:
     if torch.allclose(out, expected, atol=1e-5, rtol=1e-4):
         return None
     return "another normalisation than torch"
+
+
+def _attention(library: "Library") -> str | None:
+    """Two heads share one head of keys and values, over two blocks."""
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    arguments = (*[pointer] * 6, *[integer] * 6, ctypes.c_float, integer, ctypes.c_int)
+    function = library.function("paged_attention_f32", *arguments)
+    dim, length = 40, 45
+    numbers = torch.arange(2 * 64 * dim, dtype=torch.float32).sin_()
+    keys, values = numbers.view(2, 2, 32, dim)
+    query = torch.linspace(-1, 1, 2 * dim).view(1, 2, dim)
+    tables = torch.tensor([[1, 0]], dtype=torch.int32)
+    lengths = torch.tensor([length], dtype=torch.int32)
+    out = torch.empty_like(query)
+    pointers = [each.data_ptr() for each in (query, keys, values, tables, lengths, out)]
+    function(*pointers, 2 * dim, 2, 1, 2, 1, dim, 0.5, 0, torch.get_num_threads())
+    seen_keys, seen_values = (each[[1, 0]].flatten(0, 1)[:length] for each in (keys, values))
+    expected = (query[0] @ seen_keys.T * 0.5).softmax(-1) @ seen_values
+    if torch.allclose(out[0], expected, atol=1e-5, rtol=1e-4):
+        return None
+    return "another attention than torch"

@@ -17,14 +17,18 @@ from .build import Library, built
 _POINTER, _INTEGER, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _SUFFIXES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _SIGNATURES = {
+    "paged_attention": (*[_POINTER] * 6, *[_INTEGER] * 6, _FLOAT, _INTEGER, _INT),
     "rms_norm": (*[_POINTER] * 3, *[_INTEGER] * 3, _FLOAT, _INT),
 }
+_MAX_HEAD_DIM = 256
+_RESULTS = {"paged_attention": _INT}
 
 
 class _Functions:
     """The functions of one library, by dtype."""
 
     library: Library | None = None
+    paged_attention: dict[torch.dtype, Any]
     rms_norm: dict[torch.dtype, Any]
 
 
@@ -38,9 +42,92 @@ def _compiled() -> type[_Functions] | None:
                 dtype: library.function(f"{name}_{suffix}", *arguments)
                 for dtype, suffix in _SUFFIXES.items()
             }
+            for function in by_dtype.values():
+                function.restype = _RESULTS.get(name)
             setattr(_Functions, name, by_dtype)
         _Functions.library = library
     return _Functions
+
+
+def paged_attention(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    tables: Tensor,
+    lengths: Tensor,
+    scaling: float,
+    window: int | None = None,
+) -> Tensor:
+    """Attention of one new token of each row over keys and values in blocks of 32 tokens.
+
+    Sums are float32. A row's result does not depend on the other rows or on the number of threads.
+
+    Args:
+        query: (rows, heads, head_dim).
+        keys, values: of one layer, (num_blocks, 32, kv_heads, head_dim), in the dtype of `query`;
+            the new token's are written already. `heads` is a multiple of `kv_heads`.
+        tables: int32 (rows, blocks), the blocks of each row; what lies behind `lengths` is not
+            read, but must be the number of a block.
+        lengths: int32 (rows,), tokens of each row with the new one; a row of 0 gives zeros.
+        scaling: of the scores.
+        window: how many tokens, the new one included, are attended to; None for all.
+
+    Returns:
+        (rows, heads, head_dim).
+    """
+    functions = _compiled()
+    rows, heads, dim = query.shape
+    if functions is not None and dim % 8 == 0 and dim <= _MAX_HEAD_DIM:
+        function = functions.paged_attention.get(query.dtype)
+        if (
+            function is not None
+            and keys.dtype == query.dtype
+            and values.dtype == query.dtype
+            and _is_plain(query)
+            and query.stride(1) == dim
+            and query.stride(2) == 1
+            and keys.is_contiguous()
+            and values.is_contiguous()
+            and tables.is_contiguous()
+        ):
+            out = torch.empty((rows, heads, dim), dtype=query.dtype)
+            failed = function(
+                query.data_ptr(), keys.data_ptr(), values.data_ptr(), tables.data_ptr(),
+                lengths.data_ptr(), out.data_ptr(), query.stride(0), tables.shape[1], rows, heads,
+                keys.shape[2], dim, scaling, window or 0, torch.get_num_threads(),
+            )  # fmt: skip
+            if not failed:
+                return out
+    return _fallback_attention(query, keys, values, tables, lengths, scaling, window)
+
+
+def _fallback_attention(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    tables: Tensor,
+    lengths: Tensor,
+    scaling: float,
+    window: int | None,
+) -> Tensor:
+    """The same in torch, on any device, without reading anything back from it."""
+    rows, heads, dim = query.shape
+    kv_heads = keys.shape[2]
+    positions = torch.arange(tables.shape[1] * keys.shape[1], device=query.device)
+    visible = positions < lengths[:, None]  # (rows, tokens)
+    if window is not None:
+        visible &= positions >= lengths[:, None] - window
+    gathered = [
+        part[tables.long()].flatten(1, 2).transpose(1, 2) for part in (keys, values)
+    ]  # (rows, kv_heads, tokens, head_dim)
+    # What lies behind a row's tokens was never written, and zero times undefined is undefined.
+    gathered[1] = gathered[1].masked_fill(~visible[:, None, :, None], 0)
+    grouped = query.unflatten(1, (kv_heads, heads // kv_heads))
+    scores = torch.einsum("rkgd,rktd->rkgt", grouped.float() * scaling, gathered[0].float())
+    scores = scores.masked_fill(~visible[:, None, None], float("-inf"))
+    weights = scores.softmax(-1).masked_fill(~visible[:, None, None], 0)
+    result = torch.einsum("rkgt,rktd->rkgd", weights, gathered[1].float())
+    return result.reshape(rows, heads, dim).to(query.dtype)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
