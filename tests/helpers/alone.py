@@ -1,0 +1,115 @@
+"""What one client got, compared with what `generate` answers alone.
+
+Rounding may differ between a batch and a sample alone, and decides where two tokens are as likely
+to six digits. Then, and only then, an answer may be another: one that `generate` gives too when its
+logits are moved by a millionth.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers.generation import LogitsProcessor
+
+from minicpmv import Answer, Chat
+from minicpmv.engine.detokenize import answer_end
+from minicpmv.engine.hf import generate_ids
+
+NOISE = 2e-6  # of the largest logit; float32 has 1e-7, and a logit is a sum of many
+NUM_NOISES = 12
+
+Messages = list[dict[str, Any]]
+
+
+@dataclass
+class Told:
+    """What a client got: how its answer begins, or all of it."""
+
+    messages: Messages
+    options: dict[str, Any]
+    text: str
+    answer: Answer | None  # None: only the beginning was read
+
+
+@dataclass
+class Report:
+    """What was compared, for figures beside a failure."""
+
+    answers: int = 0
+    beginnings: int = 0
+    errors: int = 0
+    ties: int = 0
+
+    def __add__(self, other: "Report") -> "Report":
+        values = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Report(*(one + two for one, two in values))
+
+
+def compared(chat: Chat, told: Told, where: str) -> Report:
+    """Compare what a client got with what `generate` gives alone.
+
+    Raises:
+        AssertionError: it differs by more than a tie.
+    """
+    alone = reference(chat, told)
+    if _agrees(told, alone):
+        return Report(answers=told.answer is not None, beginnings=told.answer is None)
+    for seed in range(NUM_NOISES):
+        if _agrees(told, reference(chat, told, _Noise(seed))):
+            return Report(answers=told.answer is not None, ties=1)
+    raise AssertionError(
+        f"{where}: {told.options} on {_in_short(told.messages)}\n"
+        f"  together: {told.text!r} {_cost(told.answer)}\n  alone:    {str(alone)!r} {_cost(alone)}"
+    )
+
+
+def reference(chat: Chat, told: Told, *more: LogitsProcessor) -> Answer:
+    """What `generate` answers to the same inputs, alone."""
+    inputs, plan = chat.prepare([told.messages], **told.options)
+    ids = generate_ids(chat.model, inputs, plan, logits_processors=more)[0].tolist()
+    end = answer_end(ids, chat.processor)
+    return Answer(
+        chat.processor.decode_answer(ids),
+        num_input_tokens=inputs["input_ids"].shape[1],
+        num_output_tokens=len(ids) if end is None else end,
+        finish_reason="length" if end is None else "stop",
+    )
+
+
+def _agrees(told: Told, alone: Answer) -> bool:
+    if told.answer is None:
+        return str(alone).startswith(told.text)
+    return told.text == str(told.answer) == str(alone) and _cost(told.answer) == _cost(alone)
+
+
+def _cost(answer: Answer | None) -> tuple[Any, ...]:
+    if answer is None:
+        return ("closed",)
+    return answer.num_input_tokens, answer.num_output_tokens, answer.finish_reason
+
+
+def _in_short(messages: Messages) -> Messages:
+    """Messages as one can read and type them: pictures by their sizes."""
+
+    def short(block: Any) -> Any:
+        is_image = isinstance(block, dict) and isinstance(block.get("image"), Image.Image)
+        return block["image"].size if is_image else block
+
+    return [
+        {**message, "content": [short(block) for block in message["content"]]}
+        if isinstance(message["content"], list)
+        else message
+        for message in messages
+    ]
+
+
+class _Noise(LogitsProcessor):
+    """Moves logits by about as much as rounding does."""
+
+    def __init__(self, seed: int):
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        noise = torch.randn(scores.shape, generator=self._generator).to(scores)
+        return scores + noise * NOISE * scores.abs().amax(dim=-1, keepdim=True)
