@@ -20,7 +20,7 @@ def checked(seed: int) -> Report:
 
 def test_a_few_mixes_are_answered_as_alone() -> None:
     report = sum((checked(seed) for seed in range(FEW)), Report())
-    assert report.answers > 3 * FEW
+    assert report.answers > FEW
     assert report.beginnings > 0
     assert report.ties <= 1
 
