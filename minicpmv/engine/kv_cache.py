@@ -244,6 +244,12 @@ class BlockCache:
             self._known_tokens += num_known
             return Lease(self, _Holding(self._root, blocks, chain), num_known, list(tokens))
 
+    def known(self, tokens: Tokens) -> int:
+        """How many tokens of a prompt `begin` would find; nothing is held or changed."""
+        with self._lock:
+            chain, _, num_copied = self._find(tokens)
+            return len(chain) * BLOCK + num_copied
+
     def clear(self) -> None:
         """Forget all that is remembered: the weights have changed.
 

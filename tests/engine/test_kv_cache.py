@@ -43,8 +43,10 @@ def read(cache: BlockCache, lease: Lease, num_tokens: int) -> list[int]:
 
 def answered(cache: BlockCache, tokens: Sequence[Hashable], more: int = 0) -> int:
     """Begin, compute and close one sequence; how many of its tokens were known."""
+    expected = cache.known(tokens)
     lease = cache.begin(tokens, len(tokens) + more)
     assert lease is not None
+    assert lease.num_known == expected
     known = [value(tokens[: place + 1]) for place in range(lease.num_known)]
     assert read(cache, lease, lease.num_known) == known
     write(cache, lease, tokens, lease.num_known)
