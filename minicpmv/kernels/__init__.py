@@ -12,7 +12,7 @@ Imports nothing of ours.
 
 from .build import Library, built, library, why_not
 from .linear import packed_linear
-from .ops import paged_attention, rms_norm
+from .ops import gelu_tanh, paged_attention, rms_norm, rotate_and_write, silu_and_mul
 from .packing import PackedWeight, dequantize, pack, pack_rows, unpack
 
 __all__ = [
@@ -20,12 +20,15 @@ __all__ = [
     "PackedWeight",
     "built",
     "dequantize",
+    "gelu_tanh",
     "library",
     "pack",
     "pack_rows",
     "packed_linear",
     "paged_attention",
     "rms_norm",
+    "rotate_and_write",
+    "silu_and_mul",
     "unpack",
     "why_not",
 ]

@@ -16,9 +16,16 @@ from .build import Library, built
 
 _POINTER, _INTEGER, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _SUFFIXES = {torch.float32: "f32", torch.bfloat16: "bf16"}
+_PAIRS = [
+    (torch.float32, torch.float32),
+    (torch.bfloat16, torch.float32),
+    (torch.bfloat16, torch.bfloat16),
+]
 _SIGNATURES = {
     "paged_attention": (*[_POINTER] * 6, *[_INTEGER] * 6, _FLOAT, _INTEGER, _INT),
     "rms_norm": (*[_POINTER] * 3, *[_INTEGER] * 3, _FLOAT, _INT),
+    "silu_and_mul": (*[_POINTER] * 3, *[_INTEGER] * 4, _INT),
+    "gelu_tanh": (*[_POINTER] * 2, _INTEGER, _INT),
 }
 _MAX_HEAD_DIM = 256
 _RESULTS = {"paged_attention": _INT}
@@ -30,6 +37,9 @@ class _Functions:
     library: Library | None = None
     paged_attention: dict[torch.dtype, Any]
     rms_norm: dict[torch.dtype, Any]
+    silu_and_mul: dict[torch.dtype, Any]
+    gelu_tanh: dict[torch.dtype, Any]
+    rotate_and_write: dict[tuple[torch.dtype, torch.dtype], Any]
 
 
 def _compiled() -> type[_Functions] | None:
@@ -45,6 +55,13 @@ def _compiled() -> type[_Functions] | None:
             for function in by_dtype.values():
                 function.restype = _RESULTS.get(name)
             setattr(_Functions, name, by_dtype)
+        _Functions.rotate_and_write = {
+            (dtype, angles): library.function(
+                f"rotate_and_write_{_SUFFIXES[dtype]}_{_SUFFIXES[angles]}",
+                *[_POINTER] * 8, *[_INTEGER] * 7, _INT,
+            )
+            for dtype, angles in _PAIRS
+        }  # fmt: skip
         _Functions.library = library
     return _Functions
 
@@ -149,7 +166,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
             and weight.dtype == x.dtype
             and _is_plain(x)
             and weight.is_contiguous()
-            and (x.is_contiguous() or (x.ndim == 2 and x.stride(1) == 1))
+            and _has_rows(x)
         ):
             out = torch.empty(x.shape, dtype=x.dtype)
             rows = x.numel() // width
@@ -162,6 +179,123 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     wide = x.to(torch.float32)
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     return weight * (wide * scale).to(x.dtype)
+
+
+def silu_and_mul(gate: Tensor, up: Tensor) -> Tensor:
+    """`silu(gate) * up`, both steps rounded to their dtype.
+
+    Args:
+        gate, up: (..., width); parts of a wider tensor may be passed in two dimensions.
+    """
+    functions = _compiled()
+    if functions is not None:
+        function = functions.silu_and_mul.get(gate.dtype)
+        if (
+            function is not None
+            and up.dtype == gate.dtype
+            and up.shape == gate.shape
+            and _is_plain(gate)
+            and _is_plain(up)
+            and _has_rows(gate)
+            and _has_rows(up)
+        ):
+            out = torch.empty(gate.shape, dtype=gate.dtype)
+            width = gate.shape[-1]
+            rows = gate.numel() // width if width else 0
+            flat = gate.ndim != 2
+            function(
+                gate.data_ptr(), up.data_ptr(), out.data_ptr(), rows, width,
+                width if flat else gate.stride(0), width if flat else up.stride(0),
+                torch.get_num_threads(),
+            )  # fmt: skip
+            return out
+    return F.silu(gate) * up
+
+
+def gelu_tanh(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """GELU with tanh, `gelu_pytorch_tanh` of configs.
+
+    Args:
+        x: of any shape.
+        out: where to write, `x` itself for a pass in place; None for a new tensor.
+    """
+    functions = _compiled()
+    if functions is not None:
+        function = functions.gelu_tanh.get(x.dtype)
+        if function is not None and _is_plain(x) and x.is_contiguous():
+            if out is None:
+                out = torch.empty(x.shape, dtype=x.dtype)
+            if out.is_contiguous() and out.dtype == x.dtype and out.shape == x.shape:
+                function(x.data_ptr(), out.data_ptr(), x.numel(), torch.get_num_threads())
+                return out
+    result = F.gelu(x, approximate="tanh")
+    return result if out is None else out.copy_(result)
+
+
+def rotate_and_write(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    key_blocks: Tensor,
+    value_blocks: Tensor,
+    slots: Tensor,
+) -> None:
+    """Rotate queries and keys by their positions, in place, and put keys and values into blocks.
+
+    Rotation is that of transformers' Llama where `cos` has the dtype of `query`: each product is
+    rounded to it. Where `cos` is float32, all is computed in float32 and rounded once.
+
+    Args:
+        query: (tokens, heads, head_dim).
+        keys, values: (tokens, kv_heads, head_dim).
+        cos, sin: (tokens, head_dim).
+        key_blocks, value_blocks: of one layer, (num_blocks, block, kv_heads, head_dim).
+        slots: int64 (tokens,), block times tokens of a block plus the place in it.
+    """
+    functions = _compiled()
+    tokens, heads, dim = query.shape
+    if functions is not None:
+        function = functions.rotate_and_write.get((query.dtype, cos.dtype))
+        if (
+            function is not None
+            and keys.dtype == query.dtype
+            and values.dtype == query.dtype
+            and key_blocks.dtype == query.dtype
+            and _is_plain(query)
+            and query.stride(1) == dim
+            and keys.stride(1) == dim
+            and values.stride(1) == dim
+            and query.stride(2) == keys.stride(2) == values.stride(2) == 1
+            and cos.is_contiguous()
+            and sin.is_contiguous()
+            and key_blocks.is_contiguous()
+            and value_blocks.is_contiguous()
+        ):
+            function(
+                query.data_ptr(), keys.data_ptr(), values.data_ptr(), cos.data_ptr(),
+                sin.data_ptr(), key_blocks.data_ptr(), value_blocks.data_ptr(), slots.data_ptr(),
+                tokens, heads, keys.shape[1], dim, query.stride(0), keys.stride(0),
+                values.stride(0), torch.get_num_threads(),
+            )  # fmt: skip
+            return
+    for states in (query, keys):
+        states.copy_(_rotated(states, cos, sin))
+    key_blocks.flatten(0, 1).index_copy_(0, slots, keys)
+    value_blocks.flatten(0, 1).index_copy_(0, slots, values)
+
+
+def _rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    wide = states.to(cos.dtype)
+    low, high = wide.chunk(2, dim=-1)
+    turned = torch.cat((-high, low), dim=-1)
+    return (wide * cos[:, None] + turned * sin[:, None]).to(states.dtype)
+
+
+def _has_rows(x: Tensor) -> bool:
+    """Rows whose numbers lie side by side, at equal distances."""
+    return x.is_contiguous() or (x.ndim == 2 and x.stride(1) == 1)
 
 
 def _is_plain(x: Tensor) -> bool:

@@ -49,6 +49,13 @@ INLINE bf16 to_bf16(float x) {
   return bf16{(uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
 }
 
+INLINE void put(float* p, float x) { *p = x; }
+INLINE void put(bf16* p, float x) { *p = to_bf16(x); }
+
+template <class T> INLINE float rounded(float x) {
+  return sizeof(T) == 4 ? x : to_float(to_bf16(x));
+}
+
 template <int L, class V = typename Lanes<L>::f> INLINE V load(const float* p) {
   V v;
   memcpy(&v, p, sizeof v);
@@ -122,11 +129,3 @@ template <int L> INLINE typename Lanes<L>::f exp_of(typename Lanes<L>::f x) {
   result = y >= 128.0f ? splat<L>(INFINITY) : result;
   return x != x ? x : result;
 }
-
-#ifdef _OPENMP
-extern "C" int omp_get_thread_num(void);
-#define PARALLEL(clauses) _Pragma(#clauses)
-#else
-#define PARALLEL(clauses)
-static inline int omp_get_thread_num(void) { return 0; }
-#endif

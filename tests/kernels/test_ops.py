@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 from minicpmv import kernels
 from minicpmv.kernels import ops
@@ -136,3 +136,69 @@ def test_infinite_scores_are_undefined_and_large_ones_are_not():
     result = ops.paged_attention(query, *context, 1.0)
     assert result[0, 1].isnan().all()
     assert result[1].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(rows=st.integers(0, 9), width=st.integers(1, 200))
+def test_silu_and_mul(dtype, rows, width):
+    gate, up = random(rows, width, dtype=dtype) * 8, random(rows, width, dtype=dtype, seed=1)
+    expected = torch.nn.functional.silu(gate) * up
+    rtol = 1e-5 if dtype == torch.float32 else 2**-6
+    torch.testing.assert_close(ops.silu_and_mul(gate, up), expected, rtol=rtol, atol=1e-6)
+    both = torch.cat([gate, up], dim=1)  # as of one product for both
+    parts = ops.silu_and_mul(both[:, :width], both[:, width:])
+    torch.testing.assert_close(parts, expected, rtol=rtol, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(size=st.integers(0, 9000), scale=st.sampled_from([1, 10, 1e4]))
+def test_gelu_tanh(dtype, size, scale):
+    x = random(size, dtype=dtype) * scale
+    exact = torch.nn.functional.gelu(x.double(), approximate="tanh")
+    rtol = 1e-5 if dtype == torch.float32 else 2**-8
+    result = ops.gelu_tanh(x)
+    torch.testing.assert_close(result.double(), exact, rtol=rtol, atol=2e-6)
+    assert ops.gelu_tanh(x, out=x) is x
+    assert torch.equal(x, result)
+
+
+def test_activations_keep_the_undefined_and_the_infinite():
+    x = torch.tensor([torch.inf, -torch.inf, torch.nan, 3e38, -3e38] * 5)
+    for result, expected in [
+        (ops.gelu_tanh(x), torch.nn.functional.gelu(x, approximate="tanh")),
+        (ops.silu_and_mul(x, torch.ones(25)), torch.nn.functional.silu(x)),
+    ]:
+        torch.testing.assert_close(result, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "angle_dtype"),
+    [
+        (torch.float32, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.bfloat16, torch.bfloat16),
+    ],
+)
+@given(tokens=st.integers(1, 5), kv_heads=st.integers(1, 3), dim=st.sampled_from([2, 8, 64, 100]))
+def test_rotation_is_that_of_transformers(dtype, angle_dtype, tokens, kv_heads, dim):
+    both = random(tokens, 4 * kv_heads + 1, dim, dtype=dtype)  # as of one product for all
+    query, keys, values = both.split([2 * kv_heads + 1, kv_heads, kv_heads], dim=1)
+    angles = random(tokens, dim // 2, seed=1).repeat(1, 2)
+    cos, sin = angles.cos().to(angle_dtype), angles.sin().to(angle_dtype)
+    expected = [
+        each.transpose(0, 1).to(dtype)
+        for each in apply_rotary_pos_emb(
+            *(part.transpose(0, 1).to(angle_dtype) for part in (query, keys)),
+            cos, sin, unsqueeze_dim=0,
+        )
+    ]  # fmt: skip
+    before = values.clone()
+    key_blocks, value_blocks = random(2, 3, 32, kv_heads, dim, dtype=dtype, seed=2)
+    slots = torch.tensor([90, 5, 31, 32, 64])[:tokens]
+    ops.rotate_and_write(query, keys, values, cos, sin, key_blocks, value_blocks, slots)
+    rtol, atol = (1e-5, 1e-6) if dtype == torch.float32 else (2**-7, 1e-6)  # one step
+    for result, wanted in zip((query, keys), expected, strict=True):
+        torch.testing.assert_close(result, wanted, rtol=rtol, atol=atol)
+    assert torch.equal(values, before)
+    assert torch.equal(key_blocks.flatten(0, 1)[slots], keys)
+    assert torch.equal(value_blocks.flatten(0, 1)[slots], values)
