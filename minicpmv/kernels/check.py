@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .linear import compiled_linear, fallback_linear
+from .packing import pack
+
 if TYPE_CHECKING:
     from .build import Library
 
@@ -15,7 +18,7 @@ def difference(library: "Library") -> str | None:
     Raises:
         AttributeError: a function is missing.
     """
-    for check in (_rms_norm, _attention):
+    for check in (_rms_norm, _attention, _packed_linear):
         wrong = check(library)
         if wrong is not None:
             return wrong
@@ -58,3 +61,19 @@ def _attention(library: "Library") -> str | None:
     if torch.allclose(out[0], expected, atol=1e-5, rtol=1e-4):
         return None
     return "another attention than torch"
+
+
+def _packed_linear(library: "Library") -> str | None:
+    """Both formats, for one row and for several, with padding on every side."""
+    outputs, inputs = 50, 75
+    numbers = torch.arange(outputs * inputs).view(outputs, inputs) * 37 % 251  # 0..250
+    scales = torch.linspace(0.001, 0.01, outputs * 3).view(outputs, 3)
+    x = torch.arange(9 * inputs, dtype=torch.float32).sin_().view(9, inputs)
+    for bits, q in ((4, numbers % 16), (8, numbers - 125)):
+        packed = pack(q, scales, bits)
+        for rows in (x[:1], x):
+            result = compiled_linear(library, rows, packed)
+            expected = fallback_linear(rows, packed)
+            if result is None or not torch.allclose(result, expected, atol=1e-4, rtol=1e-4):
+                return f"another product of {bits}-bit weights than torch"
+    return None

@@ -6,14 +6,25 @@ the sums of the groups are added in float32. A row with an infinite or undefined
 an undefined row, so that a check for finite results sees it.
 """
 
+import ctypes
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .build import Library, built
 from .packing import GROUP, PackedWeight, dequantize
 
 _SMALLEST = 2.0**-100  # a group whose largest activation is below counts as zero
 _BLOCK_WEIGHTS = 1 << 20  # weights of one block in float32: 4 MB
+_POINTER, _INTEGER, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+_SIGNATURE = (
+    *(_POINTER, _INTEGER, _INTEGER, _INTEGER),  # x, its stride, rows, in_features
+    *(_POINTER, _INT, _INTEGER, _POINTER),  # packed weight, bits, out_features, bias
+    *(_POINTER, _INTEGER, _INT),  # result, its stride, threads
+)
+_SUFFIXES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 def packed_linear(x: Tensor, packed: PackedWeight, bias: Tensor | None = None) -> Tensor:
@@ -21,7 +32,7 @@ def packed_linear(x: Tensor, packed: PackedWeight, bias: Tensor | None = None) -
 
     Args:
         x: (..., in_features), float32, bfloat16 or float16.
-        bias: (out_features,).
+        bias: (out_features,); added in float32.
 
     Returns:
         (..., out_features) in the dtype of `x`.
@@ -34,8 +45,52 @@ def packed_linear(x: Tensor, packed: PackedWeight, bias: Tensor | None = None) -
             f"x has {x.shape[-1]} features and the packed weight takes {packed.in_features}."
         )
     rows = x.reshape(-1, packed.in_features)
-    result = fallback_linear(rows, packed, bias)
+    library = built()
+    result = None if library is None else compiled_linear(library, rows, packed, bias)
+    if result is None:
+        result = fallback_linear(rows, packed, bias)
     return result.view(*x.shape[:-1], packed.out_features)
+
+
+def compiled_linear(
+    library: Library, x: Tensor, packed: PackedWeight, bias: Tensor | None = None
+) -> Tensor | None:
+    """The same by a compiled library; None for what it does not take: gradients, other devices."""
+    if not (x.is_cpu and packed.data.is_cpu) or (x.requires_grad and torch.is_grad_enabled()):
+        return None
+    if x.dtype not in _SUFFIXES:
+        wide = compiled_linear(library, x.to(torch.float32), packed, bias)
+        return None if wide is None else wide.to(x.dtype)
+    if x.stride(1) != 1:
+        x = x.contiguous()
+    if bias is not None:
+        bias = bias.detach().to(torch.float32).contiguous()
+    result = torch.empty(x.shape[0], packed.out_features, dtype=x.dtype)
+    failed = _functions(library)[x.dtype](
+        x.data_ptr(), x.stride(0), x.shape[0], packed.in_features, packed.data.data_ptr(),
+        packed.bits, packed.out_features, None if bias is None else bias.data_ptr(),
+        result.data_ptr(), result.stride(0), torch.get_num_threads(),
+    )  # fmt: skip
+    return None if failed else result
+
+
+class _Functions:
+    """The functions of the library that was used last, by dtype; replaced as a whole."""
+
+    of: tuple[Library | None, dict[torch.dtype, Any]] = (None, {})
+
+
+def _functions(library: Library) -> dict[torch.dtype, Any]:
+    owner, functions = _Functions.of
+    if owner is not library:
+        functions = {
+            dtype: library.function(f"packed_linear_{suffix}", *_SIGNATURE)
+            for dtype, suffix in _SUFFIXES.items()
+        }
+        for function in functions.values():
+            function.restype = _INT
+        _Functions.of = library, functions
+    return functions
 
 
 def fallback_linear(x: Tensor, packed: PackedWeight, bias: Tensor | None = None) -> Tensor:
@@ -56,7 +111,8 @@ def round_activations(x: Tensor) -> Tensor:
     groups = F.pad(x.to(torch.float32), (0, padding)).unflatten(1, (-1, GROUP))
     largest = groups.abs().amax(dim=2, keepdim=True)  # (n, groups, 1)
     zero = largest < _SMALLEST
-    inverse = torch.where(zero, 0.0, 127.0 / largest)
+    # 127.0 / tensor would round twice.
+    inverse = torch.where(zero, 0.0, torch.full_like(largest, 127.0) / largest)
     scale = torch.where(zero, 0.0, largest / 127.0)
     scale = torch.where(largest.isfinite(), scale, torch.nan)
     rounded = (groups * inverse).round_() * scale
