@@ -21,7 +21,11 @@ ANSWER_OPTIONS = {
 }
 
 
-_NEEDS = {"sampling": "--sampling", "beams": "--num-beams above 1"}
+_NEEDS = {
+    "sampling": "with --sampling",
+    "beams": "with --num-beams above 1",
+    "one beam": "without beams",
+}
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, flag: bool = True) -> None:
@@ -73,10 +77,12 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("answer", "Left out, the defaults of the release hold.")
     add = _optional(group)
     for option in ANSWER_OPTIONS.values():
-        needs = f"; with {_NEEDS[option.needs]}" if option.needs in _NEEDS else ""
+        needs = f"; {_NEEDS[option.needs]}" if option.needs in _NEEDS else ""
         text = option.help + needs
         if option.kind is bool:
             add(option.flag, action=argparse.BooleanOptionalAction, help=text)
+        elif option.kind is tuple:
+            add(option.flag, action="append", metavar="TEXT", help=f"{text}; may be repeated")
         else:
             metavar = "N" if option.kind is int else "X"
             add(option.flag, type=option.kind, metavar=metavar, help=text)

@@ -1,9 +1,27 @@
 """The result of a request: an answer with its cost, whole or streamed."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 FinishReason = Literal["stop", "length", "time"]
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token of an answer and how likely it was.
+
+    Fields:
+        text: of the token alone; a part of a character has the replacement character.
+        logprob: the natural logarithm of its probability, after the softmax of the model's own
+            logits: before penalties, bias, temperature and what is left out of a draw.
+        top: the likeliest tokens at its place, likeliest first; their own `top` is empty.
+    """
+
+    token_id: int
+    text: str
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()
 
 
 class Answer(str):
@@ -16,8 +34,11 @@ class Answer(str):
         prompt_seconds: from the call to the first token: reading pictures, encoding the prompt,
             and waiting for earlier requests of a batch. decode_seconds: from the first token to the
             last. seconds: both.
-        finish_reason: "stop", the model ended its answer; "length", `max_new_tokens` or the model's
-            context was reached; "time", `max_time` was reached.
+        finish_reason: "stop", the model ended its answer, or a text of `stop` did; "length",
+            `max_new_tokens` or the model's context was reached; "time", `max_time` was reached.
+        token_ids: what the text was made of: with the terminator, and with what wrote a text of
+            `stop`.
+        logprobs: of each of them, where `logprobs` was asked for.
     """
 
     num_input_tokens: int
@@ -26,6 +47,8 @@ class Answer(str):
     decode_seconds: float
     seconds: float
     finish_reason: FinishReason
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] | None
 
     def __new__(
         cls,
@@ -37,6 +60,8 @@ class Answer(str):
         *,
         prompt_seconds: float = 0.0,
         decode_seconds: float = 0.0,
+        token_ids: Iterable[int] = (),
+        logprobs: Iterable[TokenLogprob] | None = None,
     ) -> "Answer":
         answer = super().__new__(cls, text)
         answer.num_input_tokens = num_input_tokens
@@ -45,6 +70,8 @@ class Answer(str):
         answer.decode_seconds = decode_seconds
         answer.seconds = prompt_seconds + decode_seconds if seconds is None else seconds
         answer.finish_reason = finish_reason
+        answer.token_ids = tuple(token_ids)
+        answer.logprobs = None if logprobs is None else tuple(logprobs)
         return answer
 
     @property

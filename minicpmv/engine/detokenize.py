@@ -21,9 +21,15 @@ _LONGEST_WINDOW = 12
 _INCOMPLETE = "\ufffd"
 
 
-def stream_text(ids: Iterable[int], processor: Processor, strip: bool = True) -> Iterator[str]:
-    """Pieces of text, each as soon as later tokens cannot change it."""
-    detokenizer = Detokenizer(processor, strip)
+def stream_text(
+    ids: Iterable[int], processor: Processor, strip: bool = True, stop: Sequence[str] = ()
+) -> Iterator[str]:
+    """Pieces of text, each as soon as later tokens cannot change it.
+
+    Args:
+        stop: texts of the caller that end the answer.
+    """
+    detokenizer = Detokenizer(processor, strip, stop)
     for token in ids:
         piece = detokenizer.feed(token)
         if piece:
@@ -33,6 +39,20 @@ def stream_text(ids: Iterable[int], processor: Processor, strip: bool = True) ->
         yield piece
 
 
+def answer_text(
+    ids: Sequence[int], processor: Processor, strip: bool = True, stop: Sequence[str] = ()
+) -> str:
+    """The text of an answer; joined, the pieces of `stream_text` are the same."""
+    if not stop:
+        return processor.decode_answer(ids, strip=strip)
+    text = processor.decode_answer(ids, strip=False)
+    if not processor.text_only_grows:  # and may lack the last token
+        whole = _as_it_stands(ids, processor)
+        text = whole if any(each in whole for each in stop) else text
+    text = _CutAt(*processor.release.stop_texts, *stop).feed(text, is_last=True)
+    return text.strip() if strip else text
+
+
 class Detokenizer:
     """The text of one answer, token by token.
 
@@ -40,39 +60,30 @@ class Detokenizer:
     is held back until the end.
     """
 
-    def __init__(self, processor: Processor, strip: bool = True):
+    def __init__(self, processor: Processor, strip: bool = True, stop: Sequence[str] = ()):
         self._processor = processor
-        self._strip = strip
-        self._holds_all = not processor.text_only_grows
-        self._terminators = set(processor.terminator_ids)
-        self._held: list[int] = []
-        self._ended = False
-        self._window = _Window(processor)
-        stages: list[_Stage] = [_Replace(*pair) for pair in processor.clean_ups]
-        stages += [_CutAt(stop) for stop in processor.release.stop_texts]
-        self._stages = [*stages, _Strip()] if strip else stages
-        self._is_first = True
+        self._strip, self._stop = strip, stop
+        self._held: list[int] | None = None if processor.text_only_grows else []
+        self._text = _Text(processor)
+        self._stages: list[_Stage] = [_Replace(*pair) for pair in processor.clean_ups]
+        for texts in (processor.release.stop_texts, stop):
+            if texts:
+                self._stages.append(_CutAt(*texts))
+        if strip:
+            self._stages.append(_Strip())
 
     def feed(self, token: int) -> str:
         """Text that is settled by this token, often none."""
-        if self._holds_all:
+        if self._held is not None:
             self._held.append(token)
             return ""
-        if self._ended or token in self._terminators:
-            self._ended = True
-            return ""
-        if token in self._processor.ignored_ids:
-            return ""
-        is_first, self._is_first = self._is_first, False
-        if is_first and token == self._processor.leading_id:
-            return ""
-        return self._through(self._window.feed(token))
+        return self._through(self._text.feed(token))
 
     def finish(self) -> str:
         """The rest of the text."""
-        if self._holds_all:
-            return self._processor.decode_answer(self._held, strip=self._strip)
-        text = self._through(self._window.finish())
+        if self._held is not None:
+            return answer_text(self._held, self._processor, self._strip, self._stop)
+        text = self._through(self._text.finish())
         for index, stage in enumerate(self._stages):
             rest = stage.finish()
             for later in self._stages[index + 1 :]:
@@ -86,6 +97,103 @@ class Detokenizer:
                 break
             text = stage.feed(text)
         return text
+
+
+class StopTexts:
+    """Whether the text of new tokens, as it stands, holds a text that ends the answer.
+
+    A token costs the same wherever it stands, but where the text does not only grow, as in some
+    releases under compat="released": all of it is read again.
+    """
+
+    def __init__(self, texts: Sequence[str], processor: Processor):
+        self._texts = tuple(texts)
+        self._processor = processor
+        self._all: list[int] | None = None if processor.text_only_grows else []
+        self._text = _Text(processor)
+        self._replaced = [_Replace(*pair) for pair in processor.clean_ups]
+        self._num_kept = max(map(len, self._texts), default=1) - 1
+        self._end = ""  # of the settled text
+        self.is_found = False
+
+    def feed(self, token: int) -> bool:
+        """Whether the tokens up to this one hold such a text."""
+        if self.is_found or not self._texts:
+            return self.is_found
+        if self._all is not None:
+            self._all.append(token)
+            text = _as_it_stands(self._all, self._processor)
+        else:
+            settled = self._text.feed(token)
+            unsettled = self._text.unsettled()
+            for stage in self._replaced:
+                unsettled = stage.peek(settled, unsettled)
+                settled = stage.feed(settled)
+            text = self._end + settled
+            self._end = text[max(len(text) - self._num_kept, 0) :]
+            text += unsettled
+        self.is_found = any(stop in text for stop in self._texts)
+        return self.is_found
+
+    def are_in(self, ids: Iterable[int]) -> bool:
+        """Whether the text of these new tokens holds one, all of it read at once."""
+        text = _as_it_stands(ids, self._processor)
+        return any(stop in text for stop in self._texts)
+
+
+class TokenTexts:
+    """The text of a token alone, as it is after another word: with the space it may begin with.
+
+    A token that is a part of a character has the replacement character for its text.
+    """
+
+    def __init__(self, processor: Processor):
+        self._processor = processor
+        self._texts: dict[int, str] = {}
+        ids = processor.tokenizer("a", add_special_tokens=False)["input_ids"]
+        self._before = ids[-1:]
+        self._text_before = processor.text_of(self._before)
+
+    def __call__(self, token: int) -> str:
+        if token not in self._texts:
+            text = self._processor.text_of([*self._before, token])
+            if text.startswith(self._text_before):
+                self._texts[token] = text[len(self._text_before) :]
+            else:
+                self._texts[token] = self._processor.text_of([token])
+        return self._texts[token]
+
+
+class _Text:
+    """The tokens of an answer that have a text, to text that later tokens cannot change."""
+
+    def __init__(self, processor: Processor):
+        self._terminators = set(processor.terminator_ids)
+        self._ignored = set(processor.ignored_ids)
+        self._leading_id = processor.leading_id
+        self._window = _Window(processor)
+        self._has_ended = False
+        self._is_first = True
+
+    def feed(self, token: int) -> str:
+        return self._window.feed(token) if self.takes(token) else ""
+
+    def takes(self, token: int) -> bool:
+        """Whether the next token has a text."""
+        if self._has_ended or token in self._terminators:
+            self._has_ended = True
+            return False
+        if token in self._ignored:
+            return False
+        is_first, self._is_first = self._is_first, False
+        return not (is_first and token == self._leading_id)
+
+    def unsettled(self) -> str:
+        """Text after that, as it stands, without a character that is not complete."""
+        return self._window.unsettled()
+
+    def finish(self) -> str:
+        return self._window.finish()
 
 
 class _Window:
@@ -109,6 +217,11 @@ class _Window:
         elif len(self._ids) > _LONGEST_WINDOW:
             self._restart(_KEPT)
         return text
+
+    def unsettled(self) -> str:
+        if not self._is_after_bytes:
+            return ""
+        return self._processor.text_of(self._ids)[self._shown :]
 
     def finish(self) -> str:
         return self._new_text(is_last=True)
@@ -153,24 +266,37 @@ class _Replace:
         self._held = rest[len(rest) - length :]
         return self._replacement.join([*done, rest[: len(rest) - length]])
 
+    def peek(self, settled: str, unsettled: str) -> str:
+        """What would follow the text that `feed(settled)` gives if `unsettled` were the last."""
+        text = self._held + settled
+        *_, rest = text.split(self._found)
+        held = rest[len(rest) - _overlap(rest, self._found) :]
+        return (held + unsettled).replace(self._found, self._replacement)
+
     def finish(self) -> str:
         return self._held
 
 
 class _CutAt:
-    """The text before a stop text."""
+    """The text before a stop text: the first to be complete, of several at once the longest."""
 
-    def __init__(self, stop: str):
-        self._stop = stop
+    def __init__(self, *stops: str):
+        self._stops = stops
         self._held = ""
-        self._ended = False
+        self._has_ended = False
 
-    def feed(self, text: str) -> str:
-        if self._ended:
+    def feed(self, text: str, is_last: bool = False) -> str:
+        if self._has_ended:
             return ""
-        text, stop, _ = (self._held + text).partition(self._stop)
-        self._ended = bool(stop)
-        length = 0 if self._ended else _overlap(text, self._stop)
+        text = self._held + text
+        places = [(text.find(stop), len(stop)) for stop in self._stops]
+        found = [(place + length, place) for place, length in places if place >= 0]
+        self._has_ended = bool(found)
+        if found:
+            _, place = min(found)
+            self._held = ""
+            return text[:place]
+        length = 0 if is_last else max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - length :]
         return text[: len(text) - length]
 
@@ -202,12 +328,32 @@ def _overlap(text: str, pattern: str) -> int:
     return next((n for n in range(longest, 0, -1) if text.endswith(pattern[:n])), 0)
 
 
-def answer_end(ids: Sequence[int], processor: Processor) -> int | None:
-    """How many of the new tokens are the answer and what ended it; None when nothing did."""
+def answer_end(ids: Sequence[int], processor: Processor, stop: Sequence[str] = ()) -> int | None:
+    """How many of the new tokens are the answer and what ended it; None when nothing did.
+
+    Args:
+        stop: texts of the caller that end it, beside those of the release.
+    """
     terminators = set(processor.terminator_ids)
     end = next((index + 1 for index, token in enumerate(ids) if token in terminators), None)
-    if processor.release.stop_texts and processor.has_stop_text(ids[:end]):
-        return bisect_left(
-            range(len(ids)), True, key=lambda length: processor.has_stop_text(ids[:length])
-        )
-    return end
+    texts = (*processor.release.stop_texts, *stop)
+    if not texts:
+        return end
+
+    stops = StopTexts(texts, processor)
+    if processor.text_only_grows:
+        found = next((place for place, token in enumerate(ids[:end]) if stops.feed(token)), None)
+        return end if found is None else found + 1
+
+    if not stops.are_in(ids[:end]):
+        return end
+    return bisect_left(range(len(ids)), True, key=lambda length: stops.are_in(ids[:length]))
+
+
+def _as_it_stands(ids: Iterable[int], processor: Processor) -> str:
+    text = _Text(processor)
+    kept = [token for token in ids if text.takes(token)]
+    result = processor.text_of(kept)
+    for found, replacement in processor.clean_ups:
+        result = result.replace(found, replacement)
+    return result

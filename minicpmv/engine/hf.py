@@ -10,26 +10,39 @@ the text models counts the prompt, too.
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 from transformers.generation import (
     BaseStreamer,
     LogitsProcessor,
     LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
 )
 
+from .detokenize import StopTexts
 from .finite import FiniteLogits
 from .plan import GenerationPlan
 from .protocols import CausalModel
-from .sampling import DrawnBeams, drawing, generators, without_sampling
-
-_STOP_WINDOW = 16  # tokens; a stop text written in single bytes has 8
+from .sampling import (
+    Choice,
+    Chooser,
+    DrawnBeams,
+    Rules,
+    changed,
+    drawing,
+    generators,
+    logprobs_of,
+    without_sampling,
+)
 
 
 class Clock(StoppingCriteria):
@@ -60,6 +73,40 @@ class Clock(StoppingCriteria):
         return self.steps[last - 1] - self.steps[0]
 
 
+class LogprobRecord(LogitsProcessor):
+    """The tokens of each row with their log-probabilities, read off the model's own logits.
+
+    Fields:
+        rows: of each row, as many as it has new ids.
+    """
+
+    def __init__(self, num_top: int):
+        self.rows: list[list[Choice]] = []
+        self._num_top = num_top
+        self._logits: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any) -> Any:
+        self._take(input_ids[:, -1])
+        self._logits = scores
+        return scores
+
+    def finish(self, new_ids: torch.Tensor) -> None:
+        """Generation is over, with these ids (rows, new)."""
+        num_tokens = new_ids.shape[1]
+        if not self.rows or len(self.rows[0]) < num_tokens:
+            self._take(new_ids[:, -1])
+        self.rows = [row[:num_tokens] for row in self.rows]
+
+    def _take(self, tokens: torch.Tensor) -> None:
+        """The tokens that were chosen after the last logits."""
+        if self._logits is None:
+            self.rows = [[] for _ in tokens]
+            return
+        found = logprobs_of(self._logits, tokens, [self._num_top] * len(tokens))
+        for row, token, logprob in zip(self.rows, tokens.tolist(), found, strict=True):
+            row.append(Choice(token, *logprob))
+
+
 def generate_ids(
     model: CausalModel,
     inputs: Mapping[str, Any],
@@ -67,10 +114,23 @@ def generate_ids(
     streamer: BaseStreamer | None = None,
     stopping: Sequence[StoppingCriteria] = (),
     logits_processors: Sequence[LogitsProcessor] = (),
+    record: LogprobRecord | None = None,
 ) -> torch.Tensor:
-    """New token ids, with pad tokens after a terminator: (batch, new)."""
+    """New token ids, with pad tokens after a terminator: (batch, new).
+
+    Args:
+        stopping: a `Clock` among them says when the call began, for `max_time`.
+        record: of the log-probabilities; not of beams.
+    """
     num_rows, prompt_length = inputs["input_ids"].shape
-    processors = LogitsProcessorList([FiniteLogits(), *logits_processors])
+    config = plan.config
+    processors = LogitsProcessorList()
+    if record is not None:
+        config = copy(config)
+        processors.append(record)
+        processors.extend(_forbidding(config, prompt_length, inputs["input_ids"].device))
+        config.update(no_repeat_ngram_size=0, min_new_tokens=0)
+    processors.extend([FiniteLogits(), *logits_processors])
     if plan.repetition_penalty != 1.0:
         processors.append(
             _PenaltyOnPromptToo(plan.repetition_penalty, plan.config.pad_token_id)
@@ -79,10 +139,19 @@ def generate_ids(
                 plan.repetition_penalty, prompt_ignore_length=prompt_length
             )
         )
+    rules = Rules(
+        frequency_penalty=plan.frequency_penalty,
+        presence_penalty=plan.presence_penalty,
+        logit_bias=plan.logit_bias,
+    )
+    if rules.changes_logits:
+        processors.append(_Added(rules, prompt_length))
     criteria = StoppingCriteriaList(stopping)
-    if plan.has_stop_text is not None:
-        criteria.append(_StopAtText(plan.has_stop_text, prompt_length))
-    config = plan.config
+    if config.max_time is not None:
+        begins = [each.begin for each in stopping if isinstance(each, Clock)]
+        criteria.append(_Deadline(min(begins, default=time.perf_counter()) + config.max_time))
+    if plan.stops is not None:
+        criteria.append(_StopAtText(plan.stops, prompt_length, plan.num_beams > 1))
     own_draws: AbstractContextManager[Any] = nullcontext()
     if plan.seed is not None and config.do_sample:
         rows = generators(plan.seed, num_rows, inputs["input_ids"].device)
@@ -99,7 +168,22 @@ def generate_ids(
             streamer=streamer,
             stopping_criteria=criteria,
         )
-    return ids[:, prompt_length:]
+    ids = ids[:, prompt_length:]
+    if record is not None:
+        record.finish(ids)
+    return ids
+
+
+def _forbidding(
+    config: GenerationConfig, prompt_length: int, device: torch.device
+) -> Iterator[LogitsProcessor]:
+    """What `generate` would put before our own processors."""
+    if config.no_repeat_ngram_size:
+        yield NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size)
+    if config.min_new_tokens:
+        yield MinNewTokensLengthLogitsProcessor(
+            prompt_length, config.min_new_tokens, config.eos_token_id, device=str(device)
+        )
 
 
 def stream_ids(
@@ -108,6 +192,7 @@ def stream_ids(
     plan: GenerationPlan,
     stopping: Sequence[StoppingCriteria] = (),
     turn: AbstractContextManager[Any] | None = None,
+    record: LogprobRecord | None = None,
 ) -> Generator[int, None, None]:
     """New token ids of one sample, each as soon as it is known. Closing the iterator stops it.
 
@@ -116,6 +201,7 @@ def stream_ids(
     Args:
         inputs: of one sample, or what makes them; it is called in the thread that generates.
         turn: entered by that thread while it works.
+        record: as in `generate_ids`; complete after the last id.
     """
     tokens: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
     stop = _StopWhenSet()
@@ -125,7 +211,7 @@ def stream_ids(
         try:
             with turn or nullcontext():
                 made = inputs() if callable(inputs) else inputs
-                ids = generate_ids(model, made, plan, streamer, [stop, *stopping])
+                ids = generate_ids(model, made, plan, streamer, [stop, *stopping], record=record)
         except BaseException as error:  # handed over to the reader, raised there
             tokens.put(error)
             return
@@ -160,6 +246,22 @@ class _PenaltyOnPromptToo(RepetitionPenaltyLogitsProcessor):
         return penalised
 
 
+class _Added(LogitsProcessor):
+    """The penalties and the bias of `sampling.choose`; every call reads all new tokens again."""
+
+    def __init__(self, rules: Rules, prompt_length: int):
+        self._rules = rules
+        self._prompt_length = prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any) -> torch.Tensor:
+        choosers = []
+        for row in input_ids[:, self._prompt_length :].tolist():
+            choosers.append(Chooser(self._rules, ()))
+            for token in row:
+                choosers[-1].append(token)
+        return changed(scores, choosers)
+
+
 class _QueueStreamer(BaseStreamer):
     """Hands tokens over as they come; the first call brings the prompt, which is left out."""
 
@@ -189,14 +291,34 @@ class _StopWhenSet(StoppingCriteria):
         )
 
 
-class _StopAtText(StoppingCriteria):
-    """Ends a row whose newest tokens write a text that ends answers."""
+class _Deadline(StoppingCriteria):
+    """Ends the generation after the token in progress, once it is this time."""
 
-    def __init__(self, has_stop_text: Callable[[Sequence[int]], bool], prompt_length: int):
-        self.has_stop_text = has_stop_text
-        self.prompt_length = prompt_length
+    def __init__(self, time_s: float):
+        self._time_s = time_s
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        start = max(self.prompt_length, input_ids.shape[1] - _STOP_WINDOW)
-        ends = [self.has_stop_text(row) for row in input_ids[:, start:].tolist()]
-        return torch.tensor(ends, device=input_ids.device)
+        is_late = time.perf_counter() > self._time_s
+        return torch.full((len(input_ids),), is_late, device=input_ids.device, dtype=torch.bool)
+
+
+class _StopAtText(StoppingCriteria):
+    """Ends a row whose new tokens write a text that ends answers."""
+
+    def __init__(self, stops: Callable[[], StopTexts], prompt_length: int, has_beams: bool):
+        self._new_stops = stops
+        self._rows: list[StopTexts] = []
+        self._has_beams = has_beams
+        self._num_seen = self._prompt_length = prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        if self._has_beams:  # rows change their places
+            stops = self._new_stops()
+            ends = [stops.are_in(row) for row in input_ids[:, self._prompt_length :].tolist()]
+            return torch.tensor(ends, device=input_ids.device)
+        self._rows = self._rows or [self._new_stops() for _ in input_ids]
+        for stops, row in zip(self._rows, input_ids[:, self._num_seen :].tolist(), strict=True):
+            for token in row:
+                stops.feed(token)
+        self._num_seen = input_ids.shape[1]
+        return torch.tensor([stops.is_found for stops in self._rows], device=input_ids.device)

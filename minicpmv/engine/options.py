@@ -7,16 +7,22 @@ it. Imports no torch, so that `--help` is light.
 
 import math
 import numbers
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal, TypedDict
 
 from ..errors import ArgumentError
 
-Need = Literal["sampling", "beams", "picture", "video"]
+Need = Literal["sampling", "beams", "one beam", "picture", "video"]
 
-_KIND_NAMES = {bool: "True or False", int: "a whole number", float: "a number"}
+_KIND_NAMES = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    tuple: "a text, or a list of texts, none of them empty",
+    dict: "a mapping of token ids to numbers",
+}
 _WORDS = {"true": True, "yes": True, "on": True, "1": True}
 _WORDS |= {"false": False, "no": False, "off": False, "0": False}
 
@@ -32,6 +38,9 @@ class GenerationOptions(TypedDict, total=False):
     top_k: int | None
     min_p: float | None
     repetition_penalty: float | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    logit_bias: Mapping[int, float] | None
     no_repeat_ngram_size: int | None
     num_beams: int | None
     length_penalty: float | None
@@ -39,6 +48,9 @@ class GenerationOptions(TypedDict, total=False):
     max_new_tokens: int | None
     min_new_tokens: int | None
     max_time: float | None
+    stop: str | Sequence[str] | None
+    logprobs: int | None
+    prompt_lookup_num_tokens: int | None
 
 
 class AnswerOptions(GenerationOptions, total=False):
@@ -58,12 +70,13 @@ class Option:
     """One option of an answer.
 
     Fields:
-        kind: bool, int or float.
+        kind: bool, int, float, tuple (of texts) or dict (token ids to numbers).
         help: one line for `--help`.
-        above, least, most: the range; numbers are finite in any case.
+        above, least, most: the range of a number; it is finite in any case.
         needs: what it has no effect without.
         hint: a further sentence for values below the range.
-        has_flag: False for another spelling of an option that has one.
+        has_flag: False for another spelling of an option that has one, and for what the command
+            line has no use for.
     """
 
     name: str
@@ -81,11 +94,16 @@ class Option:
         return "--" + self.name.replace("_", "-")
 
     def check(self, value: Any) -> Any:
-        """`value` as bool, int or float: numbers of numpy, fractions and 8.0 for 8 are taken.
+        """`value` as its kind: numbers of numpy, fractions and 8.0 for 8 are taken, and one text
+        for a list of texts.
 
         Raises:
             ArgumentError: it is of another kind, or out of range.
         """
+        if self.kind is tuple:
+            return self._texts(value)
+        if self.kind is dict:
+            return self._numbers_by_id(value)
         plain = value.item() if getattr(value, "ndim", None) == 0 else value
         is_number = isinstance(plain, numbers.Real | Decimal) and not isinstance(plain, bool)
         if self.kind is bool:
@@ -110,6 +128,23 @@ class Option:
             raise ArgumentError(f"`{self.name}` is {value}; it must be at most {self.most}.")
         return self.kind(plain)
 
+    def _texts(self, value: Any) -> tuple[str, ...]:
+        texts = (value,) if isinstance(value, str) else value
+        is_list = isinstance(texts, list | tuple)
+        if not is_list or not all(isinstance(text, str) and text for text in texts):
+            raise ArgumentError(f"`{self.name}` is {value!r}; it must be {_KIND_NAMES[tuple]}.")
+        return tuple(dict.fromkeys(texts))
+
+    def _numbers_by_id(self, value: Any) -> dict[int, float]:
+        if not isinstance(value, Mapping):
+            raise ArgumentError(f"`{self.name}` is {value!r}; it must be {_KIND_NAMES[dict]}.")
+        a_key = Option(f"a token id of {self.name}", int, "", least=0)
+        a_number = Option(f"{self.name}[...]", float, "", least=self.least, most=self.most)
+        return {
+            a_key.check(token): replace(a_number, name=f"{self.name}[{token}]").check(number)
+            for token, number in value.items()
+        }
+
     def parse(self, text: str) -> Any:
         """Read a value typed by a person.
 
@@ -120,6 +155,8 @@ class Option:
             if text.lower() not in _WORDS:
                 raise ArgumentError(f"`{self.name}` is {text!r}; expected on or off.")
             return _WORDS[text.lower()]
+        if self.kind is tuple:
+            return self.check(text)
         try:
             value = self.kind(text)
         except ValueError:
@@ -179,6 +216,28 @@ GENERATION = _table(
         least=0.01,
         most=100,
     ),
+    Option(
+        "frequency_penalty",
+        float,
+        "taken off the logit of a new token for each time it was there; below 0 repeats more",
+        least=-2,
+        most=2,
+    ),
+    Option(
+        "presence_penalty",
+        float,
+        "taken off the logit of every new token that was there; below 0 repeats more",
+        least=-2,
+        most=2,
+    ),
+    Option(
+        "logit_bias",
+        dict,
+        "added to the logits of tokens, by their ids",
+        least=-100,
+        most=100,
+        has_flag=False,
+    ),
     Option("no_repeat_ngram_size", int, "no sequence of this many tokens occurs twice", least=1),
     Option("num_beams", int, "beam width; 1 decodes greedily", least=1, most=64),
     Option(
@@ -192,7 +251,31 @@ GENERATION = _table(
     Option("early_stopping", bool, "stop as soon as enough beams are finished", needs="beams"),
     Option("max_new_tokens", int, "longest answer, in tokens", least=1),
     Option("min_new_tokens", int, "shortest answer, in tokens", least=0),
-    Option("max_time", float, "time limit of an answer, in seconds", above=0),
+    Option(
+        "max_time",
+        float,
+        "time limit of an answer, in seconds from the call, with the time it waits",
+        above=0,
+    ),
+    Option("stop", tuple, "a text that ends the answer and is no part of it"),
+    Option(
+        "logprobs",
+        int,
+        "log-probabilities of the tokens, each with this many of the likeliest beside it",
+        least=0,
+        most=20,
+        needs="one beam",
+        has_flag=False,
+    ),
+    Option(
+        "prompt_lookup_num_tokens",
+        int,
+        "guess up to this many tokens ahead from what was there before: faster where the answer "
+        "repeats it, with the same tokens",
+        least=1,
+        most=64,
+        needs="one beam",
+    ),
     Option("seed", int, "random seed", least=0, most=2**63 - 1, needs="sampling"),
 )
 

@@ -2,14 +2,41 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from transformers import GenerationConfig
 
 from ..errors import ArgumentError
 from ..releases import TextRelease
+from .detokenize import StopTexts
 from .options import GENERATION, checked
+
+# Settings of a `generation_config.json` that `generate` knows and `sampling.choose` does not.
+_OF_GENERATE = (
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "dola_layers",
+    "encoder_no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "exponential_decay_length_penalty",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "guidance_scale",
+    "min_length",
+    "num_return_sequences",
+    "penalty_alpha",
+    "remove_invalid_values",
+    "renormalize_logits",
+    "sequence_bias",
+    "stop_strings",
+    "suppress_tokens",
+    "top_h",
+    "typical_p",
+    "watermarking_config",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,23 +45,33 @@ class GenerationPlan:
 
     Fields:
         penalise_prompt: whether the penalty counts the prompt.
-        has_stop_text: whether these new tokens hold a text that ends the answer; None when tokens
-            alone do.
+        has_stop_text: whether these new tokens hold a text of the release that ends the answer;
+            None when it has none.
+        stop: texts of the caller that end the answer, and are cut off.
+        stops: makes what knows these and the texts of the release in the tokens of one answer; None
+            when tokens alone end it.
         seed: of the random numbers of every answer; None takes torch's own.
         frequency_penalty, presence_penalty: of new tokens; see `sampling.Rules`.
         logit_bias: token ids, and what is added to their logits.
-        logprobs: how many of the likeliest tokens each log-probability comes with; None: none do.
+        logprobs: how many of the likeliest tokens each log-probability comes with; None: there are
+            no log-probabilities.
+        lookup: how many tokens are guessed ahead from what was there before; 0: none.
+        only_generate: a setting of `generation_config.json` that only `generate` knows.
     """
 
     config: GenerationConfig
     repetition_penalty: float
     penalise_prompt: bool = False
     has_stop_text: Callable[[Sequence[int]], bool] | None = None
+    stop: tuple[str, ...] = ()
+    stops: Callable[[], StopTexts] | None = None
     seed: int | None
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: int | None = None
+    lookup: int = 0
+    only_generate: str | None = None
 
     @property
     def num_beams(self) -> int:
@@ -71,6 +108,9 @@ def plan_generation(
     values = _defaults(release, draws)
     if draws == file.get("do_sample", draws):
         values |= file
+    for name in ("min_new_tokens", "no_repeat_ngram_size", "min_p"):
+        if getattr(stored, name, None) is not None:  # `generate` would fill it in
+            values.setdefault(name, 0)
     values |= {name: given[name] for name in given if name not in ("sampling", "seed")}
     values["do_sample"] = draws
     _check_effect(given, draws, values.get("num_beams", 1))
@@ -79,7 +119,22 @@ def plan_generation(
             f"`min_new_tokens` is {values['min_new_tokens']} and `max_new_tokens` "
             f"{values['max_new_tokens']}; the first cannot be larger."
         )
-    penalty = float(values.pop("repetition_penalty"))
+    bias = values.pop("logit_bias", {})
+    beyond = [token for token in bias if token >= len(processor.tokenizer)]
+    if beyond:
+        raise ArgumentError(
+            f"`logit_bias` names token {beyond[0]}; the vocabulary has {len(processor.tokenizer)}, "
+            "from 0."
+        )
+    own: dict[str, Any] = {
+        "repetition_penalty": float(values.pop("repetition_penalty")),
+        "frequency_penalty": values.pop("frequency_penalty", 0.0),
+        "presence_penalty": values.pop("presence_penalty", 0.0),
+        "logit_bias": tuple(sorted(bias.items())),
+        "logprobs": values.pop("logprobs", None),
+        "lookup": values.pop("prompt_lookup_num_tokens", 0),
+        "stop": values.pop("stop", ()),
+    }
     pad_id = processor.tokenizer.pad_token_id
     config = GenerationConfig(
         **values,
@@ -89,12 +144,15 @@ def plan_generation(
     )
     # Beams are compared at their full length, and the released code never ended there.
     stops = release.stop_texts and (config.num_beams or 1) == 1 and processor.compat != "released"
+    texts = (*(release.stop_texts if stops else ()), *own["stop"])
     return GenerationPlan(
         config=config,
-        repetition_penalty=penalty,
         penalise_prompt=release.penalise_prompt,
         has_stop_text=processor.has_stop_text if stops else None,
+        stops=partial(StopTexts, texts, processor) if texts else None,
         seed=given.get("seed"),
+        only_generate=next((n for n in _OF_GENERATE if _has_effect(stored, n)), None),
+        **own,
     )
 
 
@@ -140,6 +198,7 @@ def _check_effect(given: Mapping[str, Any], draws: bool, num_beams: int) -> None
     modes = {
         "sampling": (draws, "`sampling=True`", "`sampling=True`"),
         "beams": (num_beams > 1, "`num_beams` above 1", "`num_beams=3`"),
+        "one beam": (num_beams == 1, "`num_beams=1`", "`num_beams=1`"),
     }
     for name in given:
         need = GENERATION[name].needs
@@ -159,9 +218,15 @@ def _untouched() -> GenerationConfig:
 
 def _explicit_values(stored: GenerationConfig | None) -> dict[str, Any]:
     """The options that a checkpoint's `generation_config.json` sets."""
-    values = {name: getattr(stored, name, None) for name in GENERATION}
+    known = [name for name in GENERATION if hasattr(_untouched(), name)]
+    values = {name: getattr(stored, name, None) for name in known}
     return {
         name: value
         for name, value in values.items()
         if value is not None and value != getattr(_untouched(), name, None)
     }
+
+
+def _has_effect(stored: GenerationConfig | None, name: str) -> bool:
+    value = getattr(stored, name, None)
+    return value not in (None, False, 0, 1, [], {})

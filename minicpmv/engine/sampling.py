@@ -240,7 +240,7 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice | E
     """
     if not choosers:
         return []
-    scores = _changed(logits, choosers)
+    scores = changed(logits, choosers)
     if len({chooser.rules.draw for chooser in choosers}) == 1:  # for all rows at once
         largest, tokens = _chosen(scores, choosers)
     else:
@@ -251,13 +251,17 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice | E
             largest[index], tokens[index] = _chosen(
                 scores[index], [choosers[place] for place in places]
             )
-    with_logprobs = [
-        place for place, chooser in enumerate(choosers) if chooser.rules.num_top is not None
-    ]
-    logprobs = _logprobs(logits, tokens, with_logprobs, choosers) if with_logprobs else {}
+    nums = [chooser.rules.num_top for chooser in choosers]
+    logprobs: list[tuple[Any, ...]] = [()] * len(choosers)
+    places = [place for place, num_top in enumerate(nums) if num_top is not None]
+    if places:
+        index = torch.tensor(places, device=logits.device)
+        of_some = logprobs_of(logits[index], tokens[index], [nums[place] or 0 for place in places])
+        for place, each in zip(places, of_some, strict=True):
+            logprobs[place] = each
     found = torch.stack([tokens, largest.isfinite().long()], dim=1).tolist()
     return [
-        Choice(token, *logprobs.get(place, ())) if is_finite else ValueError(NOT_FINITE)
+        Choice(token, *logprobs[place]) if is_finite else ValueError(NOT_FINITE)
         for place, (token, is_finite) in enumerate(found)
     ]
 
@@ -277,7 +281,7 @@ def _chosen(scores: torch.Tensor, choosers: Sequence[Chooser]) -> tuple[torch.Te
     return drawn(scores, draw, [chooser.generator(scores.device) for chooser in choosers])
 
 
-def _changed(logits: torch.Tensor, choosers: Sequence[Chooser]) -> torch.Tensor:
+def changed(logits: torch.Tensor, choosers: Sequence[Chooser]) -> torch.Tensor:
     """The logits as the rules change them; the same tensor where they change nothing."""
     rows = [row for row, chooser in enumerate(choosers) if chooser.changes_logits]
     if not rows:
@@ -319,25 +323,28 @@ def _changed(logits: torch.Tensor, choosers: Sequence[Chooser]) -> torch.Tensor:
     return scores
 
 
-def _logprobs(
-    logits: torch.Tensor, tokens: torch.Tensor, rows: list[int], choosers: Sequence[Chooser]
-) -> dict[int, tuple[float, list[tuple[int, float]]]]:
-    """By row: the log-probability of its token, and of the likeliest ones."""
-    index = torch.tensor(rows, device=logits.device)
-    logprobs = logits[index].log_softmax(dim=-1)
-    of_tokens = logprobs.gather(1, tokens[index].unsqueeze(1))
-    most = min(max(choosers[row].rules.num_top or 0 for row in rows), logits.shape[1])
-    if most == 0:
-        values, ids = of_tokens[:, :0], of_tokens[:, :0]
-    else:
+def logprobs_of(
+    logits: torch.Tensor, tokens: torch.Tensor, nums: Sequence[int]
+) -> list[tuple[float, list[tuple[int, float]]]]:
+    """Of each row the log-probability of its token, and those of as many of the likeliest.
+
+    Args:
+        logits: (rows, vocabulary), of the model itself.
+        tokens: (rows,).
+    """
+    logprobs = logits.log_softmax(dim=-1)
+    of_tokens = logprobs.gather(1, tokens.unsqueeze(1))
+    most = min(max(nums), logits.shape[1])
+    ids, values = of_tokens[:, :0], of_tokens[:, :0]
+    if most:
         _, ids, values = top(logprobs, most)
     num_found = values.shape[1]
     found = torch.cat([of_tokens.double(), values.double(), ids.double()], dim=1).tolist()
-    result = {}
-    for row, (of_token, *rest) in zip(rows, found, strict=True):
+    result = []
+    for num_top, (of_token, *rest) in zip(nums, found, strict=True):
         pairs = list(zip(map(int, rest[num_found:]), rest[:num_found], strict=True))
         pairs.sort(key=lambda pair: (-pair[1], pair[0]))
-        result[row] = of_token, pairs[: choosers[row].rules.num_top]
+        result.append((of_token, pairs[:num_top]))
     return result
 
 

@@ -8,7 +8,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minicpmv import Chat, load
-from minicpmv.engine.detokenize import _CutAt, _Replace, _Strip, stream_text
+from minicpmv.engine.detokenize import (
+    StopTexts,
+    TokenTexts,
+    _CutAt,
+    _Replace,
+    _Strip,
+    answer_end,
+    answer_text,
+    stream_text,
+)
 
 from ..helpers.chats import FOLDERS, loaded
 
@@ -41,6 +50,61 @@ def test_pieces_join_to_the_whole(name: str, compat: Any, data: st.DataObject) -
         assert "".join(stream_text(ids, chat.processor, strip)) == whole
 
 
+STOPS = st.lists(st.text(alphabet="ab .n't再😀", min_size=1, max_size=4), min_size=1, max_size=3)
+
+
+def before_first(text: str, stops: list[str]) -> str:
+    """The text before the stop text that is complete first, written naively."""
+    for end in range(len(text) + 1):
+        for start in range(end):
+            if text[start:end] in stops:
+                return text[:start]
+    return text
+
+
+@pytest.mark.parametrize("compat", [None, "released"])
+@pytest.mark.parametrize("name", FOLDERS)
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@given(data=st.data(), stops=STOPS)
+def test_a_stop_text_ends_the_text(
+    name: str, compat: Any, stops: list[str], data: st.DataObject
+) -> None:
+    """At the first one, whole and in pieces; and the token that completes it is known at once."""
+    processor = (loaded(name) if compat is None else as_released(name)).processor
+    ids = tokens_of(loaded(name), data)
+    whole = processor.decode_answer(ids, strip=False)
+    for strip in (True, False):
+        text = answer_text(ids, processor, strip, stops)
+        assert "".join(stream_text(ids, processor, strip, stops)) == text
+        if compat is None:
+            expected = before_first(whole, stops)
+            assert text == (expected.strip() if strip else expected)
+    texts = (*processor.release.stop_texts, *stops)
+    fed = StopTexts(texts, processor)
+    found = [fed.feed(token) for token in ids]
+    assert found == sorted(found)
+    end = answer_end(ids, processor, stops)
+    if True not in found:
+        assert not fed.are_in(ids)
+        assert (end is None) == (not set(ids) & set(processor.terminator_ids))
+        return
+    num_tokens = found.index(True) + 1
+    assert num_tokens == end
+    assert fed.are_in(ids[:num_tokens])
+    assert not fed.are_in(ids[: num_tokens - 1])
+    # The tokens up to there have the text that all of them have.
+    if compat is None:
+        assert answer_text(ids[:num_tokens], processor, False, stops) == before_first(
+            processor.decode_answer(ids[:num_tokens], strip=False), stops
+        )
+
+
+def test_the_text_of_a_token_alone(chat: Chat) -> None:
+    texts = TokenTexts(chat.processor)
+    ids = chat.processor.tokenizer("hello there, hello", add_special_tokens=False)["input_ids"]
+    assert "".join(map(texts, ids)).strip() == "hello there, hello"
+
+
 _RELEASED: dict[str, Chat] = {}
 
 
@@ -60,6 +124,8 @@ def test_stages_do_what_they_are_named_for(pieces: list[str]) -> None:
     for found, replacement in ((" n't", "n't"), (" ' ", "'"), (" .", ".")):
         assert through(_Replace(found, replacement), pieces) == text.replace(found, replacement)
     assert through(_CutAt("nm"), pieces) == text.partition("nm")[0]
+    stops = ["nm", "am ", "n"]
+    assert through(_CutAt(*stops), pieces) == before_first(text, stops)
     assert through(_Strip(), pieces) == text.strip()
 
 
@@ -91,6 +157,8 @@ def test_twice_the_tokens_cost_twice_the_work(chat: Chat, monkeypatch: pytest.Mo
     for length in (len(ids) // 2, len(ids)):
         decoded[0] = 0
         list(stream_text(ids[:length], processor))
+        stops = StopTexts(["no such text"], processor)
+        assert not any(stops.feed(token) for token in ids[:length])
         work.append(decoded[0])
     assert work[1] <= 2.2 * work[0]
-    assert work[1] <= 20 * len(ids)
+    assert work[1] <= 40 * len(ids)

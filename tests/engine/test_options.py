@@ -31,6 +31,9 @@ UNUSUAL = {
     "top_k": 7,
     "min_p": 0.3,
     "repetition_penalty": 1.3,
+    "frequency_penalty": 0.4,
+    "presence_penalty": -0.4,
+    "logit_bias": {5: 2.0},
     "no_repeat_ngram_size": 2,
     "num_beams": 4,
     "length_penalty": 0.5,
@@ -38,6 +41,9 @@ UNUSUAL = {
     "max_new_tokens": 9,
     "min_new_tokens": 4,
     "max_time": 2.5,
+    "stop": ["a", "b"],
+    "logprobs": 3,
+    "prompt_lookup_num_tokens": 6,
 }
 
 
@@ -47,7 +53,9 @@ def test_the_typed_dictionary_has_the_options_of_the_table() -> None:
 
 
 def test_every_option_has_a_flag() -> None:
-    assert [option.name for option in OPTIONS.values() if not option.has_flag] == ["do_sample"]
+    """But for another name of one, and what only Python can say or read."""
+    without = [option.name for option in OPTIONS.values() if not option.has_flag]
+    assert without == ["do_sample", "logit_bias", "logprobs"]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +81,10 @@ def test_numbers_are_finite(name: str, value: float) -> None:
         OPTIONS[name].check(value)
 
 
-@pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
+NUMBERS = [option for option in OPTIONS.values() if option.kind in (bool, int, float)]
+
+
+@pytest.mark.parametrize("option", NUMBERS, ids=lambda option: option.name)
 def test_ranges_hold_at_their_ends(option: Option) -> None:
     for end, beyond in ((option.least, -1), (option.most, 1)):
         if end is not None:
@@ -83,6 +94,41 @@ def test_ranges_hold_at_their_ends(option: Option) -> None:
     if option.above is not None:
         with pytest.raises(ArgumentError, match="must be above"):
             option.check(option.above)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [("a", ("a",)), (["b", "a", "b"], ("b", "a")), ((), ()), ([], ())]
+)
+def test_stop_is_one_text_or_several(value: Any, found: Any) -> None:
+    assert OPTIONS["stop"].check(value) == found
+    assert OPTIONS["stop"].parse("two words") == ("two words",)
+
+
+@pytest.mark.parametrize("value", ["", [""], 3, [3], {"a"}, b"a", ["a", None]])
+def test_what_is_no_text_stops_nothing(value: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"stop is .*; it must be a text, or a list of texts"):
+        OPTIONS["stop"].check(value)
+
+
+def test_a_bias_is_a_number_for_a_token() -> None:
+    assert OPTIONS["logit_bias"].check({np.int64(5): 1, 7.0: -100}) == {5: 1.0, 7: -100.0}
+    for value, message in (
+        ([5], r"logit_bias is \[5\]; it must be a mapping of token ids to numbers"),
+        ({"5": 1}, "a token id of logit_bias is '5'; it must be a whole number"),
+        ({-1: 1}, "a token id of logit_bias is -1; it must be at least 0"),
+        ({5: 101}, r"logit_bias\[5\] is 101; it must be at most 100"),
+        ({5: math.nan}, r"logit_bias\[5\] is nan; it must be a finite number"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            OPTIONS["logit_bias"].check(value)
+    with pytest.raises(ArgumentError, match="logit_bias names token 1000000; the vocabulary has"):
+        planned(logit_bias={10**6: 1})
+
+
+@pytest.mark.parametrize("name", ["logprobs", "prompt_lookup_num_tokens"])
+def test_what_beams_cannot_do_is_refused(name: str) -> None:
+    with pytest.raises(ArgumentError, match=f"{name} would have no effect without num_beams=1"):
+        planned(sampling=False, num_beams=2, **{name: 1})
 
 
 def planned(**options: Any) -> GenerationPlan:
@@ -98,7 +144,8 @@ def accepted(options: dict[str, Any]) -> GenerationPlan | None:
 
 
 def state(plan: GenerationPlan) -> tuple[Any, ...]:
-    return plan.config.to_dict(), plan.repetition_penalty, plan.seed
+    others = {name: value for name, value in vars(plan).items() if name not in ("config", "stops")}
+    return plan.config.to_dict(), others, None if plan.stops is None else plan.stops.args
 
 
 @settings(max_examples=300)

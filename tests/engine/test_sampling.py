@@ -11,7 +11,7 @@ from transformers.generation import MinPLogitsWarper, TopKLogitsWarper, TopPLogi
 
 from minicpmv import Chat
 from minicpmv.engine.draws import Draw, drawn, likeliest
-from minicpmv.engine.hf import generate_ids
+from minicpmv.engine.hf import LogprobRecord, generate_ids
 from minicpmv.engine.sampling import Choice, Chooser, Rules, choose
 
 from ..helpers.chats import FOLDERS, loaded
@@ -22,6 +22,10 @@ PENALTIES = {
     "repetition_penalty": st.sampled_from([1.0, 0.7, 1.3, 4.0]),
     "no_repeat_ngram_size": st.sampled_from([1, 2, 3]),
     "min_new_tokens": st.sampled_from([0, 3, 6]),
+    "frequency_penalty": st.sampled_from([0.7, -2.0]),
+    "presence_penalty": st.sampled_from([2.0, -0.3]),
+    "logit_bias": st.dictionaries(st.integers(3, 60), st.floats(-100, 100), max_size=4),
+    "logprobs": st.integers(0, 20),
 }
 DRAWING = {
     "temperature": st.sampled_from([0.3, 1.0, 1.7, 5.0]),
@@ -42,19 +46,22 @@ def generation_options(draw: st.DrawFn) -> dict[str, Any]:
     return options
 
 
-def generated(chat: Chat, options: dict[str, Any]) -> tuple[list[int], list[int], torch.Tensor]:
-    """Ids of a prompt, of its answer by `generate`, and the logits (new, vocabulary) it saw."""
+def generated(chat: Chat, options: dict[str, Any]) -> tuple[list[int], list[Choice], torch.Tensor]:
+    """Ids of a prompt, its answer by `generate`, and the logits (new, vocabulary) it saw."""
     inputs, plan = chat.prepare([[{"role": "user", "content": "Hi, hi"}]], **options)
     logits: list[torch.Tensor] = []
     hook = chat.model.register_forward_hook(
         lambda module, args, output: logits.append(output.logits[:, -1].float().clone())
     )
+    record = None if plan.logprobs is None else LogprobRecord(plan.logprobs)
     torch.manual_seed(7)
     try:
-        ids = generate_ids(chat.model, inputs, plan)
+        (ids,) = generate_ids(chat.model, inputs, plan, record=record).tolist()
     finally:
         hook.remove()
-    return inputs["input_ids"][0].tolist(), ids[0].tolist(), torch.cat(logits)
+    choices = list(map(Choice, ids)) if record is None else record.rows[0]
+    assert [choice.token for choice in choices] == ids
+    return inputs["input_ids"][0].tolist(), choices, torch.cat(logits)
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -62,7 +69,7 @@ def generated(chat: Chat, options: dict[str, Any]) -> tuple[list[int], list[int]
 @given(options=generation_options())
 def test_tokens_are_those_of_generate(name: str, options: dict[str, Any]) -> None:
     chat = loaded(name)
-    prompt, ids, logits = generated(chat, options | {"max_new_tokens": 8})
+    prompt, choices, logits = generated(chat, options | {"max_new_tokens": 8})
     _, plan = chat.prepare([[{"role": "user", "content": "Hi"}]], **options)
     chooser = Chooser(Rules.of(plan), prompt)
     torch.manual_seed(7)
@@ -72,7 +79,7 @@ def test_tokens_are_those_of_generate(name: str, options: dict[str, Any]) -> Non
         assert isinstance(choice, Choice)
         chooser.append(choice.token)
         found.append(choice)
-    assert found == [Choice(token) for token in ids]
+    assert found == choices
 
 
 def rows_of(data: st.DataObject, num_rows: int) -> torch.Tensor:
