@@ -20,7 +20,7 @@ ORDER = [
         *("released_api", "released_auto", "released_encoding"),
     },
     {"scenes", "export", "inspection"},
-    {"train", "evaluate", "verify"},
+    {"train", "evaluate", "verify", "bench"},
     {"cli"},
 ]
 PLACES = {room: place for place, rooms in enumerate(ORDER) for room in rooms}

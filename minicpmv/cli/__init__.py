@@ -30,6 +30,7 @@ COMMANDS = {
     "train": "train a model",
     "evaluate": "run a benchmark on a model",
     "verify": "compare a model between configurations, stage by stage",
+    "bench": "measure how fast a model runs here",
 }
 MAX_LISTED = 8  # known words in a message about a wrong one
 

@@ -43,7 +43,7 @@ def test_help_loads_nothing_heavy():
     assert modules_after("import minicpmv.cli as c\nc.main([])") == []
 
 
-@pytest.mark.parametrize("name", ["ask", "chat", "slice", "info"])
+@pytest.mark.parametrize("name", ["ask", "chat", "slice", "info", "bench"])
 def test_help_of_a_command_loads_no_torch(name):
     assert modules_after(help_of(name)) == []
 
