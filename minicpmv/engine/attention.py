@@ -1,0 +1,264 @@
+"""Attention of a flat batch: tokens of several sequences in one row, their past in blocks.
+
+    spans        sequence A: 1 token | B: 1 token | C: 300 tokens of its prompt | ...
+    flat batch   [ a | b | c c c c c ... ]
+
+Spans of a few tokens (a step, or tokens that were guessed ahead) are taken all together: every
+token is a row of its own with the number of tokens that it attends to, so that the mask is a
+length. Longer spans go one by one through PyTorch's attention, over their keys in a row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ..kernels import ops
+from .kv_cache import BLOCK, BlockStore
+
+# Spans of so many tokens are taken together.
+MAX_ROWS = 8
+# Tables are cut to a multiple of this width, so that they last for some steps.
+_TABLE_STEP = 8
+
+
+@dataclass(frozen=True)
+class Span:
+    """New tokens of one sequence.
+
+    Fields:
+        start: tokens of it that have been computed before.
+        length: new tokens.
+        blocks: numbers of its blocks, as many as `start + length` tokens need, or more.
+    """
+
+    start: int
+    length: int
+    blocks: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Tokens that are taken together.
+
+    Fields:
+        index: (rows,), their places in the batch; None where they are the whole batch.
+        tables: int32 (rows, blocks).
+        lengths: int32 (rows,), how many tokens each attends to, itself included.
+    """
+
+    index: torch.Tensor | None
+    tables: torch.Tensor
+    lengths: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A longer span.
+
+    Fields:
+        place: its tokens in the batch.
+        start: tokens of the sequence before it.
+        blocks: a slice, where they follow each other, or int64 (blocks,).
+    """
+
+    place: slice
+    start: int
+    blocks: slice | torch.Tensor
+
+    @property
+    def total(self) -> int:
+        return self.start + self.place.stop - self.place.start
+
+
+class FlatBatch:
+    """What attention needs to know of a batch; the same for all layers.
+
+    Attributes:
+        positions: int64 (n,), of each token in its sequence.
+        slots: int64 (n,), block times `BLOCK` plus place in the block, where its keys go.
+        rows: None where all spans are long.
+    """
+
+    def __init__(
+        self,
+        positions: torch.Tensor,
+        slots: torch.Tensor,
+        rows: Rows | None,
+        pieces: Sequence[Piece] = (),
+    ):
+        self.positions = positions
+        self.slots = slots
+        self.rows = rows
+        self.pieces = pieces
+        self._masks: dict[tuple[int, int | None, torch.dtype], torch.Tensor | None] = {}
+
+    def mask(self, number: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
+        """What each token of a piece attends to, (length, total), additive; None where that is
+        all tokens before it, and the piece begins its sequence."""
+        key = number, window, dtype
+        if key not in self._masks:
+            piece = self.pieces[number]
+            self._masks[key] = _mask(piece.start, piece.total, window, dtype, self.slots.device)
+        return self._masks[key]
+
+
+class Batcher:
+    """Makes batches of spans; keeps the table of the last one, which is mostly that of the next."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._blocks: list[list[int]] = []
+        self._counts: list[int] = []
+        self._width = 0
+        self._tables = torch.empty(0)
+
+    def batch(self, spans: Sequence[Span]) -> FlatBatch:
+        """
+        Raises:
+            ValueError: a span has no tokens, or too few blocks.
+        """
+        positions: list[int] = []
+        slots: list[int] = []
+        places: list[int] = []
+        lengths: list[int] = []
+        short: list[Span] = []
+        pieces: list[Piece] = []
+        offset = 0
+        for span in spans:
+            start, stop, blocks = span.start, span.start + span.length, span.blocks
+            if span.length < 1 or len(blocks) * BLOCK < stop:
+                raise ValueError(
+                    f"A span of {span.length} tokens after {start} has {len(blocks)} blocks of "
+                    f"{BLOCK} tokens; it needs a token at least, and blocks for all of them."
+                )
+            own = range(start, stop)
+            positions += own
+            if span.length == 1:
+                slots.append(blocks[start // BLOCK] * BLOCK + start % BLOCK)
+            else:
+                slots += [blocks[place // BLOCK] * BLOCK + place % BLOCK for place in own]
+            if span.length <= MAX_ROWS:
+                places += range(offset, offset + span.length)
+                lengths += range(start + 1, stop + 1)
+                short.append(span)
+            else:
+                held = list(blocks[: -(-stop // BLOCK)])
+                pieces.append(Piece(slice(offset, offset + span.length), start, self._run(held)))
+            offset += span.length
+        rows = None
+        if short:
+            index = None if len(places) == offset else self._tensor(places, torch.int64)
+            tables = self._tables_of(short, max(lengths))
+            rows = Rows(index, tables, self._tensor(lengths, torch.int32))
+        return FlatBatch(
+            self._tensor(positions, torch.int64), self._tensor(slots, torch.int64), rows, pieces
+        )
+
+    def _tables_of(self, spans: Sequence[Span], num_tokens: int) -> torch.Tensor:
+        """Tables of all rows, at least as wide as `num_tokens` need."""
+        width = -(-num_tokens // (BLOCK * _TABLE_STEP)) * _TABLE_STEP
+        blocks = [span.blocks for span in spans]
+        counts = [span.length for span in spans]
+        if width != self._width or counts != self._counts or blocks != self._blocks:
+            self._width, self._counts = width, counts
+            self._blocks = [list(one) for one in blocks]
+            tables = np.zeros((len(spans), width), np.int32)
+            for row, own in zip(tables, blocks, strict=True):
+                held = own[:width]
+                row[: len(held)] = held
+            tables = np.repeat(tables, counts, axis=0)
+            self._tables = torch.from_numpy(tables).to(self._device)
+        return self._tables
+
+    def _run(self, blocks: list[int]) -> slice | torch.Tensor:
+        first, num_blocks = blocks[0], len(blocks)
+        if blocks == list(range(first, first + num_blocks)):
+            return slice(first, first + num_blocks)
+        return self._tensor(blocks, torch.int64)
+
+    def _tensor(self, numbers: list[int], dtype: torch.dtype) -> torch.Tensor:
+        return torch.tensor(numbers, dtype=dtype).to(self._device)
+
+
+def write(
+    store: BlockStore, layer: int, keys: torch.Tensor, values: torch.Tensor, batch: FlatBatch
+) -> None:
+    """Put keys and values (n, kv_heads, head_dim) of new tokens into their blocks."""
+    for held, new in ((store.keys[layer], keys), (store.values[layer], values)):
+        held.view(-1, *held.shape[2:]).index_copy_(0, batch.slots, new)
+
+
+def attend(
+    query: torch.Tensor,
+    store: BlockStore,
+    layer: int,
+    batch: FlatBatch,
+    scaling: float,
+    window: int | None = None,
+) -> torch.Tensor:
+    """Attention of new tokens, whose keys are written, to their sequences.
+
+    Args:
+        query: (n, heads, head_dim).
+        scaling: of the scores.
+        window: how many tokens, the new one included, are attended to; None for all.
+
+    Returns:
+        (n, heads, head_dim).
+    """
+    keys, values, rows = store.keys[layer], store.values[layer], batch.rows
+    if rows is not None and rows.index is None:
+        return ops.paged_attention(query, keys, values, rows.tables, rows.lengths, scaling, window)
+    output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+    if rows is not None:
+        assert rows.index is not None
+        output[rows.index] = ops.paged_attention(
+            query[rows.index], keys, values, rows.tables, rows.lengths, scaling, window
+        )
+    for number, piece in enumerate(batch.pieces):
+        mask = batch.mask(number, window, query.dtype)
+        output[piece.place] = _attend_piece(
+            query[piece.place],
+            keys[piece.blocks].flatten(0, 1)[: piece.total],
+            values[piece.blocks].flatten(0, 1)[: piece.total],
+            mask,
+            scaling,
+        )
+    return output
+
+
+def _attend_piece(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+) -> torch.Tensor:
+    """Attention within one sequence: (length, heads, head_dim) over (total, kv_heads, head_dim)."""
+    result = F.scaled_dot_product_attention(
+        query.transpose(0, 1)[None],
+        keys.transpose(0, 1)[None],
+        values.transpose(0, 1)[None],
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scaling,
+        enable_gqa=query.shape[1] != keys.shape[1],
+    )
+    return result[0].transpose(0, 1)
+
+
+def _mask(
+    start: int, total: int, window: int | None, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor | None:
+    if start == 0 and (window is None or total <= window):
+        return None
+    places = torch.arange(total, device=device)
+    own = places[start:, None]
+    visible = places <= own
+    if window is not None:
+        visible &= places > own - window
+    mask = torch.zeros(visible.shape, dtype=dtype, device=device)
+    return mask.masked_fill_(~visible, float("-inf"))

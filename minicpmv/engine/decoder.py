@@ -1,0 +1,243 @@
+"""The language model over a flat batch, with keys and values in blocks.
+
+What computes are the modules of the loaded transformers model, called one by one, so that layers
+of adapters, packed weights, hooks and training steps take effect at once. Ours are the order of
+the calls, the rotation, and attention:
+
+    embeds -> layers: norm -> q, k, v -> rotate -> write -> attend -> o
+                      norm -> MLP
+           -> tokens to keep -> norm -> lm_head
+
+Modules that are the plain class of their kind, without hooks, are not called but computed here
+with the weights that they have at the moment: beside one row's products, calls take much time.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..kernels import ops
+from . import supported
+from .attention import Batcher, FlatBatch, Span, attend, write
+from .kv_cache import BlockStore
+from .widen import MIN_ROWS, WidenedProducts
+
+
+class Decoder:
+    """A model as a function from a flat batch of tokens to logits.
+
+    Attributes:
+        num_layers, num_kv_heads, head_dim: of keys and values.
+        dtype, device: of the embeddings and of what is stored.
+    """
+
+    @staticmethod
+    def why_not(model: Any) -> str | None:
+        """A clause that says why a model cannot be computed here; None where it can."""
+        return supported.why_not(model)
+
+    def __init__(self, model: Any):
+        """
+        Raises:
+            ValueError: the model is not supported, see `why_not`.
+        """
+        reason = supported.why_not(model)
+        if reason is not None:
+            raise ValueError(f"The engine cannot compute this model itself: {reason}.")
+        self.model = model
+        self._causal = supported.causal_model(model)
+        self._decoder = supported.decoder_of(self._causal)
+        self._config = self._decoder.config
+        first = self._decoder.layers[0].self_attn
+        self.num_layers: int = len(self._decoder.layers)
+        self.num_kv_heads: int = self._config.num_key_value_heads
+        self.num_heads: int = self._config.num_attention_heads
+        self.head_dim: int = first.head_dim
+        self.hidden_size: int = self._config.hidden_size
+        self.vocab_size: int = self._config.vocab_size
+        self.dtype: torch.dtype = self._causal.dtype
+        self.device: torch.device = self._causal.device
+        self._scaling: float = first.scaling
+        self._windows = supported.windows(self._decoder)
+        self._residual_scale: float = getattr(self._config, "residual_scale", 1.0)
+        self._logits_scaling: float = getattr(self._config, "logits_scaling", 1.0)
+        self._rotary = rotary_of(self._decoder)
+        self._batcher = Batcher(self.device)
+
+    def max_tokens(self) -> int | None:
+        """Length up to which keys do not depend on the length; None where they never do.
+
+        Positions that stretch do so once a sequence is longer than the model was trained for.
+        """
+        return supported.max_tokens(self._config)
+
+    @torch.inference_mode()
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings (n, hidden) of token ids (n,)."""
+        result: torch.Tensor = self.model.get_input_embeddings()(ids.to(self.device))
+        return result
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        embeds: torch.Tensor,
+        spans: Sequence[Span],
+        store: BlockStore,
+        keep: Sequence[int] | torch.Tensor,
+    ) -> torch.Tensor:
+        """One pass over new tokens, whose keys and values are written to the store.
+
+        Args:
+            embeds: (n, hidden), the tokens of all spans in their order.
+            keep: the tokens whose logits are wanted, counted in the batch.
+
+        Returns:
+            float32 (len(keep), vocab).
+
+        Raises:
+            ValueError: spans and embeddings differ in length, or a span has too few blocks.
+        """
+        num_tokens = sum(span.length for span in spans)
+        if len(embeds) != num_tokens:
+            raise ValueError(
+                f"There are {len(embeds)} embeddings and spans of {num_tokens} tokens; each token "
+                "of a span needs one."
+            )
+        index = torch.as_tensor(keep, dtype=torch.int64)
+        is_all = len(index) == num_tokens and index.tolist() == list(range(num_tokens))
+        batch = self._batcher.batch(spans)
+        return self.step(embeds, batch, store, None if is_all else index.to(self.device))
+
+    def step(
+        self,
+        embeds: torch.Tensor,
+        batch: FlatBatch,
+        store: BlockStore,
+        keep: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """As `forward`, of a batch that is made; nothing is read back from the device.
+
+        Args:
+            keep: int64, None for all.
+        """
+        with self._products(len(embeds)):
+            return self._step(embeds, batch, store, keep)
+
+    def _products(self, num_tokens: int) -> AbstractContextManager[Any]:
+        is_widened = num_tokens >= MIN_ROWS and supported.is_widened(self._causal)
+        return WidenedProducts() if is_widened else nullcontext()
+
+    def _step(
+        self,
+        hidden: torch.Tensor,
+        batch: FlatBatch,
+        store: BlockStore,
+        keep: torch.Tensor | None,
+    ) -> torch.Tensor:
+        hidden = hidden.to(self.dtype)
+        scale = self._residual_scale
+        cos, sin = self._rotary(batch.positions)
+        last = self.num_layers - 1
+        heads = (-1, self.num_heads + self.num_kv_heads, self.head_dim)
+        for number, layer in enumerate(self._decoder.layers):
+            modules = layer._modules
+            attention = modules["self_attn"]._modules
+            normed = _norm(modules["input_layernorm"], hidden)
+            query = _linear(attention["q_proj"], normed)
+            key = _linear(attention["k_proj"], normed)
+            value = _linear(attention["v_proj"], normed)
+            turned = self._rotary.turn(torch.cat((query, key), dim=-1).view(heads), cos, sin)
+            values = value.view(-1, self.num_kv_heads, self.head_dim)
+            write(store, number, turned[:, self.num_heads :], values, batch)
+            if number == last and keep is not None and not len(keep):
+                break  # nothing but its keys and values is wanted of the last layer
+            attended = attend(
+                turned[:, : self.num_heads],
+                store,
+                number,
+                batch,
+                self._scaling,
+                self._windows[number],
+            ).flatten(1)
+            if number == last and keep is not None:
+                hidden, attended = hidden[keep], attended[keep]
+            update = _linear(attention["o_proj"], attended)
+            hidden = hidden + (update if scale == 1 else update * scale)
+            update = _mlp(modules["mlp"], _norm(modules["post_attention_layernorm"], hidden))
+            hidden = hidden + (update if scale == 1 else update * scale)
+        if keep is not None and not len(keep):
+            return torch.empty((0, self.vocab_size), device=self.device)
+        hidden = _norm(self._decoder.norm, hidden)
+        if self._logits_scaling != 1:
+            hidden = hidden / self._logits_scaling
+        return _linear(self._causal.lm_head, hidden).float()
+
+
+class Rotary:
+    """Rotation by position, as transformers' Llama does it: in the dtype of the model."""
+
+    def __init__(self, decoder: Any):
+        self._module = decoder.rotary_emb
+        self._dtype = decoder.dtype
+
+    def _frequencies(self, device: torch.device) -> tuple[torch.Tensor, float]:
+        # Those of before any stretching, which is a state of the module.
+        frequencies = self._module.original_inv_freq.to(device).float()
+        return frequencies, self._module.attention_scaling
+
+    def __call__(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines, and sines of which the first half is negative, each (n, 1, head_dim)."""
+        frequencies, scale = self._frequencies(positions.device)
+        angles = positions[:, None, None].float() * frequencies
+        cos, sin = angles.cos() * scale, angles.sin() * scale
+        cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+        return cos.to(self._dtype), sin.to(self._dtype)
+
+    def turn(self, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """`states` (n, num_heads, head_dim), turned."""
+        return states * cos + states.roll(states.shape[-1] // 2, -1) * sin
+
+
+class MiniCPMRotary(Rotary):
+    """The same in float32."""
+
+    def __init__(self, decoder: Any):
+        self._module = decoder.rotary
+        self._dtype = torch.float32
+        self._cached: tuple[torch.Tensor, float] | None = None
+
+    def _frequencies(self, device: torch.device) -> tuple[torch.Tensor, float]:
+        if self._cached is None or self._cached[0].device != device:
+            self._cached = self._module.frequencies(1, device)
+        return self._cached
+
+    def turn(self, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        return super().turn(states.float(), cos, sin).to(states.dtype)
+
+
+def rotary_of(decoder: Any) -> Rotary:
+    return MiniCPMRotary(decoder) if hasattr(decoder, "rotary") else Rotary(decoder)
+
+
+def _linear(module: Any, x: torch.Tensor) -> torch.Tensor:
+    if type(module) is nn.Linear and not supported.is_followed(module):
+        parameters = module._parameters
+        return F.linear(x, parameters["weight"], parameters["bias"])  # type: ignore[arg-type]
+    result: torch.Tensor = module(x)
+    return result
+
+
+def _norm(module: Any, x: torch.Tensor) -> torch.Tensor:
+    if supported.is_plain_norm(module):
+        return ops.rms_norm(x, module._parameters["weight"], module.variance_epsilon)
+    result: torch.Tensor = module(x)
+    return result
+
+
+def _mlp(module: Any, x: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = module(x[None])[0]
+    return result

@@ -1,0 +1,143 @@
+"""Which models the `Decoder` computes itself, and what it must know of them.
+
+A class is known by its `forward`, which the decoder replaces: a subclass that has one of its own
+is another model. Classes are named, not imported: transformers' modules cost time, and a model
+that is loaded has brought its own.
+"""
+
+import sys
+from collections.abc import Hashable
+from functools import cache
+from typing import Any
+
+from torch import nn
+
+from .widen import WidenedMethod
+
+_OURS = "minicpmv.model."
+_FAMILIES = ("Llama", "Qwen2", "Mistral", "Mixtral")
+_STRETCHING = ("dynamic", "longrope")
+# Adapters that are layers in place of layers, and nothing else.
+_LAYER_ADAPTERS = frozenset(
+    ("LORA", "ADALORA", "IA3", "LOHA", "LOKR", "OFT", "BOFT", "VERA", "HRA", "LN_TUNING")
+)
+
+
+def _of_transformers(kind: str) -> frozenset[str]:
+    return frozenset(
+        f"transformers.models.{name.lower()}.modeling_{name.lower()}.{name}{kind}"
+        for name in _FAMILIES
+    )
+
+
+_CAUSAL = _of_transformers("ForCausalLM") | {
+    _OURS + "minicpm.MiniCPMForCausalLM",
+    _OURS + "modeling.MiniCPMVForConditionalGeneration",
+}
+_WRAPPING = {_OURS + "modeling.MiniCPMVModel"}
+_DECODERS = _of_transformers("Model") | {_OURS + "minicpm.MiniCPMModel"}
+_LAYERS = _of_transformers("DecoderLayer") | {_OURS + "minicpm.MiniCPMDecoderLayer"}
+_ATTENTIONS = _of_transformers("Attention") | {_OURS + "minicpm.MiniCPMAttention"}
+_NORMS = _of_transformers("RMSNorm")
+_MLPS = _of_transformers("MLP")
+_OWN_MLP = _OURS + "minicpm.MiniCPMMLP"
+
+
+def kind_of(module: Any) -> str:
+    """The class that says how a module computes: where its `forward` was written."""
+    return _kind_of_class(type(module))
+
+
+@cache
+def _kind_of_class(cls: Hashable) -> str:
+    forward: Any = cls.forward  # type: ignore[attr-defined]
+    return f"{forward.__module__}.{forward.__qualname__.removesuffix('.forward')}"
+
+
+def why_not(model: Any) -> str | None:
+    """A clause that says why the decoder cannot compute a model; None where it can."""
+    adapters = _why_not_adapters(model)
+    if adapters is not None:
+        return adapters
+    causal = causal_model(model)
+    if not isinstance(causal, nn.Module) or kind_of(causal) not in _CAUSAL:
+        return f"{type(causal).__name__} is not one of the models that it knows"
+    decoder = decoder_of(causal)
+    if kind_of(decoder) not in _DECODERS:
+        return f"its language model {type(decoder).__name__} is not one of those that it knows"
+    if is_on_several_devices(causal):
+        return "its weights are on several devices, or are brought to one when they are needed"
+    for layer in decoder.layers:
+        for part, known in ((layer, _LAYERS), (layer.self_attn, _ATTENTIONS)):
+            if kind_of(part) not in known or "forward" in vars(part):
+                return f"{type(part).__name__} does not compute what the released one does"
+    return None
+
+
+def _why_not_adapters(model: Any) -> str | None:
+    if not _is_peft(model):
+        return None
+    for name in model.active_adapters:
+        config = model.peft_config[name]
+        kind = getattr(config.peft_type, "value", config.peft_type)
+        if kind not in _LAYER_ADAPTERS or getattr(config, "alora_invocation_tokens", None):
+            return f"its adapter '{name}' ({kind}) is more than layers in place of layers"
+    return None
+
+
+def _is_peft(model: Any) -> bool:
+    peft = sys.modules.get("peft")
+    return peft is not None and isinstance(model, peft.PeftModel)
+
+
+def causal_model(model: Any) -> Any:
+    """The model with its head, out of what wraps it."""
+    return model.get_base_model() if _is_peft(model) else model
+
+
+def decoder_of(causal: Any) -> Any:
+    """The layers with their embeddings: `LlamaModel` and the like."""
+    inner = causal.model
+    if kind_of(inner) in _WRAPPING:
+        inner = inner.language_model
+    return inner
+
+
+def is_on_several_devices(causal: Any) -> bool:
+    """Whether accelerate moves weights or states while the model computes."""
+    devices = {str(device) for device in (getattr(causal, "hf_device_map", None) or {}).values()}
+    hooks = (getattr(module, "_hf_hook", None) for module in causal.modules())
+    return len(devices) > 1 or any(hook is not None for hook in hooks)
+
+
+def is_widened(causal: Any) -> bool:
+    """Whether products of many rows are computed in float32, see `engine.widen`."""
+    return isinstance(vars(causal).get("forward"), WidenedMethod)
+
+
+def windows(decoder: Any) -> list[int | None]:
+    """Of each layer, how many tokens are attended to; None for all."""
+    if "qwen2" in kind_of(decoder):
+        return [layer.self_attn.sliding_window for layer in decoder.layers]
+    has_window = any(name in kind_of(decoder) for name in ("mistral", "mixtral"))
+    window = decoder.config.sliding_window if has_window else None
+    return [window] * len(decoder.layers)
+
+
+def max_tokens(text_config: Any) -> int | None:
+    """Length up to which keys do not depend on the length; None where they never do."""
+    rope = text_config.rope_parameters or {}
+    if rope.get("rope_type") not in _STRETCHING:
+        return None
+    trained = rope.get("original_max_position_embeddings") or text_config.max_position_embeddings
+    return int(trained)
+
+
+def is_plain_norm(module: nn.Module) -> bool:
+    """Whether a module is Llama's norm, or the same under another name, and nothing else."""
+    return kind_of(module) in _NORMS and not is_followed(module)
+
+
+def is_followed(module: nn.Module) -> bool:
+    """Whether a call of the module does more than its class says."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
