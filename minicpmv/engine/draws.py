@@ -17,6 +17,7 @@ from transformers.generation import MinPLogitsWarper, TopPLogitsWarper
 
 _MOST_KEPT = 1024  # tokens; with a larger top_k whole rows cost less
 _BLOCK = 128  # logits
+_AT_ONCE = 1 << 18  # logits
 _FRACTION_BITS = 53  # of a random double
 _UNUSED: Any = None  # ids, which these warpers do not look at
 
@@ -62,6 +63,13 @@ def drawn(
         generators: of each row; None is torch's own. Each moves on by one draw, whatever the row
             holds.
     """
+    num_rows = max(1, _AT_ONCE // scores.shape[1])
+    if scores.is_cpu and len(scores) > num_rows:  # what is in its cache is read several times
+        parts = [
+            drawn(scores[place : place + num_rows], draw, generators[place : place + num_rows])
+            for place in range(0, len(scores), num_rows)
+        ]
+        return torch.cat([largest for largest, _ in parts]), torch.cat([ids for _, ids in parts])
     if draw.temperature is not None:
         scores = scores / draw.temperature
     if draw.top_k is not None and draw.top_k < min(_MOST_KEPT, scores.shape[1]):
@@ -103,7 +111,7 @@ def top(scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor, t
     length = scores.shape[1]
     num_kept = min(top_k + 28, length)
     while True:
-        values, ids = scores.topk(num_kept)
+        values, ids = _largest(scores, num_kept)
         least = values[:, top_k - 1 : top_k]
         may_lack = (values[:, -1:] >= least) & (least > -torch.inf)
         if num_kept == length or not bool(may_lack.any()):
@@ -112,6 +120,22 @@ def top(scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor, t
     ids, order = ids.sort(dim=-1)
     kept = values.gather(1, order)
     return values[:, 0], ids, kept.masked_fill(kept < least, -torch.inf)
+
+
+def _largest(scores: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest scores of each row, largest first, and their places, both (rows, number)."""
+    rows, length = scores.shape
+    num_blocks = length // _BLOCK
+    if not scores.is_cpu or num_blocks < 2 * number:
+        return scores.topk(number)
+    # Each of them is in a block that has one of the largest scores, or after the last block.
+    blocks = scores[:, : num_blocks * _BLOCK].unflatten(-1, (num_blocks, _BLOCK))
+    chosen = blocks.amax(dim=-1).topk(number, sorted=False).indices  # (rows, number)
+    places = chosen.unsqueeze(-1) * _BLOCK + torch.arange(_BLOCK)
+    after = torch.arange(num_blocks * _BLOCK, length).expand(rows, -1)
+    places = torch.cat([places.flatten(1), after], dim=1)
+    values, order = scores.gather(1, places).topk(number)
+    return values, places.gather(1, order)
 
 
 def _within(

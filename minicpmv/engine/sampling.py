@@ -332,6 +332,9 @@ def logprobs_of(
         logits: (rows, vocabulary), of the model itself.
         tokens: (rows,).
     """
+    if logits.is_cpu and len(logits) > 1:  # less memory to be read again
+        rows = zip(logits.split(1), tokens.split(1), nums, strict=True)
+        return [pair for row, token, num in rows for pair in logprobs_of(row, token, [num])]
     logprobs = logits.log_softmax(dim=-1)
     of_tokens = logprobs.gather(1, tokens.unsqueeze(1))
     most = min(max(nums), logits.shape[1])

@@ -145,7 +145,7 @@ def test_a_row_is_alone_in_a_batch(rules: list[Rules], data: st.DataObject) -> N
     st.sampled_from([1, 2, 30, 128, 1500]),
     st.none() | st.floats(0.05, 0.99),
     st.none() | st.floats(0, 1),
-    st.sampled_from([1, 300, 5000]),
+    st.sampled_from([1, 300, 5000, 40_000]),
     st.data(),
 )
 def test_draws_are_those_of_the_warpers(
