@@ -6,39 +6,10 @@ from collections.abc import Hashable, Sequence
 
 import pytest
 import torch
-from hypothesis import settings, stateful
-from hypothesis import strategies as st
 
-from minicpmv.engine.kv_cache import BLOCK, BlockCache, BlockStore, Lease
+from minicpmv.engine.kv_cache import BLOCK, BlockCache, BlockStore
 
-SIZE = 2 * BLOCK * 8  # bytes of a block of `small_store`
-
-
-def small_store(num_blocks: int = 0) -> BlockStore:
-    return BlockStore(1, 1, 1, torch.int64, "cpu", num_blocks)
-
-
-def made(max_blocks: int = 100, max_idle: int = 100) -> BlockCache:
-    return BlockCache(small_store(), max_blocks * SIZE, max_idle * SIZE)
-
-
-def value(tokens: Sequence[Hashable]) -> int:
-    """What stands for the key of the last of `tokens`: it depends on all of them."""
-    return hash(tuple(tokens))
-
-
-def write(cache: BlockCache, lease: Lease, tokens: Sequence[Hashable], start: int) -> None:
-    """Compute the tokens from `start` on."""
-    for place in range(start, len(tokens)):
-        cell = lease.blocks[place // BLOCK], place % BLOCK
-        cache.store.keys[0][cell] = value(tokens[: place + 1])
-        cache.store.values[0][cell] = -value(tokens[: place + 1])
-
-
-def read(cache: BlockCache, lease: Lease, num_tokens: int) -> list[int]:
-    keys = cache.store.keys[0][lease.blocks].flatten()[:num_tokens]
-    assert torch.equal(keys, -cache.store.values[0][lease.blocks].flatten()[:num_tokens])
-    return keys.tolist()
+from ..helpers.blocks import SIZE, made, read, small_store, value, write
 
 
 def answered(cache: BlockCache, tokens: Sequence[Hashable], more: int = 0) -> int:
@@ -107,6 +78,46 @@ def test_running_sequences_share_what_is_committed() -> None:
     assert answered(cache, text) == 96
 
 
+def test_what_two_share_is_held_until_both_are_closed() -> None:
+    cache = made(max_blocks=4, max_idle=0)
+    text = list(range(65))
+    answered_by = cache.begin(text, 65)
+    assert answered_by is not None
+    write(cache, answered_by, text, 0)
+    answered_by.commit(text)
+    other = cache.begin(text, 65)
+    assert other is not None
+    assert other.blocks[:2] == answered_by.blocks[:2]
+    answered_by.close(text)
+    assert cache.begin([1], 65) is None
+    assert read(cache, other, 64) == [value(text[: place + 1]) for place in range(64)]
+    other.close(None)
+    assert cache.stats()["held_bytes"] == 0
+
+
+def test_what_was_copied_from_is_remembered_for_longer() -> None:
+    cache = made(max_blocks=4, max_idle=3)
+    answered(cache, [1] * 10)
+    answered(cache, [2] * 10)
+    assert answered(cache, [1] * 5 + [3] * 9) == 5
+    assert answered(cache, [4] * 10) == 0  # in place of [2]
+    assert answered(cache, [1] * 10) == 9
+    assert answered(cache, [2] * 10) == 0
+
+
+def test_part_of_what_was_committed_may_be_remembered() -> None:
+    cache = made()
+    text = list(range(100))
+    lease = cache.begin(text, 100)
+    assert lease is not None
+    write(cache, lease, text, 0)
+    lease.commit(text)
+    lease.close(text[:40])
+    assert answered(cache, text) == 96
+    assert answered(cache, [*text[:40], 7]) == 40
+    assert answered(cache, [*text[:96], *text[32:40], 7]) == 96
+
+
 def test_two_that_compute_the_same_at_once_lose_nothing() -> None:
     cache = made()
     text = list(range(70))
@@ -149,6 +160,25 @@ def test_what_a_running_sequence_continues_is_not_forgotten() -> None:
     second.close(None)
     third.close(None)
     assert cache.stats()["held_bytes"] == cache.stats()["idle_bytes"] == 0
+
+
+def test_what_is_idle_is_held_again_by_another_that_computed_it() -> None:
+    cache = made(max_blocks=5, max_idle=2)
+    text = list(range(64))
+    first, second = cache.begin(text, 64), cache.begin([*text, 1], 96)
+    assert first is not None
+    assert second is not None
+    write(cache, first, text, 0)
+    first.close(text)
+    write(cache, second, [*text, 1], 0)
+    second.commit([*text, 1])
+    assert cache.stats()["held_bytes"] == 5 * SIZE
+    assert cache.begin([9], 1) is None
+    second.close([*text, 1])
+    assert cache.stats()["held_bytes"] == 0
+    assert answered(cache, text) == 63
+    cache.clear()
+    assert sorted(cache._free) == [*range(5)]
 
 
 def test_the_longest_idle_is_forgotten_first_and_the_end_before_the_beginning() -> None:
@@ -295,121 +325,3 @@ def test_tensors_may_be_written_in_any_mode() -> None:
     assert store.keys[1][0].sum() == 5 * 12
     assert store.values[1].sum() == store.keys[0].sum() == 0
     assert store.bytes_per_block == 2 * 2 * BLOCK * 3 * 4 * 2
-
-
-class Sequences(stateful.RuleBasedStateMachine):
-    """Random sequences beside a naive model: the list of all texts that were ever remembered."""
-
-    @stateful.initialize(max_blocks=st.integers(1, 24), max_idle=st.integers(0, 30))
-    def make(self, max_blocks: int, max_idle: int) -> None:
-        self.cache = made(max_blocks, max_idle)
-        self.max_blocks, self.max_idle = max_blocks, max_idle
-        self.open: list[tuple[Lease, list[int], int]] = []  # tokens, and how many are computed
-        self.remembered: list[list[int]] = []
-        self.stale: list[Lease] = []  # made before `clear`
-        self.evicts = False
-
-    texts = st.lists(
-        st.tuples(st.integers(1, 2), st.sampled_from([1, 3, 16, 31, 32, 33, 64, 65])),
-        min_size=1,
-        max_size=5,
-    ).map(lambda runs: [token for token, length in runs for _ in range(length)])
-
-    @stateful.rule(text=texts, more=st.integers(0, 70))
-    def begin(self, text: list[int], more: int) -> None:
-        needed = -(-(len(text) + more) // BLOCK)
-        if needed > self.max_blocks:
-            with pytest.raises(ValueError, match="limit"):
-                self.cache.begin(text, len(text) + more)
-            return
-        held = self.cache.stats()["held_bytes"] // SIZE
-        before = self.cache.stats()["evicted_blocks"]
-        lease = self.cache.begin(text, len(text) + more)
-        if lease is None:
-            assert needed > self.max_blocks - held
-            return
-        self.evicts |= self.cache.stats()["evicted_blocks"] > before
-        most = max((common(text[:-1], other) for other in self.remembered), default=0)
-        assert lease.num_known == most if not self.evicts else lease.num_known <= most
-        assert len(lease.blocks) == len(set(lease.blocks)) == needed
-        self.open.append((lease, text, lease.num_known))
-
-    @stateful.precondition(lambda self: self.open)
-    @stateful.rule(data=st.data(), commits=st.booleans(), new=texts)
-    def compute(self, data: st.DataObject, commits: bool, new: list[int]) -> None:
-        index = data.draw(st.integers(0, len(self.open) - 1))
-        lease, text, start = self.open[index]
-        if start == len(text):
-            text = (text + new)[: len(lease.blocks) * BLOCK]
-        end = data.draw(st.integers(start, len(text)))
-        others = {block for other, *_ in self.open if other is not lease for block in other.blocks}
-        for place in range(start, end):
-            assert lease.blocks[place // BLOCK] not in others
-        write(self.cache, lease, text[:end], start)
-        if commits:
-            lease.commit(text[:end])
-            self.remember(lease, text[: end // BLOCK * BLOCK])
-        self.open[index] = (lease, text, end)
-
-    @stateful.precondition(lambda self: self.open)
-    @stateful.rule(data=st.data(), how=st.sampled_from(["remember", "forget", "drop"]))
-    def close(self, data: st.DataObject, how: str) -> None:
-        lease, text, end = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
-        before = self.cache.stats()["evicted_blocks"]
-        if how == "remember":
-            lease.close(text[:end])
-            self.remember(lease, text[:end])
-        elif how == "forget":
-            lease.close(None)
-        self.stale = [other for other in self.stale if other is not lease]
-        del lease
-        self.cache.stats()
-        self.evicts |= self.cache.stats()["evicted_blocks"] > before
-
-    def remember(self, lease: Lease, text: list[int]) -> None:
-        if lease not in self.stale:
-            self.remembered.append(text)
-
-    @stateful.rule()
-    def clear(self) -> None:
-        self.cache.clear()
-        self.remembered.clear()
-        self.stale = [lease for lease, *_ in self.open]
-
-    @stateful.invariant()
-    def everyone_reads_its_own(self) -> None:
-        for lease, text, end in getattr(self, "open", ()):
-            wanted = [value(text[: place + 1]) for place in range(end)]
-            assert read(self.cache, lease, end) == wanted
-
-    @stateful.invariant()
-    def limits_hold(self) -> None:
-        if not hasattr(self, "cache"):
-            return
-        held = self.cache.stats()
-        assert held["store_bytes"] == self.cache.store.num_blocks * SIZE <= self.max_blocks * SIZE
-        assert held["held_bytes"] + held["idle_bytes"] <= held["store_bytes"]
-        assert held["idle_bytes"] <= self.max_idle * SIZE
-        assert held["num_leases"] == len(self.open)
-        blocks = {block for lease, *_ in self.open for block in lease.blocks}
-        assert held["held_bytes"] >= len(blocks) * SIZE
-        if not self.open:
-            assert held["held_bytes"] == 0
-
-    def teardown(self) -> None:
-        if not hasattr(self, "cache"):
-            return
-        for lease, text, end in self.open:
-            lease.close(text[:end])
-        self.cache.clear()
-        free = sorted(self.cache._free)
-        assert free == list(range(self.cache.store.num_blocks))
-
-
-def common(first: list[int], second: list[int]) -> int:
-    places = range(min(len(first), len(second)))
-    return next((n for n in places if first[n] != second[n]), len(places))
-
-
-TestSequences = Sequences.TestCase
-TestSequences.settings = settings(max_examples=60, stateful_step_count=30)
