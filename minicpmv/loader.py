@@ -48,7 +48,7 @@ from .precision import (
 from .processing.file_checks import check_processor_files
 from .processing.processor import MiniCPMVProcessor
 from .processing.text import TextProcessor
-from .quantization import bits_config, weight_bytes
+from .quantization import format_config, weight_bytes
 from .quiet import progress_bar
 from .releases import VISION_TYPES, model_type_of, release_of, text_release_of
 
@@ -90,7 +90,7 @@ def load(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     force_download: bool = False,
-    quantize: Literal["int4", "int8"] | None = None,
+    quantize: Literal["int4", "int8", "nf4", "llm.int8"] | None = None,
     compat: Literal["released"] | None = None,
     media_policy: MediaPolicy | None = None,
     progress: bool | None = None,
@@ -113,8 +113,9 @@ def load(
         force_download: download every file again.
         offload_folder: where weights for "disk" are written that cannot stay in the checkpoint's
             own files: those of `pytorch_model.bin`.
-        quantize: keep the decoder layers in 4 or 8 bits, from full weights; not needed for
-            released int4 files. See docs/quantization.md.
+        quantize: keep weights in 4 or 8 bits, from full ones: "int4", "int8"; "nf4" and "llm.int8"
+            are those of bitsandbytes, which the first two mean on a GPU. Not needed for files that
+            are quantised already. See docs/quantization.md.
         compat: "released" reproduces the numbers of the released code where this package
             deliberately differs; see docs/differences.md.
         media_policy: where pictures and videos may come from; by default any file and address.
@@ -124,7 +125,7 @@ def load(
     Raises:
         ValueError: the model is not known, or its files do not fit together.
         OSError: its files cannot be read.
-        ImportError: quantised weights need bitsandbytes, which is not installed.
+        ImportError: the format of bitsandbytes, and it is not installed.
     """
     if device_map is not None and device != "auto":
         raise ArgumentError(
@@ -160,11 +161,11 @@ def load(
             options["offload_folder"] = offload_folder
         else:
             options["device_map"] = target  # straight to it, without a copy on the CPU
+        place = target if device_map is None else main_device(device_map)
         if quantize is not None:
-            options["quantization_config"] = bits_config(quantize)
+            options["quantization_config"] = format_config(quantize, place)
         if attn_implementation is not None:
             options["attn_implementation"] = attn_implementation
-        place = target if device_map is None else main_device(device_map)
         is_spread = max_memory is not None or uses_disk(device_map)
         precision = precision_of(
             checkpoint, fields, place, dtype, quantize=quantize, is_spread=is_spread

@@ -5,12 +5,13 @@ safetensors. Only what is asked for is in memory.
 """
 
 import json
+import math
 import pickle
 import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ UNREADABLE = (
 )
 
 
+_OWN_MAPPING = 1 << 20  # numbers of a tensor that is not left in the mapping of its file
+
+
 class WeightFiles:
     """All tensors of some weight files, as if they were in one. Use it with `with`.
 
@@ -61,6 +65,7 @@ class WeightFiles:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype | None] = {}
         self._readers: dict[str, Callable[[str], torch.Tensor]] = {}
+        self._paths: dict[str, Path] = {}
         self._stack = ExitStack()
         try:
             for path in paths:
@@ -73,11 +78,32 @@ class WeightFiles:
         return self
 
     def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files. Tensors that were read stay."""
         self._readers.clear()
         self._stack.close()
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return self._readers[name](name)
+
+    @contextmanager
+    def mapped(self, name: str) -> Iterator[torch.Tensor]:
+        """A tensor that is read where it is used, and whose memory is free once nothing is.
+
+        Pages of a mapped file count as memory of the process from their first use until the
+        mapping is gone; so a large tensor has a mapping of its own.
+        """
+        path = self._paths[name]
+        size = math.prod(self.shapes[name])
+        if size < _OWN_MAPPING or (path.suffix == ".bin" and not zipfile.is_zipfile(path)):
+            yield self[name]
+        elif path.suffix == ".bin":
+            yield read_bin(path)[name]
+        else:
+            with safe_open(path, "pt") as file:
+                yield file.get_tensor(name)
 
     def _open(self, path: Path) -> None:
         if path.suffix == ".bin":
@@ -86,6 +112,7 @@ class WeightFiles:
                 self.shapes[name] = tuple(tensor.shape)
                 self.dtypes[name] = tensor.dtype if tensor.is_floating_point() else None
                 self._readers[name] = tensors.__getitem__
+                self._paths[name] = path
             return
         for name, (shape, dtype) in safetensors_headers(path).items():
             self.shapes[name] = shape
@@ -93,6 +120,7 @@ class WeightFiles:
         file = self._stack.enter_context(safe_open(path, "pt"))
         for name in file.keys():  # noqa: SIM118 - it is no dict
             self._readers[name] = file.get_tensor
+            self._paths[name] = path
 
 
 def all_headers(paths: Iterable[Path]) -> Headers:

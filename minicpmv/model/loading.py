@@ -6,7 +6,7 @@ that is an error, one line, with the names as they stand in the released files.
 
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -67,7 +67,7 @@ class StrictLoadingMixin:
             if not looks_itself:
                 check_headers(cls, path, kwargs)
             reader = None if has_tensors else reader_for(cls, path, kwargs)
-        source = path
+        source, has_own_generation = path, kwargs.get("generation_config") is not None
         if reader is not None:
             source, kwargs = reader.path, reader.keywords
             if not looks_itself:
@@ -108,7 +108,7 @@ class StrictLoadingMixin:
             hints = config_hints(model.config, _names_in_files(cls, model, info), released)
             shapes = [other_shape(*entry) for entry in released]
             check_tensors(path, missing, unexpected, shapes, hints)
-        check_finite(model, path)
+        check_finite(model, path, getattr(reader, "not_finite", ()))
         if not has_settings:
             set_own_generation(model)
         if fresh:
@@ -117,7 +117,7 @@ class StrictLoadingMixin:
                 "it before use."
             )
         check_tied_devices(model)
-        if model.can_generate() and kwargs.get("generation_config") is None:
+        if model.can_generate() and not has_own_generation:
             complete_ends(model, checkpoint)
         return model
 
@@ -153,13 +153,16 @@ def complete_ends(model: Any, checkpoint: Checkpoint) -> None:
         settings.eos_token_id = ends if len(ends) > 1 else ends[0] if ends else None
 
 
-def check_finite(model: Any, path: Any) -> None:
+def check_finite(model: Any, path: Any, packed: Iterable[str] = ()) -> None:
     """Check that no weight is NaN or infinite; those offloaded to disk are left out.
+
+    Args:
+        packed: released names of weights that were found so while they were packed.
 
     Raises:
         ValueError: names the tensors.
     """
-    wrong = []
+    wrong = list(packed)
     for name, weight in model.named_parameters():
         if weight.is_meta or not weight.is_floating_point() or not weight.numel():
             continue

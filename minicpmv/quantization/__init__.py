@@ -1,27 +1,53 @@
 """Quantised weights: released int4 files as they are, and quantising while loading.
 
-    bits.py     bitsandbytes: NF4 and int8, in released files and from full weights
-    gptq.py     AutoGPTQ files, unpacked to dense weights
-    files.py    which tensors a checkpoint's files hold
-    headers.py  headers of quantised files, seen as those of full weights
-    memory.py   what weights take, computed from shapes
+    quantiser.py      numbers to integers of 4 and 8 bits and their scales
+    packed_linear.py  layers with packed weights of ours
+    packed_config.py  which parts of a model are packed, and how transformers is told
+    packing.py        whole models: packed while full weights are read, and read again
+    rows.py           single rows of packed weights
+    bits.py           bitsandbytes: NF4 and LLM.int8(), in released files and from full weights
+    gptq.py           AutoGPTQ files, unpacked to dense weights
+    files.py          which tensors a checkpoint's files hold
+    headers.py        headers of quantised files, seen as those of full weights
+    memory.py         what weights take, computed from shapes
 
 Imported by `model/`, whose `from_pretrained` asks `reader_for` how a checkpoint is to be read; of
-ours it imports `checkpoint/` and the plain modules. Only this room imports bitsandbytes.
+ours it imports `checkpoint/`, `kernels/` and the plain modules. Only this room imports
+bitsandbytes.
 """
 
 from typing import Any
+
+import torch
 
 from .bits import BitsReader, bits_config
 from .files import read_quantization
 from .gptq import GptqReader
 from .headers import as_dense
 from .memory import weight_bytes
+from .packed_config import METHOD, PackedConfig
+from .packing import PackedReader, PackingReader
+
+# What `load(quantize=...)` takes. The first two mean bitsandbytes on everything but a CPU.
+FORMATS = ("int4", "int8", "nf4", "llm.int8")
+Reader = BitsReader | GptqReader | PackedReader
 
 
-def reader_for(
-    model_class: Any, path: Any, keywords: dict[str, Any]
-) -> BitsReader | GptqReader | None:
+def format_config(quantize: str, device: torch.device) -> Any:
+    """The `quantization_config` of transformers that `quantize` stands for on a device.
+
+    Raises:
+        ValueError: no such format.
+    """
+    if quantize not in FORMATS:
+        known = ", ".join(map(repr, FORMATS))
+        raise ValueError(f"quantize is {quantize!r}; known: {known}.")
+    if device.type == "cpu" and quantize in ("int4", "int8"):
+        return PackedConfig(quantize)
+    return bits_config(quantize)
+
+
+def reader_for(model_class: Any, path: Any, keywords: dict[str, Any]) -> Reader | None:
     """The reader for the checkpoint at `path`, from the keywords of `from_pretrained`.
 
     None for full weights, and for formats that are left to transformers.
@@ -33,15 +59,22 @@ def reader_for(
     """
     written = read_quantization(path, keywords)
     asked = keywords.get("quantization_config")
+    if isinstance(asked, dict) and asked.get("quant_method") == METHOD:
+        asked = PackedConfig.from_dict(asked)
     asks_for_bits = getattr(asked, "quant_method", None) == "bitsandbytes"
+    asks_to_pack = isinstance(asked, PackedConfig)
     if written is None:
+        if asks_to_pack:
+            return PackingReader(model_class, path, keywords, asked)
         return BitsReader(model_class, path, keywords, None) if asks_for_bits else None
-    if asks_for_bits:
+    if asks_for_bits or asks_to_pack:
         raise ValueError(
             f"The weights of {str(path)!r} are quantised already "
             f"({written.get('quant_method', 'bitsandbytes')}). Leave quantize and "
             "quantization_config out, or take the full weights."
         )
+    if written.get("quant_method") == METHOD:
+        return PackedReader(model_class, path, keywords, written)
     if written.get("load_in_4bit") or written.get("load_in_8bit"):
         return BitsReader(model_class, path, keywords, written)
     if written.get("quant_method") == "gptq" and asked is None and not GptqReader.is_elsewhere():
@@ -49,4 +82,16 @@ def reader_for(
     return None
 
 
-__all__ = ["BitsReader", "GptqReader", "as_dense", "bits_config", "reader_for", "weight_bytes"]
+__all__ = [
+    "FORMATS",
+    "BitsReader",
+    "GptqReader",
+    "PackedConfig",
+    "PackedReader",
+    "PackingReader",
+    "as_dense",
+    "bits_config",
+    "format_config",
+    "reader_for",
+    "weight_bytes",
+]

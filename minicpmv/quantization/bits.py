@@ -21,7 +21,7 @@ from transformers.core_model_loading import WeightConverter
 from ..checkpoint.hub import Checkpoint
 from ..checkpoint.tensors import skeleton
 from ..devices import STRATEGIES
-from .files import linear_layers, own_config
+from .files import check_experts, linear_layers, own_config
 
 # Parts that stay as they are unless a config of the user's names others: all but the decoder
 # layers, and of those the router of a mixture of experts. Any word of a module's name.
@@ -34,18 +34,18 @@ INT8, OPTIONAL = ".SCB", ".weight_format"  # older files have only the first
 
 
 def bits_config(quantize: str) -> BitsAndBytesConfig:
-    """What `quantize="int4"` and `"int8"` mean: NF4 with double quantisation, and LLM.int8().
+    """NF4 with double quantisation for "nf4" and "int4"; LLM.int8() for "llm.int8" and "int8".
 
     Raises:
-        ValueError: `quantize` is neither.
+        ValueError: `quantize` is none of them.
     """
-    if quantize == "int4":
+    if quantize in ("nf4", "int4"):
         return BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
         )
-    if quantize == "int8":
+    if quantize in ("llm.int8", "int8"):
         return BitsAndBytesConfig(load_in_8bit=True)
-    raise ValueError(f"quantize is {quantize!r}; known: 'int4', 'int8'.")
+    raise ValueError(f"quantize is {quantize!r}; known: 'nf4', 'llm.int8', 'int4', 'int8'.")
 
 
 class BitsReader:
@@ -95,14 +95,7 @@ class BitsReader:
         Raises:
             ValueError: nothing would be quantised, or not what takes the memory.
         """
-        parameters = self._skeleton.named_parameters()
-        joined = [name for name, p in parameters if ".experts." in name and p.ndim > 2]
-        if joined:
-            raise ValueError(
-                f"{joined[0]} holds all experts of a layer, which bitsandbytes leaves as they are. "
-                "Bring the checkpoint to MiniCPM's layout (minicpmv convert --to minicpm), then "
-                "quantise."
-            )
+        check_experts(self._skeleton)
         if not self._quantization.load_in_4bit:
             return []
         model: Any = self._skeleton
@@ -223,7 +216,11 @@ def quantised_layers(model: Any, quantize: str) -> list[nn.Linear]:
     layers = linear_layers(model)
     dense = _matching(_named(bits_config(quantize), layers), layers)
     taken = [model.get_submodule(name) for name in layers if name not in dense]
-    return [layer for layer in taken if quantize == "int8" or layer.in_features % BLOCK == 0]
+    return [
+        layer
+        for layer in taken
+        if quantize in ("llm.int8", "int8") or layer.in_features % BLOCK == 0
+    ]
 
 
 def check_unpacked(model: nn.Module) -> None:

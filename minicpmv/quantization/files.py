@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 from torch import nn
+from transformers import GenerationConfig
 from transformers.configuration_utils import PreTrainedConfig
 
 from ..checkpoint.hub import Checkpoint, hub_keywords
@@ -56,3 +57,25 @@ def linear_layers(model: Any) -> dict[str, str]:
         for name, module in model.named_modules()
         if type(module) is nn.Linear
     }
+
+
+def check_experts(model: Any) -> None:
+    """Refuse a mixture whose experts are joined to one tensor.
+
+    Raises:
+        ValueError: names the tensor.
+    """
+    joined = [n for n, p in model.named_parameters() if ".experts." in n and p.ndim > 2]
+    if joined:
+        raise ValueError(
+            f"{joined[0]} holds all experts of a layer, which are not quantised together. "
+            "Bring the checkpoint to MiniCPM's layout (minicpmv convert --to minicpm), then "
+            "quantise."
+        )
+
+
+def generation_config(checkpoint: Checkpoint, config: Any) -> GenerationConfig:
+    """What transformers would read beside weight files: it reads nothing beside a `state_dict`."""
+    if checkpoint.find_file("generation_config.json") is None:
+        return GenerationConfig.from_model_config(config)
+    return GenerationConfig.from_pretrained(checkpoint.location, **checkpoint.keywords)

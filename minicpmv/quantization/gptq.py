@@ -16,13 +16,12 @@ are installed, or a `quantization_config` is passed, transformers reads the file
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
 from transformers.utils import is_gptqmodel_available, is_optimum_available
 
 from ..checkpoint.hub import Checkpoint
 from ..checkpoint.tensors import skeleton
 from ..checkpoint.weights import WeightFiles
-from .files import linear_layers, own_config
+from .files import generation_config, linear_layers, own_config
 
 PACKED = ("qweight", "qzeros", "scales", "g_idx")
 _BITS = (2, 4, 8)
@@ -77,7 +76,7 @@ class GptqReader:
             self.unexpected = [name for name in tensors if name.endswith(suffixes)]
         self.keywords["state_dict"] = tensors
         if model_class.can_generate():
-            self.keywords.setdefault("generation_config", _generation_config(checkpoint, config))
+            self.keywords.setdefault("generation_config", generation_config(checkpoint, config))
         self._path = str(path)
 
     @staticmethod
@@ -127,12 +126,6 @@ def unpack(
     places = g_idx.long()
     weight = scales.float()[places] * (values - zeros[places])
     return weight.t().contiguous()  # (out, in)
-
-
-def _generation_config(checkpoint: Checkpoint, config: Any) -> GenerationConfig:
-    if checkpoint.find_file("generation_config.json") is None:
-        return GenerationConfig.from_model_config(config)
-    return GenerationConfig.from_pretrained(checkpoint.location, **checkpoint.keywords)
 
 
 def _dtype(keywords: dict[str, Any], config: Any, tensors: dict[str, torch.Tensor]) -> torch.dtype:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from ..checkpoint.headers import Headers, Shape
+from ..kernels.packing import packed_shape
 from .bits import INT8, NEEDED, NESTED, OPTIONAL, STATES
 from .gptq import PACKED
 
@@ -35,6 +36,13 @@ def as_dense(headers: Headers, shapes: Mapping[str, Shape]) -> tuple[Headers, st
         elif f"{layer}{INT8}" in headers:
             parts = [f"{layer}{s}" for s in (INT8, OPTIONAL) if f"{layer}{s}" in headers]
             numbers, found = 1, "int8"
+        elif name in headers and headers[name][1] == "U8" and len(shape) == 2:
+            stored = headers[name][0]
+            bits = next((bits for bits in (4, 8) if stored == packed_shape(bits, *shape)), None)
+            if bits is not None:
+                kind = f"int{min(bits, int((kind or 'int8')[3:]))}"
+                dense[name] = (shape, "F32")
+            continue
         else:
             continue
         if not all(part in headers for part in parts):

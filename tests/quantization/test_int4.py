@@ -61,7 +61,7 @@ def quantised_chat(version, quantize, **options):
         warnings.simplefilter("always")
         chat = load(CHECKPOINTS[version], device="cpu", quantize=quantize, **options)
     messages = [str(warning.message) for warning in caught]
-    assert len(messages) == (1 if quantize == "int4" else 0)
+    assert len(messages) == (1 if quantize == "nf4" else 0)
     assert all("inputs are no multiple of 64" in message for message in messages)
     return chat
 
@@ -123,7 +123,7 @@ def test_released_int4_is_the_weights_unpacked_by_hand(version, skip, tmp_path):
 def test_released_int4_is_what_quantising_gives(version, tmp_path):
     folder = int4_release(version, tmp_path / "int4", packs=lambda weight: weight.shape[1] == 256)
     released = load(folder, device="cpu").model
-    quantised = quantised_model(version, "int4")
+    quantised = quantised_model(version, "nf4")
     inputs = golden_case(version, "single_tiny").inputs
     found = logits_of(released, inputs)
     torch.testing.assert_close(found, logits_of(quantised, inputs), atol=0, rtol=0)
@@ -204,17 +204,17 @@ def test_truncated_int4_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("quantize", ["int4", "int8"])
+@pytest.mark.parametrize("quantize", ["nf4", "llm.int8"])
 def test_quantised_while_loading(version, quantize, dtype, tmp_path):
     chat = quantised_chat(version, quantize, dtype=dtype)
     model = chat.model
-    quantised = "Linear4bit" if quantize == "int4" else "Linear8bitLt"
+    quantised = "Linear4bit" if quantize == "nf4" else "Linear8bitLt"
     assert quantised in linear_types(model, "model.language_model")
     for part in ("model.vision_tower", "model.resampler", "lm_head"):
         assert quantised not in linear_types(model, part)
     wanted = getattr(torch, dtype)
     assert {p.dtype for p in model.model.vision_tower.parameters()} == {wanted}
-    if quantize == "int4":
+    if quantize == "nf4":
         up_proj = model.get_submodule("model.language_model.layers.0.mlp.up_proj")
         assert up_proj.compute_dtype == wanted
         assert up_proj.weight.dtype == torch.uint8
@@ -240,7 +240,7 @@ def test_quantised_while_loading(version, quantize, dtype, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(("quantize", "most"), [("int4", 0.5), ("int8", 0.05)])
+@pytest.mark.parametrize(("quantize", "most"), [("nf4", 0.5), ("llm.int8", 0.05)])
 def test_quantised_logits_are_near(version, quantize, most):
     """Random weights are hard to quantise: trained ones lie far closer."""
     model = quantised_model(version, quantize)
@@ -282,7 +282,7 @@ def test_layers_of_odd_size_stay_dense(version, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*keep their full weights")
-@pytest.mark.parametrize("quantize", ["int4", "int8"])
+@pytest.mark.parametrize("quantize", ["nf4", "llm.int8"])
 def test_stored_in_one_dtype_and_loaded_in_another(quantize, tmp_path):
     """transformers casts the biases of a quantised file, and leaves the matrices beside them."""
     load(CHECKPOINTS["2.6"], "cpu", "bfloat16", quantize=quantize).model.save_pretrained(tmp_path)
@@ -293,7 +293,7 @@ def test_stored_in_one_dtype_and_loaded_in_another(quantize, tmp_path):
 
 
 def test_repacked_weights_are_not_saved(tmp_path):
-    model = quantised_model("2.6", "int4", dtype="bfloat16")
+    model = quantised_model("2.6", "nf4", dtype="bfloat16")
     weight = model.get_submodule("model.language_model.layers.0.mlp.up_proj").weight
     weight.quant_state.packing_format_for_cpu = True  # as after a call on a CPU with AVX512-BF16
     with pytest.raises(ValueError, match=r"repacked .*layers\.0\.mlp\.up_proj.* for this CPU"):
@@ -304,7 +304,7 @@ def test_repacked_weights_are_not_saved(tmp_path):
 
 
 def test_casts_are_refused_in_one_line():
-    model = quantised_model("2.6", "int4")
+    model = quantised_model("2.6", "nf4")
     with pytest.raises(ValueError, match="not supported for quantized model"):
         model.half()
     with pytest.raises(ValueError, match="cannot cast a bitsandbytes model"):
@@ -315,7 +315,7 @@ def test_casts_are_refused_in_one_line():
 def test_quantised_twice(tmp_path):
     folder = int4_release("2.6", tmp_path / "int4")
     with pytest.raises(ValueError, match=r"quantised already \(bitsandbytes\)\. Leave"):
-        load(folder, device="cpu", quantize="int8")
+        load(folder, device="cpu", quantize="llm.int8")
 
 
 def test_unknown_width():
@@ -334,19 +334,19 @@ def test_without_bitsandbytes(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r'need bitsandbytes: pip install "minicpmv\[int4\]"'):
         load(folder, device="cpu")
     with pytest.raises(ImportError, match=r'pip install "minicpmv\[int4\]"'):
-        load(CHECKPOINTS["2.6"], device="cpu", quantize="int8")
+        load(CHECKPOINTS["2.6"], device="cpu", quantize="llm.int8")
 
 
 def test_device_that_bitsandbytes_does_not_know(monkeypatch):
     monkeypatch.setattr(bitsandbytes, "supported_torch_devices", {"cuda", "xpu"})
     with pytest.raises(ValueError, match=r"does not run on 'cpu'; it knows cuda, xpu\."):
-        load(CHECKPOINTS["2.6"], device="cpu", quantize="int4")
+        load(CHECKPOINTS["2.6"], device="cpu", quantize="nf4")
 
 
 # What it takes, and what `minicpmv info` says
 
 
-@pytest.mark.parametrize("quantize", [None, "int8", "int4"])
+@pytest.mark.parametrize("quantize", [None, "int8", "int4", "llm.int8", "nf4"])
 def test_memory_is_what_the_tensors_take(quantize):
     model = load("nano", device="cpu", dtype="bfloat16", quantize=quantize).model
     taken = sum(
@@ -358,7 +358,7 @@ def test_memory_is_what_the_tensors_take(quantize):
         assert weight_bytes(type(model)(model.config), quantize) == taken
 
 
-@pytest.mark.parametrize("quantize", ["int4", "int8"])
+@pytest.mark.parametrize("quantize", ["nf4", "llm.int8"])
 def test_info_knows_packed_weights(quantize, tmp_path):
     model = quantised_model("2.6", quantize)
     model.save_pretrained(tmp_path)
@@ -387,7 +387,7 @@ def test_info_knows_gptq(gptq):
 
 
 @pytest.mark.parametrize("num_experts", [0, 3], ids=["dense", "experts"])
-@pytest.mark.parametrize("quantize", ["int4", "int8"])
+@pytest.mark.parametrize("quantize", ["nf4", "llm.int8"])
 def test_text_models_are_quantised_too(num_experts, quantize, tmp_path):
     torch.manual_seed(0)
     config = MiniCPMConfig(
@@ -403,7 +403,7 @@ def test_text_models_are_quantised_too(num_experts, quantize, tmp_path):
     model = MiniCPMForCausalLM.from_pretrained(
         tmp_path / "full", quantization_config=bits_config(quantize)
     )
-    quantised = "Linear4bit" if quantize == "int4" else "Linear8bitLt"
+    quantised = "Linear4bit" if quantize == "nf4" else "Linear8bitLt"
     assert linear_types(model, "model.layers.0.self_attn") == {quantised}
     assert linear_types(model, "lm_head") == {"Linear"}
     if num_experts:
@@ -416,13 +416,13 @@ def test_text_models_are_quantised_too(num_experts, quantize, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["minicpm-v-1_0", "minicpm-v-2", "omnilmm-12b"])
-@pytest.mark.parametrize("quantize", ["int4", "int8"])
+@pytest.mark.parametrize("quantize", ["nf4", "llm.int8"])
 @pytest.mark.filterwarnings("ignore:.*keep their full weights")
 def test_first_releases_are_quantised_too(name, quantize):
     folder = CHECKPOINTS["2.6"].parents[1] / name
     (checkpoint,) = (path.parent for path in folder.glob("*/config.json"))
     chat = load(checkpoint, device="cpu", quantize=quantize)
-    quantised = "Linear4bit" if quantize == "int4" else "Linear8bitLt"
+    quantised = "Linear4bit" if quantize == "nf4" else "Linear8bitLt"
     assert quantised in linear_types(chat.model, "model.language_model")
     for part in ("model.vision_tower", "model.resampler", "lm_head"):
         assert quantised not in linear_types(chat.model, part)
@@ -441,9 +441,9 @@ def test_joined_experts_are_not_quantised(tmp_path):
     )
     config.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"holds all experts .*minicpmv convert --to minicpm"):
-        MODEL_CLASSES["mixtral"].from_pretrained(tmp_path, quantization_config=bits_config("int4"))
+        MODEL_CLASSES["mixtral"].from_pretrained(tmp_path, quantization_config=bits_config("nf4"))
 
 
 def test_nothing_to_quantise():
     with pytest.raises(ValueError, match=r"No layer can be .* \(model\.layers\.0\..*: 72\) are no"):
-        load(TEXT, device="cpu", quantize="int4")
+        load(TEXT, device="cpu", quantize="nf4")

@@ -1,0 +1,154 @@
+"""`PackedConfig`: which parts of a model are packed in how many bits, and how transformers is told.
+
+It stands in config.json as `quantization_config`, and may be passed to `from_pretrained` as
+transformers' own are. Importing this file registers it.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from ..errors import ArgumentError
+from .packed_linear import PackedEmbedding, PackedLinear
+
+METHOD = "minicpmv"
+LAYOUT = 1  # of the bytes, see kernels/packing.py; a file says which one it has
+PARTS = ("decoder", "lm_head", "embed_tokens", "vision", "resampler")
+# Bits of each part. All else stays as it is: norms, biases, convolutions, tables of positions, the
+# router of a mixture of experts.
+FORMATS: dict[str, dict[str, int]] = {
+    "int4": {"decoder": 4, "lm_head": 8, "embed_tokens": 4, "vision": 8, "resampler": 8},
+    "int8": dict.fromkeys(PARTS, 8),
+}
+# Linear layers that choose: small, and a wrong choice costs more than a rounded number.
+_CHOOSERS = ("gate", "score")
+# By the first words of released names and ours.
+_PREFIXES = {
+    "vision": ("vpm.", "vision_tower.", "model.vision_tower."),
+    "resampler": ("resampler.", "model.resampler."),
+}
+
+
+@register_quantization_config(METHOD)
+class PackedConfig(QuantizationConfigMixin):
+    """Weights packed in groups of 32 with a float16 scale: 4.5 or 8.5 bits each.
+
+    Args:
+        format: "int4" or "int8"; what `bits` leaves out is as there.
+        bits: 4, 8 or 0 (not packed) for "decoder", "lm_head", "embed_tokens", "vision" and
+            "resampler".
+        dense: modules that are not packed, by their names, released or ours, or parts of them.
+        layout: of the bytes, in a file.
+
+    Raises:
+        ValueError: an argument is not known.
+    """
+
+    def __init__(
+        self,
+        format: str = "int4",
+        bits: Mapping[str, int] | None = None,
+        dense: Iterable[str] = (),
+        layout: int = LAYOUT,
+        quant_method: str = METHOD,
+        **unknown: Any,
+    ):
+        self.quant_method = METHOD
+        if layout != LAYOUT or unknown or quant_method != METHOD:
+            more = "".join(f", {name}" for name in unknown)
+            raise ValueError(
+                f"The packed weights are of {quant_method} in layout {layout!r}{more}; this version "
+                f"reads those of {METHOD} in layout {LAYOUT}. Install a newer minicpmv, or quantise "
+                "the full weights again."
+            )
+        if format not in FORMATS:
+            raise ArgumentError(f"`format` is {format!r}; known: {', '.join(FORMATS)}.")
+        bits = dict(bits or {})
+        for part, number in bits.items():
+            if part not in PARTS or number not in (0, 4, 8):
+                raise ArgumentError(
+                    f"`bits` has {part!r}: {number!r}; known are {', '.join(PARTS)} with 4, 8, or "
+                    "0 for full weights."
+                )
+        self.format, self.layout = format, layout
+        self.bits = FORMATS[format] | bits
+        self.dense = list(dense)
+
+    def bits_of(self, model: Any) -> dict[str, int]:
+        """Bits of every module of a model of full weights that is packed, by its name."""
+        head, table = model.get_output_embeddings(), model.get_input_embeddings()
+        bits = dict(self.bits)
+        if head is not None and model.config.tie_word_embeddings:
+            bits["embed_tokens"] = bits["lm_head"]  # one matrix for both
+        prefix = "" if hasattr(model, model.base_model_prefix) else f"{model.base_model_prefix}."
+        found = {}
+        for name, module in model.named_modules():
+            if type(module) is not nn.Linear and module is not table:
+                continue
+            released = model.released_name(f"{prefix}{name}.weight").removesuffix(".weight")
+            if module is head:
+                part = "lm_head"
+            elif module is table:
+                part = "embed_tokens"
+            elif name.rpartition(".")[2] in _CHOOSERS:
+                continue
+            else:
+                part = next(
+                    (p for p, start in _PREFIXES.items() if name.startswith(start)), "decoder"
+                )
+            is_dense = any(
+                f".{entry}." in f".{form}." for entry in self.dense for form in (name, released)
+            )
+            if bits[part] and not is_dense:
+                found[name] = bits[part]
+        return found
+
+
+@register_quantizer(METHOD)
+class PackedQuantizer(HfQuantizer):
+    """Puts layers for packed weights into a model before they are loaded."""
+
+    quantization_config: PackedConfig
+
+    def validate_environment(self, *args: Any, **kwargs: Any) -> None:
+        if not self.pre_quantized:
+            raise ValueError(
+                "PackedConfig quantises while loading only with the classes of this package: use "
+                "minicpmv.load, or the Auto classes after `import minicpmv.auto`."
+            )
+
+    def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        for name, bits in self.quantization_config.bits_of(model).items():
+            model.set_submodule(name, packed_layer(model.get_submodule(name), bits))
+        model.tie_weights()
+        return model
+
+    def is_serializable(self) -> bool:
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        return False
+
+
+def packed_layer(layer: nn.Module, bits: int) -> PackedLinear | PackedEmbedding:
+    """The layer for the packed weights of a linear layer or an embedding, without memory."""
+    if isinstance(layer, nn.Linear):
+        return PackedLinear(bits, layer.in_features, layer.out_features, layer.bias, "meta")
+    assert isinstance(layer, nn.Embedding)
+    return PackedEmbedding(
+        bits,
+        layer.num_embeddings,
+        layer.embedding_dim,
+        layer.padding_idx,
+        layer.weight.dtype,
+        torch.device("meta"),
+    )
+
+
+__all__ = ["FORMATS", "PackedConfig", "PackedQuantizer", "packed_layer"]
