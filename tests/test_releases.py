@@ -207,18 +207,45 @@ def is_quantized(name):
     return (".layers." in name and name.endswith("proj.weight")) or ".experts." in name
 
 
+def packed_bits(name, shape, is_int4, is_tied):
+    """Bits of a packed weight; None for what stays in 16."""
+    if len(shape) != 2 or not name.endswith(".weight"):
+        return None
+    if name.endswith((".gate.weight", "position_embedding.weight")):
+        return None
+    is_text = ".layers." in name and not name.startswith(("vpm.", "resampler.", "model.vision"))
+    is_text = is_text or (name.endswith("embed_tokens.weight") and not is_tied)
+    return 4 if is_int4 and is_text else 8
+
+
+def packed_bytes(member, is_int4):
+    size = 0
+    for shapes in member.shapes:
+        for name, shape in shapes.items():
+            bits = packed_bits(name, shape, is_int4, member.is_tied)
+            if bits is None:
+                size += 2 * math.prod(shape)
+                continue
+            # Tiles of 16 outputs and 32 inputs: 2 bytes of scale for each output, and the numbers.
+            tiles = math.ceil(shape[0] / 16) * math.ceil(shape[1] / 32)
+            size += tiles * 16 * (2 + 32 * bits // 8)
+    return size
+
+
 def weight_bytes(member, dtype):
     """Bytes of the weights, as `load(dtype=)` and `load(quantize=)` keep them."""
     *eyes, text = member.shapes
     total = sum(map(count, eyes)) + count(text)
     if dtype in ("float32", "16 bit"):
         return total * {"float32": 4, "16 bit": 2}[dtype]
+    if dtype in ("int4", "int8"):
+        return packed_bytes(member, dtype == "int4")
     size = 2 * sum(map(count, eyes))
     for name, shape in text.items():
         numel = math.prod(shape)
-        if not is_quantized(name) or (dtype == "int4" and shape[1] % 64):
+        if not is_quantized(name) or (dtype == "nf4" and shape[1] % 64):
             size += 2 * numel
-        elif dtype == "int8":
+        elif dtype == "llm.int8":
             size += numel + 4 * shape[0]  # a scale for each row
         else:
             # A byte of scale for 64 numbers, a float32 of scale for 256 of those.
@@ -238,7 +265,7 @@ def gigabytes(size):
 
 
 def memory_table():
-    dtypes = ("float32", "16 bit", "int8", "int4")
+    dtypes = ("float32", "16 bit", "int8", "int4", "llm.int8", "nf4")
     rows = [
         (
             f"**{member.name}**",
@@ -411,14 +438,14 @@ def test_the_page_holds_what_is_computed():
     assert set(re.findall(r"<!-- (\w+) -->", page)) == {*FILLERS, "end"}
 
 
-@pytest.mark.parametrize("quantize", [None, "int8", "int4"])
+@pytest.mark.parametrize("quantize", [None, "int8", "int4", "llm.int8", "nf4"])
 def test_weights_take_the_memory_that_is_said(quantize):
     """Counted on nano, as it is loaded."""
     pytest.importorskip("bitsandbytes")
     from minicpmv.loader import load
 
     member = members()[-1]
-    model = load("nano", device="cpu", quantize=quantize).model
+    model = load("nano", device="cpu", dtype="bfloat16", quantize=quantize).model
     size = 0
     for parameter in model.parameters():
         size += parameter.data.nbytes

@@ -47,7 +47,11 @@ def add_model_options(parser: argparse.ArgumentParser, *, flag: bool = True) -> 
     add("--device", help="cpu, cuda, cuda:1, mps or auto (the default)")
     add("--dtype", help="float32, bfloat16, float16 or auto (the default)")
     add("--device-map", metavar="MAP", help="spread the weights over devices: auto, balanced ...")
-    add("--quantize", choices=["int4", "int8"], help="keep the decoder layers in 4 or 8 bits")
+    add(
+        "--quantize",
+        choices=["int4", "int8", "nf4", "llm.int8"],
+        help="keep weights in 4 or 8 bits; the last two with bitsandbytes",
+    )
     add("--attn-implementation", metavar="NAME", help="sdpa, eager, flash_attention_2 ...")
     add("--revision", help="branch, tag or commit on the hub")
     add("--compat", choices=["released"], help="reproduce the quirks in docs/differences.md")

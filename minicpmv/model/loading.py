@@ -162,7 +162,7 @@ def check_finite(model: Any, path: Any, packed: Iterable[str] = ()) -> None:
     Raises:
         ValueError: names the tensors.
     """
-    wrong = list(packed)
+    wrong = [f"{name} ({dtype_name(model.config.dtype)})" for name in packed]
     for name, weight in model.named_parameters():
         if weight.is_meta or not weight.is_floating_point() or not weight.numel():
             continue

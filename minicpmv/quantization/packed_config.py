@@ -62,9 +62,9 @@ class PackedConfig(QuantizationConfigMixin):
         if layout != LAYOUT or unknown or quant_method != METHOD:
             more = "".join(f", {name}" for name in unknown)
             raise ValueError(
-                f"The packed weights are of {quant_method} in layout {layout!r}{more}; this version "
-                f"reads those of {METHOD} in layout {LAYOUT}. Install a newer minicpmv, or quantise "
-                "the full weights again."
+                f"The packed weights are of {quant_method} in layout {layout!r}{more}; this "
+                f"version reads those of {METHOD} in layout {LAYOUT}. Install a newer minicpmv, or "
+                "quantise the full weights again."
             )
         if format not in FORMATS:
             raise ArgumentError(f"`format` is {format!r}; known: {', '.join(FORMATS)}.")

@@ -91,7 +91,7 @@ class PackingReader(PackedReader):
         self.keywords["dtype"] = self._dtype(config)
 
     def _plan(self, model: Any, asked: PackedConfig) -> PackedConfig:
-        """What is packed of this checkpoint: modules whose weights its files hold as they should be.
+        """What is packed of this checkpoint: modules whose weights are in its files as they should.
 
         The rest is loaded in full, and named as when nothing is quantised.
         """
@@ -135,7 +135,7 @@ class PackingReader(PackedReader):
             return packed.data
 
     def finish(self, model: Any) -> list[Mismatch]:
-        """As of a file; and close the files, and set what loading from a `state_dict` leaves out."""
+        """The same; and close the files, and set what loading from a `state_dict` leaves out."""
         self._weights.close()
         model.name_or_path = model.config.name_or_path = self._path
         return super().finish(model)

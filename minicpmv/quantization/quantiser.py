@@ -26,9 +26,9 @@ def quantise(rows: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         bits: 4 or 8.
 
     Returns:
-        Codes as `pack_rows` takes them, (rows, in_features), 0..15 or -127..127, and scales, float16
-        (rows, groups). A group whose numbers are not finite, or too large for a scale in float16,
-        has a scale that is not finite.
+        Codes as `pack_rows` takes them, (rows, in_features), 0..15 or -127..127, and scales,
+        float16 (rows, groups). A group whose numbers are not finite, or too large for a scale in
+        float16, has a scale that is not finite.
     """
     num_rows, width = rows.shape
     x = torch.nn.functional.pad(rows.float(), (0, -width % GROUP))

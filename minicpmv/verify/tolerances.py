@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 from ..chat import Chat
 from ..precision import dtype_name
 from ..quantization.files import read_quantization
+from ..quantization.packed_linear import PackedLinear
 from .prompts import Prompt
 
 
@@ -53,6 +54,7 @@ def describe(chat: Chat, prompts: Sequence[Prompt]) -> dict[str, Any]:
         "model": chat.name,
         "precision": _precision(chat),
         "vision_precision": _vision_precision(chat),
+        "rounds_activations": _rounds_activations(chat),
         "dtype": dtype_name(model.dtype),
         "format": model.config.model_type,
         "num_experts": getattr(model.config.get_text_config(), "num_experts", 0),
@@ -74,6 +76,8 @@ def _precision(chat: Chat) -> str:
     fields = fields or read_quantization(chat.model.name_or_path, {})
     if fields is None:
         return dtype_name(chat.model.dtype)
+    if fields.get("quant_method") == "minicpmv":
+        return "int4" if 4 in fields["bits"].values() else "int8"
     return f"int{fields.get('bits') or (4 if fields.get('load_in_4bit') else 8)}"
 
 
@@ -85,17 +89,25 @@ def _stored_dtype(path: str) -> str:
 
 
 def _vision_precision(chat: Chat) -> str:
-    """The same for the tower, which released int4 files leave as it was."""
+    """The same for the tower: released int4 files leave it as it was, ours pack it in 8 bits."""
     tower = getattr(chat.model.base_model, "vision_tower", None)
     parameters = [] if tower is None else list(tower.parameters())
     if all(p.is_floating_point() and not hasattr(p, "quant_state") for p in parameters):
         return dtype_name(chat.model.dtype)
-    return _precision(chat)
+    bits = {module.bits for module in tower.modules() if isinstance(module, PackedLinear)}
+    return f"int{min(bits)}" if bits else _precision(chat)
+
+
+def _rounds_activations(chat: Chat) -> bool:
+    """Whether products round their inputs to 8 bits: with packed weights, and in LLM.int8()."""
+    is_packed = any(isinstance(module, PackedLinear) for module in chat.model.modules())
+    return is_packed or _precision(chat) == "int8"
 
 
 def tolerance_of(facts: dict[str, Any]) -> str:
-    """What two runs of the same weights may differ by: int8 rounds the activations, too."""
-    return "int8" if facts["precision"] == "int8" else facts["dtype"]
+    """What two runs of the same weights may differ by: packed weights and int8 round the
+    activations, too."""
+    return "int8" if facts["rounds_activations"] else facts["dtype"]
 
 
 def tolerance_against(ours: dict[str, Any], theirs: dict[str, Any], field: str) -> str:

@@ -364,10 +364,11 @@ def test_info_knows_packed_weights(quantize, tmp_path):
     model.save_pretrained(tmp_path)
     report = inspected(tmp_path)
     assert report["mismatches"] == []
-    assert report["weights"]["packed_as"] == quantize
+    packed_as = {"nf4": "int4", "llm.int8": "int8"}[quantize]
+    assert report["weights"]["packed_as"] == packed_as
     taken = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    assert report["memory_bytes"][quantize] == taken
-    assert f"packed as {quantize}" in as_text(report)
+    assert report["memory_bytes"][packed_as] == taken
+    assert f"packed as {packed_as}" in as_text(report)
 
 
 def test_info_names_a_layer_that_lacks_a_part(tmp_path):
