@@ -3,9 +3,10 @@
 // OUTPUTS outputs are computed at a time, four inputs per step. A tile of packed weights has 16
 // outputs, so 16 / OUTPUTS vectors make one. Every set supplies
 //   Floats                a float32 for each output
-//   Weights, Inputs       four weights of each output; the four inputs that they multiply
 //   Sums<BITS>            collects the products of one group. Where weights are multiplied with
 //                         OFFSET added, `correction` is the sum of the inputs times -OFFSET.
+//     Weights, Value      four weights of each output; an input as it lies in memory
+//   inputs                the next four inputs
 #pragma once
 #include "vectors.h"
 
@@ -17,7 +18,7 @@
 #if defined(__AVXVNNI__)
 #define PACKED_AVXVNNI 1
 #endif
-#elif defined(__ARM_NEON) && defined(__ARM_FEATURE_DOTPROD)
+#elif defined(__aarch64__)
 #define PACKED_NEON 1
 #endif
 
@@ -41,9 +42,10 @@ INLINE Floats half_floats(const uint8_t* p) {
 }
 INLINE void save(float* p, Floats v) { _mm512_storeu_ps(p, v); }
 
-template <int BITS>
-struct Sums {
+template <int BITS> struct Sums {
   static constexpr int OFFSET = BITS == 4 ? 8 : 128;  // weights are multiplied unsigned
+  using Value = int8_t;
+  using Weights = __m512i;
   __m512i v;
   INLINE void start(int correction) { v = _mm512_set1_epi32(correction); }
   INLINE void add(__m512i weights, __m512i x) { v = _mm512_dpbusd_epi32(v, weights, x); }
@@ -52,20 +54,17 @@ struct Sums {
     return _mm512_fmadd_ps(f, scale, sum);
   }
 };
-using Weights = __m512i;
-using Inputs = __m512i;
-
-INLINE Inputs inputs(const int8_t* p) {
+INLINE __m512i inputs(const int8_t* p) {
   int32_t four;
   memcpy(&four, p, 4);
   return _mm512_set1_epi32(four);
 }
-INLINE void weights4(const uint8_t* p, Weights& low, Weights& high) {
+INLINE void weights4(const uint8_t* p, __m512i& low, __m512i& high) {
   const __m512i bytes = _mm512_loadu_si512(p), mask = _mm512_set1_epi8(15);
   low = _mm512_and_si512(bytes, mask);
   high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask);
 }
-INLINE Weights weights8(const uint8_t* p) {
+INLINE __m512i weights8(const uint8_t* p) {
   return _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(-128));
 }
 
@@ -84,13 +83,12 @@ INLINE Floats add_product(__m256i v, float x_scale, Floats scale, Floats sum) {
   const Floats f = _mm256_mul_ps(_mm256_cvtepi32_ps(v), _mm256_set1_ps(x_scale));
   return _mm256_fmadd_ps(f, scale, sum);
 }
-using Inputs = __m256i;
-
-INLINE Inputs inputs(const int8_t* p) {
+INLINE __m256i four_bytes(const void* p) {
   int32_t four;
   memcpy(&four, p, 4);
   return _mm256_set1_epi32(four);
 }
+INLINE __m256i inputs(const int8_t* p) { return four_bytes(p); }
 INLINE void halves(const uint8_t* p, __m256i& low, __m256i& high) {
   const __m256i bytes = _mm256_loadu_si256((const __m256i*)p), mask = _mm256_set1_epi8(15);
   low = _mm256_and_si256(bytes, mask);
@@ -99,9 +97,10 @@ INLINE void halves(const uint8_t* p, __m256i& low, __m256i& high) {
 
 #if defined(PACKED_AVXVNNI)
 
-template <int BITS>
-struct Sums {
+template <int BITS> struct Sums {
   static constexpr int OFFSET = BITS == 4 ? 8 : 128;  // weights are multiplied unsigned
+  using Value = int8_t;
+  using Weights = __m256i;
   __m256i v;
   INLINE void start(int correction) { v = _mm256_set1_epi32(correction); }
   INLINE void add(__m256i weights, __m256i x) { v = _mm256_dpbusd_avx_epi32(v, weights, x); }
@@ -109,9 +108,8 @@ struct Sums {
     return add_product(v, x_scale, scale, sum);
   }
 };
-using Weights = __m256i;
-INLINE void weights4(const uint8_t* p, Weights& low, Weights& high) { halves(p, low, high); }
-INLINE Weights weights8(const uint8_t* p) {
+INLINE void weights4(const uint8_t* p, __m256i& low, __m256i& high) { halves(p, low, high); }
+INLINE __m256i weights8(const uint8_t* p) {
   return _mm256_xor_si256(_mm256_loadu_si256((const __m256i*)p), _mm256_set1_epi8(-128));
 }
 
@@ -119,51 +117,53 @@ INLINE Weights weights8(const uint8_t* p) {
 
 // Keeps gcc from adding the products up pairwise, for which it spills all of them to memory.
 INLINE void in_order(__m256i& v) { asm("" : "+x"(v)); }
-struct Weights {
-  __m256i v, size;  // size: the absolute value, of 8 bits only
-};
-template <int BITS>
-struct Sums;
+
+template <int BITS> struct Sums;
 
 // Pairs of products add up to at most 2 * 15 * 127, and the eight steps of a group to 30480: all
 // sums of a group fit 16 bits.
-template <>
-struct Sums<4> {
+template <> struct Sums<4> {
   static constexpr int OFFSET = 8;
+  using Value = int8_t;
+  using Weights = __m256i;
   __m256i v;
   INLINE void start(int) { v = _mm256_setzero_si256(); }
-  INLINE void add(const Weights& weights, __m256i x) {
-    v = _mm256_add_epi16(v, _mm256_maddubs_epi16(weights.v, x));
+  INLINE void add(__m256i weights, __m256i x) {
+    v = _mm256_add_epi16(v, _mm256_maddubs_epi16(weights, x));
     in_order(v);
   }
   INLINE Floats times(float x_scale, Floats scale, Floats sum, int correction) const {
     const __m256i pairs = _mm256_madd_epi16(v, _mm256_set1_epi16(1));
-    return add_product(_mm256_add_epi32(pairs, _mm256_set1_epi32(correction)), x_scale, scale,
-               sum);
+    return add_product(_mm256_add_epi32(pairs, _mm256_set1_epi32(correction)), x_scale, scale, sum);
   }
 };
 
-// |w| * (x with the sign of w): pairs of products add up to at most 2 * 127 * 127 < 2^15.
-template <>
-struct Sums<8> {
+// Bytes of both signs have no product without saturation here: they are multiplied as 16 bits, the
+// first and third input of a step and the second and fourth.
+struct Halves {
+  __m256i even, odd;
+};
+template <> struct Sums<8> {
   static constexpr int OFFSET = 0;
+  using Value = int16_t;  // in the order 0, 2, 1, 3
+  using Weights = Halves;
   __m256i v;
   INLINE void start(int) { v = _mm256_setzero_si256(); }
-  INLINE void add(const Weights& weights, __m256i x) {
-    const __m256i pairs = _mm256_maddubs_epi16(weights.size, _mm256_sign_epi8(x, weights.v));
-    v = _mm256_add_epi32(v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  INLINE void add(const Halves& weights, const Halves& x) {
+    v = _mm256_add_epi32(v, _mm256_madd_epi16(weights.even, x.even));
+    in_order(v);
+    v = _mm256_add_epi32(v, _mm256_madd_epi16(weights.odd, x.odd));
     in_order(v);
   }
   INLINE Floats times(float x_scale, Floats scale, Floats sum, int) const {
     return add_product(v, x_scale, scale, sum);
   }
 };
-INLINE void weights4(const uint8_t* p, Weights& low, Weights& high) {
-  halves(p, low.v, high.v);
-}
-INLINE Weights weights8(const uint8_t* p) {
+INLINE Halves inputs(const int16_t* p) { return {four_bytes(p), four_bytes(p + 2)}; }
+INLINE void weights4(const uint8_t* p, __m256i& low, __m256i& high) { halves(p, low, high); }
+INLINE Halves weights8(const uint8_t* p) {
   const __m256i bytes = _mm256_loadu_si256((const __m256i*)p);
-  return {bytes, _mm256_abs_epi8(bytes)};
+  return {_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), _mm256_srai_epi16(bytes, 8)};
 }
 #endif
 
@@ -179,30 +179,40 @@ INLINE Floats half_floats(const uint8_t* p) {
 }
 INLINE void save(float* p, Floats v) { vst1q_f32(p, v); }
 
-using Weights = int8x16_t;
-using Inputs = int8x16_t;
-template <int BITS>
-struct Sums {
+// Adds the four products of each output.
+INLINE int32x4_t add_products(int32x4_t sum, int8x16_t weights, int8x16_t x) {
+#if defined(__ARM_FEATURE_DOTPROD)
+  return vdotq_s32(sum, weights, x);
+#else
+  const int16x8_t low = vmull_s8(vget_low_s8(weights), vget_low_s8(x));
+  const int16x8_t high = vmull_high_s8(weights, x);
+  return vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+#endif
+}
+
+template <int BITS> struct Sums {
   static constexpr int OFFSET = BITS == 4 ? 8 : 0;
+  using Value = int8_t;
+  using Weights = int8x16_t;
   int32x4_t v;
   INLINE void start(int correction) { v = vdupq_n_s32(correction); }
-  INLINE void add(Weights weights, Inputs x) { v = vdotq_s32(v, weights, x); }
+  INLINE void add(int8x16_t weights, int8x16_t x) { v = add_products(v, weights, x); }
   INLINE Floats times(float x_scale, Floats scale, Floats sum, int) const {
     return vfmaq_f32(sum, vmulq_n_f32(vcvtq_f32_s32(v), x_scale), scale);
   }
 };
 
-INLINE Inputs inputs(const int8_t* p) {
+INLINE int8x16_t inputs(const int8_t* p) {
   int32_t four;
   memcpy(&four, p, 4);
   return vreinterpretq_s8_s32(vdupq_n_s32(four));
 }
-INLINE void weights4(const uint8_t* p, Weights& low, Weights& high) {
+INLINE void weights4(const uint8_t* p, int8x16_t& low, int8x16_t& high) {
   const uint8x16_t bytes = vld1q_u8(p);
   low = vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(15)));
   high = vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4));
 }
-INLINE Weights weights8(const uint8_t* p) { return vld1q_s8((const int8_t*)p); }
+INLINE int8x16_t weights8(const uint8_t* p) { return vld1q_s8((const int8_t*)p); }
 
 #else
 
@@ -237,20 +247,21 @@ INLINE Floats half_floats(const uint8_t* p) {
 }
 INLINE void save(float* p, const Floats& f) { memcpy(p, f.v, sizeof f.v); }
 
-struct Weights {
+struct Quads {
   int8_t v[4 * OUTPUTS];
 };
-struct Inputs {
+struct Four {
   int8_t v[4];
 };
-template <int BITS>
-struct Sums {
+template <int BITS> struct Sums {
   static constexpr int OFFSET = BITS == 4 ? 8 : 0;
+  using Value = int8_t;
+  using Weights = Quads;
   int32_t v[OUTPUTS];
   INLINE void start(int correction) {
     for (int i = 0; i < OUTPUTS; i++) v[i] = correction;
   }
-  INLINE void add(const Weights& w, const Inputs& x) {
+  INLINE void add(const Quads& w, const Four& x) {
     for (int i = 0; i < OUTPUTS; i++)
       v[i] += w.v[4 * i] * x.v[0] + w.v[4 * i + 1] * x.v[1] + w.v[4 * i + 2] * x.v[2] +
           w.v[4 * i + 3] * x.v[3];
@@ -261,19 +272,19 @@ struct Sums {
     return f;
   }
 };
-INLINE Inputs inputs(const int8_t* p) {
-  Inputs x;
+INLINE Four inputs(const int8_t* p) {
+  Four x;
   memcpy(x.v, p, 4);
   return x;
 }
-INLINE void weights4(const uint8_t* p, Weights& low, Weights& high) {
+INLINE void weights4(const uint8_t* p, Quads& low, Quads& high) {
   for (int i = 0; i < 4 * OUTPUTS; i++) {
     low.v[i] = (int8_t)(p[i] & 15);
     high.v[i] = (int8_t)(p[i] >> 4);
   }
 }
-INLINE Weights weights8(const uint8_t* p) {
-  Weights w;
+INLINE Quads weights8(const uint8_t* p) {
+  Quads w;
   memcpy(w.v, p, sizeof w.v);
   return w;
 }
