@@ -6,7 +6,8 @@ Both run with this Python and its libraries, on the README's question to the bun
 counts is the ratio of pairs: absolute times differ between machines and moments. `--avx2` holds
 oneDNN and PyTorch to AVX2, so that a newer processor computes as one without bfloat16
 instructions. "cpu" is processor time of a whole process, start and end included; "answer" is that
-of the second answer in a loaded model, which leaves out starting and loading.
+of the second answer in a loaded model, which leaves out starting and loading. The first pair is
+not counted: it writes the bytecode of the packages, as an installation does.
 """
 
 import argparse
@@ -33,6 +34,7 @@ print(seconds, text)
 def timed(command: list[str], checkout: Path, environment: dict[str, str]) -> tuple[float, str]:
     """Processor seconds of a command that runs with a checkout's package, and its stdout."""
     variables = {**os.environ, **environment, "PYTHONPATH": str(checkout)}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     before = os.times()
     done = subprocess.run(
         command, env=variables, cwd=checkout, capture_output=True, text=True, check=True
@@ -60,13 +62,14 @@ def main() -> None:
     answer = [sys.executable, "-c", ANSWER, args.dtype, QUESTION, str(PICTURE)]
     for what, command in (("cpu", [*ask, QUESTION, str(PICTURE)]), ("answer", answer)):
         times: dict[str, list[float]] = {name: [] for name in checkouts}
-        for _ in range(args.runs):
+        for number in range(args.runs + 1):
             for name, checkout in checkouts.items():
                 seconds, text = timed(command, checkout, environment)
                 if what == "answer":
                     first, _, text = text.partition(" ")
                     seconds = float(first)
-                times[name].append(seconds)
+                if number:
+                    times[name].append(seconds)
                 if text != "purple":
                     raise SystemExit(f"{name} answers {text!r}; expected 'purple'")
         pairs = [b / a for a, b in zip(times["this"], times["other"], strict=True)]
