@@ -183,14 +183,6 @@ class Batcher:
         return torch.tensor(numbers, dtype=dtype).to(self._device)
 
 
-def write(
-    store: BlockStore, layer: int, keys: torch.Tensor, values: torch.Tensor, batch: FlatBatch
-) -> None:
-    """Put keys and values (n, kv_heads, head_dim) of new tokens into their blocks."""
-    for held, new in ((store.keys[layer], keys), (store.values[layer], values)):
-        held.view(-1, *held.shape[2:]).index_copy_(0, batch.slots, new)
-
-
 def attend(
     query: torch.Tensor,
     store: BlockStore,

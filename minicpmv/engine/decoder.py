@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from ..kernels import ops
 from . import supported
-from .attention import Batcher, FlatBatch, Span, attend, write
+from .attention import Batcher, FlatBatch, Span, attend
 from .kv_cache import BlockStore
 from .widen import MIN_ROWS, WidenedProducts
 
@@ -59,13 +59,18 @@ class Decoder:
         self.head_dim: int = first.head_dim
         self.hidden_size: int = self._config.hidden_size
         self.vocab_size: int = self._config.vocab_size
-        self.dtype: torch.dtype = self._causal.dtype
+        embeddings = model.get_input_embeddings().weight
+        is_float = embeddings.dtype.is_floating_point  # and not packed
+        self.dtype: torch.dtype = embeddings.dtype if is_float else self._causal.dtype
         self.device: torch.device = self._causal.device
         self._scaling: float = first.scaling
         self._windows = supported.windows(self._decoder)
         self._residual_scale: float = getattr(self._config, "residual_scale", 1.0)
         self._logits_scaling: float = getattr(self._config, "logits_scaling", 1.0)
-        self._rotary = rotary_of(self._decoder)
+        is_minicpm = hasattr(self._decoder, "rotary")
+        self._rotary = (
+            MiniCPMRotary(self._decoder) if is_minicpm else Rotary(self._decoder, self.dtype)
+        )
         self._batcher = Batcher(self.device)
 
     def max_tokens(self) -> int | None:
@@ -107,10 +112,12 @@ class Decoder:
                 f"There are {len(embeds)} embeddings and spans of {num_tokens} tokens; each token "
                 "of a span needs one."
             )
-        index = torch.as_tensor(keep, dtype=torch.int64)
-        is_all = len(index) == num_tokens and index.tolist() == list(range(num_tokens))
         batch = self._batcher.batch(spans)
-        return self.step(embeds, batch, store, None if is_all else index.to(self.device))
+        if not isinstance(keep, torch.Tensor):
+            if len(keep) == num_tokens and list(keep) == list(range(num_tokens)):
+                return self.step(embeds, batch, store)
+            keep = torch.tensor(list(keep), dtype=torch.int64)
+        return self.step(embeds, batch, store, keep.to(self.device))
 
     def step(
         self,
@@ -138,51 +145,58 @@ class Decoder:
         store: BlockStore,
         keep: torch.Tensor | None,
     ) -> torch.Tensor:
-        hidden = hidden.to(self.dtype)
         scale = self._residual_scale
-        cos, sin = self._rotary(batch.positions)
+        turns = self._rotary(batch.positions)
         last = self.num_layers - 1
-        heads = (-1, self.num_heads + self.num_kv_heads, self.head_dim)
         for number, layer in enumerate(self._decoder.layers):
             modules = layer._modules
             attention = modules["self_attn"]._modules
-            normed = _norm(modules["input_layernorm"], hidden)
-            query = _linear(attention["q_proj"], normed)
-            key = _linear(attention["k_proj"], normed)
-            value = _linear(attention["v_proj"], normed)
-            turned = self._rotary.turn(torch.cat((query, key), dim=-1).view(heads), cos, sin)
-            values = value.view(-1, self.num_kv_heads, self.head_dim)
-            write(store, number, turned[:, self.num_heads :], values, batch)
-            if number == last and keep is not None and not len(keep):
-                break  # nothing but its keys and values is wanted of the last layer
-            attended = attend(
-                turned[:, : self.num_heads],
-                store,
-                number,
-                batch,
-                self._scaling,
-                self._windows[number],
-            ).flatten(1)
+            query = self._write(
+                attention, _norm(modules["input_layernorm"], hidden), turns, batch, store, number
+            )
             if number == last and keep is not None:
-                hidden, attended = hidden[keep], attended[keep]
-            update = _linear(attention["o_proj"], attended)
+                if not len(keep):  # only its keys and values are wanted of the last layer
+                    return torch.empty((0, self.vocab_size), device=self.device)
+                hidden = hidden[keep]
+            attended = attend(query, store, number, batch, self._scaling, self._windows[number])
+            if number == last and keep is not None:
+                attended = attended[keep]
+            update = _linear(attention["o_proj"], attended.flatten(1))
             hidden = hidden + (update if scale == 1 else update * scale)
             update = _mlp(modules["mlp"], _norm(modules["post_attention_layernorm"], hidden))
             hidden = hidden + (update if scale == 1 else update * scale)
-        if keep is not None and not len(keep):
-            return torch.empty((0, self.vocab_size), device=self.device)
         hidden = _norm(self._decoder.norm, hidden)
         if self._logits_scaling != 1:
             hidden = hidden / self._logits_scaling
         return _linear(self._causal.lm_head, hidden).float()
 
+    def _write(
+        self,
+        attention: dict[str, Any],
+        hidden: torch.Tensor,
+        turns: tuple[torch.Tensor, torch.Tensor],
+        batch: FlatBatch,
+        store: BlockStore,
+        layer: int,
+    ) -> torch.Tensor:
+        """Write keys and values of one layer; queries (n, heads, head_dim), turned."""
+        head_dim, dtype = self.head_dim, self.dtype
+        query, key, value = (
+            _projected(attention[name], hidden, dtype).view(len(hidden), -1, head_dim)
+            for name in ("q_proj", "k_proj", "v_proj")
+        )
+        ops.rotate_and_write(
+            query, key, value, *turns, store.keys[layer], store.values[layer], batch.slots
+        )
+        return query
+
 
 class Rotary:
-    """Rotation by position, as transformers' Llama does it: in the dtype of the model."""
+    """Cosines and sines of positions, as transformers' Llama has them: in the model's dtype."""
 
-    def __init__(self, decoder: Any):
+    def __init__(self, decoder: Any, dtype: torch.dtype):
         self._module = decoder.rotary_emb
-        self._dtype = decoder.dtype
+        self._dtype = dtype
 
     def _frequencies(self, device: torch.device) -> tuple[torch.Tensor, float]:
         # Those of before any stretching, which is a state of the module.
@@ -190,16 +204,12 @@ class Rotary:
         return frequencies, self._module.attention_scaling
 
     def __call__(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines, and sines of which the first half is negative, each (n, 1, head_dim)."""
+        """Each (n, head_dim)."""
         frequencies, scale = self._frequencies(positions.device)
-        angles = positions[:, None, None].float() * frequencies
+        angles = positions[:, None].float() * frequencies
+        angles = torch.cat((angles, angles), dim=-1)
         cos, sin = angles.cos() * scale, angles.sin() * scale
-        cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
         return cos.to(self._dtype), sin.to(self._dtype)
-
-    def turn(self, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """`states` (n, num_heads, head_dim), turned."""
-        return states * cos + states.roll(states.shape[-1] // 2, -1) * sin
 
 
 class MiniCPMRotary(Rotary):
@@ -215,13 +225,6 @@ class MiniCPMRotary(Rotary):
             self._cached = self._module.frequencies(1, device)
         return self._cached
 
-    def turn(self, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        return super().turn(states.float(), cos, sin).to(states.dtype)
-
-
-def rotary_of(decoder: Any) -> Rotary:
-    return MiniCPMRotary(decoder) if hasattr(decoder, "rotary") else Rotary(decoder)
-
 
 def _linear(module: Any, x: torch.Tensor) -> torch.Tensor:
     if type(module) is nn.Linear and not supported.is_followed(module):
@@ -231,13 +234,27 @@ def _linear(module: Any, x: torch.Tensor) -> torch.Tensor:
     return result
 
 
+def _projected(module: Any, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A product that may be written to, in the dtype of the store."""
+    result = _linear(module, x)
+    if result.dtype != dtype:
+        return result.to(dtype)
+    return result.clone() if module._forward_hooks else result  # a hook may have kept it
+
+
 def _norm(module: Any, x: torch.Tensor) -> torch.Tensor:
     if supported.is_plain_norm(module):
-        return ops.rms_norm(x, module._parameters["weight"], module.variance_epsilon)
+        weight = module._parameters["weight"]
+        if weight.dtype == x.dtype:
+            return ops.rms_norm(x, weight, module.variance_epsilon)
     result: torch.Tensor = module(x)
     return result
 
 
 def _mlp(module: Any, x: torch.Tensor) -> torch.Tensor:
+    if supported.is_plain_mlp(module):
+        parts = module._modules
+        gate, up = _linear(parts["gate_proj"], x), _linear(parts["up_proj"], x)
+        return _linear(parts["down_proj"], ops.silu_and_mul(gate, up))
     result: torch.Tensor = module(x[None])[0]
     return result

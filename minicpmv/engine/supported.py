@@ -6,8 +6,7 @@ that is loaded has brought its own.
 """
 
 import sys
-from collections.abc import Hashable
-from functools import cache
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -16,6 +15,7 @@ from .widen import WidenedMethod
 
 _OURS = "minicpmv.model."
 _FAMILIES = ("Llama", "Qwen2", "Mistral", "Mixtral")
+_SILU = frozenset(("torch.nn.modules.activation.SiLU", "transformers.activations.SiLUActivation"))
 _STRETCHING = ("dynamic", "longrope")
 # Adapters that are layers in place of layers, and nothing else.
 _LAYER_ADAPTERS = frozenset(
@@ -39,18 +39,12 @@ _DECODERS = _of_transformers("Model") | {_OURS + "minicpm.MiniCPMModel"}
 _LAYERS = _of_transformers("DecoderLayer") | {_OURS + "minicpm.MiniCPMDecoderLayer"}
 _ATTENTIONS = _of_transformers("Attention") | {_OURS + "minicpm.MiniCPMAttention"}
 _NORMS = _of_transformers("RMSNorm")
-_MLPS = _of_transformers("MLP")
-_OWN_MLP = _OURS + "minicpm.MiniCPMMLP"
+_MLPS = _of_transformers("MLP") | {_OURS + "minicpm.MiniCPMMLP"}
 
 
 def kind_of(module: Any) -> str:
     """The class that says how a module computes: where its `forward` was written."""
-    return _kind_of_class(type(module))
-
-
-@cache
-def _kind_of_class(cls: Hashable) -> str:
-    forward: Any = cls.forward  # type: ignore[attr-defined]
+    forward = type(module).forward
     return f"{forward.__module__}.{forward.__qualname__.removesuffix('.forward')}"
 
 
@@ -67,11 +61,19 @@ def why_not(model: Any) -> str | None:
         return f"its language model {type(decoder).__name__} is not one of those that it knows"
     if is_on_several_devices(causal):
         return "its weights are on several devices, or are brought to one when they are needed"
-    for layer in decoder.layers:
-        for part, known in ((layer, _LAYERS), (layer.self_attn, _ATTENTIONS)):
-            if kind_of(part) not in known or "forward" in vars(part):
-                return f"{type(part).__name__} does not compute what the released one does"
+    for part, known in _parts(causal, decoder):
+        own = vars(part).get("forward")
+        if kind_of(part) not in known or not (own is None or isinstance(own, WidenedMethod)):
+            return f"the `forward` of a {type(part).__name__} is not that of its class"
     return None
+
+
+def _parts(causal: Any, decoder: Any) -> Iterator[tuple[Any, frozenset[str]]]:
+    yield causal, _CAUSAL
+    yield decoder, _DECODERS
+    for layer in decoder.layers:
+        yield layer, _LAYERS
+        yield layer.self_attn, _ATTENTIONS
 
 
 def _why_not_adapters(model: Any) -> str | None:
@@ -115,6 +117,9 @@ def is_widened(causal: Any) -> bool:
     return isinstance(vars(causal).get("forward"), WidenedMethod)
 
 
+_known: dict[tuple[type[Any], frozenset[str]], bool] = {}
+
+
 def windows(decoder: Any) -> list[int | None]:
     """Of each layer, how many tokens are attended to; None for all."""
     if "qwen2" in kind_of(decoder):
@@ -135,9 +140,27 @@ def max_tokens(text_config: Any) -> int | None:
 
 def is_plain_norm(module: nn.Module) -> bool:
     """Whether a module is Llama's norm, or the same under another name, and nothing else."""
-    return kind_of(module) in _NORMS and not is_followed(module)
+    return _has_kind(module, _NORMS) and not is_followed(module)
+
+
+def is_plain_mlp(module: nn.Module) -> bool:
+    """Whether a module is Llama's MLP with SiLU, or the same elsewhere, and nothing else."""
+    if not _has_kind(module, _MLPS) or is_followed(module):
+        return False
+    modules = module._modules
+    activation = modules.get("act_fn") or modules.get("activation")
+    return activation is not None and _has_kind(activation, _SILU) and not is_followed(activation)
 
 
 def is_followed(module: nn.Module) -> bool:
     """Whether a call of the module does more than its class says."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+
+
+def _has_kind(module: nn.Module, kinds: frozenset[str]) -> bool:
+    """Whether `kind_of` a module is among `kinds`, remembered by its class."""
+    cls = type(module)
+    known = _known.get((cls, kinds))
+    if known is None:
+        known = _known[cls, kinds] = kind_of(module) in kinds
+    return known
