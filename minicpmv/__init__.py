@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .chat import Answer, AnswerStream, BatchError, Chat
     from .conversation import Conversation
+    from .engine.limits import EngineLimits, QueueFullError
     from .loader import load
     from .media.policy import MediaPolicy
     from .model.configuration import MiniCPMVConfig, MiniCPMVVisionConfig, OmniLMMConfig
@@ -37,6 +38,7 @@ _HOMES = {
     "BatchError": "chat",
     "Chat": "chat",
     "Conversation": "conversation",
+    "EngineLimits": "engine.limits",
     "MediaPolicy": "media.policy",
     "MiniCPMV": "released_api",
     "MiniCPMVChat": "released_api",
@@ -49,6 +51,7 @@ _HOMES = {
     "MiniCPMVVisionConfig": "model.configuration",
     "OmniLMMConfig": "model.configuration",
     "OmniLMMForConditionalGeneration": "model.modeling",
+    "QueueFullError": "engine.limits",
     "img2base64": "released_api",
     "load": "loader",
 }

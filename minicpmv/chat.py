@@ -18,7 +18,9 @@ from .checkpoint.consistency import check_pair
 from .conversation import Conversation
 from .engine.answer import Answer, AnswerStream
 from .engine.batch import BatchError, answer_in_batches
-from .engine.engine import Engine, Settings, context_length
+from .engine.engine import Engine
+from .engine.inputs import Settings, context_length
+from .engine.limits import EngineLimits
 from .engine.options import PROCESSING, AnswerOptions, Option, checked
 from .engine.plan import GenerationPlan, plan_generation
 from .engine.protocols import CausalModel, Processor
@@ -28,7 +30,13 @@ from .media.policy import MediaPolicy, use_policy
 from .precision import Precision
 from .releases import Release
 
-__all__ = ["Answer", "AnswerStream", "BatchError", "Chat", "context_length"]
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "BatchError",
+    "Chat",
+    "context_length",
+]
 
 
 _BATCH_SIZE = Option("batch_size", int, "requests that are answered together", least=1)
@@ -37,12 +45,14 @@ _BATCH_SIZE = Option("batch_size", int, "requests that are answered together", l
 class Chat:
     """A loaded model with its processor.
 
-    `ask`, `stream` and `batch` keep no state, so threads may share one `Chat`. `conversation()`
-    begins a dialogue that has a history; `say`, `history`, `clear` and `system` are those of one
-    default conversation that belongs to the `Chat`.
+    `ask`, `stream` and `batch` keep no state, so threads may share one `Chat`; what they ask at a
+    time is answered together. `conversation()` begins a dialogue that has a history; `say`,
+    `history`, `clear` and `system` are those of one default conversation that belongs to the
+    `Chat`. `close`, or leaving a `with` block, ends what is being answered and frees its memory.
 
     Attributes:
-        model, processor: the transformers objects; engine: generates the answers.
+        model, processor: the transformers objects; engine: generates the answers, and counts
+            what it does (`engine.stats()`).
         name: what the model was loaded as.
         precision: the dtype that `load` chose, and why; None for a model that
             was not loaded by `load`.
@@ -57,6 +67,7 @@ class Chat:
         name: str = "",
         precision: Precision | None = None,
         media_policy: MediaPolicy | None = None,
+        limits: EngineLimits | None = None,
     ):
         _check_pair(model, processor, name)
         self.model: Any = model
@@ -64,7 +75,7 @@ class Chat:
         self.name = name
         self.precision = precision
         self.media_policy = media_policy
-        self.engine = Engine(model, processor)
+        self.engine = Engine(model, processor, limits)
         self._own = Conversation(self)
 
     @property
@@ -123,11 +134,11 @@ class Chat:
         self,
         requests: Sequence[str | Messages | tuple[str, Iterable[Any]]],
         *,
-        batch_size: int = 8,
+        batch_size: int = 32,
         on_progress: Callable[[int, int], None] | None = None,
         **options: Unpack[AnswerOptions],
     ) -> list[Answer]:
-        """Answer many questions, `batch_size` at a time, grouped by length.
+        """Answer many questions, `batch_size` at a time.
 
         Answers are in the order of the requests. Greedy answers, and those with a seed, are the
         same as those of `ask`.
@@ -158,6 +169,19 @@ class Chat:
     def conversation(self, system: str | None = None) -> Conversation:
         """Begin a conversation."""
         return Conversation(self, system=system)
+
+    def close(self) -> None:
+        """End what is being answered with an error, and free keys, values and features.
+
+        The model itself is freed with the last reference to it; this `Chat` answers no more.
+        """
+        self.engine.close()
+
+    def __enter__(self) -> "Chat":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     # The default conversation.
 
@@ -223,7 +247,7 @@ class Chat:
     def answer_all(
         self, conversations: Sequence[Messages], **options: Unpack[AnswerOptions]
     ) -> list[Answer]:
-        """Answer conversations in one padded batch."""
+        """Answer conversations together."""
         with use_policy(self.media_policy):
             conversations, settings = self._resolved(conversations, options)
             return self.engine.answer_all(conversations, settings)

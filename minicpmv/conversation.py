@@ -1,4 +1,4 @@
-"""A dialogue: its system prompt, its history, and the cache of what is computed already."""
+"""A dialogue: its system prompt and its history."""
 
 import threading
 import weakref
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from .conversation_file import read_conversation, write_conversation
 from .engine.answer import Answer, AnswerStream
-from .engine.cache import PromptCache
 from .engine.options import PROCESSING, AnswerOptions, checked
 from .engine.pictures import with_pictures_read
 from .engine.request import Messages, check_effect, messages_of, with_system
@@ -35,7 +34,6 @@ class Conversation:
         self.chat = chat
         self.system = system
         self.history = list(history)
-        self._cache = PromptCache()
         self._lock = threading.Lock()
         self._open_turn: weakref.ref[AnswerStream] | None = None
 
@@ -77,7 +75,7 @@ class Conversation:
             return stream
 
     def clear(self) -> None:
-        """Forget the history and free its memory; `system` stays.
+        """Forget the history; `system` stays.
 
         Raises:
             ValueError: an answer is still being read.
@@ -85,7 +83,6 @@ class Conversation:
         with self._lock:
             self._check_idle()
             self.history.clear()
-            self._cache.clear()
 
     def save(self, path: str | Path, options: AnswerOptions | None = None) -> None:
         """Write the conversation with its pictures as JSON; replaces a conversation saved there.
@@ -133,7 +130,7 @@ class Conversation:
         turn = with_pictures_read(whole[num_before:], **chosen)
         messages = with_system([*before, *turn], asked, self.system)
         engine = self.chat.engine
-        stream = engine.stream(messages, engine.settings([messages], left), cache=self._cache)
+        stream = engine.stream(messages, engine.settings([messages], left))
 
         def remember() -> Generator[str | Answer, None, None]:
             with stream:

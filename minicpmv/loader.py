@@ -29,6 +29,7 @@ from .devices import (
     parse_device,
     uses_disk,
 )
+from .engine.limits import EngineLimits
 from .engine.widen import widen
 from .errors import ArgumentError, first_line, short
 from .media.policy import MediaPolicy
@@ -93,6 +94,7 @@ def load(
     quantize: Literal["int4", "int8", "nf4", "llm.int8"] | None = None,
     compat: Literal["released"] | None = None,
     media_policy: MediaPolicy | None = None,
+    limits: EngineLimits | None = None,
     progress: bool | None = None,
 ) -> Chat:
     """Load a model and its processor.
@@ -120,6 +122,7 @@ def load(
             deliberately differs; see docs/differences.md.
         media_policy: where pictures and videos may come from; by default any file and address.
             See docs/media.md.
+        limits: memory of the engine, and requests at a time; see docs/engine.md.
         progress: show a bar on stderr while weights load; None: when stderr is a terminal.
 
     Raises:
@@ -186,7 +189,14 @@ def load(
     if precision.widens:
         widen(model)
     name = str(name_or_path)
-    return Chat(model.eval(), processor, name=name, precision=precision, media_policy=media_policy)
+    return Chat(
+        model.eval(),
+        processor,
+        name=name,
+        precision=precision,
+        media_policy=media_policy,
+        limits=limits,
+    )
 
 
 def _check_attention(name: Any) -> None:

@@ -1,6 +1,7 @@
 """The result of a request: an answer with its cost, whole or streamed."""
 
-from collections.abc import Generator, Iterable, Iterator
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -93,8 +94,17 @@ class AnswerStream(Iterator[str]):
     until the last piece was read. `is_open` says whether there may be more.
     """
 
-    def __init__(self, pieces: Generator[str | Answer, None, None]):
+    def __init__(
+        self,
+        pieces: Generator[str | Answer, None, None],
+        cancel: Callable[[], None] | None = None,
+    ):
+        """
+        Args:
+            cancel: stops what computes the answer; called when nobody reads it any more.
+        """
         self._pieces = pieces
+        self._cancel = None if cancel is None else weakref.finalize(self, cancel)
         self.answer: Answer | None = None
         self.is_open = True
 
@@ -110,9 +120,18 @@ class AnswerStream(Iterator[str]):
             raise StopIteration
         return piece
 
+    def read(self) -> Answer:
+        """The whole answer, once it is complete."""
+        for _ in self:
+            pass
+        assert self.answer is not None
+        return self.answer
+
     def close(self) -> None:
         self._pieces.close()
         self.is_open = False
+        if self._cancel is not None:
+            self._cancel()
 
     def __enter__(self) -> "AnswerStream":
         return self

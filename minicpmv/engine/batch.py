@@ -1,15 +1,19 @@
-"""Many requests in padded batches; a bad one does not lose the answers to the others."""
+"""Many requests at a time; a bad one does not lose the answers to the others."""
 
+import queue
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from .answer import Answer
+from .answer import Answer, AnswerStream
 from .engine import Engine
+from .inputs import Settings
 from .request import Messages, messages_of_request
 
-# So many batches are read ahead, to put requests of like length together; more pictures are never
-# open at a time.
+# So many padded batches are read ahead, to put requests of like length together; more pictures are
+# never open at a time.
 _BATCHES_AHEAD = 8
 # What a request can be to blame for: its form, its pictures, its length, the memory it takes.
 _REQUEST_ERRORS = (ValueError, TypeError, OSError, RuntimeError)
@@ -69,6 +73,52 @@ def answer_in_batches(
         except _REQUEST_ERRORS as error:
             errors[index] = error
     settings = engine.settings(list(conversations.values()), options)
+    answer = _in_padded_batches if engine.uses_generate(settings) else _side_by_side
+    for index, found in answer(engine, conversations, settings, batch_size):
+        if isinstance(found, Answer):
+            answers[index] = found
+        else:
+            errors[index] = found
+            continue
+        if on_progress is not None:
+            on_progress(sum(one is not None for one in answers) + len(errors), len(requests))
+    if errors:
+        raise BatchError(answers, errors) from min(errors.items())[1]
+    return [answer for answer in answers if answer is not None]
+
+
+def _side_by_side(
+    engine: Engine, conversations: Mapping[int, Messages], settings: Settings, batch_size: int
+) -> Iterator[tuple[int, Answer | Exception]]:
+    """`batch_size` at a time, the next one as soon as one has ended; yields them as they end."""
+    ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+    streams: dict[int, AnswerStream] = {}
+    left = deque(conversations)
+    try:
+        while left or streams:
+            while left and len(streams) < batch_size:
+                index = left.popleft()
+                try:
+                    streams[index] = engine.stream(
+                        conversations[index], settings, on_end=partial(ended.put, index)
+                    )
+                except _REQUEST_ERRORS as error:
+                    yield index, error
+            if streams:
+                index = ended.get()
+                try:
+                    yield index, streams.pop(index).read()
+                except _REQUEST_ERRORS as error:
+                    yield index, error
+    finally:
+        for stream in streams.values():
+            stream.close()
+
+
+def _in_padded_batches(
+    engine: Engine, conversations: Mapping[int, Messages], settings: Settings, batch_size: int
+) -> Iterator[tuple[int, Answer | Exception]]:
+    """By `generate`, requests of like length together."""
     numbers, read = list(conversations), settings.after_reading()
     for start in range(0, len(numbers), batch_size * _BATCHES_AHEAD):
         ready = []
@@ -77,21 +127,13 @@ def answer_in_batches(
                 messages = settings.read(conversations[index])
                 ready.append(_Ready(index, messages, *engine.measure(messages, read)))
             except _REQUEST_ERRORS as error:
-                errors[index] = error
+                yield index, error
         for rows in _batches(ready, batch_size):
             try:
-                found = engine.answer_all([row.messages for row in rows], read)
+                found: list[Any] = engine.answer_all([row.messages for row in rows], read)
             except _REQUEST_ERRORS as error:
-                errors |= {row.number: error for row in rows}
-                continue
-            for row, answer in zip(rows, found, strict=True):
-                answers[row.number] = answer
-            if on_progress is not None:
-                done = sum(answer is not None for answer in answers) + len(errors)
-                on_progress(done, len(requests))
-    if errors:
-        raise BatchError(answers, errors) from min(errors.items())[1]
-    return [answer for answer in answers if answer is not None]
+                found = [error] * len(rows)
+            yield from zip((row.number for row in rows), found, strict=True)
 
 
 def _batches(ready: list[_Ready], batch_size: int) -> Iterator[list[_Ready]]:

@@ -1,144 +1,154 @@
 """From messages to answers: the one place where a loaded model generates.
 
-Everything (Python, command line, the released `chat()`) ends here. The engine keeps nothing of what
-it answers, and threads may share it; what a conversation remembers is in its `PromptCache`.
+Everything (Python, command line, the released `chat()`, evaluation) ends here. An answer is
+computed by the scheduler, together with all others; beams, and models that it does not know, by
+transformers' `generate`. Threads may share an engine.
 """
 
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from copy import copy
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from ..errors import ArgumentError
-from ..releases import Release
-from .answer import Answer, AnswerStream, FinishReason
-from .cache import PromptCache, can_be_reused
-from .detokenize import answer_end, stream_text
-from .hf import Clock, generate_ids, stream_ids
-from .options import PROCESSING, checked
-from .pictures import with_pictures_read
-from .plan import GenerationPlan, plan_generation
+from .answer import Answer, AnswerStream
+from .decoder import Decoder
+from .features import FeatureCache
+from .hf import Clock, LogprobRecord, generate_ids, stream_ids
+from .inputs import Preparation, Settings, context_length
+from .kv_cache import BLOCK, BlockCache, BlockStore
+from .limits import EngineLimits
+from .plan import GenerationPlan
+from .prompt import Medium, Prompt, media_by_content, places_of, prompt_of
 from .protocols import CausalModel, Processor
-from .request import Messages, check_effect, shows_pictures
-from .turns import cached_inputs
+from .reading import Reading
+from .request import Messages, media_of
+from .sampling import Choice
+from .scheduler import Scheduler
+from .sequence import End, Generation
+from .state import structure_of, weights_of
+from .vision import VisionEncoder
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Options of one call, resolved.
+class _Runtime:
+    """What computes for one state of the model's modules: the scheduler and what it keeps."""
 
-    Fields:
-        processing: keywords of the processor.
-        max_inp_length: a longer prompt is an error.
-        max_new_tokens: as asked for; None when not.
-    """
+    def __init__(
+        self,
+        model: CausalModel,
+        features: FeatureCache,
+        limits: EngineLimits,
+        turn: AbstractContextManager[Any],
+    ):
+        self.decoder = decoder = Decoder(model)
+        store = BlockStore(
+            decoder.num_layers,
+            decoder.num_kv_heads,
+            decoder.head_dim,
+            decoder.dtype,
+            decoder.device,
+        )
+        token_bytes = store.bytes_per_block // BLOCK
+        context = context_length(model.config)
+        self.cache = BlockCache(store, *limits.of_cache(token_bytes, context, decoder.device))
+        encoder = VisionEncoder(model) if hasattr(model, "get_image_features") else None
+        self.scheduler = Scheduler(decoder, encoder, self.cache, features, limits, turn)
 
-    plan: GenerationPlan
-    processing: Mapping[str, Any]
-    max_inp_length: int | None
-    max_new_tokens: int | None
-    image_features: torch.Tensor | None
-
-    def read(self, messages: Messages) -> Messages:
-        """The messages with PIL images in place of whatever stands for pictures and frames."""
-        chosen = {name: self.processing.get(name) for name in ("num_frames", "fps")}
-        return with_pictures_read(messages, **chosen, copy=False)
-
-    def after_reading(self) -> "Settings":
-        """These settings for messages whose frames have been chosen."""
-        names = ("num_frames", "fps")
-        left = {name: self.processing[name] for name in self.processing if name not in names}
-        return replace(self, processing=left)
+    def takes(self, prompt: Prompt, plan: GenerationPlan) -> bool:
+        """Whether keys of so many tokens do not depend on how many there are."""
+        most = self.decoder.max_tokens()
+        return most is None or len(prompt.ids) + int(plan.config.max_new_tokens) <= most
 
 
 class Engine:
-    """A model and its processor as a function from messages to answers."""
+    """A model and its processor as a function from messages to answers.
 
-    def __init__(self, model: CausalModel, processor: Processor):
+    Attributes:
+        model, processor: as loaded.
+        limits: memory and requests at a time.
+    """
+
+    def __init__(
+        self, model: CausalModel, processor: Processor, limits: EngineLimits | None = None
+    ):
         self.model = model
         self.processor = processor
-        # Positions that stretch are a state of the model while it generates.
+        self.limits = limits or EngineLimits()
+        self._inputs = Preparation(model, processor)
+        # Positions that stretch are a state of the model while `generate` works.
         stretches = _rope_type(model.config) in ("dynamic", "longrope")
         self._turn: AbstractContextManager[Any] = threading.Lock() if stretches else nullcontext()
+        self._lock = threading.Lock()
+        self._structure: tuple[Any, ...] = ()
+        self._runtime: _Runtime | None = None
+        self._features = FeatureCache(self.limits.feature_bytes)
+        self._closed = False
 
     def settings(self, conversations: Sequence[Messages], options: Mapping[str, Any]) -> Settings:
-        """What the options mean for these conversations.
-
-        Args:
-            conversations: in the one form of `Processor.question`, as everywhere here.
-
-        Raises:
-            ValueError: an option is unknown, out of range or without effect.
-        """
-        options = dict(options)
-        image_features = options.pop("image_features", None)
-        if image_features is not None and not isinstance(image_features, torch.Tensor):
-            raise ArgumentError(
-                f"`image_features` is {type(image_features).__name__}; it must be a tensor "
-                "(num_slices, query_num, hidden)."
-            )
-        processing = checked({name: options.pop(name, None) for name in PROCESSING}, PROCESSING)
-        check_effect(processing, conversations)
-        limit = processing.pop("max_inp_length", None)
-        if self.processor.compat == "released" and isinstance(self.processor.release, Release):
-            # Where the released code cuts a prompt.
-            cut = self.processor.release.max_inp_length if limit is None else limit
-            processing["max_inp_length"], limit = cut, None
-        plan = plan_generation(self.processor, self.model.generation_config, options)
-        return Settings(plan, processing, limit, options.get("max_new_tokens"), image_features)
+        """What the options mean for these conversations; see `Preparation.settings`."""
+        return self._inputs.settings(conversations, options)
 
     def prepare(
-        self, conversations: Sequence[Messages], settings: Settings, with_pixels: bool = True
+        self, conversations: Sequence[Messages], settings: Settings
     ) -> tuple[dict[str, Any], GenerationPlan]:
         """Model inputs on the model's device, and a plan whose answer ends where the context does.
-
-        Without pixels they hold what the sizes of the pictures tell: the text, and
-        `slices_per_image`.
 
         Raises:
             ValueError: a picture cannot be read, or the prompt is too long.
         """
-        processing = dict(settings.processing)
-        features = settings.image_features
-        shows = any(shows_pictures(messages) for messages in conversations)
-        if shows and not (with_pixels and features is None):
-            processing["return_pixel_values"] = False
-        inputs = self._inputs(conversations, processing)
-        num_tokens = inputs["input_ids"].shape[1]
-        limit = settings.max_inp_length
-        if limit is not None and num_tokens > limit:
-            raise ArgumentError(
-                f"The prompt has {num_tokens} tokens and `max_inp_length` is {limit}; cutting it "
-                f"would lose the end of the question. {self._less()} the text, or raise "
-                "`max_inp_length`."
-            )
-        plan = self._within_context(num_tokens, settings)
-        if features is not None:
-            names = ("input_ids", "attention_mask", "mm_token_type_ids")
-            inputs = {name: inputs[name] for name in names if name in inputs}
-            inputs["image_features"] = features
+        inputs, plan = self._inputs.encode(conversations, settings)
         return {key: value.to(self.model.device) for key, value in inputs.items()}, plan
 
     def measure(self, messages: Messages, settings: Settings) -> tuple[int, int]:
         """Tokens of the prompt, and the most of its answer."""
-        inputs, plan = self.prepare([messages], settings, with_pixels=False)
+        inputs, plan = self._inputs.encode([messages], settings, with_pixels=False)
         return inputs["input_ids"].shape[1], plan.config.max_new_tokens
 
+    def stats(self) -> dict[str, dict[str, int]]:
+        """Counters since the model was loaded.
+
+        Returns:
+            `requests` (running, waiting, finished, ...), `tokens` (of prompts, of these reused, new
+            ones, guessed ones), `prefixes` (keys and values that are remembered) and `features`.
+        """
+        runtime = self._runtime
+        found = {} if runtime is None else runtime.scheduler.stats()
+        if runtime is not None:
+            found["prefixes"] = runtime.cache.stats()
+        return {**found, "features": self._features.stats()}
+
+    def forget(self) -> None:
+        """Forget what is remembered: features, and keys and values that no request uses."""
+        self._features.clear()
+        if self._runtime is not None:
+            self._runtime.cache.clear()
+
+    def close(self) -> None:
+        """End what is computed with an error, and free keys, values and features.
+
+        The model itself stays; another request is refused.
+        """
+        with self._lock:
+            self._closed = True
+            runtime, self._runtime = self._runtime, None
+        if runtime is not None:
+            runtime.scheduler.close()
+        self._features.clear()
+
     def answer_all(self, conversations: Sequence[Messages], settings: Settings) -> list[Answer]:
-        """Answer conversations in one padded batch."""
-        clock = Clock()
-        inputs, plan = self.prepare(conversations, settings)
-        with self._turn:
-            rows = generate_ids(self.model, inputs, plan, stopping=[clock]).tolist()
-        return [
-            self._answer(self.processor.decode_answer(row), row, int(mask.sum()), plan, clock)
-            for row, mask in zip(rows, inputs["attention_mask"], strict=True)
-        ]
+        """Answer conversations together: in one padded batch where `generate` does it."""
+        self._check_open()
+        if self.uses_generate(settings):
+            return self._generated(conversations, settings)
+        streams: list[AnswerStream] = []
+        try:
+            streams += (self.stream(messages, settings) for messages in conversations)
+            return [stream.read() for stream in streams]
+        finally:
+            for stream in streams:
+                stream.close()
 
     def stream(
         self,
@@ -146,140 +156,191 @@ class Engine:
         settings: Settings,
         *,
         strip: bool = True,
-        cache: PromptCache | None = None,
+        on_end: Callable[[], None] | None = None,
     ) -> AnswerStream:
-        """Stream the answer to one conversation; that of beams comes as one piece at the end.
+        """Begin the answer to one conversation; that of beams comes as one piece at the end.
 
         Args:
             strip: whether white space is removed at both ends.
-            cache: of earlier turns; the pictures of the conversation are PIL images then.
+            on_end: called by the thread that computes when the answer is complete or has failed.
+
+        Raises:
+            QueueFullError: too many requests wait.
         """
         begin = time.perf_counter()
-        if settings.image_features is not None or self.processor.compat == "released":
-            cache = None
-        inputs, plan = self.prepare([messages], settings, with_pixels=cache is None)
-        ids = inputs["input_ids"]
-        if cache is not None and not can_be_reused(self.model.config, ids.shape[1]):
-            cache.clear()
-            cache = None
-            inputs, plan = self.prepare([messages], settings)
-        # One conversation has no padding; under compat="released" the released stream masked
-        # nothing either.
-        inputs["attention_mask"] = torch.ones_like(ids)
-        source: Callable[[], dict[str, Any]] = lambda: inputs  # noqa: E731
-        if cache is not None:
-            source = cached_inputs(
-                cache, self.model, inputs, messages, plan, self._pixels_of(settings)
-            )
-        return AnswerStream(
-            self._pieces(source, ids, plan, strip, cache, time.perf_counter() - begin)
+        self._check_open()
+        read = settings.read(messages)
+        settings = settings.after_reading()
+        with_pixels = self.processor.compat == "released" and settings.image_features is None
+        inputs, plan = self._inputs.encode([read], settings, with_pixels=with_pixels)
+        weights = weights_of(self.model)
+        media = self._media(read, inputs, settings, weights)
+        prompt = prompt_of(inputs["input_ids"], media, weights)
+        reading = Reading(self.processor, plan, len(prompt.ids), strip)
+        runtime = None if _is_of_generate(plan) else self._current()
+        if runtime is None or not runtime.takes(prompt, plan):
+            source = self._source(prompt, inputs)
+            return AnswerStream(self._pieces_of_generate(source, reading, plan, begin, on_end))
+        generation = Generation(prompt, plan, begin, on_end)
+        runtime.scheduler.submit(generation)
+        return AnswerStream(self._pieces(generation, reading), generation.cancel)
+
+    def uses_generate(self, settings: Settings) -> bool:
+        """Whether transformers' `generate` answers: for beams, and models unknown to the engine."""
+        return _is_of_generate(settings.plan) or self._current() is None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("The engine is closed. Load the model again to ask it.")
+
+    def _current(self) -> _Runtime | None:
+        """What computes for the model as it is now; None: `generate` does."""
+        structure = structure_of(self.model)
+        with self._lock:
+            if structure != self._structure:
+                former, self._runtime = self._runtime, None
+                if former is not None:
+                    former.scheduler.close()
+                if Decoder.why_not(self.model) is None:
+                    self._runtime = _Runtime(self.model, self._features, self.limits, self._turn)
+                self._structure = structure
+            return self._runtime
+
+    def _media(
+        self,
+        messages: Messages,
+        inputs: Mapping[str, Any],
+        settings: Settings,
+        weights: bytes,
+    ) -> list[Medium]:
+        """What is shown, with its features where they are known, else its pixels."""
+        mask = inputs.get("mm_token_type_ids")
+        places = [] if mask is None else places_of(mask)
+        if not places:
+            return []
+        config = self.model.config
+        attends_padding = config.vision_config.attend_padding
+        given = inputs.get("image_features")
+        if given is not None:
+            return [Medium(None, places, features=given.flatten(0, 1))]
+        sizes: torch.Tensor = inputs["target_sizes"]
+        if "pixel_values" in inputs:
+            longest = int(sizes.prod(dim=1).max()) if attends_padding else None
+            return [Medium(None, places, longest, pixels=(inputs["pixel_values"], sizes))]
+        blocks = list(media_of(messages))
+        media = media_by_content(
+            blocks,
+            inputs["slices_per_image"].tolist(),
+            sizes,
+            places,
+            config.query_num,
+            attends_padding,
+            weights,
         )
+        for medium, block in zip(media, blocks, strict=True):
+            assert medium.key is not None
+            medium.features = self._features.get(medium.key)
+            if medium.features is None:
+                medium.pixels = self._inputs.pixels_of(block, settings)
+        return media
 
     def _pieces(
+        self, generation: Generation, reading: Reading
+    ) -> Generator[str | Answer, None, None]:
+        """The text of an answer that the scheduler computes."""
+
+        def choices() -> Iterator[Choice]:
+            while not isinstance(event := generation.events.get(), End):
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+            generation.reason = event.reason
+
+        yield from reading.pieces(choices())
+        first, last = generation.first, generation.last
+        yield reading.answer(
+            len(reading.choices),
+            generation.reason,
+            0.0 if first is None else first - generation.begin,
+            0.0 if first is None or last is None else last - first,
+        )
+
+    # By transformers' `generate`.
+
+    def _generated(self, conversations: Sequence[Messages], settings: Settings) -> list[Answer]:
+        clock = Clock()
+        inputs, plan = self.prepare(conversations, settings)
+        record = None if plan.logprobs is None else LogprobRecord(plan.logprobs)
+        with self._turn:
+            ids = generate_ids(self.model, inputs, plan, stopping=[clock], record=record)
+        answers = []
+        for index, (row, mask) in enumerate(
+            zip(ids.tolist(), inputs["attention_mask"], strict=True)
+        ):
+            choices = map(Choice, row) if record is None else record.rows[index]
+            reading = Reading(self.processor, plan, int(mask.sum()), strip=True)
+            for _ in reading.pieces(choices):
+                pass
+            answers.append(self._read(reading, plan, clock))
+        return answers
+
+    def _source(self, prompt: Prompt, inputs: Mapping[str, Any]) -> Callable[[], dict[str, Any]]:
+        """What makes the inputs of `generate`, and encodes pictures that are not known."""
+        ids = inputs["input_ids"]
+        # One conversation has no padding; under compat="released" the released stream masked
+        # nothing either.
+        made = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        encoder = VisionEncoder(self.model) if prompt.media else None
+
+        def source() -> dict[str, Any]:
+            if encoder is not None:
+                with torch.inference_mode():
+                    for medium in prompt.media:
+                        if medium.features is None:
+                            assert medium.pixels is not None
+                            features = encoder.encode(*medium.pixels, medium.longest)
+                            medium.features = features.flatten(0, 1)
+                            if medium.key is not None:
+                                self._features.put(medium.key, medium.features)
+                features = torch.cat([m.features for m in prompt.media if m.features is not None])
+                made["mm_token_type_ids"] = inputs["mm_token_type_ids"]
+                made["image_features"] = features.unflatten(0, (-1, self.model.config.query_num))
+            return {name: value.to(self.model.device) for name, value in made.items()}
+
+        return source
+
+    def _pieces_of_generate(
         self,
         source: Callable[[], dict[str, Any]],
-        ids: torch.Tensor,
+        reading: Reading,
         plan: GenerationPlan,
-        strip: bool,
-        cache: PromptCache | None,
-        seconds_before: float,
+        begin: float,
+        on_end: Callable[[], None] | None,
     ) -> Generator[str | Answer, None, None]:
-        clock = Clock(seconds_before)
-        tokens = stream_ids(self.model, source, plan, [clock], self._turn)
-        text, seen = "", list[int]()
-
-        def remember() -> Generator[int, None, None]:
-            for token in tokens:
-                seen.append(token)
-                yield token
-
+        clock = Clock(time.perf_counter() - begin)
+        record = None if plan.logprobs is None else LogprobRecord(plan.logprobs)
+        tokens = stream_ids(self.model, source, plan, [clock], self._turn, record)
         try:
-            for piece in stream_text(remember(), self.processor, strip):
-                text += piece
-                if plan.num_beams == 1:
-                    yield piece
-        except Exception:
-            if cache is not None:
-                cache.clear()
-            raise
+            yield from reading.pieces(map(Choice, tokens))
         finally:
             tokens.close()
-        if cache is not None:
-            cache.extend(ids, seen)
-        if plan.num_beams > 1 and text:
-            yield text
-        yield self._answer(text, seen, ids.shape[1], plan, clock)
+            if on_end is not None:
+                on_end()
+        if record is not None:
+            reading.choices[:] = record.rows[0]
+        yield self._read(reading, plan, clock)
 
-    def _inputs(self, conversations: Sequence[Messages], processing: Mapping[str, Any]) -> Any:
-        return self.processor.apply_chat_template(
-            list(conversations),
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            processor_kwargs=processing,
-        )
-
-    def _pixels_of(self, settings: Settings) -> Callable[[list[dict[str, Any]]], Any]:
-        """What makes `pixel_values` and `target_sizes` of blocks."""
-
-        def pixels_of(blocks: list[dict[str, Any]]) -> Any:
-            content = [*blocks, {"type": "text", "text": "?"}]
-            return self._inputs([[{"role": "user", "content": content}]], settings.processing)
-
-        return pixels_of
-
-    def _within_context(self, num_prompt_tokens: int, settings: Settings) -> GenerationPlan:
-        """Let the answer end where the model's context does; a prompt that fills it is an error."""
-        room = context_length(self.model.config) - num_prompt_tokens
-        config = copy(settings.plan.config)
-        wanted = settings.max_new_tokens
-        least = max(config.min_new_tokens or 1, wanted or 1)
-        if room < least:
-            name = "max_new_tokens" if wanted or least == 1 else "min_new_tokens"
-            asked = f"; `{name}` is {least}" if least > 1 else ""
-            raise ArgumentError(
-                f"The prompt has {num_prompt_tokens} tokens and the model's context "
-                f"{num_prompt_tokens + room}, which leaves {max(room, 0)} for the answer"
-                f"{asked}. {self._less()} the text, or lower `{name}`."
-            )
-        config.max_new_tokens = min(config.max_new_tokens, room)
-        return replace(settings.plan, config=config)
-
-    def _less(self) -> str:
-        if not isinstance(self.processor.release, Release):
-            return "Shorten"
-        return "Give fewer pictures or frames (`num_frames`), lower `max_slice_nums`, shorten"
-
-    def _answer(
-        self,
-        text: str,
-        ids: Sequence[int],
-        num_input_tokens: int,
-        plan: GenerationPlan,
-        clock: Clock,
-    ) -> Answer:
-        end = answer_end(ids, self.processor)
-        reason: FinishReason = "stop"
-        if end is None:
-            is_full = len(ids) >= plan.config.max_new_tokens
-            reason = "length" if is_full or plan.config.max_time is None else "time"
-        num_tokens = len(ids) if end is None else end
-        return Answer(
-            text,
-            num_input_tokens=num_input_tokens,
-            num_output_tokens=num_tokens,
-            finish_reason=reason,
-            prompt_seconds=clock.prompt_seconds,
-            decode_seconds=clock.decode_seconds(num_tokens if plan.num_beams == 1 else None),
+    def _read(self, reading: Reading, plan: GenerationPlan, clock: Clock) -> Answer:
+        num_tokens, reason = reading.end()
+        counted = num_tokens if plan.num_beams == 1 else None
+        return reading.answer(
+            num_tokens, reason, clock.prompt_seconds, clock.decode_seconds(counted)
         )
 
 
-def context_length(config: Any) -> int:
-    """Most tokens of a prompt and its answer together."""
-    text = config.get_text_config()
-    rope = text.rope_parameters or {}
-    stretches = rope.get("rope_type") == "dynamic"
-    return int(text.max_position_embeddings * (rope["factor"] if stretches else 1))
+def _is_of_generate(plan: GenerationPlan) -> bool:
+    """Whether only transformers' `generate` can do what is asked."""
+    return plan.num_beams > 1 or plan.only_generate is not None
 
 
 def _rope_type(config: Any) -> str | None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from ..engine.cache import common_length
 from .prompts import Prompt
 from .tolerances import TOLERANCES, Tolerance
 from .trace import STAGES, Trace
@@ -111,6 +110,13 @@ def _compare_exactly(stage: str, pairs: Sequence[Pair]) -> StageResult:
             result.passed, result.prompt = False, name
             result.largest, result.mean = float(difference.max()), float(difference.mean())
     return result
+
+
+def common_length(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """How many entries two sequences begin with in common."""
+    pairs = enumerate(zip(first, second, strict=False))
+    differing = (index for index, (one, other) in pairs if one != other)
+    return next(differing, min(len(first), len(second)))
 
 
 def _first_difference(ours: list[Any], theirs: list[Any]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import LogitsProcessor
 
 from minicpmv import AutoModel, AutoModelForCausalLM, AutoProcessor, AutoTokenizer, Chat, load
 from minicpmv.checkpoint.hub import Checkpoint
+from minicpmv.engine import scheduler
 from minicpmv.engine.hf import generate_ids
 from minicpmv.engine.plan import plan_generation
+from minicpmv.engine.sampling import Choice, Chooser
 from minicpmv.export.convert import convert
 from minicpmv.model.minicpm import MiniCPMForCausalLM
 
@@ -109,29 +111,15 @@ def test_a_checkpoint_may_ask_for_another_temperature(chat: Chat) -> None:
     assert plan_generation(chat.processor, stored, {}).config.temperature == 0.5
 
 
-class Dictated(LogitsProcessor):
-    """Makes the model say these tokens, in turn."""
-
-    def __init__(self, ids: list[int], prompt_length: int):
-        self.ids, self.prompt_length = ids, prompt_length
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any) -> torch.Tensor:
-        forced = torch.full_like(scores, -torch.inf)
-        forced[:, self.ids[input_ids.shape[1] - self.prompt_length]] = 0
-        return forced
-
-
 def dictate(monkeypatch: pytest.MonkeyPatch, chat: Chat, text: str) -> list[int]:
     """Let every answer of the chat be this text, and then the end."""
     ids = chat.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-    generate = chat.model.generate
+    said = [*ids, 2]
 
-    def generate_dictated(**kwargs: Any) -> torch.Tensor:
-        prompt_length = kwargs["input_ids"].shape[1]
-        kwargs["logits_processor"].append(Dictated([*ids, 2], prompt_length))
-        return generate(**kwargs)
+    def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
+        return [Choice(said[min(len(each.new_ids), len(ids))]) for each in choosers]
 
-    monkeypatch.setattr(chat.model, "generate", generate_dictated)
+    monkeypatch.setattr(scheduler, "choose", choose)
     return ids
 
 

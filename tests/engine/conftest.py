@@ -12,6 +12,7 @@ def chat(request: pytest.FixtureRequest) -> Chat:
     """A test that asks for it runs for every release."""
     chat = loaded(request.param)
     chat.clear()
+    chat.engine.forget()
     chat.system = None
     return chat
 
@@ -21,5 +22,6 @@ def seeing() -> Chat:
     """Of one release with pictures."""
     chat = loaded("2.6")
     chat.clear()
+    chat.engine.forget()
     chat.system = None
     return chat

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from minicpmv import BatchError, Chat
+from minicpmv.engine.decoder import Decoder
 
 from ..helpers.pictures import picture
 
@@ -28,26 +29,27 @@ def test_bad_requests_do_not_lose_the_others(seeing: Chat, tmp_path: Path, batch
     assert len(str(it.value).splitlines()) == 1
 
 
-def test_a_failure_while_generating_is_of_its_batch(
+def test_a_failure_while_computing_is_of_its_request(
     seeing: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generate = seeing.model.generate
+    forward = Decoder.forward
 
-    def fail_for_long_ones(**inputs: Any) -> Any:
-        if inputs["input_ids"].shape[1] > 60:
+    def fail_for_long_ones(self: Decoder, embeds: Any, spans: Any, *rest: Any) -> Any:
+        if any(span.start + span.length > 60 for span in spans):
             raise RuntimeError("out of memory")
-        return generate(**inputs)
+        return forward(self, embeds, spans, *rest)
 
-    monkeypatch.setattr(seeing.model, "generate", fail_for_long_ones)
+    alone = seeing.ask("Hello", **GREEDY)
+    monkeypatch.setattr(Decoder, "forward", fail_for_long_ones)
     with pytest.raises(BatchError, match="Request 0: out of memory") as it:
-        seeing.batch(["word " * 60, "Hello"], batch_size=1, **GREEDY)
-    assert it.value.answers == [None, seeing.ask("Hello", **GREEDY)]
+        seeing.batch(["word " * 60, "Hello"], **GREEDY)
+    assert it.value.answers == [None, alone]
 
 
 def test_wrong_options_are_told_before_any_work(
     seeing: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seeing.model, "generate", lambda **inputs: 1 / 0)
+    monkeypatch.setattr(Decoder, "forward", lambda *args: 1 / 0)
     wrong: list[dict[str, Any]] = [{"tempreature": 1}, {"temperature": -1}, {"max_slice_nums": 3}]
     for options in [*wrong, {"batch_size": 0}, {"batch_size": "2"}]:
         with pytest.raises(ValueError, match=next(iter(options))) as it:
@@ -55,10 +57,23 @@ def test_wrong_options_are_told_before_any_work(
         assert not isinstance(it.value, BatchError)
 
 
-def test_requests_of_like_length_are_answered_together(
+def test_the_next_request_begins_when_one_has_ended(seeing: Chat) -> None:
+    done: list[tuple[int, int]] = []
+    requests = ["word " * 30, "Hi", "word " * 31, "Hey"]
+    alone = [seeing.ask(request, **GREEDY) for request in requests]
+    before = seeing.engine.stats()["requests"]["finished"]
+    found = seeing.batch(
+        requests, batch_size=2, on_progress=lambda *counts: done.append(counts), **GREEDY
+    )
+    assert found == alone
+    assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert seeing.engine.stats()["requests"]["finished"] == before + 4
+
+
+def test_beams_are_searched_in_padded_batches_of_like_length(
     seeing: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shapes, done = [], []
+    shapes, beams = [], GREEDY | {"num_beams": 2}
     generate = seeing.model.generate
 
     def note(**inputs: Any) -> Any:
@@ -66,15 +81,11 @@ def test_requests_of_like_length_are_answered_together(
         return generate(**inputs)
 
     requests = ["word " * 30, "Hi", "word " * 31, "Hey"]
-    alone = [seeing.ask(request, **GREEDY) for request in requests]
+    alone = [seeing.ask(request, **beams) for request in requests]
     monkeypatch.setattr(seeing.model, "generate", note)
-    found = seeing.batch(
-        requests, batch_size=2, on_progress=lambda *counts: done.append(counts), **GREEDY
-    )
-    assert found == alone
+    assert seeing.batch(requests, batch_size=2, **beams) == alone
     assert [rows for rows, _ in shapes] == [2, 2]
     assert shapes[0][1] < 30 < shapes[1][1]
-    assert done == [(2, 4), (4, 4)]
 
 
 def test_an_option_for_pictures_is_for_those_that_have_some(seeing: Chat) -> None:

@@ -1,0 +1,157 @@
+"""Messages and options to model inputs and a plan: what is resolved before anything is computed."""
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from ..errors import ArgumentError
+from ..releases import Release
+from .options import PROCESSING, checked
+from .pictures import with_pictures_read
+from .plan import GenerationPlan, plan_generation
+from .prompt import Pixels
+from .protocols import CausalModel, Processor
+from .request import Messages, check_effect, shows_pictures
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of one call, resolved.
+
+    Fields:
+        processing: keywords of the processor.
+        max_inp_length: a longer prompt is an error.
+        max_new_tokens: as asked for; None when not.
+    """
+
+    plan: GenerationPlan
+    processing: Mapping[str, Any]
+    max_inp_length: int | None
+    max_new_tokens: int | None
+    image_features: torch.Tensor | None
+
+    def read(self, messages: Messages) -> Messages:
+        """The messages with PIL images in place of whatever stands for pictures and frames."""
+        chosen = {name: self.processing.get(name) for name in ("num_frames", "fps")}
+        return with_pictures_read(messages, **chosen, copy=False)
+
+    def after_reading(self) -> "Settings":
+        """These settings for messages whose frames have been chosen."""
+        names = ("num_frames", "fps")
+        left = {name: self.processing[name] for name in self.processing if name not in names}
+        return replace(self, processing=left)
+
+
+class Preparation:
+    """What a model and its processor make of requests."""
+
+    def __init__(self, model: CausalModel, processor: Processor):
+        self.model = model
+        self.processor = processor
+
+    def settings(self, conversations: Sequence[Messages], options: Mapping[str, Any]) -> Settings:
+        """What the options mean for these conversations.
+
+        Args:
+            conversations: in the one form of `Processor.question`, as everywhere here.
+
+        Raises:
+            ValueError: an option is unknown, out of range or without effect.
+        """
+        options = dict(options)
+        image_features = options.pop("image_features", None)
+        if image_features is not None and not isinstance(image_features, torch.Tensor):
+            raise ArgumentError(
+                f"`image_features` is {type(image_features).__name__}; it must be a tensor "
+                "(num_slices, query_num, hidden)."
+            )
+        processing = checked({name: options.pop(name, None) for name in PROCESSING}, PROCESSING)
+        check_effect(processing, conversations)
+        limit = processing.pop("max_inp_length", None)
+        if self.processor.compat == "released" and isinstance(self.processor.release, Release):
+            # Where the released code cuts a prompt.
+            cut = self.processor.release.max_inp_length if limit is None else limit
+            processing["max_inp_length"], limit = cut, None
+        plan = plan_generation(self.processor, self.model.generation_config, options)
+        return Settings(plan, processing, limit, options.get("max_new_tokens"), image_features)
+
+    def encode(
+        self, conversations: Sequence[Messages], settings: Settings, with_pixels: bool = True
+    ) -> tuple[dict[str, Any], GenerationPlan]:
+        """Model inputs, and a plan whose answer ends where the context does.
+
+        Without pixels they hold what the sizes of the pictures tell: the text, `target_sizes` and
+        `slices_per_image`.
+
+        Raises:
+            ValueError: a picture cannot be read, or the prompt is too long.
+        """
+        processing = dict(settings.processing)
+        features = settings.image_features
+        shows = any(shows_pictures(messages) for messages in conversations)
+        sees = isinstance(self.processor.release, Release)
+        if shows and sees and not (with_pixels and features is None):
+            processing["return_pixel_values"] = False
+        inputs = self._inputs(conversations, processing)
+        num_tokens = inputs["input_ids"].shape[1]
+        limit = settings.max_inp_length
+        if limit is not None and num_tokens > limit:
+            raise ArgumentError(
+                f"The prompt has {num_tokens} tokens and `max_inp_length` is {limit}; cutting it "
+                f"would lose the end of the question. {self._less()} the text, or raise "
+                "`max_inp_length`."
+            )
+        plan = self._within_context(num_tokens, settings)
+        if features is not None:
+            names = ("input_ids", "attention_mask", "mm_token_type_ids")
+            inputs = {name: inputs[name] for name in names if name in inputs}
+            inputs["image_features"] = features
+        return dict(inputs), plan
+
+    def pixels_of(self, block: dict[str, Any], settings: Settings) -> Pixels:
+        """`pixel_values` and `target_sizes` of one picture or video."""
+        content = [block, {"type": "text", "text": "?"}]
+        inputs = self._inputs([[{"role": "user", "content": content}]], settings.processing)
+        return inputs["pixel_values"], inputs["target_sizes"]
+
+    def _inputs(self, conversations: Sequence[Messages], processing: Mapping[str, Any]) -> Any:
+        return self.processor.apply_chat_template(
+            list(conversations),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            processor_kwargs=processing,
+        )
+
+    def _within_context(self, num_prompt_tokens: int, settings: Settings) -> GenerationPlan:
+        """Let the answer end where the model's context does; a prompt that fills it is an error."""
+        room = context_length(self.model.config) - num_prompt_tokens
+        config = copy(settings.plan.config)
+        wanted = settings.max_new_tokens
+        least = max(config.min_new_tokens or 1, wanted or 1)
+        if room < least:
+            name = "max_new_tokens" if wanted or least == 1 else "min_new_tokens"
+            asked = f"; `{name}` is {least}" if least > 1 else ""
+            raise ArgumentError(
+                f"The prompt has {num_prompt_tokens} tokens and the model's context "
+                f"{num_prompt_tokens + room}, which leaves {max(room, 0)} for the answer"
+                f"{asked}. {self._less()} the text, or lower `{name}`."
+            )
+        config.max_new_tokens = min(config.max_new_tokens, room)
+        return replace(settings.plan, config=config)
+
+    def _less(self) -> str:
+        if not isinstance(self.processor.release, Release):
+            return "Shorten"
+        return "Give fewer pictures or frames (`num_frames`), lower `max_slice_nums`, shorten"
+
+
+def context_length(config: Any) -> int:
+    """Most tokens of a prompt and its answer together."""
+    text = config.get_text_config()
+    rope = text.rope_parameters or {}
+    stretches = rope.get("rope_type") == "dynamic"
+    return int(text.max_position_embeddings * (rope["factor"] if stretches else 1))

@@ -1,0 +1,423 @@
+"""Continuous batching: one thread computes for all requests, which come and go between its steps
+(Orca, Yu et al. 2022, section 3; pieces of prompts between tokens of answers: Sarathi, Agrawal et
+al. 2023).
+
+A step is at most one piece of a picture, then one pass of the decoder over one batch:
+
+    a token of every answer that goes on + up to `piece_tokens` tokens of prompts, oldest first
+
+so an answer waits for two pieces at most, however long the prompts of others are.
+"""
+
+import atexit
+import threading
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import torch
+
+from .decoder import Decoder, Span
+from .features import FeatureCache
+from .kv_cache import BLOCK, BlockCache
+from .limits import EngineLimits, QueueFullError
+from .prompt import Medium
+from .sampling import choose
+from .sequence import Generation
+from .vision import VisionEncoder
+
+_LINGER_S = 5.0  # that the thread waits for another request before it ends
+_ALONE = 4  # pieces of a prompt at a time, while no answer waits for its next token
+_COUNTS = {
+    "requests": ("submitted", "finished", "cancelled", "failed"),
+    "tokens": ("prompt", "reused", "new", "guessed"),
+    "steps": ("decoder", "prompt_pieces", "vision", "slices"),
+}
+
+
+class _Part(NamedTuple):
+    """Tokens of one answer in a batch: those at its end, and guesses at what follows them."""
+
+    generation: Generation
+    ids: list[int]
+    num_guessed: int = 0
+
+    @property
+    def span(self) -> Span:
+        assert self.generation.lease is not None
+        return Span(self.generation.num_computed, len(self.ids), self.generation.lease.blocks)
+
+    @property
+    def num_logits(self) -> int:
+        """Of its last tokens; 0 where the prompt goes on."""
+        is_whole = len(self.ids) - self.num_guessed == self.generation.num_pending
+        return 1 + self.num_guessed if is_whole else 0
+
+
+class Scheduler:
+    """Answers what is submitted, in one thread that exists while there is work."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        encoder: VisionEncoder | None,
+        cache: BlockCache,
+        features: FeatureCache,
+        limits: EngineLimits,
+        turn: AbstractContextManager[Any],
+    ):
+        self._decoder = decoder
+        self._encoder = encoder
+        self._cache = cache
+        self._features = features
+        self._limits = limits
+        self._turn = turn
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._arrived: deque[Generation] = deque()
+        self._waiting: deque[Generation] = deque()
+        self._running: list[Generation] = []
+        self._counts: Counter[str] = Counter()
+        _SCHEDULERS.add(self)
+
+    def submit(self, generation: Generation) -> None:
+        """Answer it, after those that came before; any thread may call.
+
+        Raises:
+            QueueFullError: too many wait already.
+            ValueError: the engine is closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise ValueError("The engine is closed. Load the model again to ask it.")
+            limits = self._limits
+            num_waiting = len(self._arrived) + len(self._waiting)
+            if num_waiting + len(self._running) >= limits.max_running + limits.max_waiting:
+                raise QueueFullError(
+                    f"{len(self._running)} requests are being answered and {num_waiting} wait; the "
+                    f"limits are max_running {limits.max_running} and max_waiting "
+                    f"{limits.max_waiting}. Ask again later, or raise them."
+                )
+            self._arrived.append(generation)
+            self._counts["requests submitted"] += 1
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=_work, args=(weakref.ref(self),), name="minicpmv-engine", daemon=True
+                )
+                self._thread.start()
+        self._wake.set()
+
+    def stats(self) -> dict[str, dict[str, int]]:
+        """Counters: `requests`, `tokens`, and `steps` with the pieces of prompts and pictures."""
+        with self._lock:
+            counts = {
+                group: {name: self._counts[f"{group} {name}"] for name in names}
+                for group, names in _COUNTS.items()
+            }
+            counts["requests"] |= {
+                "running": len(self._running),
+                "waiting": len(self._arrived) + len(self._waiting),
+            }
+            return counts
+
+    def close(self) -> None:
+        """End all answers with an error, wait for the thread, and forget what is remembered."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        self._wake.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        self._cache.clear()
+        self._features.clear()
+
+    def step(self) -> bool:
+        """Compute one token of every answer, or a piece of a prompt; False when there is no work.
+
+        Called by the scheduler's own thread.
+        """
+        with self._lock:
+            self._waiting.extend(self._arrived)
+            self._arrived.clear()
+        if self._closed:
+            self.fail_all(ValueError("The engine was closed before the answer was complete."))
+            return False
+        self._drop_ended()
+        if not self._running and not self._waiting:
+            return False
+        with self._turn, torch.inference_mode():
+            parts = self._next_parts()
+            if parts:
+                self._compute(parts)
+        return True
+
+    def _drop_ended(self) -> None:
+        """Let go of what nobody waits for, and what came to its time limit."""
+        now = time.perf_counter()
+        for generation in [*self._running, *self._waiting]:
+            if generation.is_cancelled:
+                self._remove(generation)
+                self._counts["requests cancelled"] += 1
+                generation.end("stop")
+            elif generation.is_late(now):
+                self._finish(generation, "time")
+
+    def _next_parts(self) -> list[_Part]:
+        """The batch of this step; may encode one piece of a picture for a prompt on the way."""
+        parts = []
+        for generation in self._running:
+            if generation.num_pending == 1:
+                guesses = generation.guesses()
+                parts.append(_Part(generation, [generation.ids[-1], *guesses], len(guesses)))
+        room = self._limits.piece_tokens * (1 if parts else _ALONE)
+        may_encode = True
+        for generation in [g for g in self._running if g.num_pending > 1]:
+            may_encode = self._encode_for(generation, may_encode)
+            room -= self._take(generation, room, parts)
+        while room > 0 and self._waiting and len(self._running) < self._limits.max_running:
+            if any(generation.unencoded() is not None for generation in self._running):
+                break  # nobody overtakes it: the next may ask about the same picture
+            generation = self._waiting[0]
+            try:
+                if not self._admit(generation, parts):
+                    break
+            except ValueError as error:  # it can never fit
+                self._fail(generation, error)
+                continue
+            may_encode = self._encode_for(generation, may_encode)
+            room -= self._take(generation, room, parts)
+        return parts
+
+    def _admit(self, generation: Generation, parts: Sequence[_Part]) -> bool:
+        """Give the first of those that wait its memory; False when it must wait on."""
+        lease = self._cache.begin(generation.tokens, generation.num_total)
+        if lease is None:
+            return False
+        # What another prompt is just computing is there after this step.
+        next_known = lease.num_known + BLOCK
+        beginning = generation.tokens[:next_known]
+        if len(generation.tokens) > next_known and any(
+            part.generation.prompt.tokens[:next_known] == beginning
+            for part in parts
+            if part.generation.new_ids == []
+        ):
+            lease.close(None)
+            return False
+        generation.lease = lease
+        generation.num_computed = generation.num_shared = lease.num_known
+        with self._lock:
+            self._waiting.popleft()
+            self._running.append(generation)
+        self._counts["tokens prompt"] += len(generation.ids)
+        self._counts["tokens reused"] += lease.num_known
+        return True
+
+    def _take(self, generation: Generation, room: int, parts: list[_Part]) -> int:
+        """Put the next piece of a prompt into the batch; returns its tokens."""
+        if room <= 0 or generation not in self._running or generation.unencoded() is not None:
+            return 0
+        start = generation.num_computed
+        ids = generation.ids[start : start + min(room, generation.num_pending)]
+        parts.append(_Part(generation, ids))
+        self._counts["steps prompt_pieces"] += 1
+        return len(ids)
+
+    def _encode_for(self, generation: Generation, may_encode: bool) -> bool:
+        """Encode one piece of a picture, if this prompt lacks one; False when that was done."""
+        try:
+            while may_encode and (medium := generation.unencoded()) is not None:
+                if medium.key is not None and not medium.encoded:
+                    medium.features = self._features.get(medium.key)
+                    if medium.features is not None:
+                        continue
+                self._encode_piece(medium)
+                return False
+        except Exception as error:  # of this picture; other requests go on
+            self._fail(generation, error)
+        return may_encode
+
+    def _encode_piece(self, medium: Medium) -> None:
+        assert self._encoder is not None
+        assert medium.pixels is not None
+        pixel_values, target_sizes = medium.pixels
+        done = sum(map(len, medium.encoded))
+        end = done + self._encoder.piece_of(target_sizes[done:])
+        medium.encoded.append(
+            self._encoder.encode(pixel_values[done:end], target_sizes[done:end], medium.longest)
+        )
+        self._counts["steps vision"] += 1
+        self._counts["steps slices"] += end - done
+        if end >= len(target_sizes):
+            medium.features = torch.cat(medium.encoded).flatten(0, 1)
+            medium.pixels, medium.encoded = None, []
+            if medium.key is not None:
+                self._features.put(medium.key, medium.features)
+
+    def _compute(self, parts: list[_Part]) -> None:
+        """One pass of the decoder, and the next token of every answer in it."""
+        try:
+            logits = self._logits(parts)
+        except Exception as error:
+            if len(parts) == 1:
+                self._fail(parts[0].generation, error)
+                return
+            for part in parts:  # one of them is to blame: the others go on
+                self._compute([part])
+            return
+        self._counts["steps decoder"] += 1
+        rows = iter(logits.split([part.num_logits for part in parts]))
+        live: list[tuple[_Part, torch.Tensor]] = []
+        for part in parts:
+            own, generation = next(rows), part.generation
+            if part.num_logits:
+                generation.num_computed += len(part.ids) - part.num_guessed
+                live.append((part, own))
+            else:
+                generation.num_computed += len(part.ids)
+            self._commit(generation)
+        for place in range(1 + max((part.num_guessed for part, _ in live), default=0)):
+            live = self._accept(live, place)
+
+    def _logits(self, parts: Sequence[_Part]) -> torch.Tensor:
+        """Logits of the last tokens of each part, one after the other."""
+        device = self._decoder.device
+        ids = torch.tensor([token for part in parts for token in part.ids], device=device)
+        embeds = self._decoder.embed(ids)
+        keep: list[int] = []
+        start = 0
+        for part in parts:
+            self._show(part, embeds[start : start + len(part.ids)])
+            start += len(part.ids)
+            keep += range(start - part.num_logits, start)
+        return self._decoder.forward(embeds, [part.span for part in parts], self._cache.store, keep)
+
+    def _show(self, part: _Part, embeds: torch.Tensor) -> None:
+        """Put features of pictures in place of their placeholders' embeddings."""
+        generation = part.generation
+        first, end = generation.num_computed, generation.num_computed + len(part.ids)
+        for medium in generation.prompt.media:
+            if medium.places[-1] < first or medium.places[0] >= end:
+                continue
+            chosen = [i for i, place in enumerate(medium.places) if first <= place < end]
+            places = torch.tensor([medium.places[i] - first for i in chosen], device=embeds.device)
+            assert medium.features is not None
+            own = medium.features[chosen[0] : chosen[-1] + 1]
+            embeds[places] = own.to(embeds.device, embeds.dtype)
+
+    def _accept(
+        self, live: list[tuple[_Part, torch.Tensor]], place: int
+    ) -> list[tuple[_Part, torch.Tensor]]:
+        """Choose the token after the guesses before `place`; returns the answers whose next guess
+        was right."""
+        if not live:
+            return []
+        logits = torch.cat([rows[place : place + 1] for _, rows in live])
+        choices = choose(logits, [part.generation.chooser for part, _ in live])
+        going_on = []
+        for (part, rows), choice in zip(live, choices, strict=True):
+            generation = part.generation
+            if isinstance(choice, Exception):
+                self._fail(generation, choice)
+                continue
+            try:
+                reason = generation.accept(choice)
+            except Exception as error:  # while its text was looked at for the end
+                self._fail(generation, error)
+                continue
+            self._counts["tokens new"] += 1
+            if reason is not None:
+                self._finish(generation, reason)
+            elif place < part.num_guessed and part.ids[place + 1] == choice.token:
+                generation.num_computed += 1
+                self._counts["tokens guessed"] += 1
+                going_on.append((part, rows))
+        return going_on
+
+    def _commit(self, generation: Generation) -> None:
+        """Let others share what is computed, a block at a time."""
+        if not generation.prompt.can_share or generation.lease is None:
+            return
+        whole = generation.num_computed - generation.num_computed % BLOCK
+        if whole > generation.num_shared:
+            generation.num_shared = whole
+            generation.lease.commit(generation.tokens[:whole])
+
+    def _finish(self, generation: Generation, reason: Any) -> None:
+        self._remove(generation)
+        self._counts["requests finished"] += 1
+        generation.end(reason)
+
+    def _fail(self, generation: Generation, error: BaseException) -> None:
+        self._remove(generation)
+        self._counts["requests failed"] += 1
+        generation.fail(error)
+
+    def _remove(self, generation: Generation) -> None:
+        with self._lock:
+            for group in (self._running, self._waiting):
+                if generation in group:
+                    group.remove(generation)
+
+    def fail_all(self, error: BaseException) -> None:
+        """End all answers with an error."""
+        with self._lock:
+            left = [*self._running, *self._waiting, *self._arrived]
+            for group in (self._running, self._waiting, self._arrived):
+                group.clear()
+        for generation in left:
+            generation.fail(error)
+
+    def work(self) -> bool:
+        """Compute while there is something to do; False when the thread should end."""
+        try:
+            while self.step():
+                pass
+        except BaseException as error:  # of the engine itself
+            self.fail_all(error)
+        return not self._closed
+
+    def rest(self) -> bool:
+        """Whether the thread ends, for there is nothing to do."""
+        with self._lock:
+            if self._arrived and not self._closed:
+                return False
+            self._thread = None
+            return True
+
+    @property
+    def wake_event(self) -> threading.Event:
+        return self._wake
+
+
+def _work(reference: "weakref.ref[Scheduler]") -> None:
+    """The thread: it keeps the scheduler, and with it the model, only while it works."""
+    while True:
+        scheduler = reference()
+        if scheduler is None:
+            return
+        scheduler.wake_event.clear()
+        goes_on, wake = scheduler.work(), scheduler.wake_event
+        del scheduler
+        if goes_on and wake.wait(_LINGER_S):
+            continue
+        scheduler = reference()
+        if scheduler is None or scheduler.rest():
+            return
+        del scheduler
+
+
+def _close_all() -> None:
+    """No thread may be inside PyTorch when the interpreter ends."""
+    for scheduler in list(_SCHEDULERS):
+        scheduler.close()
+
+
+atexit.register(_close_all)
+
+
+_SCHEDULERS: "weakref.WeakSet[Scheduler]" = weakref.WeakSet()

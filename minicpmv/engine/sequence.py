@@ -1,0 +1,144 @@
+"""One answer in the making, as the scheduler sees it."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .answer import FinishReason
+from .kv_cache import Lease
+from .lookup import Lookup
+from .plan import GenerationPlan
+from .prompt import Medium, Prompt
+from .sampling import Choice, Chooser, Rules
+
+
+class End(NamedTuple):
+    """The last event of an answer."""
+
+    reason: FinishReason
+
+
+Event = Choice | End | BaseException
+
+
+@dataclass(eq=False)
+class Generation:
+    """An answer in the making: written by the thread of the scheduler, read by the caller's.
+
+    Fields:
+        prompt: its tokens; `ids` and `tokens` are those of the answer, too.
+        begin: when the call came, on the clock of `time.perf_counter`.
+        events: what the caller reads: a `Choice` per token, then `End` or an error.
+        lease: its keys and values, from the time it is admitted.
+        num_computed: tokens whose keys and values are in the cache; num_shared: of these, in
+            blocks that others may use.
+        first, last: when its first and its newest token came.
+        on_end: called when it is complete or has failed.
+        reason: why it ended, for the caller's thread.
+    """
+
+    prompt: Prompt
+    plan: GenerationPlan
+    begin: float
+    on_end: Callable[[], None] | None = None
+    ids: list[int] = field(init=False)
+    tokens: list[Hashable] = field(init=False)
+    new_ids: list[int] = field(default_factory=list)
+    events: "queue.SimpleQueue[Event]" = field(default_factory=queue.SimpleQueue)
+    lease: Lease | None = None
+    num_computed: int = 0
+    num_shared: int = 0
+    first: float | None = None
+    last: float | None = None
+    reason: FinishReason = "stop"
+    _cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.ids = list(self.prompt.ids)
+        self.tokens = list(self.prompt.tokens)
+        self.chooser = Chooser(Rules.of(self.plan), self.ids)
+        self._stops = None if self.plan.stops is None else self.plan.stops()
+        self._lookup = Lookup(self.ids) if self.plan.lookup else None
+
+    @property
+    def num_total(self) -> int:
+        """Tokens of the prompt and the longest answer."""
+        return len(self.prompt.ids) + int(self.plan.config.max_new_tokens)
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens that are known and not computed; 1 while the answer goes on."""
+        return len(self.ids) - self.num_computed
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """Nobody reads the answer any more."""
+        self._cancelled.set()
+
+    def is_late(self, now: float) -> bool:
+        limit = self.plan.config.max_time
+        return limit is not None and now - self.begin > limit
+
+    def guesses(self) -> list[int]:
+        """Tokens that may come after the newest one; the model decides."""
+        if self._lookup is None:
+            return []
+        num_left = int(self.plan.config.max_new_tokens) - len(self.new_ids) - 1
+        return self._lookup.propose(min(self.plan.lookup, num_left))
+
+    def unencoded(self) -> Medium | None:
+        """The first medium whose features are needed and not there."""
+        for medium in self.prompt.media:
+            if medium.features is None and medium.places[-1] >= self.num_computed:
+                return medium
+        return None
+
+    def accept(self, choice: Choice) -> FinishReason | None:
+        """Add a token; returns why the answer ends with it, None when it goes on."""
+        now = time.perf_counter()
+        token = choice.token
+        self.first, self.last = self.first or now, now
+        self.ids.append(token)
+        self.tokens.append(token)
+        self.new_ids.append(token)
+        self.chooser.append(token)
+        if self._lookup is not None:
+            self._lookup.append(token)
+        self.events.put(choice)
+        if self._ends_at(token):
+            return "stop"
+        if len(self.new_ids) >= self.plan.config.max_new_tokens:
+            return "length"
+        return "time" if self.is_late(now) else None
+
+    def _ends_at(self, token: int) -> bool:
+        if token in self.plan.config.eos_token_id:
+            return True
+        return self._stops is not None and self._stops.feed(token)
+
+    def release(self, remember: bool = True) -> None:
+        """Give the memory back; what is computed may be remembered for later prompts."""
+        if self.lease is not None:
+            keeps = remember and self.prompt.can_share
+            self.lease.close(self.tokens[: self.num_computed] if keeps else None)
+            self.lease = None
+        for medium in self.prompt.media:
+            medium.features = medium.pixels = None
+
+    def end(self, reason: FinishReason) -> None:
+        self._put_last(End(reason), remember=True)
+
+    def fail(self, error: BaseException) -> None:
+        self._put_last(error, remember=False)
+
+    def _put_last(self, event: Event, remember: bool) -> None:
+        self.release(remember)
+        self.events.put(event)
+        if self.on_end is not None:
+            self.on_end()

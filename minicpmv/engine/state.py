@@ -1,0 +1,26 @@
+"""Fingerprints of a model: whether what was computed with it before still holds."""
+
+import hashlib
+import sys
+from typing import Any
+
+from .protocols import CausalModel
+
+
+def structure_of(model: CausalModel) -> tuple[Any, ...]:
+    """Changes where modules are replaced, or the model moves or gets another dtype."""
+    return id(model), model.dtype, model.device, sum(1 for _ in model.parameters())
+
+
+def weights_of(model: CausalModel) -> bytes:
+    """Changes with the weights, as in training, and with the adapters in use: keys, values and
+    features computed before are not those of the model any more."""
+    versions = [p._version for p in model.parameters() if not p.is_inference()]
+    found: list[Any] = [structure_of(model), len(versions), sum(versions)]
+    if "peft" in sys.modules:
+        modules: Any = model.modules()  # type: ignore[attr-defined]
+        for module in modules:
+            if hasattr(module, "base_layer"):  # an adapter's
+                names = ("active_adapters", "disable_adapters", "merged_adapters", "scaling")
+                found.append([getattr(module, name, None) for name in names])
+    return hashlib.blake2b(repr(found).encode(), digest_size=16).digest()
