@@ -2,6 +2,7 @@
 
     packing.py    weights of 4 and 8 bits in groups: their layout in memory and on disk
     linear.py     products of activations with packed weights
+    blocked.py    the same for many rows on processors that multiply matrices in hardware
     ops.py        attention over blocks of keys and values, normalisation, activations
     build.py      compiles the *.cpp beside it, once, and loads the result
     processor.py  the processor's name and instruction sets

@@ -7,17 +7,21 @@ an undefined row, so that a check for finite results sees it.
 """
 
 import ctypes
+import platform
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .blocked import best_way, blocked_linear
 from .build import Library, built
 from .packing import GROUP, PackedWeight, dequantize
 
 _SMALLEST = 2.0**-100  # a group whose largest activation is below counts as zero
 _BLOCK_WEIGHTS = 1 << 20  # weights of one block in float32: 4 MB
+_MOST_PLAIN_ROWS = 8
 _POINTER, _INTEGER, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 _SIGNATURE = (
     *(_POINTER, _INTEGER, _INTEGER, _INTEGER),  # x, its stride, rows, in_features
@@ -58,6 +62,8 @@ def compiled_linear(
     """The same by a compiled library; None for what it does not take: gradients, other devices."""
     if not (x.is_cpu and packed.data.is_cpu) or (x.requires_grad and torch.is_grad_enabled()):
         return None
+    if x.shape[0] > _MOST_PLAIN_ROWS and not _has_vectors(library):
+        return None  # torch's own products are faster than plain C++
     if x.dtype not in _SUFFIXES:
         wide = compiled_linear(library, x.to(torch.float32), packed, bias)
         return None if wide is None else wide.to(x.dtype)
@@ -65,13 +71,31 @@ def compiled_linear(
         x = x.contiguous()
     if bias is not None:
         bias = bias.detach().to(torch.float32).contiguous()
+    way = best_way(library, packed, x.shape[0])
+    if way is not None:
+        kernel = partial(_kernel, library, packed=packed, bias=bias)
+        return blocked_linear(library, x, packed, bias, way, kernel)
+    return _kernel(library, x, packed, bias)
+
+
+def _kernel(library: Library, x: Tensor, packed: PackedWeight, bias: Tensor | None) -> Tensor:
+    """The compiled kernel; rows of `x` are contiguous and the bias is float32."""
     result = torch.empty(x.shape[0], packed.out_features, dtype=x.dtype)
     failed = _functions(library)[x.dtype](
         x.data_ptr(), x.stride(0), x.shape[0], packed.in_features, packed.data.data_ptr(),
         packed.bits, packed.out_features, None if bias is None else bias.data_ptr(),
         result.data_ptr(), result.stride(0), torch.get_num_threads(),
     )  # fmt: skip
-    return None if failed else result
+    if failed:
+        raise MemoryError(
+            f"No memory for {x.shape[0]} x {x.shape[1]} rounded activations. Use smaller pieces."
+        )
+    return result
+
+
+def _has_vectors(library: Library) -> bool:
+    """Whether the library was compiled for a processor that the kernel has vectors for."""
+    return "avx2" in library.target or platform.machine().lower() in ("aarch64", "arm64")
 
 
 class _Functions:
