@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from transformers.generation import MinPLogitsWarper, TopPLogitsWarper
 
+from ..kernels import random_bits
+
 _MOST_KEPT = 1024  # tokens; with a larger top_k whole rows cost less
 _BLOCK = 128  # logits
 _AT_ONCE = 1 << 18  # logits
@@ -196,9 +198,13 @@ def _exponentials_of(
     for row, row_ids, row_probabilities, generator in zip(
         result, ids, probabilities, generators, strict=True
     ):
-        bits = torch.empty(scores.shape[1], dtype=torch.long).random_(generator=generator)
         places = row_probabilities.nonzero().squeeze(1)
-        row[places] = _from_bits(bits[row_ids[places]])
+        wanted = row_ids[places]
+        if generator is None:  # which other threads may use
+            bits = torch.empty(scores.shape[1], dtype=torch.long).random_()[wanted]
+        else:
+            bits = random_bits(generator, scores.shape[1], wanted)
+        row[places] = _from_bits(bits)
     return result
 
 

@@ -4,6 +4,7 @@
     linear.py     products of activations with packed weights
     blocked.py    the same for many rows on processors that multiply matrices in hardware
     ops.py        attention over blocks of keys and values, normalisation, activations
+    random.py     random numbers of torch's generator, of which few are wanted
     build.py      compiles the *.cpp beside it, once, and loads the result
     processor.py  the processor's name and instruction sets
     check.py      compares a library with torch before it is used
@@ -15,6 +16,7 @@ from .build import Library, built, library, why_not
 from .linear import packed_linear
 from .ops import gelu_tanh, paged_attention, rms_norm, rotate_and_write, silu_and_mul
 from .packing import PackedWeight, dequantize, pack, pack_rows, unpack
+from .random import random_bits
 
 __all__ = [
     "Library",
@@ -27,6 +29,7 @@ __all__ = [
     "pack_rows",
     "packed_linear",
     "paged_attention",
+    "random_bits",
     "rms_norm",
     "rotate_and_write",
     "silu_and_mul",
