@@ -27,6 +27,7 @@ from transformers import GenerationMixin, PreTrainedConfig, PreTrainedTokenizerB
 from .chat import Chat, context_length
 from .checkpoint.consistency import check_pair
 from .checkpoint.hub import Checkpoint, hub_keywords
+from .engine.detokenize import answer_text
 from .engine.hf import generate_ids
 from .engine.options import GENERATION
 from .engine.plan import plan_generation
@@ -393,7 +394,7 @@ class MiniCPMForCausalLM(minicpm.MiniCPMForCausalLM, GenerationMixin):
             processor, self.generation_config, {"num_beams": num_beams, **options}
         )
         ids = generate_ids(self, inputs, plan, logits_processors=logits_processor or ())
-        response = processor.decode_answer(ids[0], strip=False)
+        response = answer_text(ids[0].tolist(), processor, strip=False, stop=plan.stop)
         return response, [*messages, {"role": "assistant", "content": response}]
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "slice": "show how a picture is cut and how many tokens it costs",
     "info": "shapes, parameters, special tokens, and whether the files of a model agree",
     "convert": "convert a MiniCPM text model to the Llama format, and back",
+    "quantize": "pack the weights of a model in 4 or 8 bits, for a folder that starts at once",
     "train": "train a model",
     "evaluate": "run a benchmark on a model",
     "verify": "compare a model between configurations, stage by stage",

@@ -46,7 +46,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the model in OUT")
     parser.add_argument(
         "--max-shard-size",
-        type=_size,
+        type=size,
         default="2GB",
         metavar="SIZE",
         help="most bytes of a weight file; about as much memory is needed (default: 2GB)",
@@ -60,7 +60,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     scalings.add_argument("--dim-model-base", type=int, metavar="N", help="released: 256")
 
 
-def _size(text: str) -> int:
+def size(text: str) -> int:
     from minicpmv.checkpoint.files import parse_size
 
     try:

@@ -99,7 +99,7 @@ def run_scenes(args: argparse.Namespace) -> int:
         from minicpmv.evaluate.scenes import run  # torch, only when it is needed
         from minicpmv.loader import load
 
-    chat = load(args.model, progress=False, **load_options(args))
+        chat = load(args.model, progress=False, **load_options(args))
     name_precision(chat)
     return run(chat, args)
 

@@ -129,7 +129,7 @@ def load_chat(args: argparse.Namespace) -> "Chat":
     with imports():
         from minicpmv.loader import load
 
-    chat = load(args.model, progress=sys.stderr.isatty(), **load_options(args))
+        chat = load(args.model, progress=sys.stderr.isatty(), **load_options(args))
     name_precision(chat)
     chat.system = args.system
     return chat

@@ -1,22 +1,149 @@
-"""Import torch and transformers at less cost."""
+"""Import torch and transformers, and load a model, at less cost.
+
+For programs of one purpose, as commands are: a library must not touch what others share.
+"""
 
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+_COMPILER = "torch._dynamo"
+# Of the compiler, what transformers needs for masks; it imports nothing else of it.
+_STANDS_ALONE = f"{_COMPILER}._trace_wrapped_higher_order_op"
 
 
 @contextmanager
 def imports() -> Iterator[None]:
-    """Inside, heavy libraries are imported without looking for garbage among what they define.
+    """Inside, heavy libraries are imported, and a model is loaded.
 
-    Nothing of it is garbage, and there are millions of objects: collecting while they are imported
-    and once more at the exit took a third of the time of `minicpmv ask` with the bundled model.
+    Nothing of what they define is garbage, and there are millions of objects: collecting while they
+    are imported and once more at the exit took a third of the time of `minicpmv ask` with the
+    bundled model. Torch's compiler and distributed tensors took another fifth; they are imported
+    when something needs them.
     """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        yield
+        with _compiler_postponed(), _alone():
+            yield
     finally:
         gc.freeze()
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def _compiler_postponed() -> Iterator[None]:
+    """Inside, `torch._dynamo` is imported only if more is asked of it than to leave a function
+    alone. Transformers asks that for functions which it defines, torch for those that make tensors
+    without memory; in a program that compiles nothing, it has no effect."""
+    if _COMPILER in sys.modules:
+        yield
+        return
+    import torch
+
+    stand_in = _StandIn(torch)
+    sys.meta_path.insert(0, stand_in.finder)
+    sys.modules[_COMPILER] = stand_in
+    vars(torch)["_dynamo"] = stand_in
+    try:
+        yield
+    finally:
+        stand_in.leave()
+
+
+class _StandIn(ModuleType):
+    """`torch._dynamo` as long as nothing but `disable` is asked of it."""
+
+    def __init__(self, torch: ModuleType) -> None:
+        super().__init__(_COMPILER)
+        self.__path__ = [f"{folder}/_dynamo" for folder in torch.__path__]
+        self.torch = torch
+        self.finder = _Finder(self)
+
+    @staticmethod
+    def disable(fn: Any = None, *args: Any, **options: Any) -> Any:
+        return fn if callable(fn) else _itself
+
+    @staticmethod
+    def assume_constant_result(fn: Any) -> Any:
+        return fn
+
+    @staticmethod
+    def allow_in_graph(fn: Any) -> Any:
+        return fn
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.replaced(), name)
+
+    def replaced(self) -> ModuleType:
+        """The module itself, in place of this."""
+        self.leave()
+        return importlib.import_module(_COMPILER)
+
+    def leave(self) -> None:
+        """From now on, an import of the module loads it."""
+        with suppress(ValueError):
+            sys.meta_path.remove(self.finder)
+        if sys.modules.get(_COMPILER) is self:
+            del sys.modules[_COMPILER]
+        if vars(self.torch).get("_dynamo") is self:
+            del vars(self.torch)["_dynamo"]
+
+
+class _Finder(MetaPathFinder):
+    """Part of the compiler is imported with the whole."""
+
+    def __init__(self, stand_in: _StandIn) -> None:
+        self.stand_in = stand_in
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if not name.startswith(f"{_COMPILER}.") or name == _STANDS_ALONE:
+            return None
+        self.stand_in.replaced()
+        return ModuleSpec(name, _Loaded(importlib.import_module(name)))
+
+
+class _Loaded(Loader):
+    """Of a module that is loaded already."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module, self.spec = module, module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self.spec
+
+
+def _itself(fn: Callable[..., Any]) -> Callable[..., Any]:
+    return fn
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Inside, transformers takes it that the process is not one of many, as with a torch that was
+    built without `torch.distributed`."""
+    import torch
+    from transformers.utils import is_torch_distributed_available as is_available
+
+    found = torch.distributed.is_available
+    is_available.cache_clear()
+    torch.distributed.is_available = lambda: False
+    try:
+        is_available()  # which it remembers
+    finally:
+        torch.distributed.is_available = found
+    try:
+        yield
+    finally:
+        is_available.cache_clear()

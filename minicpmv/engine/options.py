@@ -28,7 +28,23 @@ _WORDS |= {"false": False, "no": False, "off": False, "0": False}
 
 
 class GenerationOptions(TypedDict, total=False):
-    """How the tokens of an answer are chosen; None means "not given"."""
+    """How the tokens of an answer are chosen, and what ends it; None means "not given".
+
+    Fields:
+        frequency_penalty, presence_penalty: from -2 to 2, as OpenAI defines them: taken off the
+            logits of the new tokens that are there already, the first times how often, the second
+            once. The prompt is not counted.
+        logit_bias: from -100 to 100, added to the logits of tokens after the penalties.
+        max_time: seconds from the call; reading pictures and waiting for others count.
+        stop: one text or several that end the answer (`finish_reason` is "stop") and are cut off:
+            the first to be complete, and with what follows it.
+        logprobs: gives `Answer.logprobs`: natural logarithms of probabilities, of each token and of
+            this many of the likeliest (0 to 20) at its place, by the softmax of the model's own
+            logits, before penalties, bias and temperature. Not with beams.
+        prompt_lookup_num_tokens: guess this many tokens ahead, at most 64, where the last ones were
+            there before; the model confirms them all in one step. The answer is the same, greedy
+            or drawn. Not with beams; models that transformers' `generate` computes gain nothing.
+    """
 
     sampling: bool | None
     do_sample: bool | None

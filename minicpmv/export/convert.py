@@ -7,12 +7,10 @@ gives the same logits; with experts, code made for Mixtral. Every product is com
 and kept in the checkpoint's dtype.
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoTokenizer
@@ -21,6 +19,7 @@ from ..checkpoint.files import parse_size, read_json_file
 from ..checkpoint.hub import Checkpoint
 from ..checkpoint.weights import WeightFiles, write_shards
 from ..errors import ArgumentError
+from .folders import check_out, empty_folder_beside, put_in_place, write_json
 from .llama import (
     ARCHITECTURES,
     Factors,
@@ -101,7 +100,7 @@ def convert(
     shard_size = parse_size(max_shard_size)
     checkpoint = Checkpoint.find(model, revision=revision)
     folder = checkpoint.download()
-    _check_out(out, folder, overwrite)
+    check_out(out, folder, overwrite)
     checkpoint.file("config.json")
     checkpoint.check()
     source = Source.read(folder)
@@ -125,7 +124,7 @@ def convert(
             for move in moves
         }
         num_bytes = sum(outline.nbytes for outline in outlines.values())
-        unfinished = _empty_folder_beside(out, num_bytes)
+        unfinished = empty_folder_beside(out, num_bytes)
         by_name = {move.name: move for move in moves}
 
         def make(name: str) -> torch.Tensor:
@@ -145,8 +144,8 @@ def convert(
         _copy_small_files(folder, unfinished, target)
     num_files = len(list(unfinished.glob("*.safetensors")))
     # Last: without it no program takes the folder for a model.
-    _write_json(unfinished / "config.json", config)
-    _put_in_place(unfinished, out)
+    write_json(unfinished / "config.json", config)
+    put_in_place(unfinished, out)
     return Converted(out, ARCHITECTURES[target], num_files, num_bytes, is_tied)
 
 
@@ -172,51 +171,4 @@ def _write_stock_tokenizer(folder: Path, out: Path) -> None:
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     if not (out / "chat_template.jinja").is_file():
         settings.setdefault("chat_template", _CHAT_TEMPLATE)
-    _write_json(out / "tokenizer_config.json", settings)
-
-
-def _check_out(out: Path, folder: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{str(out)!r} is a file; name a folder to write.")
-    ours, theirs = out.resolve(), folder.resolve()
-    if ours == theirs or ours in theirs.parents:
-        raise ValueError(f"{str(out)!r} holds the model itself; choose another folder.")
-    if out.is_dir() and any(out.iterdir()):
-        if not overwrite:
-            raise FileExistsError(f"{str(out)!r} is not empty. Pass --overwrite to replace it.")
-        if not (out / "config.json").is_file():
-            raise FileExistsError(
-                f"{str(out)!r} holds files and no config.json, so it is no model to replace. "
-                "Choose another folder."
-            )
-
-
-def _empty_folder_beside(out: Path, num_bytes: int) -> Path:
-    """A new folder to work in. What a run that was killed left there is thrown away."""
-    unfinished = out.resolve().with_name(out.resolve().name + ".unfinished")
-    if unfinished.exists():
-        shutil.rmtree(unfinished)
-    unfinished.mkdir(parents=True)
-    free = shutil.disk_usage(unfinished).free
-    if free < num_bytes:
-        unfinished.rmdir()
-        raise OSError(
-            f"{str(out)!r} needs {num_bytes / 1e9:.1f} GB; its disk has {free / 1e9:.1f} GB free."
-        )
-    return unfinished
-
-
-def _put_in_place(unfinished: Path, out: Path) -> None:
-    out = out.resolve()
-    old = out.with_name(out.name + ".old")
-    if out.exists():
-        if old.exists():
-            shutil.rmtree(old)
-        out.rename(old)
-    unfinished.rename(out)
-    if old.exists():
-        shutil.rmtree(old)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(out / "tokenizer_config.json", settings)

@@ -18,17 +18,15 @@ constexpr int64_t WORTH_THREADS = 1 << 18;    // products, below which waking th
 template <int BITS> constexpr int64_t TILE_BYTES = SCALE_BYTES + TILE_ROWS * GROUP * BITS / 8;
 
 // Activations as the products take them.
-template <class Value> struct Rows {
-  Value* values;   // (rows, groups, 32)
+struct Rows {
+  int8_t* values;  // (rows, groups, 32)
   float* scales;   // (rows, groups); undefined where a value is infinite or undefined
   int32_t* sums;   // (rows, groups): sum of the values times -OFFSET
   int64_t groups;
 };
-template <int BITS> using RowsOf = Rows<typename Sums<BITS>::Value>;
 
 // Loops of fixed length over plain arrays: compilers make vectors of them.
-template <class Value>
-INLINE void round_group(const float* x, int offset, Value* values, float* scale, int32_t* sum) {
+INLINE void round_group(const float* x, int offset, int8_t* values, float* scale, int32_t* sum) {
   uint32_t largest = 0;  // bits of the absolute value: ordered as the values are, undefined on top
   for (int i = 0; i < GROUP; ++i) {
     uint32_t bits;
@@ -44,21 +42,14 @@ INLINE void round_group(const float* x, int offset, Value* values, float* scale,
   int32_t total = 0;
   for (int i = 0; i < GROUP; ++i) {
     const int32_t value = (int32_t)rintf((used ? x[i] : 0.0f) * inverse);
-    values[i] = (Value)value;
+    values[i] = (int8_t)value;
     total += value;
   }
   *sum = -offset * total;
-  if (sizeof(Value) == 2)  // the order 0, 2, 1, 3
-    for (int i = 0; i < GROUP; i += 4) {
-      const Value second = values[i + 1];
-      values[i + 1] = values[i + 2];
-      values[i + 2] = second;
-    }
 }
 
-template <class T, class Value>
-void round_one(const T* x, int64_t stride, int64_t width, int offset, const Rows<Value>& rows,
-               int64_t i) {
+template <class T>
+void round_one(const T* x, int64_t stride, int64_t width, int offset, const Rows& rows, int64_t i) {
   const int64_t row = i / rows.groups, first = i % rows.groups * GROUP;
   const int64_t count = width - first < GROUP ? width - first : GROUP;
   float values[GROUP] = {};
@@ -72,10 +63,10 @@ void round_one(const T* x, int64_t stride, int64_t width, int offset, const Rows
 
 // The product of M rows with T rows of tiles, 16 T outputs: result (M, 16 T).
 template <int BITS, int M, int T>
-void multiply(const RowsOf<BITS>& rows, int64_t row, const uint8_t* tiles, float* result) {
+void multiply(const Rows& rows, int64_t row, const uint8_t* tiles, float* result) {
   constexpr int N = T * VECTORS;
   const int64_t groups = rows.groups, tile_row = groups * TILE_BYTES<BITS>;
-  const auto* x = rows.values + row * groups * GROUP;
+  const int8_t* x = rows.values + row * groups * GROUP;
   const float* x_scales = rows.scales + row * groups;
   const int32_t* x_sums = rows.sums + row * groups;
   Floats total[M][N];
@@ -126,8 +117,7 @@ void multiply(const RowsOf<BITS>& rows, int64_t row, const uint8_t* tiles, float
 
 // The same with a number of rows that is known when it runs, at most M.
 template <int BITS, int M, int T>
-void multiply_up_to(int count, const RowsOf<BITS>& rows, int64_t row, const uint8_t* tiles,
-                    float* result) {
+void multiply_up_to(int count, const Rows& rows, int64_t row, const uint8_t* tiles, float* result) {
   if (count == M)
     multiply<BITS, M, T>(rows, row, tiles, result);
   else if constexpr (M > 1)
@@ -154,7 +144,7 @@ void write(const Output<T>& out, const float* result, int64_t row, int rows, int
 
 // The outputs of TILES rows of tiles, for all rows of activations.
 template <int BITS, int TILES, class T>
-void product(const RowsOf<BITS>& rows, int64_t count, const uint8_t* tiles, int64_t first,
+void product(const Rows& rows, int64_t count, const uint8_t* tiles, int64_t first,
              const Output<T>& out) {
   float result[ROWS_AT_ONCE * TILES * TILE_ROWS];
   const int64_t blocks = (count + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
@@ -172,10 +162,9 @@ int run(const T* x, int64_t x_stride, int64_t count, int64_t width, const uint8_
   const int64_t groups = (width + GROUP - 1) / GROUP, all = count * groups;
   const int64_t tiles = (out.width + TILE_ROWS - 1) / TILE_ROWS;
   void* memory = NULL;
-  RowsOf<BITS> rows;
-  const int64_t bytes = GROUP * sizeof *rows.values + sizeof *rows.scales + sizeof *rows.sums;
-  if (posix_memalign(&memory, 64, all * bytes)) return 1;
-  rows.values = (typename Sums<BITS>::Value*)memory;
+  if (posix_memalign(&memory, 64, all * (GROUP + sizeof(float) + sizeof(int32_t)))) return 1;
+  Rows rows;
+  rows.values = (int8_t*)memory;
   rows.scales = (float*)(rows.values + all * GROUP);
   rows.sums = (int32_t*)(rows.scales + all);
   rows.groups = groups;

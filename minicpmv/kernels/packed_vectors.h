@@ -5,8 +5,8 @@
 //   Floats                a float32 for each output
 //   Sums<BITS>            collects the products of one group. Where weights are multiplied with
 //                         OFFSET added, `correction` is the sum of the inputs times -OFFSET.
-//     Weights, Value      four weights of each output; an input as it lies in memory
-//   inputs                the next four inputs
+//     Weights             four weights of each output
+//   inputs                the next four inputs, for each output
 #pragma once
 #include "vectors.h"
 
@@ -44,7 +44,6 @@ INLINE void save(float* p, Floats v) { _mm512_storeu_ps(p, v); }
 
 template <int BITS> struct Sums {
   static constexpr int OFFSET = BITS == 4 ? 8 : 128;  // weights are multiplied unsigned
-  using Value = int8_t;
   using Weights = __m512i;
   __m512i v;
   INLINE void start(int correction) { v = _mm512_set1_epi32(correction); }
@@ -83,12 +82,11 @@ INLINE Floats add_product(__m256i v, float x_scale, Floats scale, Floats sum) {
   const Floats f = _mm256_mul_ps(_mm256_cvtepi32_ps(v), _mm256_set1_ps(x_scale));
   return _mm256_fmadd_ps(f, scale, sum);
 }
-INLINE __m256i four_bytes(const void* p) {
+INLINE __m256i inputs(const int8_t* p) {
   int32_t four;
   memcpy(&four, p, 4);
   return _mm256_set1_epi32(four);
 }
-INLINE __m256i inputs(const int8_t* p) { return four_bytes(p); }
 INLINE void halves(const uint8_t* p, __m256i& low, __m256i& high) {
   const __m256i bytes = _mm256_loadu_si256((const __m256i*)p), mask = _mm256_set1_epi8(15);
   low = _mm256_and_si256(bytes, mask);
@@ -99,7 +97,6 @@ INLINE void halves(const uint8_t* p, __m256i& low, __m256i& high) {
 
 template <int BITS> struct Sums {
   static constexpr int OFFSET = BITS == 4 ? 8 : 128;  // weights are multiplied unsigned
-  using Value = int8_t;
   using Weights = __m256i;
   __m256i v;
   INLINE void start(int correction) { v = _mm256_set1_epi32(correction); }
@@ -124,7 +121,6 @@ template <int BITS> struct Sums;
 // sums of a group fit 16 bits.
 template <> struct Sums<4> {
   static constexpr int OFFSET = 8;
-  using Value = int8_t;
   using Weights = __m256i;
   __m256i v;
   INLINE void start(int) { v = _mm256_setzero_si256(); }
@@ -138,32 +134,29 @@ template <> struct Sums<4> {
   }
 };
 
-// Bytes of both signs have no product without saturation here: they are multiplied as 16 bits, the
-// first and third input of a step and the second and fourth.
-struct Halves {
-  __m256i even, odd;
+// |w| * (x with the sign of w): pairs of products add up to at most 2 * 127 * 127 < 2^15. As
+// products of 16 bits, which need no signs, these sums are slower.
+struct Signed {
+  __m256i v, size;  // weights, their absolute values
 };
 template <> struct Sums<8> {
   static constexpr int OFFSET = 0;
-  using Value = int16_t;  // in the order 0, 2, 1, 3
-  using Weights = Halves;
+  using Weights = Signed;
   __m256i v;
   INLINE void start(int) { v = _mm256_setzero_si256(); }
-  INLINE void add(const Halves& weights, const Halves& x) {
-    v = _mm256_add_epi32(v, _mm256_madd_epi16(weights.even, x.even));
-    in_order(v);
-    v = _mm256_add_epi32(v, _mm256_madd_epi16(weights.odd, x.odd));
+  INLINE void add(const Signed& weights, __m256i x) {
+    const __m256i pairs = _mm256_maddubs_epi16(weights.size, _mm256_sign_epi8(x, weights.v));
+    v = _mm256_add_epi32(v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
     in_order(v);
   }
   INLINE Floats times(float x_scale, Floats scale, Floats sum, int) const {
     return add_product(v, x_scale, scale, sum);
   }
 };
-INLINE Halves inputs(const int16_t* p) { return {four_bytes(p), four_bytes(p + 2)}; }
 INLINE void weights4(const uint8_t* p, __m256i& low, __m256i& high) { halves(p, low, high); }
-INLINE Halves weights8(const uint8_t* p) {
+INLINE Signed weights8(const uint8_t* p) {
   const __m256i bytes = _mm256_loadu_si256((const __m256i*)p);
-  return {_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), _mm256_srai_epi16(bytes, 8)};
+  return {bytes, _mm256_abs_epi8(bytes)};
 }
 #endif
 
@@ -192,7 +185,6 @@ INLINE int32x4_t add_products(int32x4_t sum, int8x16_t weights, int8x16_t x) {
 
 template <int BITS> struct Sums {
   static constexpr int OFFSET = BITS == 4 ? 8 : 0;
-  using Value = int8_t;
   using Weights = int8x16_t;
   int32x4_t v;
   INLINE void start(int correction) { v = vdupq_n_s32(correction); }
@@ -255,7 +247,6 @@ struct Four {
 };
 template <int BITS> struct Sums {
   static constexpr int OFFSET = BITS == 4 ? 8 : 0;
-  using Value = int8_t;
   using Weights = Quads;
   int32_t v[OUTPUTS];
   INLINE void start(int correction) {

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..kernels.packing import GROUP, PackedWeight, pack_rows
 
 # Codes at which the largest number of a group may lie, before the scale is fitted.
-_LARGEST_AT = (-8.0, -7.5, -7.0, -6.5, -8.5, 7.0, 7.5, 6.5)
+_LARGEST_AT = (-8.0, -7.5, -7.0, -8.5)
 _BLOCK = 1 << 19  # weights at a time: 2 MiB in float32
 _LEAST_SQUARE = 1e-30  # below, a group counts as zero
 

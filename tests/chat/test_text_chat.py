@@ -168,7 +168,7 @@ def test_recorded_ids_with_their_penalty(model: str) -> None:
     answer = cases["greedy_reppen/expect/sequences"][0, ids.shape[1] :]
     options = {"sampling": False, "repetition_penalty": penalty, "max_new_tokens": len(answer)}
     plan = plan_generation(loaded(model).processor, None, options)
-    plan = replace(plan, has_stop_text=None)
+    plan = replace(plan, stops=None)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     assert torch.equal(generate_ids(loaded(model).model, inputs, plan)[0], answer)
 
@@ -194,6 +194,16 @@ def test_recorded_chat(model: str, inputs: Any, expected: Any) -> None:
     network, _ = released(model)
     whole, _ = network.chat(tokenizer, inputs["query"], inputs["history"], **settings)
     assert len(whole) > len(response), "the last token is kept"
+
+
+@pytest.mark.parametrize("compat", [None, "released"])
+def test_a_text_of_the_caller_ends_the_released_chat(compat: Any) -> None:
+    network, tokenizer = released("minicpm-2b", compat)
+    options = {"do_sample": False, "max_new_tokens": 20}
+    whole, _ = network.chat(tokenizer, "hello", **options)
+    for stop in (whole[4:6], whole[0], whole[3:7]):
+        text, history = network.chat(tokenizer, "hello", **options, stop=["no such text", stop])
+        assert text == whole.partition(stop)[0] == history[-1]["content"]
 
 
 def test_released_snippet(chat: Chat) -> None:

@@ -1,11 +1,17 @@
-"""Heavy imports: without garbage collection, and with it again afterwards."""
+"""Heavy imports: without garbage collection, and with it again afterwards; no more than needed."""
 
 import gc
 import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from minicpmv.cli.startup import imports
+
+SCENE = Path(__file__).parents[2] / "examples" / "scene.png"
 
 
 def test_nothing_is_collected_while_libraries_are_imported() -> None:
@@ -23,3 +29,59 @@ def test_a_missing_library_leaves_it_switched_on() -> None:
         importlib.import_module("no_such_module")
     assert gc.isenabled()
     gc.unfreeze()
+
+
+def run(code: str) -> str:
+    """What a process of its own prints, in which nothing has been imported yet."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert not done.returncode, done.stderr
+    return done.stdout
+
+
+def test_an_answer_needs_no_compiler() -> None:
+    """Torch's compiler alone is a fifth of all that is imported; afterwards it is there."""
+    code = f"""
+import sys
+from minicpmv.cli import main
+
+code = main(["ask", "--device", "cpu", "What colour is the star?", {str(SCENE)!r}])
+print(code, "torch._dynamo" in sys.modules)
+import torch
+
+print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item())
+from transformers.utils import is_torch_distributed_available
+
+print(is_torch_distributed_available() == torch.distributed.is_available())
+"""
+    assert run(code).split() == ["purple", "0", "False", "2.0", "True"]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "import torch; torch._dynamo.reset()",
+        "from torch._dynamo import OptimizedModule",
+        "import torch._dynamo.config",
+        "from torch._dynamo.utils import counters",
+    ],
+)
+def test_the_compiler_is_there_when_something_needs_it(use: str) -> None:
+    code = f"""
+import sys
+from minicpmv.cli.startup import imports
+
+with imports():
+    import torch
+
+    assert torch.compiler.disable(len) is len
+    {use}
+    print(hasattr(torch._dynamo, "optimize"), torch._dynamo is sys.modules["torch._dynamo"])
+    print(sys.modules["torch._dynamo.config"] is torch._dynamo.config)
+    print(torch._dynamo.config.__spec__.origin is not None)
+"""
+    assert run(code).split() == ["True"] * 4

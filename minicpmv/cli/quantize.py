@@ -1,0 +1,77 @@
+"""`minicpmv quantize`: weights of 4 or 8 bits, kept in a folder for the next start."""
+
+import argparse
+import sys
+
+from .convert import size
+from .usage import UsageError
+
+DESCRIPTION = """\
+Write a model with its weights packed in 4 or 8 bits. OUT is a complete folder, which every command
+and `load` take; its weights are mapped into memory, so that it starts at once. The answers are
+those of --quantize on a CPU, which packs the weights at every start.
+
+OUT appears only when it is whole. The memory needed is that of the result and one tensor.
+"""
+
+EPILOG = """\
+examples:
+  minicpmv quantize openbmb/MiniCPM-V-2_6 minicpm-v-2.6-int4
+  minicpmv ask -m minicpm-v-2.6-int4 "What is written on the sign?" street.jpg
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction") -> None:
+    parser = subparsers.add_parser(
+        "quantize",
+        usage="minicpmv quantize [options] MODEL OUT",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder or name on the hub, full weights")
+    parser.add_argument("out", metavar="OUT", help="folder to write")
+    parser.add_argument(
+        "--to", choices=("int4", "int8"), default="int4", help="format to write (default: int4)"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    parser.add_argument("--overwrite", action="store_true", help="replace the model in OUT")
+    parser.add_argument(
+        "--max-shard-size",
+        type=size,
+        default="2GB",
+        metavar="SIZE",
+        help="most bytes of a weight file (default: 2GB)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    if not args.out:
+        raise UsageError("OUT is empty; name the folder to write.")
+    from tqdm import tqdm
+
+    from minicpmv.export.quantize import quantize
+
+    with tqdm(desc="tensors", file=sys.stderr, disable=None, leave=False, delay=0.1) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        written = quantize(
+            args.model,
+            args.out,
+            args.to,
+            revision=args.revision,
+            overwrite=args.overwrite,
+            max_shard_size=args.max_shard_size,
+            on_progress=show,
+        )
+    files = "file" if written.num_files == 1 else "files"
+    print(
+        f"{written.folder}: {written.format}, {_in_units(written.num_bytes)} in "
+        f"{written.num_files} {files}, was {_in_units(written.full_bytes)}"
+    )
+
+
+def _in_units(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
