@@ -31,7 +31,7 @@ SERVER, ENCODER = "llama-server", "llama-mtmd-cli"
 _MARKER = "<__picture__>"  # where the picture goes
 _TOKENS_PER_STREAM = 1024
 _START_S = 300
-_ENCODED = re.compile(r"image slice encoded in (\d+) ms")
+_ENCODED = re.compile(r"(?:image slice encoded|mtmd batch encoding done) in (\d+) ms")
 
 
 def program(name: str) -> str | None:

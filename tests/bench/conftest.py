@@ -55,7 +55,7 @@ import sys
 
 assert "--mmproj" in sys.argv
 print("encoding image slice...", file=sys.stderr)
-print("image slice encoded in 250 ms", file=sys.stderr)
+print("mtmd batch encoding done in 250 ms", file=sys.stderr)
 """
 
 
