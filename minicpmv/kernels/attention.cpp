@@ -11,6 +11,7 @@ namespace {
 
 constexpr int BLOCK = 32;        // tokens in a block, as in engine/kv_cache.py
 constexpr int PART = 8 * BLOCK;  // tokens that one thread works off in one go
+constexpr int ROW = BLOCK + 4;   // scores of a head; four tokens are written beyond the last
 constexpr int TILE = 8;          // query heads at once
 constexpr int MAX_HEAD_DIM = 256;
 
@@ -40,23 +41,37 @@ template <class T> struct Call {
   int64_t window;
 };
 
-// Scores of the tokens `begin` to `end` of a block: dot products, G heads by N tokens at a time.
-template <class T, int L, int G, int N>
+// Scores of the tokens `begin` to `end` of a block for G query heads: dot products, four tokens at
+// a time, and as many heads as there are registers for.
+template <class T, int L, int G>
 INLINE void scores(const float* query, const T* keys, int64_t stride, int64_t head_dim, int begin,
                    int end, float* out) {
   typedef typename Lanes<L>::f F;
-  for (int token = begin; token < end; token += N) {
-    F sums[N][G] = {};
-    const T* rows[N];
-    for (int n = 0; n < N; ++n) rows[n] = keys + (token + n < end ? token + n : end - 1) * stride;
-    for (int64_t d = 0; d < head_dim; d += L)
-      for (int n = 0; n < N; ++n) {
-        const F key = load<L>(rows[n] + d);
-        for (int g = 0; g < G; ++g) sums[n][g] += key * load<L>(query + g * head_dim + d);
+  constexpr int H = G < (LANES == 16 ? 5 : 3) ? G : LANES == 16 ? 4 : 2;  // heads at once
+  for (int token = begin; token < end; token += 4) {
+    const T* rows[4];
+    for (int n = 0; n < 4; ++n) rows[n] = keys + (token + n < end ? token + n : end - 1) * stride;
+    F sums[4][H] = {};
+    for (int64_t d = 0; d < head_dim; d += L) {
+      F key[4];
+      for (int n = 0; n < 4; ++n) key[n] = load<L>(rows[n] + d);
+      for (int g = 0; g < H; ++g) {
+        const F q = load<L>(query + g * head_dim + d);
+        for (int n = 0; n < 4; ++n) sums[n][g] += key[n] * q;
       }
-    for (int n = 0; n < N && token + n < end; ++n)
-      for (int g = 0; g < G; ++g) out[g * BLOCK + token + n] = sum<L>(sums[n][g]);
+    }
+    for (int g = 0; g < H; ++g) {
+      const f32x4 four = sum_each<L>(sums[0][g], sums[1][g], sums[2][g], sums[3][g]);
+      memcpy(out + g * ROW + token, &four, sizeof four);
+    }
   }
+  if constexpr (H < G)
+    scores<T, L, G - H>(query + H * head_dim, keys, stride, head_dim, begin, end, out + H * ROW);
+}
+
+// Have the first bytes of a row brought closer while others are computed.
+template <class T> INLINE void prefetch(const T* row, int64_t head_dim) {
+  for (int64_t d = 0; d < head_dim; d += 64 / (int64_t)sizeof(T)) __builtin_prefetch(row + d);
 }
 
 // values[g] = values[g] * factor[g] + sum of weight * value over the tokens, C vectors wide.
@@ -72,7 +87,7 @@ INLINE void gather(const float* weights, const T* values, int64_t stride, int64_
     F value[C];
     for (int c = 0; c < C; ++c) value[c] = load<L>(row + c * L);
     for (int g = 0; g < G; ++g)
-      for (int c = 0; c < C; ++c) sums[g][c] += value[c] * weights[g * BLOCK + token];
+      for (int c = 0; c < C; ++c) sums[g][c] += value[c] * weights[g * ROW + token];
   }
   for (int g = 0; g < G; ++g)
     for (int c = 0; c < C; ++c) store<L>(out + g * head_dim + c * L, sums[g][c]);
@@ -83,26 +98,32 @@ template <int G>
 INLINE void soften(float* scores, int begin, int end, const Partial& partial, float* factors) {
   constexpr int L = LANES;
   typedef typename Lanes<L>::f F;
+  f32x8 changes = {};
   for (int g = 0; g < G; ++g) {
-    float* row = scores + g * BLOCK;
+    float* row = scores + g * ROW;
     for (int t = 0; t < begin; ++t) row[t] = -INFINITY;
     for (int t = end; t < BLOCK; ++t) row[t] = -INFINITY;
-    F largest = load<L>(row);
+    F most = load<L>(row);
     for (int t = L; t < BLOCK; t += L) {
-      F other = load<L>(row + t);
-      largest = other > largest ? other : largest;
+      const F other = load<L>(row + t);
+      most = other > most ? other : most;
     }
-    float max = partial.max[g];
-    for (int i = 0; i < L; ++i) max = largest[i] > max ? largest[i] : max;
-    factors[g] = exp_of<L>(splat<L>(partial.max[g] - max))[0];
+    const float before = partial.max[g], here = largest<L>(most);
+    const float max = here > before ? here : before;
+    changes[g] = before - max;
     F total = {};
     for (int t = 0; t < BLOCK; t += L) {
-      F weight = exp_of<L>(load<L>(row + t) - max);
+      const F weight = exp_of<L>(load<L>(row + t) - max);
       store<L>(row + t, weight);
       total += weight;
     }
     partial.max[g] = max;
-    partial.sum[g] = partial.sum[g] * factors[g] + sum<L>(total);
+    factors[g] = sum<L>(total);
+  }
+  changes = exp_of<8>(changes);
+  for (int g = 0; g < G; ++g) {
+    partial.sum[g] = partial.sum[g] * changes[g] + factors[g];
+    factors[g] = changes[g];
   }
 }
 
@@ -111,20 +132,25 @@ template <class T, int L, int G>
 void attend_tile(const Call<T>& call, int64_t row, int64_t kv_head, int64_t head, int64_t begin,
                  int64_t end, const Partial& partial) {
   const int64_t dim = call.head_dim, stride = call.kv_heads * dim;
-  alignas(64) float query[G * MAX_HEAD_DIM], weights[G * BLOCK];
+  alignas(64) float query[G * MAX_HEAD_DIM], weights[G * ROW];
   float factors[G];
   const T* from = call.query + row * call.query_stride + head * dim;
   for (int64_t i = 0; i < G * dim; i += L) store<L>(query + i, load<L>(from + i) * call.scaling);
   for (int g = 0; g < G; ++g) partial.max[g] = -INFINITY, partial.sum[g] = 0;
   memset(partial.values, 0, G * dim * sizeof(float));
   const int32_t* table = call.tables + row * call.table_stride;
+  const int64_t blocks = (call.lengths[row] + BLOCK - 1) / BLOCK;
   for (int64_t block = begin / BLOCK; block * BLOCK < end; ++block) {
     const int first = block * BLOCK < begin ? (int)(begin - block * BLOCK) : 0;
     const int last = block * BLOCK + BLOCK > end ? (int)(end - block * BLOCK) : BLOCK;
     const int64_t offset = (table[block] * (int64_t)BLOCK * call.kv_heads + kv_head) * dim;
     const T *keys = call.keys + offset, *values = call.values + offset;
-    constexpr int N = G == 1 ? 4 : G <= 3 ? 2 : 1;
-    scores<T, L, G, N>(query, keys, stride, dim, first, last, weights);
+    if (block + 1 < blocks) {
+      const int64_t next = (table[block + 1] * (int64_t)BLOCK * call.kv_heads + kv_head) * dim;
+      for (int t = 0; t < BLOCK; ++t) prefetch(call.keys + next + t * stride, dim);
+      for (int t = 0; t < BLOCK; ++t) prefetch(call.values + next + t * stride, dim);
+    }
+    scores<T, L, G>(query, keys, stride, dim, first, last, weights);
     soften<G>(weights, first, last, partial, factors);
     constexpr int REGISTERS = LANES == 16 ? 24 : 12;
     constexpr int C = REGISTERS / G >= 8 ? 8 : REGISTERS / G >= 4 ? 4 : REGISTERS / G >= 2 ? 2 : 1;

@@ -6,10 +6,15 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 #define INLINE inline __attribute__((always_inline))
 
+typedef float f32x4 __attribute__((vector_size(16)));
+typedef int32_t i32x4 __attribute__((vector_size(16)));
 typedef float f32x8 __attribute__((vector_size(32)));
 typedef int32_t i32x8 __attribute__((vector_size(32)));
 typedef uint32_t u32x8 __attribute__((vector_size(32)));
@@ -70,62 +75,94 @@ template <int L, class V = typename Lanes<L>::f> INLINE V load(const bf16* p) {
 
 template <int L> INLINE void store(float* p, typename Lanes<L>::f v) { memcpy(p, &v, sizeof v); }
 
+// Bits of float32 numbers rounded to bfloat16, with the lower half zero.
+template <int L, class F = typename Lanes<L>::f, class U = typename Lanes<L>::u>
+INLINE U rounded_bits(F v) {
+  const U bits = (U)v;
+  const U result = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u;
+  return v != v ? U{} + 0x7fc00000u : result;
+}
+
 template <int L> INLINE void store(bf16* p, typename Lanes<L>::f v) {
-  typedef typename Lanes<L>::u U;
-  U bits = (U)v;
-  U rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  U undefined = (U)(v != v);
-  rounded = (undefined & 0x7fc0) | (~undefined & rounded);
-  typename Lanes<L>::h half = __builtin_convertvector(rounded, typename Lanes<L>::h);
+  const auto half = __builtin_convertvector(rounded_bits<L>(v) >> 16, typename Lanes<L>::h);
   memcpy(p, &half, sizeof half);
 }
 
 // A float32 rounded to what T can hold.
 template <class T, int L> INLINE typename Lanes<L>::f round_to(typename Lanes<L>::f v) {
-  if (sizeof(T) == 4) return v;
-  bf16 rounded[L];
-  store<L>(rounded, v);
-  return load<L>(rounded);
+  return sizeof(T) == 4 ? v : (typename Lanes<L>::f)rounded_bits<L>(v);
 }
 
 template <int L> INLINE typename Lanes<L>::f splat(float x) { return x - typename Lanes<L>::f{}; }
 
-template <int L> INLINE float sum(typename Lanes<L>::f v);
-template <> INLINE float sum<8>(f32x8 v) {
-  float p[8];
-  store<8>(p, v);
-  return ((p[0] + p[4]) + (p[1] + p[5])) + ((p[2] + p[6]) + (p[3] + p[7]));
+#if defined(__clang__)
+#define SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, i32x4{i, j, k, l})
+#endif
+
+// The four sums of lanes 4 i, 4 i + 1, ... of a vector.
+INLINE f32x4 fold(f32x8 v) {
+  f32x4 low, high;
+  memcpy(&low, &v, 16);
+  memcpy(&high, (const char*)&v + 16, 16);
+  return low + high;
 }
-template <> INLINE float sum<16>(f32x16 v) {
+INLINE f32x4 fold(f32x16 v) {
   f32x8 low, high;
   memcpy(&low, &v, 32);
   memcpy(&high, (const char*)&v + 32, 32);
-  return sum<8>(low + high);
+  return fold(low + high);
 }
 
-// exp(x), within 2 units in the last place; 0 below -87.3 and infinity above 88.7.
+template <int L> INLINE float sum(typename Lanes<L>::f v) {
+  const f32x4 four = fold(v);
+  return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+// The sums of four vectors.
+template <int L, class F = typename Lanes<L>::f> INLINE f32x4 sum_each(F a, F b, F c, F d) {
+  const f32x4 p = fold(a), q = fold(b), r = fold(c), s = fold(d);
+  const f32x4 pq = SHUFFLE(p, q, 0, 4, 1, 5) + SHUFFLE(p, q, 2, 6, 3, 7);
+  const f32x4 rs = SHUFFLE(r, s, 0, 4, 1, 5) + SHUFFLE(r, s, 2, 6, 3, 7);
+  return SHUFFLE(pq, rs, 0, 1, 4, 5) + SHUFFLE(pq, rs, 2, 3, 6, 7);
+}
+
+INLINE f32x4 greater(f32x4 a, f32x4 b) { return a > b ? a : b; }
+template <int L> INLINE float largest(typename Lanes<L>::f v) {
+  f32x4 parts[L / 4];
+  memcpy(parts, &v, sizeof v);
+  f32x4 all = greater(parts[0], parts[1]);
+  if (L == 16) all = greater(all, greater(parts[L / 4 - 2], parts[L / 4 - 1]));
+  const float x = all[0] > all[1] ? all[0] : all[1], y = all[2] > all[3] ? all[2] : all[3];
+  return x > y ? x : y;
+}
+
+// exp(x), within 2 units in the last place; 0 below -87.3 (-103 on AVX-512), infinity above 88.7.
 template <int L> INLINE typename Lanes<L>::f exp_of(typename Lanes<L>::f x) {
   typedef typename Lanes<L>::f F;
   typedef typename Lanes<L>::i I;
-  F y = x * 1.44269504f;
+  F y = x * 1.44269504f;  // exp(x) = 2^y = 2^n * exp(r)
+  y = y < -250.0f ? splat<L>(-250.0f) : y;
+  y = y > 250.0f ? splat<L>(250.0f) : y;
   const F magic = splat<L>(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  F bounded = y < -126.0f ? splat<L>(-126.0f) : y;
-  bounded = bounded > 128.0f ? splat<L>(128.0f) : bounded;
-  F n = (bounded + magic) - magic;
-  F r = x - n * 0.693145752f;  // ln 2 in two parts; the first is exact times n
-  r = r - n * 1.42860677e-6f;
+  const F n = (y + magic) - magic;
+  // With x where it is infinite, or r would be undefined.
+  const F bounded = x < -180.0f ? splat<L>(-180.0f) : x > 180.0f ? splat<L>(180.0f) : x;
+  const F r = (bounded - n * 0.693145752f) - n * 1.42860677e-6f;  // ln 2 in two parts
   F p = r * 1.9875691500e-4f + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
+#if defined(__AVX512F__)
+  if constexpr (L == 16) return (F)_mm512_scalef_ps((__m512)p, (__m512)n);
+#endif
   // Two factors, because 2^128 is none: 2^(n / 2) * 2^(n - n / 2).
-  I whole = __builtin_convertvector(n, I);
-  I half = whole >> 1;
-  F low = (F)((half + 127) << 23), high = (F)((whole - half + 127) << 23);
-  F result = p * low * high;
-  result = y < -126.0f ? splat<L>(0.0f) : result;
-  result = y >= 128.0f ? splat<L>(INFINITY) : result;
-  return x != x ? x : result;
+  const I whole = __builtin_convertvector(n, I);
+  const I half = whole >> 1;
+  const F low = (F)((half + 127) << 23), high = (F)((whole - half + 127) << 23);
+  const F result = p * low * high;
+  return y < -126.0f ? splat<L>(0.0f) : result;
 }
