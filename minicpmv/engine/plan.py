@@ -1,6 +1,6 @@
 """Options to a plan: the caller's, else `generation_config.json`'s, else the release's."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -45,8 +45,6 @@ class GenerationPlan:
 
     Fields:
         penalise_prompt: whether the penalty counts the prompt.
-        has_stop_text: whether these new tokens hold a text of the release that ends the answer;
-            None when it has none.
         stop: texts of the caller that end the answer, and are cut off.
         stops: makes what knows these and the texts of the release in the tokens of one answer; None
             when tokens alone end it.
@@ -62,7 +60,6 @@ class GenerationPlan:
     config: GenerationConfig
     repetition_penalty: float
     penalise_prompt: bool = False
-    has_stop_text: Callable[[Sequence[int]], bool] | None = None
     stop: tuple[str, ...] = ()
     stops: Callable[[], StopTexts] | None = None
     seed: int | None
@@ -148,7 +145,6 @@ def plan_generation(
     return GenerationPlan(
         config=config,
         penalise_prompt=release.penalise_prompt,
-        has_stop_text=processor.has_stop_text if stops else None,
         stops=partial(StopTexts, texts, processor) if texts else None,
         seed=given.get("seed"),
         only_generate=next((n for n in _OF_GENERATE if _has_effect(stored, n)), None),

@@ -44,9 +44,6 @@ class Processor(Protocol):
     def question(self, conversation: Any) -> list[dict[str, Any]]:
         """The messages of a conversation that asks something, checked and in one form."""
 
-    def has_stop_text(self, ids: Sequence[int]) -> bool:
-        """Whether tokens hold a text that ends the answer; asked where the release has such."""
-
     def decode_answer(self, output_ids: Any, *, strip: bool = True) -> str: ...
 
     @property

@@ -121,11 +121,6 @@ class TextProcessor:
         """As in `MiniCPMVProcessor`."""
         return question(conversation, keys_read(self.tokenizer.chat_template))
 
-    def has_stop_text(self, ids: Sequence[int]) -> bool:
-        """Whether new tokens hold a text that ends the answer."""
-        text = self.text_of(ids)
-        return any(stop in text for stop in self.release.stop_texts)
-
     def decode_answer(self, output_ids: Any, *, strip: bool = True) -> str:
         """The text of one generated answer.
 
