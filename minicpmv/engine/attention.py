@@ -10,6 +10,7 @@ length. Longer spans go one by one through PyTorch's attention, over their keys 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -80,6 +81,7 @@ class FlatBatch:
         positions: int64 (n,), of each token in its sequence.
         slots: int64 (n,), block times `BLOCK` plus place in the block, where its keys go.
         rows: None where all spans are long.
+        is_step: whether each sequence has one token.
     """
 
     def __init__(
@@ -88,12 +90,15 @@ class FlatBatch:
         slots: torch.Tensor,
         rows: Rows | None,
         pieces: Sequence[Piece] = (),
+        is_step: bool = True,
     ):
         self.positions = positions
         self.slots = slots
         self.rows = rows
         self.pieces = pieces
+        self.is_step = is_step
         self._masks: dict[tuple[int, int | None, torch.dtype], torch.Tensor | None] = {}
+        self._visible: dict[int | None, torch.Tensor] = {}
 
     def mask(self, number: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
         """What each token of a piece attends to, (length, total), additive; None where that is
@@ -103,6 +108,30 @@ class FlatBatch:
             piece = self.pieces[number]
             self._masks[key] = _mask(piece.start, piece.total, window, dtype, self.slots.device)
         return self._masks[key]
+
+    @cached_property
+    def held_slots(self) -> torch.Tensor:
+        """Where the tokens that each row attends to are: int64 (rows, blocks * BLOCK).
+
+        Behind its last token stands the last one: what lies in other places may be undefined.
+        """
+        assert self.rows is not None
+        offsets = torch.arange(BLOCK, device=self.slots.device)
+        slots = (self.rows.tables[..., None] * BLOCK + offsets).flatten(1)
+        last = slots.gather(1, self.rows.lengths[:, None].long() - 1)
+        return torch.where(self.visible(None), slots, last).long()
+
+    def visible(self, window: int | None) -> torch.Tensor:
+        """Which of `held_slots` each row attends to: (rows, blocks * BLOCK)."""
+        if window not in self._visible:
+            assert self.rows is not None
+            places = torch.arange(self.rows.tables.shape[1] * BLOCK, device=self.slots.device)
+            lengths = self.rows.lengths[:, None]
+            visible = places < lengths
+            if window is not None:
+                visible &= places >= lengths - window
+            self._visible[window] = visible
+        return self._visible[window]
 
 
 class Batcher:
@@ -154,7 +183,11 @@ class Batcher:
             tables = self._tables_of(short, max(lengths))
             rows = Rows(index, tables, self._tensor(lengths, torch.int32))
         return FlatBatch(
-            self._tensor(positions, torch.int64), self._tensor(slots, torch.int64), rows, pieces
+            self._tensor(positions, torch.int64),
+            self._tensor(slots, torch.int64),
+            rows,
+            pieces,
+            is_step=len(positions) == len(spans),
         )
 
     def _tables_of(self, spans: Sequence[Span], num_tokens: int) -> torch.Tensor:
@@ -202,14 +235,13 @@ def attend(
         (n, heads, head_dim).
     """
     keys, values, rows = store.keys[layer], store.values[layer], batch.rows
+    attend_rows = _attend_rows if query.is_cpu else attend_gathered
     if rows is not None and rows.index is None:
-        return ops.paged_attention(query, keys, values, rows.tables, rows.lengths, scaling, window)
+        return attend_rows(query, keys, values, batch, scaling, window)
     output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     if rows is not None:
         assert rows.index is not None
-        output[rows.index] = ops.paged_attention(
-            query[rows.index], keys, values, rows.tables, rows.lengths, scaling, window
-        )
+        output[rows.index] = attend_rows(query[rows.index], keys, values, batch, scaling, window)
     for number, piece in enumerate(batch.pieces):
         mask = batch.mask(number, window, query.dtype)
         output[piece.place] = _attend_piece(
@@ -220,6 +252,44 @@ def attend(
             scaling,
         )
     return output
+
+
+def _attend_rows(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    batch: FlatBatch,
+    scaling: float,
+    window: int | None,
+) -> torch.Tensor:
+    """Attention of `batch.rows`: (rows, heads, head_dim) over the blocks of one layer."""
+    assert batch.rows is not None
+    tables, lengths = batch.rows.tables, batch.rows.lengths
+    return ops.paged_attention(query, keys, values, tables, lengths, scaling, window)
+
+
+def attend_gathered(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    batch: FlatBatch,
+    scaling: float,
+    window: int | None,
+) -> torch.Tensor:
+    """The same by PyTorch's attention, for other devices; nothing is read back from them."""
+    kv_heads = keys.shape[2]
+    keys, values = (
+        part.flatten(0, 1)[batch.held_slots].transpose(1, 2) for part in (keys, values)
+    )  # (rows, kv_heads, tokens, head_dim)
+    # Queries that share keys stand in a row, so that keys need not be repeated.
+    result = F.scaled_dot_product_attention(
+        query.unflatten(1, (kv_heads, -1)),
+        keys,
+        values,
+        attn_mask=batch.visible(window)[:, None, None],
+        scale=scaling,
+    )
+    return result.flatten(1, 2)
 
 
 def _attend_piece(

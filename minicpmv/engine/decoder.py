@@ -17,12 +17,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from ..kernels import ops
 from . import supported
 from .attention import Batcher, FlatBatch, Span, attend
+from .graphs import RecordedSteps
 from .kv_cache import BlockStore
 from .widen import MIN_ROWS, WidenedProducts
 
@@ -33,6 +33,7 @@ class Decoder:
     Attributes:
         num_layers, num_kv_heads, head_dim: of keys and values.
         dtype, device: of the embeddings and of what is stored.
+        recorded_steps: replayed in place of steps of one token per sequence; None but on CUDA.
     """
 
     @staticmethod
@@ -72,6 +73,7 @@ class Decoder:
             MiniCPMRotary(self._decoder) if is_minicpm else Rotary(self._decoder, self.dtype)
         )
         self._batcher = Batcher(self.device)
+        self.recorded_steps = RecordedSteps(self) if self.device.type == "cuda" else None
 
     def max_tokens(self) -> int | None:
         """Length up to which keys do not depend on the length; None where they never do.
@@ -115,9 +117,16 @@ class Decoder:
         batch = self._batcher.batch(spans)
         if not isinstance(keep, torch.Tensor):
             if len(keep) == num_tokens and list(keep) == list(range(num_tokens)):
-                return self.step(embeds, batch, store)
+                return self._all(embeds, batch, store)
             keep = torch.tensor(list(keep), dtype=torch.int64)
         return self.step(embeds, batch, store, keep.to(self.device))
+
+    def _all(self, embeds: torch.Tensor, batch: FlatBatch, store: BlockStore) -> torch.Tensor:
+        """Logits of all tokens, recorded where that helps."""
+        logits = None
+        if self.recorded_steps is not None:
+            logits = self.recorded_steps.compute(embeds, batch, store)
+        return self.step(embeds, batch, store) if logits is None else logits
 
     def step(
         self,
@@ -134,8 +143,36 @@ class Decoder:
         with self._products(len(embeds)):
             return self._step(embeds, batch, store, keep)
 
+    def plain_weights(self) -> list[int] | None:
+        """Addresses of all weights that `step` reads; None where a module is more than its class,
+        or decides by what it is given."""
+        found: list[int] = []
+        norms, products = [self._decoder.norm], [self._causal.lm_head]
+        for layer in self._decoder.layers:
+            modules = layer._modules
+            if not supported.is_plain_mlp(modules["mlp"]):
+                return None
+            norms += (modules["input_layernorm"], modules["post_attention_layernorm"])
+            for part in (modules["self_attn"]._modules, modules["mlp"]._modules):
+                products += (module for name, module in part.items() if name.endswith("_proj"))
+        if not all(map(supported.is_plain_norm, norms)):
+            return None
+        if not all(map(supported.is_plain_linear, products)):
+            return None
+        for module in (*norms, *products):
+            parameters = module._parameters
+            found.append(parameters["weight"].data_ptr())
+            bias = parameters.get("bias")
+            if bias is not None:
+                found.append(bias.data_ptr())
+        return found
+
     def _products(self, num_tokens: int) -> AbstractContextManager[Any]:
-        is_widened = num_tokens >= MIN_ROWS and supported.is_widened(self._causal)
+        is_widened = (
+            num_tokens >= MIN_ROWS
+            and self.device.type == "cpu"
+            and supported.is_widened(self._causal)
+        )
         return WidenedProducts() if is_widened else nullcontext()
 
     def _step(
@@ -227,9 +264,9 @@ class MiniCPMRotary(Rotary):
 
 
 def _linear(module: Any, x: torch.Tensor) -> torch.Tensor:
-    if type(module) is nn.Linear and not supported.is_followed(module):
+    if supported.is_plain_linear(module):
         parameters = module._parameters
-        return F.linear(x, parameters["weight"], parameters["bias"])  # type: ignore[arg-type]
+        return F.linear(x, parameters["weight"], parameters["bias"])
     result: torch.Tensor = module(x)
     return result
 

@@ -138,6 +138,11 @@ def max_tokens(text_config: Any) -> int | None:
     return int(trained)
 
 
+def is_plain_linear(module: nn.Module) -> bool:
+    """Whether a module is PyTorch's product of rows, and nothing else."""
+    return type(module) is nn.Linear and not is_followed(module)
+
+
 def is_plain_norm(module: nn.Module) -> bool:
     """Whether a module is Llama's norm, or the same under another name, and nothing else."""
     return _has_kind(module, _NORMS) and not is_followed(module)
