@@ -3,19 +3,37 @@
 import random
 
 import pytest
+from minicpmv.engine.limits import EngineLimits
 
+from minicpmv import Chat
+
+from ..helpers.alone import Report
 from ..helpers.chats import FOLDERS, loaded
-from ..helpers.mixes import Report, check_mix
+from ..helpers.mixes import check_mix
 
-FEW = 8  # mixes, in a run of all tests
+FEW = 14  # mixes, in a run of all tests
 MANY = 1000
 NAMES = list(FOLDERS)
 
 
 def checked(seed: int) -> Report:
-    """The seed says which of the tiny models is asked, too."""
-    chat = loaded(random.Random(seed).choice(NAMES))
-    return check_mix(chat, seed)
+    """The seed says which of the tiny models is asked, too, and whether its engine is a small one
+    of its own or that of the mixes before."""
+    rng = random.Random(seed)
+    chat = loaded(rng.choice(NAMES))
+    if rng.random() < 0.5:
+        return check_mix(chat, seed)
+    limits = EngineLimits(
+        max_running=rng.choice([1, 2, 3, 64]),
+        piece_tokens=rng.choice([1, 7, 32, 100]),
+        idle_bytes=rng.choice([0, 100_000, None]),
+        feature_bytes=rng.choice([0, 20_000, 1 << 20]),
+    )
+    chat = Chat(chat.model, chat.processor, limits=limits)
+    try:
+        return check_mix(chat, seed)
+    finally:
+        chat.engine.close()
 
 
 def test_a_few_mixes_are_answered_as_alone() -> None:

@@ -5,6 +5,7 @@ to six digits. Then, and only then, an answer may be another: one that `generate
 logits are moved by a millionth.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,14 @@ from PIL import Image
 from transformers.generation import LogitsProcessor
 
 from minicpmv import Answer, Chat
-from minicpmv.engine.detokenize import answer_end
-from minicpmv.engine.hf import generate_ids
+from minicpmv.engine.answer import TokenLogprob
+from minicpmv.engine.detokenize import answer_end, answer_text
+from minicpmv.engine.hf import LogprobRecord, generate_ids
+from minicpmv.engine.sampling import Choice
 
 NOISE = 2e-6  # of the largest logit; float32 has 1e-7, and a logit is a sum of many
 NUM_NOISES = 12
+LOGPROB_ERROR = 1e-3
 
 Messages = list[dict[str, Any]]
 
@@ -67,20 +71,47 @@ def compared(chat: Chat, told: Told, where: str) -> Report:
 def reference(chat: Chat, told: Told, *more: LogitsProcessor) -> Answer:
     """What `generate` answers to the same inputs, alone."""
     inputs, plan = chat.prepare([told.messages], **told.options)
-    ids = generate_ids(chat.model, inputs, plan, logits_processors=more)[0].tolist()
-    end = answer_end(ids, chat.processor)
+    record = None if plan.logprobs is None else LogprobRecord(plan.logprobs)
+    found = generate_ids(chat.model, inputs, plan, logits_processors=more, record=record)
+    ids = found[0].tolist()
+    end = answer_end(ids, chat.processor, plan.stop)
+    num_tokens = len(ids) if end is None else end
+    choices = () if record is None else record.rows[0][:num_tokens]
     return Answer(
-        chat.processor.decode_answer(ids),
+        answer_text(ids, chat.processor, stop=plan.stop),
         num_input_tokens=inputs["input_ids"].shape[1],
-        num_output_tokens=len(ids) if end is None else end,
+        num_output_tokens=num_tokens,
         finish_reason="length" if end is None else "stop",
+        token_ids=ids[:num_tokens],
+        logprobs=None if record is None else [_logprob(each) for each in choices],
     )
 
 
+def _logprob(choice: Choice) -> TokenLogprob:
+    assert choice.logprob is not None
+    top = [TokenLogprob(token, "", value) for token, value in choice.top or ()]
+    return TokenLogprob(choice.token, "", choice.logprob, tuple(top))
+
+
 def _agrees(told: Told, alone: Answer) -> bool:
-    if told.answer is None:
+    answer = told.answer
+    if answer is None:
         return str(alone).startswith(told.text)
-    return told.text == str(told.answer) == str(alone) and _cost(told.answer) == _cost(alone)
+    return (
+        told.text == str(answer) == str(alone)
+        and _cost(answer) == _cost(alone)
+        and answer.token_ids == alone.token_ids
+        and _are_near(answer.logprobs, alone.logprobs)
+    )
+
+
+def _are_near(these: Sequence[TokenLogprob] | None, others: Sequence[TokenLogprob] | None) -> bool:
+    if these is None or others is None:
+        return these is others
+    return len(these) == len(others) and all(
+        abs(one.logprob - other.logprob) < LOGPROB_ERROR and _are_near(one.top, other.top)
+        for one, other in zip(these, others, strict=True)
+    )
 
 
 def _cost(answer: Answer | None) -> tuple[Any, ...]:

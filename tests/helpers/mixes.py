@@ -7,6 +7,7 @@ early, talks for some turns, asks a batch, or asks something wrong. What they ge
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +48,23 @@ class Client:
     error: BaseException | None = None
 
 
+def check_idle(chat: Chat) -> None:
+    """Check that an engine holds nothing for anybody, once it had time to let go.
+
+    Raises:
+        AssertionError: it does.
+    """
+    for _ in range(500):
+        found = chat.engine.stats()
+        requests, prefixes = found.get("requests", {}), found.get("prefixes", {})
+        held = [requests.get("running", 0), requests.get("waiting", 0)]
+        held += [prefixes.get("held_bytes", 0), prefixes.get("num_leases", 0)]
+        if not any(held):
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"all clients have gone, and the engine holds {found}")
+
+
 def check_mix(chat: Chat, seed: int) -> Report:
     """Run the mix of a seed, and compare every answer.
 
@@ -55,6 +73,7 @@ def check_mix(chat: Chat, seed: int) -> Report:
     """
     clients, num_threads = clients_of(chat, random.Random(seed))
     run_together(chat, clients, num_threads)
+    check_idle(chat)
     report = Report()
     for number, client in enumerate(clients):
         where = f"seed {seed}, client {number} ({client.kind})"
@@ -115,6 +134,7 @@ class _Maker:
     def __init__(self, chat: Chat, rng: random.Random):
         self.rng = rng
         self.context = context_length(chat.model.config)
+        self.lengths = [1, 2, 5, 9] if self.context < 200 else [1, 2, 5, 9, 16, 25]
         self.has_pictures = chat.supports_images
         self.cuts = self.has_pictures and chat.processor.release.slicing == "adaptive"
         self.pictures = [
@@ -124,7 +144,7 @@ class _Maker:
         self.system = rng.choice(SYSTEMS)
 
     def text(self, most: int = 30) -> str:
-        most = min(most, self.context // 12)
+        most = min(most, self.context // 16)
         words = self.rng.choices(WORDS, k=self.rng.randint(1, most))
         return " ".join(["say", *words])
 
@@ -162,7 +182,7 @@ class _Maker:
 
     def options(self, shows: bool, seeded: bool = True) -> dict[str, Any]:
         rng = self.rng
-        options: dict[str, Any] = {"max_new_tokens": rng.choice([1, 2, 5, 9, 16, 25])}
+        options: dict[str, Any] = {"max_new_tokens": rng.choice(self.lengths)}
         if rng.random() < 0.5 and seeded:
             options |= {"sampling": False, "num_beams": 2 if rng.random() < 0.06 else 1}
         else:
@@ -179,7 +199,15 @@ class _Maker:
                 repetition_penalty=[0.8, 1.0, 1.2, 2.0],
                 no_repeat_ngram_size=[1, 2, 3],
                 min_new_tokens=[0, 1, options["max_new_tokens"]],
+                frequency_penalty=[-1.0, 0.5, 2.0],
+                presence_penalty=[-2.0, 0.7],
+                logit_bias=[{5: -100.0, 7: 3.0}, {300: 2.5}],
             )
+        if rng.random() < 0.2:
+            options |= self.some(stop=["a", ["e", "的"], " the"])
+        if options.get("num_beams", 1) == 1:
+            options |= self.some(prompt_lookup_num_tokens=[1, 3, 10]) if rng.random() < 0.5 else {}
+            options |= self.some(logprobs=[0, 1, 5]) if rng.random() < 0.5 else {}
         if shows and self.cuts:
             options |= self.some(max_slice_nums=[1, 2, 4, 9])
         return options
@@ -215,9 +243,9 @@ class _Maker:
 
     def closes(self) -> Client:
         messages, options = self.request()
-        options = options | {"max_new_tokens": 40 if self.context > 200 else 20}
+        options = options | {"max_new_tokens": 40 if self.context > 200 else 12}
         if options.get("min_new_tokens"):
-            options["min_new_tokens"] = 20
+            options["min_new_tokens"] = 12
         num_pieces = self.rng.choice([0, 1, 2, 6])
 
         def run(chat: Chat, begun: Callable[[], None]) -> list[Told]:
