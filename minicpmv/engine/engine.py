@@ -78,8 +78,9 @@ class Engine:
         self.limits = limits or EngineLimits()
         self._inputs = Preparation(model, processor)
         # Positions that stretch are a state of the model while `generate` works.
-        stretches = _rope_type(model.config) in ("dynamic", "longrope")
-        self._turn: AbstractContextManager[Any] = threading.Lock() if stretches else nullcontext()
+        self._stretches = _rope_type(model.config) in ("dynamic", "longrope")
+        self._turn: AbstractContextManager[Any]
+        self._turn = threading.Lock() if self._stretches else nullcontext()
         self._lock = threading.Lock()
         self._structure: tuple[Any, ...] = ()
         self._runtime: _Runtime | None = None
@@ -141,7 +142,11 @@ class Engine:
         """Answer conversations together: in one padded batch where `generate` does it."""
         self._check_open()
         if self.uses_generate(settings):
-            return self._generated(conversations, settings)
+            # What pads a row would count as its length, and stretch it.
+            size = 1 if self._stretches else max(len(conversations), 1)
+            starts = range(0, len(conversations), size)
+            batches = [conversations[start : start + size] for start in starts]
+            return [each for batch in batches for each in self._generated(batch, settings)]
         streams: list[AnswerStream] = []
         try:
             streams += (self.stream(messages, settings) for messages in conversations)
@@ -162,7 +167,8 @@ class Engine:
 
         Args:
             strip: whether white space is removed at both ends.
-            on_end: called by the thread that computes when the answer is complete or has failed.
+            on_end: called by the thread that computes when the answer is complete or has failed; at
+                once where `generate` computes it while it is read.
 
         Raises:
             QueueFullError: too many requests wait.
@@ -180,7 +186,9 @@ class Engine:
         runtime = None if _is_of_generate(plan) else self._current()
         if runtime is None or not runtime.takes(prompt, plan):
             source = self._source(prompt, inputs)
-            return AnswerStream(self._pieces_of_generate(source, reading, plan, begin, on_end))
+            if on_end is not None:
+                on_end()
+            return AnswerStream(self._pieces_of_generate(source, reading, plan, begin))
         generation = Generation(prompt, plan, begin, on_end)
         runtime.scheduler.submit(generation)
         return AnswerStream(self._pieces(generation, reading), generation.cancel)
@@ -315,7 +323,6 @@ class Engine:
         reading: Reading,
         plan: GenerationPlan,
         begin: float,
-        on_end: Callable[[], None] | None,
     ) -> Generator[str | Answer, None, None]:
         clock = Clock(time.perf_counter() - begin)
         record = None if plan.logprobs is None else LogprobRecord(plan.logprobs)
@@ -324,8 +331,6 @@ class Engine:
             yield from reading.pieces(map(Choice, tokens))
         finally:
             tokens.close()
-            if on_end is not None:
-                on_end()
         if record is not None:
             reading.choices[:] = record.rows[0]
         yield self._read(reading, plan, clock)

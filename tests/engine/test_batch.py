@@ -8,6 +8,7 @@ import pytest
 from minicpmv import BatchError, Chat
 from minicpmv.engine.decoder import Decoder
 
+from ..helpers.chats import loaded
 from ..helpers.pictures import picture
 
 GREEDY = {"sampling": False, "num_beams": 1, "max_new_tokens": 5}
@@ -97,3 +98,17 @@ def test_an_option_for_pictures_is_for_those_that_have_some(seeing: Chat) -> Non
     video = [{"role": "user", "content": [{"type": "video", "video": frames}, "What?"]}]
     (fewer,) = seeing.batch([video], num_frames=2, **GREEDY)
     assert fewer.num_input_tokens == seeing.ask(video, num_frames=2, **GREEDY).num_input_tokens
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_positions_stretch_by_the_own_length(num_beams: int, batch_size: int) -> None:
+    """Each prompt of a batch fits, or stretches, as it does alone: what pads it does not count."""
+    chat = loaded("minicpm-2b-128k")
+    trained = chat.model.config.max_position_embeddings
+    options: dict[str, Any] = GREEDY | {"num_beams": num_beams}
+    requests = ["Hello", "word " * 20, "Good day to you"]
+    alone = [chat.ask(request, **options) for request in requests]
+    lengths = [answer.num_input_tokens + 5 for answer in alone]
+    assert min(lengths) < trained < max(lengths)
+    assert chat.batch(requests, batch_size=batch_size, **options) == alone

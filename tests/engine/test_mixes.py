@@ -3,9 +3,9 @@
 import random
 
 import pytest
-from minicpmv.engine.limits import EngineLimits
 
 from minicpmv import Chat
+from minicpmv.engine.limits import EngineLimits
 
 from ..helpers.alone import Report
 from ..helpers.chats import FOLDERS, loaded
