@@ -88,7 +88,7 @@ class PackedConfig(QuantizationConfigMixin):
         prefix = "" if hasattr(model, model.base_model_prefix) else f"{model.base_model_prefix}."
         found = {}
         for name, module in model.named_modules():
-            if type(module) is not nn.Linear and module is not table:
+            if type(module) is not nn.Linear and (module is not table or not _is_plain(table)):
                 continue
             released = model.released_name(f"{prefix}{name}.weight").removesuffix(".weight")
             if module is head:
@@ -107,6 +107,12 @@ class PackedConfig(QuantizationConfigMixin):
             if bits[part] and not is_dense:
                 found[name] = bits[part]
         return found
+
+
+def _is_plain(table: Any) -> bool:
+    """Whether an embedding looks rows up and multiplies them by `embed_scale` at most."""
+    is_scaled = isinstance(getattr(table, "embed_scale", None), int | float)
+    return type(table) is nn.Embedding or is_scaled
 
 
 @register_quantizer(METHOD)
@@ -146,6 +152,7 @@ def packed_layer(layer: nn.Module, bits: int) -> PackedLinear | PackedEmbedding:
         layer.num_embeddings,
         layer.embedding_dim,
         layer.padding_idx,
+        getattr(layer, "embed_scale", 1.0),
         layer.weight.dtype,
         torch.device("meta"),
     )

@@ -81,7 +81,10 @@ class PackedLinear(_Packed):
 
 
 class PackedEmbedding(_Packed):
-    """A table of embeddings with packed rows; the rows that are asked for are unpacked."""
+    """A table of embeddings with packed rows; the rows that are asked for are unpacked.
+
+    They are multiplied by `embed_scale`, as MiniCPM's are.
+    """
 
     like: Tensor  # empty: its dtype is the model's
 
@@ -91,12 +94,13 @@ class PackedEmbedding(_Packed):
         num_embeddings: int,
         embedding_dim: int,
         padding_idx: int | None = None,
+        embed_scale: float = 1.0,
         dtype: torch.dtype = torch.float32,
         device: Any = None,
     ):
         super().__init__(bits, num_embeddings, embedding_dim, device)
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.padding_idx = padding_idx
+        self.padding_idx, self.embed_scale = padding_idx, embed_scale
         self.register_buffer("like", torch.empty(0, dtype=dtype, device=device), persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -113,6 +117,8 @@ class PackedEmbedding(_Packed):
                     f"The ids run from {least} to {most}; the table has {self.num_embeddings} rows."
                 )
         rows = dequantize_rows(self.packed, flat, self.like.dtype)
+        if self.embed_scale != 1:
+            rows *= self.embed_scale
         return rows.view(*ids.shape, self.embedding_dim)
 
     def extra_repr(self) -> str:

@@ -138,6 +138,17 @@ def test_every_release_is_packed_and_read_again(folder, quantize, tmp_path):
     assert answers[0] == answers[1]
 
 
+@pytest.mark.parametrize("folder", FOLDERS, ids=id_of)
+def test_every_release_computes_as_in_full(folder):
+    ids = {"input_ids": torch.arange(3, 40)[None]}
+    full, packed = (
+        logits_of(load(folder, "cpu", "float32", quantize=quantize).model, ids)
+        for quantize in (None, "int8")
+    )
+    # Random attention makes much of small differences; a wrong factor would be off by 1.
+    assert 0 < (packed - full).norm() < 0.2 * full.norm()
+
+
 @pytest.mark.parametrize(("quantize", "most"), [("int4", 0.5), ("int8", 0.05)])
 @pytest.mark.parametrize("version", ["2.5", "2.6"])
 def test_logits_are_those_of_the_numbers(version, quantize, most):
