@@ -41,13 +41,14 @@ template <class T> struct Call {
   int64_t window;
 };
 
-// Scores of the tokens `begin` to `end` of a block for G query heads: dot products, four tokens at
-// a time, and as many heads as there are registers for.
+constexpr int HEADS = LANES == 16 ? 4 : 2;  // as many as there are registers for, by four tokens
+
+// Scores of the tokens `begin` to `end` of a block for G query heads: dot products.
 template <class T, int L, int G>
-INLINE void scores(const float* query, const T* keys, int64_t stride, int64_t head_dim, int begin,
-                   int end, float* out) {
+INLINE void score_heads(const float* query, const T* keys, int64_t stride, int64_t head_dim,
+                        int begin, int end, float* out) {
   typedef typename Lanes<L>::f F;
-  constexpr int H = G < (LANES == 16 ? 5 : 3) ? G : LANES == 16 ? 4 : 2;  // heads at once
+  constexpr int H = G <= HEADS + 1 ? G : HEADS;
   for (int token = begin; token < end; token += 4) {
     const T* rows[4];
     for (int n = 0; n < 4; ++n) rows[n] = keys + (token + n < end ? token + n : end - 1) * stride;
@@ -66,12 +67,28 @@ INLINE void scores(const float* query, const T* keys, int64_t stride, int64_t he
     }
   }
   if constexpr (H < G)
-    scores<T, L, G - H>(query + H * head_dim, keys, stride, head_dim, begin, end, out + H * ROW);
+    score_heads<T, L, G - H>(query + H * head_dim, keys, stride, head_dim, begin, end,
+                             out + H * ROW);
+}
+
+// The same; keys that several rounds of heads read are widened once.
+template <class T, int L, int G>
+INLINE void scores(const float* query, const T* keys, int64_t stride, int64_t head_dim, int begin,
+                   int end, float* out) {
+  if constexpr (sizeof(T) == 2 && (G > HEADS + 1)) {
+    alignas(64) float wide[BLOCK * MAX_HEAD_DIM];
+    for (int token = begin; token < end; ++token)
+      for (int64_t d = 0; d < head_dim; d += L)
+        store<L>(wide + token * head_dim + d, load<L>(keys + token * stride + d));
+    score_heads<float, L, G>(query, wide, head_dim, head_dim, begin, end, out);
+  } else {
+    score_heads<T, L, G>(query, keys, stride, head_dim, begin, end, out);
+  }
 }
 
 // Have the first bytes of a row brought closer while others are computed.
 template <class T> INLINE void prefetch(const T* row, int64_t head_dim) {
-  for (int64_t d = 0; d < head_dim; d += 64 / (int64_t)sizeof(T)) __builtin_prefetch(row + d);
+  for (int64_t d = 0; d < head_dim; d += 64 / (int64_t)sizeof(T)) __builtin_prefetch(row + d, 0, 2);
 }
 
 // values[g] = values[g] * factor[g] + sum of weight * value over the tokens, C vectors wide.

@@ -95,25 +95,34 @@ template <class T, int L> INLINE typename Lanes<L>::f round_to(typename Lanes<L>
 
 template <int L> INLINE typename Lanes<L>::f splat(float x) { return x - typename Lanes<L>::f{}; }
 
-#if defined(__clang__)
+// Parts and mixtures of vectors. GCC 11 lacks the first form, and keeps vectors that are cut in
+// memory.
+#if __has_builtin(__builtin_shufflevector)
 #define SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+INLINE f32x4 low_half(f32x8 v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3); }
+INLINE f32x4 high_half(f32x8 v) { return __builtin_shufflevector(v, v, 4, 5, 6, 7); }
+INLINE f32x8 low_half(f32x16 v) {
+  return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+INLINE f32x8 high_half(f32x16 v) {
+  return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+}
 #else
 #define SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, i32x4{i, j, k, l})
+template <class Half, class Whole> INLINE Half part(Whole v, int offset) {
+  Half half;
+  memcpy(&half, (const char*)&v + offset, sizeof half);
+  return half;
+}
+INLINE f32x4 low_half(f32x8 v) { return part<f32x4>(v, 0); }
+INLINE f32x4 high_half(f32x8 v) { return part<f32x4>(v, 16); }
+INLINE f32x8 low_half(f32x16 v) { return part<f32x8>(v, 0); }
+INLINE f32x8 high_half(f32x16 v) { return part<f32x8>(v, 32); }
 #endif
 
-// The four sums of lanes 4 i, 4 i + 1, ... of a vector.
-INLINE f32x4 fold(f32x8 v) {
-  f32x4 low, high;
-  memcpy(&low, &v, 16);
-  memcpy(&high, (const char*)&v + 16, 16);
-  return low + high;
-}
-INLINE f32x4 fold(f32x16 v) {
-  f32x8 low, high;
-  memcpy(&low, &v, 32);
-  memcpy(&high, (const char*)&v + 32, 32);
-  return fold(low + high);
-}
+// The four sums of lanes i, i + 4, ... of a vector.
+INLINE f32x4 fold(f32x8 v) { return low_half(v) + high_half(v); }
+INLINE f32x4 fold(f32x16 v) { return fold(low_half(v) + high_half(v)); }
 
 template <int L> INLINE float sum(typename Lanes<L>::f v) {
   const f32x4 four = fold(v);
@@ -128,13 +137,18 @@ template <int L, class F = typename Lanes<L>::f> INLINE f32x4 sum_each(F a, F b,
   return SHUFFLE(pq, rs, 0, 1, 4, 5) + SHUFFLE(pq, rs, 2, 3, 6, 7);
 }
 
-INLINE f32x4 greater(f32x4 a, f32x4 b) { return a > b ? a : b; }
+INLINE f32x4 fold_largest(f32x8 v) {
+  const f32x4 a = low_half(v), b = high_half(v);
+  return a > b ? a : b;
+}
+INLINE f32x4 fold_largest(f32x16 v) {
+  const f32x8 a = low_half(v), b = high_half(v);
+  return fold_largest(a > b ? a : b);
+}
+
 template <int L> INLINE float largest(typename Lanes<L>::f v) {
-  f32x4 parts[L / 4];
-  memcpy(parts, &v, sizeof v);
-  f32x4 all = greater(parts[0], parts[1]);
-  if (L == 16) all = greater(all, greater(parts[L / 4 - 2], parts[L / 4 - 1]));
-  const float x = all[0] > all[1] ? all[0] : all[1], y = all[2] > all[3] ? all[2] : all[3];
+  const f32x4 four = fold_largest(v);
+  const float x = four[0] > four[1] ? four[0] : four[1], y = four[2] > four[3] ? four[2] : four[3];
   return x > y ? x : y;
 }
 
