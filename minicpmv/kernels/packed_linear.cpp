@@ -12,7 +12,7 @@ namespace {
 constexpr int GROUP = 32, TILE_ROWS = 16, SCALE_BYTES = 2 * TILE_ROWS;
 constexpr int VECTORS = TILE_ROWS / OUTPUTS;  // of a tile
 constexpr float SMALLEST = 0x1p-100f;         // a group below counts as zero
-constexpr int AHEAD = 2304;                   // bytes that are fetched before they are needed
+constexpr int64_t AHEAD = 8064;               // bytes that are fetched before they are needed
 constexpr int64_t WORTH_THREADS = 1 << 18;    // products, below which waking threads costs more
 
 template <int BITS> constexpr int64_t TILE_BYTES = SCALE_BYTES + TILE_ROWS * GROUP * BITS / 8;
@@ -77,8 +77,9 @@ void multiply(const Rows& rows, int64_t row, const uint8_t* tiles, float* result
     for (int m = 0; m < M; ++m)
       for (int n = 0; n < N; ++n) sums[m][n].start(x_sums[m * groups + g]);
     const uint8_t* tile = tiles + g * TILE_BYTES<BITS>;
-    for (int line = 0; line < TILE_BYTES<BITS>; line += 64)
-      __builtin_prefetch(tile + line + AHEAD, 0, 3);
+    for (int t = 0; t < T; ++t)
+      for (int line = 0; line < TILE_BYTES<BITS>; line += 64)
+        __builtin_prefetch(tile + t * tile_row + AHEAD + line, 0, 3);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
       typename Sums<BITS>::Weights w[2][N];
