@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .dense import compiled_attention
 from .linear import compiled_linear, fallback_linear
 from .packing import pack
 
@@ -18,7 +19,7 @@ def difference(library: "Library") -> str | None:
     Raises:
         AttributeError: a function is missing.
     """
-    for check in (_rms_norm, _attention, _packed_linear):
+    for check in (_rms_norm, _attention, _dense_attention, _packed_linear):
         wrong = check(library)
         if wrong is not None:
             return wrong
@@ -61,6 +62,18 @@ def _attention(library: "Library") -> str | None:
     if torch.allclose(out[0], expected, atol=1e-5, rtol=1e-4):
         return None
     return "another attention than torch"
+
+
+def _dense_attention(library: "Library") -> str | None:
+    """More queries and keys than the kernel takes at once, and some left over."""
+    query, keys, values = (
+        torch.arange(3.0 * 2 * 75 * 40).sin_().view(3, 1, 75, 2, 40).transpose(2, 3)
+    )
+    result = compiled_attention(library, query[:, :, :43], keys, values, 0.5)
+    expected = (query[:, :, :43] @ keys.mT * 0.5).softmax(-1) @ values
+    if result is not None and torch.allclose(result, expected, atol=1e-5, rtol=1e-4):
+        return None
+    return "another attention of many tokens than torch"
 
 
 def _packed_linear(library: "Library") -> str | None:

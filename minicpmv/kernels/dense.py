@@ -1,0 +1,94 @@
+"""Attention of many tokens over all keys of their sequence: vision towers and resamplers."""
+
+import ctypes
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .build import Library, built
+
+_POINTER, _SIZES = ctypes.c_void_p, ctypes.c_int64 * 17
+_SIGNATURE = (*[_POINTER] * 5, ctypes.c_float, ctypes.c_int)
+_SUFFIXES = {torch.float32: "f32", torch.bfloat16: "bf16"}
+_MOST_CHANNELS = 256
+# Fewer scores than this are not worth packing the keys.
+_FEWEST_QUERIES = 8
+
+
+def dense_attention(query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+    """What `scaled_dot_product_attention` gives without a mask; sums are float32.
+
+    Compiled where that is faster than torch, measured with heads of 72: with AVX-512 twice as fast
+    in float32, and 3.5 times in bfloat16 where the processor multiplies it. With AVX2 torch is as
+    fast, and with AMX faster in bfloat16.
+
+    Args:
+        query: (batch, heads, queries, head_dim).
+        keys, values: (batch, heads, keys, head_dim).
+        scaling: of the scores, above 0.
+
+    Returns:
+        (batch, heads, queries, head_dim).
+    """
+    library = built()
+    if library is not None and pays(library, query.dtype):
+        result = compiled_attention(library, query, keys, values, scaling)
+        if result is not None:
+            return result
+    return F.scaled_dot_product_attention(query, keys, values, scale=scaling)
+
+
+def pays(library: Library, dtype: torch.dtype) -> bool:
+    """Whether the compiled function is faster than torch on this processor."""
+    has_amx = dtype == torch.bfloat16 and "amx_bf16" in library.target
+    return "avx512f" in library.target and not has_amx
+
+
+def compiled_attention(
+    library: Library, query: Tensor, keys: Tensor, values: Tensor, scaling: float
+) -> Tensor | None:
+    """The same by a compiled library; None for what it does not take."""
+    inputs = (query, keys, values)
+    if query.ndim != 4 or query.dtype not in _SUFFIXES or query.numel() == 0 or keys.numel() == 0:
+        return None
+    batch, heads, num_queries, dim = query.shape
+    if (
+        keys.shape != values.shape
+        or keys.shape[:2] != (batch, heads)
+        or keys.shape[3] != dim
+        or dim % 2
+        or dim > _MOST_CHANNELS
+        or num_queries < _FEWEST_QUERIES
+        or any(x.dtype != query.dtype or not x.is_cpu or x.stride(3) != 1 for x in inputs)
+        or (torch.is_grad_enabled() and any(x.requires_grad for x in inputs))
+    ):
+        return None
+    out = torch.empty(batch, num_queries, heads, dim, dtype=query.dtype).transpose(1, 2)
+    strides = [stride for x in (*inputs, out) for stride in x.stride()[:3]]
+    sizes = _SIZES(batch, heads, num_queries, keys.shape[2], dim, *strides)
+    failed = _functions(library)[query.dtype](
+        query.data_ptr(), keys.data_ptr(), values.data_ptr(), out.data_ptr(),
+        ctypes.addressof(sizes), scaling, torch.get_num_threads(),
+    )  # fmt: skip
+    return None if failed else out
+
+
+class _Functions:
+    """The functions of the library that was used last, by dtype; replaced as a whole."""
+
+    of: tuple[Library | None, dict[torch.dtype, Any]] = (None, {})
+
+
+def _functions(library: Library) -> dict[torch.dtype, Any]:
+    owner, functions = _Functions.of
+    if owner is not library:
+        functions = {
+            dtype: library.function(f"dense_attention_{suffix}", *_SIGNATURE)
+            for dtype, suffix in _SUFFIXES.items()
+        }
+        for function in functions.values():
+            function.restype = ctypes.c_int
+        _Functions.of = library, functions
+    return functions
