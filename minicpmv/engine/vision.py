@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from .compiled import CompiledFunctions
+
 _PATCHES_ON_CPU = 1024  # a slice of 448 x 448 pixels in patches of 14
 _PATCHES_ELSEWHERE = 32 * 1024  # 1344 x 1344 pixels, its overview included, three times over
 
@@ -71,7 +73,8 @@ class VisionEncoder:
         if self._attends_padding and longest is not None:
             arguments["row_lengths"] = torch.full_like(num_patches, longest)
         own = pixel_values[..., : int(num_patches.max()) * self._config.patch_size]
-        features: torch.Tensor = self._model.get_image_features(
-            own.to(self._model.device), target_sizes, return_dict=True, **arguments
-        ).pooler_output
+        with CompiledFunctions():
+            features: torch.Tensor = self._model.get_image_features(
+                own.to(self._model.device), target_sizes, return_dict=True, **arguments
+            ).pooler_output
         return features
