@@ -43,15 +43,22 @@ template <class T> struct Call {
 
 constexpr int HEADS = LANES == 16 ? 4 : 2;  // as many as there are registers for, by four tokens
 
+// Have a row brought closer while others are computed.
+template <class T> INLINE void prefetch(const T* row, int64_t head_dim) {
+  for (int64_t d = 0; d < head_dim; d += 64 / (int64_t)sizeof(T)) __builtin_prefetch(row + d);
+}
+
 // Scores of the tokens `begin` to `end` of a block for G query heads: dot products.
 template <class T, int L, int G>
 INLINE void score_heads(const float* query, const T* keys, int64_t stride, int64_t head_dim,
-                        int begin, int end, float* out) {
+                        int begin, int end, const T* ahead, float* out) {
   typedef typename Lanes<L>::f F;
   constexpr int H = G <= HEADS + 1 ? G : HEADS;
   for (int token = begin; token < end; token += 4) {
     const T* rows[4];
     for (int n = 0; n < 4; ++n) rows[n] = keys + (token + n < end ? token + n : end - 1) * stride;
+    if (ahead)
+      for (int n = 0; n < 4; ++n) prefetch(ahead + (token + n) * stride, head_dim);
     F sums[4][H] = {};
     for (int64_t d = 0; d < head_dim; d += L) {
       F key[4];
@@ -68,39 +75,37 @@ INLINE void score_heads(const float* query, const T* keys, int64_t stride, int64
   }
   if constexpr (H < G)
     score_heads<T, L, G - H>(query + H * head_dim, keys, stride, head_dim, begin, end,
-                             out + H * ROW);
+                             nullptr, out + H * ROW);
 }
 
 // The same; keys that several rounds of heads read are widened once.
 template <class T, int L, int G>
 INLINE void scores(const float* query, const T* keys, int64_t stride, int64_t head_dim, int begin,
-                   int end, float* out) {
+                   int end, const T* ahead, float* out) {
   if constexpr (sizeof(T) == 2 && (G > HEADS + 1)) {
     alignas(64) float wide[BLOCK * MAX_HEAD_DIM];
-    for (int token = begin; token < end; ++token)
+    for (int token = begin; token < end; ++token) {
+      if (ahead) prefetch(ahead + token * stride, head_dim);
       for (int64_t d = 0; d < head_dim; d += L)
         store<L>(wide + token * head_dim + d, load<L>(keys + token * stride + d));
-    score_heads<float, L, G>(query, wide, head_dim, head_dim, begin, end, out);
+    }
+    score_heads<float, L, G>(query, wide, head_dim, head_dim, begin, end, nullptr, out);
   } else {
-    score_heads<T, L, G>(query, keys, stride, head_dim, begin, end, out);
+    score_heads<T, L, G>(query, keys, stride, head_dim, begin, end, ahead, out);
   }
-}
-
-// Have the first bytes of a row brought closer while others are computed.
-template <class T> INLINE void prefetch(const T* row, int64_t head_dim) {
-  for (int64_t d = 0; d < head_dim; d += 64 / (int64_t)sizeof(T)) __builtin_prefetch(row + d, 0, 2);
 }
 
 // values[g] = values[g] * factor[g] + sum of weight * value over the tokens, C vectors wide.
 template <class T, int L, int G, int C>
 INLINE void gather(const float* weights, const T* values, int64_t stride, int64_t head_dim,
-                   int begin, int end, const float* factors, float* out) {
+                   int begin, int end, const float* factors, const T* ahead, float* out) {
   typedef typename Lanes<L>::f F;
   F sums[G][C];
   for (int g = 0; g < G; ++g)
     for (int c = 0; c < C; ++c) sums[g][c] = load<L>(out + g * head_dim + c * L) * factors[g];
   for (int token = begin; token < end; ++token) {
     const T* row = values + token * stride;
+    if (ahead) prefetch(ahead + token * stride, head_dim);
     F value[C];
     for (int c = 0; c < C; ++c) value[c] = load<L>(row + c * L);
     for (int g = 0; g < G; ++g)
@@ -162,22 +167,22 @@ void attend_tile(const Call<T>& call, int64_t row, int64_t kv_head, int64_t head
     const int last = block * BLOCK + BLOCK > end ? (int)(end - block * BLOCK) : BLOCK;
     const int64_t offset = (table[block] * (int64_t)BLOCK * call.kv_heads + kv_head) * dim;
     const T *keys = call.keys + offset, *values = call.values + offset;
+    const T *next_keys = nullptr, *next_values = nullptr;
     if (block + 1 < blocks) {
       const int64_t next = (table[block + 1] * (int64_t)BLOCK * call.kv_heads + kv_head) * dim;
-      for (int t = 0; t < BLOCK; ++t) prefetch(call.keys + next + t * stride, dim);
-      for (int t = 0; t < BLOCK; ++t) prefetch(call.values + next + t * stride, dim);
+      next_keys = call.keys + next, next_values = call.values + next;
     }
-    scores<T, L, G>(query, keys, stride, dim, first, last, weights);
+    scores<T, L, G>(query, keys, stride, dim, first, last, next_keys, weights);
     soften<G>(weights, first, last, partial, factors);
     constexpr int REGISTERS = LANES == 16 ? 24 : 12;
     constexpr int C = REGISTERS / G >= 8 ? 8 : REGISTERS / G >= 4 ? 4 : REGISTERS / G >= 2 ? 2 : 1;
     int64_t d = 0;
     for (; d + C * L <= dim; d += C * L)
       gather<T, L, G, C>(weights, values + d, stride, dim, first, last, factors,
-                         partial.values + d);
+                         d ? nullptr : next_values, partial.values + d);
     for (; d < dim; d += L)
       gather<T, L, G, 1>(weights, values + d, stride, dim, first, last, factors,
-                         partial.values + d);
+                         d ? nullptr : next_values, partial.values + d);
   }
 }
 
