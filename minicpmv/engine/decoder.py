@@ -61,8 +61,9 @@ class Decoder:
         self.hidden_size: int = self._config.hidden_size
         self.vocab_size: int = self._config.vocab_size
         embeddings = model.get_input_embeddings().weight
-        is_float = embeddings.dtype.is_floating_point  # and not packed
-        self.dtype: torch.dtype = embeddings.dtype if is_float else self._causal.dtype
+        if not embeddings.is_floating_point():  # packed: they come in the dtype of the model
+            embeddings = self._decoder.norm.weight
+        self.dtype: torch.dtype = embeddings.dtype
         self.device: torch.device = self._causal.device
         self._scaling: float = first.scaling
         self._windows = supported.windows(self._decoder)

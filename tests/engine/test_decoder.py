@@ -9,6 +9,9 @@ from transformers import AutoModelForCausalLM
 from minicpmv.engine.attention import Span
 from minicpmv.engine.decoder import Decoder
 from minicpmv.engine.widen import widen
+from minicpmv.kernels import pack
+from minicpmv.quantization.packed_config import packed_layer
+from minicpmv.quantization.quantiser import quantise
 
 from ..helpers.decoders import CONFIGS, Sequences, check_all_ways, small
 from ..helpers.golden import GOLDEN
@@ -65,6 +68,19 @@ def test_bfloat16(name: str, is_widened: bool) -> None:
     model = small(name).to(torch.bfloat16)
     if is_widened:
         widen(model)
+    check_all_ways(model, tolerance=0.1)
+
+
+def test_packed_weights() -> None:
+    model = small("minicpm").to(torch.bfloat16)
+    for parent in [*model.modules()]:
+        for name, layer in parent.named_children():
+            if isinstance(layer, (torch.nn.Linear, torch.nn.Embedding)):
+                packed = packed_layer(layer, 8)
+                weight = pack(*quantise(layer.weight.detach().float(), 8), 8)
+                packed.weight = torch.nn.Parameter(weight.data, requires_grad=False)
+                setattr(parent, name, packed)
+    assert Decoder(model).dtype == torch.bfloat16
     check_all_ways(model, tolerance=0.1)
 
 
