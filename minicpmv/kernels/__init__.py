@@ -13,7 +13,7 @@
 Imports nothing of ours.
 """
 
-from .build import Library, built, library, why_not
+from .build import Library, built, disabled, library, why_not
 from .dense import dense_attention
 from .linear import packed_linear
 from .ops import gelu_tanh, paged_attention, rms_norm, rotate_and_write, silu_and_mul
@@ -26,6 +26,7 @@ __all__ = [
     "built",
     "dense_attention",
     "dequantize",
+    "disabled",
     "gelu_tanh",
     "library",
     "pack",

@@ -149,6 +149,19 @@ def forget() -> None:
         _State.looked = _State.finished = False
 
 
+@contextlib.contextmanager
+def disabled() -> Iterator[None]:
+    """Let torch compute meanwhile, in all threads; for comparisons."""
+    with _State.lock:
+        kept = _State.library, _State.looked, _State.finished
+        _State.library, _State.looked, _State.finished = None, True, True
+    try:
+        yield
+    finally:
+        with _State.lock:
+            _State.library, _State.looked, _State.finished = kept
+
+
 def _find(compiling: bool) -> None:
     """Set the state; the caller holds the lock."""
     if _State.library is not None:

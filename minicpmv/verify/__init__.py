@@ -4,4 +4,7 @@
 what `trace.py` recorded stage by stage; the first stage that differs is where to look.
 """
 
-CHECKS = ("batched", "uncached", "streamed", "attention", "reloaded", "dtypes")
+CHECKS = (
+    *("batched", "uncached", "streamed", "attention", "engine", "kernels"),
+    *("reloaded", "dtypes", "int8", "int4"),
+)

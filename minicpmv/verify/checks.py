@@ -6,18 +6,29 @@ A check is the model run another way (`batched`, `attention`, `dtypes` ...) or a
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
+from .. import kernels
 from ..chat import Chat
+from ..engine.decoder import Decoder
+from ..errors import first_line
 from ..processing.text import TextProcessor
 from ..quiet import progress_bar
 from . import CHECKS
 from .compare import CheckResult, StageResult, compare
 from .prompts import Prompt
 from .tolerances import TOLERANCES, describe, tolerance_against, tolerance_of, with_experts
-from .trace import Trace, trace_batch, trace_each, trace_streamed, trace_uncached
+from .trace import (
+    Trace,
+    trace_batch,
+    trace_each,
+    trace_engine,
+    trace_streamed,
+    trace_uncached,
+)
 
 MAX_RELOADED_BYTES = 2e9
 
@@ -48,7 +59,7 @@ def verify(
     facts = describe(chat, prompts)
     base = with_experts(tolerance_of(facts), facts)
     reference = trace_each(chat, prompts, num_tokens)
-    results = []
+    results: list[CheckResult] = []
     for check, what, run in _same_model(chat, prompts, reference, num_tokens):
         if check in checks:
             report(f"{check}: {what}")
@@ -56,6 +67,9 @@ def verify(
             results.append(
                 compare(check, what, base, prompts, reference, found, of_vision=facts["dtype"])
             )
+    for check in ("engine", "kernels"):
+        if check in checks:
+            results.append(_engine(check, chat, prompts, reference, num_tokens, base, report))
     if "reloaded" in checks:
         report("reloaded: saved and loaded again")
         results.append(_reloaded(chat, load, prompts, reference, num_tokens, facts, base))
@@ -75,6 +89,9 @@ def verify(
             report(f"{other}: {what}")
             traces = trace_each(load(dtype=other), prompts, num_tokens)
             results.append(compare(other, what, limits, prompts, reference, traces))
+    for bits in ("int8", "int4"):
+        if bits in checks:
+            results.append(_packed(bits, load, facts, prompts, reference, num_tokens, report))
     if against is not None:
         report("against: the other model")
         chat = against(dtype=dtype)
@@ -114,6 +131,60 @@ def _same_model(
         ("streamed", "text in pieces", lambda: trace_streamed(chat, prompts, num_tokens)),
         ("attention", f"{other} attention, not {ours}", other_attention),
     ]
+
+
+def _engine(
+    check: str,
+    chat: Chat,
+    prompts: Sequence[Prompt],
+    reference: Sequence[Trace],
+    num_tokens: int,
+    tolerance: str,
+    report: Callable[[str], None],
+) -> CheckResult:
+    """The engine in place of transformers' `generate`: by torch alone, or by compiled kernels."""
+    what = "all prompts at a time, in pieces, "
+    what += "by torch alone" if check == "engine" else "by compiled kernels"
+    reason = Decoder.why_not(chat.model)
+    if reason is None and check == "kernels" and kernels.library() is None:
+        reason = f"no compiled kernels: {kernels.why_not()}"
+    if reason is not None:
+        return CheckResult(check, what, skipped=reason)
+    report(f"{check}: {what}")
+    chat.engine.forget()
+    with kernels.disabled() if check == "engine" else nullcontext():
+        found = trace_engine(chat, prompts, reference, num_tokens)
+    return compare(check, what, tolerance, prompts, reference, found)
+
+
+def _packed(
+    bits: str,
+    load: Callable[..., Chat],
+    facts: dict[str, Any],
+    prompts: Sequence[Prompt],
+    reference: Sequence[Trace],
+    num_tokens: int,
+    report: Callable[[str], None],
+) -> CheckResult:
+    """The weights packed in fewer bits while they are loaded."""
+    what = f"weights packed as {bits}"
+    if facts["precision"].startswith("int"):
+        return CheckResult(bits, what, skipped=f"the weights are {facts['precision']} already")
+    report(f"{bits}: {what}")
+    try:
+        chat = load(quantize=bits)
+    except (ValueError, ImportError) as error:
+        return CheckResult(bits, what, skipped=first_line(error))
+    own = describe(chat, prompts)
+    return compare(
+        bits,
+        what,
+        with_experts(tolerance_against(facts, own, "precision"), own),
+        prompts,
+        reference,
+        trace_each(chat, prompts, num_tokens),
+        of_vision=tolerance_against(facts, own, "vision_precision"),
+    )
 
 
 def _reloaded(

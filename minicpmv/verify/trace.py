@@ -12,9 +12,14 @@ from typing import Any
 import torch
 
 from ..chat import Chat
+from ..engine.attention import Span
+from ..engine.decoder import Decoder
+from ..engine.kv_cache import BLOCK, BlockStore
+from ..engine.vision import VisionEncoder
 from .prompts import Prompt
 
 STAGES = ("pixels", "slices", "ids", "vision", "resampler", "logits", "text")
+PIECE = 100  # tokens of each text that the engine takes at a time; no multiple of its blocks
 NUM_PROMPT_LOGITS = 16  # rows kept of each prompt: with 150,000 words a row is 0.6 MB
 
 
@@ -117,6 +122,52 @@ def trace_streamed(chat: Chat, prompts: Sequence[Prompt], num_tokens: int) -> li
     for prompt in prompts:
         with chat.stream_conversation(prompt.conversation, **greedy(num_tokens)) as stream:
             traces.append(Trace(text="".join(stream)))
+    return traces
+
+
+@torch.inference_mode()
+def trace_engine(
+    chat: Chat, prompts: Sequence[Prompt], reference: Sequence[Trace], num_tokens: int
+) -> list[Trace]:
+    """What the engine computes: slices piece by piece, all texts in one flat batch piece by piece
+    over blocks of keys and values, and all answers at the same time."""
+    decoder = Decoder(chat.model)
+    store = BlockStore(
+        decoder.num_layers, decoder.num_kv_heads, decoder.head_dim, decoder.dtype, decoder.device
+    )
+    traces, texts = [], []
+    for prompt, expected in zip(prompts, reference, strict=True):
+        inputs, _ = chat.prepare([prompt.conversation], **greedy(1))
+        answer = torch.tensor(expected.new_ids[:-1], dtype=torch.long, device=decoder.device)
+        embeds = decoder.embed(torch.cat([inputs["input_ids"][0], answer]))
+        trace = Trace(num_prompt_rows=expected.num_prompt_rows)
+        if "pixel_values" in inputs:
+            sizes = inputs["target_sizes"]
+            features = VisionEncoder(chat.model).encode(inputs["pixel_values"], sizes)
+            trace.stages["resampler"] = _joined(features)
+            places = inputs["mm_token_type_ids"][0].nonzero().flatten()
+            embeds[places] = features.flatten(0, 1).to(embeds)
+        num_blocks = -(-len(embeds) // BLOCK)
+        blocks = range(store.num_blocks, store.num_blocks + num_blocks)
+        store.grow(store.num_blocks + num_blocks)
+        traces.append(trace)
+        texts.append((embeds, blocks))
+    rows: list[list[torch.Tensor]] = [[] for _ in texts]
+    for start in range(0, max(len(embeds) for embeds, _ in texts), PIECE):
+        going_on = [index for index, (embeds, _) in enumerate(texts) if start < len(embeds)]
+        pieces = [texts[index][0][start : start + PIECE] for index in going_on]
+        spans = [
+            Span(start, len(piece), texts[index][1])
+            for index, piece in zip(going_on, pieces, strict=True)
+        ]
+        together = torch.cat(pieces)
+        logits = decoder.forward(together, spans, store, range(len(together)))
+        for index, part in zip(going_on, logits.split([len(p) for p in pieces]), strict=True):
+            rows[index].append(part.cpu())
+    answers = chat.batch([prompt.conversation for prompt in prompts], **greedy(num_tokens))
+    for trace, expected, parts, answer in zip(traces, reference, rows, answers, strict=True):
+        trace.stages["logits"] = torch.cat(parts)[-len(expected.stages["logits"]) :]
+        trace.new_ids, trace.text = list(answer.token_ids), answer.text
     return traces
 
 

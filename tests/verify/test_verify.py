@@ -96,22 +96,25 @@ def test_all_checks_of_a_tiny_model(capsys):
     assert code == 0
     assert report["passed"] is True
     assert report["precision"] == "float32"
-    names = ["batched", "uncached", "streamed", "attention", "reloaded", "bfloat16"]
+    names = ["batched", "uncached", "streamed", "attention", "engine", "kernels"]
+    names += ["reloaded", "bfloat16", "int8", "int4"]
     assert [check["check"] for check in report["checks"]] == names
     assert set(report["tolerances"]) == set(TOLERANCES)
     for check in report["checks"]:
         assert check["passed"] is True
         assert check["first_mismatch"] is None
-        assert check["skipped"] == ""
+        assert check["skipped"] == "" or check["check"] == "kernels"
     batched = report["checks"][0]["stages"]
     stages = ["pixels", "slices", "ids", "vision", "resampler", "logits", "text"]
     assert [stage["stage"] for stage in batched] == stages
     assert batched[5]["top1"] == 1.0
     assert 0 < batched[3]["mean_relative"] < batched[3]["largest_relative"] < 1e-4
-    halved = report["checks"][-1]["stages"]
+    halved = report["checks"][names.index("bfloat16")]["stages"]
     assert halved[5]["tolerance"] == "bfloat16"
     assert 1e-3 < halved[5]["mean_relative"] < 0.1
-    assert report["checks"][4]["stages"][0] == halved[0] | {"stage": "weights"} | {
+    assert report["checks"][names.index("reloaded")]["stages"][0] == halved[0] | {
+        "stage": "weights"
+    } | {
         "largest": None,
         "mean": None,
     }
