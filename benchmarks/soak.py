@@ -5,7 +5,8 @@
 Threads ask, stream, close streams early and talk, with and without pictures, greedily and at
 random, in float32. Memory is the resident set of the process; it may grow while caches fill (the
 warm-up, the first fifth of the tokens), and after that by `--growth-mb` at most: exit code 1 if
-it grew by more. Pictures, questions and options follow from `--seed`.
+it grew by more. Caches are small, so that they fill early. Pictures, questions and options follow
+from `--seed`.
 """
 
 import argparse
@@ -29,7 +30,8 @@ QUESTIONS = ["What colour is the star?", "How many shapes are there?", "Describe
 class Meter:
     """Tokens so far, and the memory each time that another part of them is done."""
 
-    def __init__(self, num_tokens: int, num_readings: int):
+    def __init__(self, chat: Any, num_tokens: int, num_readings: int):
+        self.chat = chat
         self.num_tokens = num_tokens
         self.step = max(num_tokens // num_readings, 1)
         self.done = 0
@@ -45,7 +47,12 @@ class Meter:
                 memory = self._process.memory_info().rss
                 self.readings.append((self.done, memory))
                 rate = self.done / (time.perf_counter() - self._begin)
-                print(f"{self.done:>9,} tokens  {memory / 1e6:8.1f} MB  {rate:7.1f} tokens/s")
+                found = self.chat.engine.stats()
+                cached = found["prefixes"]["store_bytes"] + found["features"]["bytes"]
+                print(
+                    f"{self.done:>9,} tokens  {memory / 1e6:8.1f} MB, of these "
+                    f"{cached / 1e6:6.1f} MB caches  {rate:7.1f} tokens/s"
+                )
                 sys.stdout.flush()
 
     def growth(self) -> int:
@@ -96,10 +103,13 @@ def main() -> int:
     parser.add_argument("--growth-mb", type=float, default=32, help="allowed (default: 32)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    from minicpmv import load
+    from minicpmv import Chat, load
+    from minicpmv.engine.limits import EngineLimits
 
-    chat = load(args.model, device="cpu", dtype="float32")
-    meter = Meter(args.tokens, args.readings)
+    loaded = load(args.model, device="cpu", dtype="float32")
+    limits = EngineLimits(idle_bytes=32 << 20, feature_bytes=8 << 20)
+    chat = Chat(loaded.model, loaded.processor, limits=limits)
+    meter = Meter(chat, args.tokens, args.readings)
     numbers = itertools.count()
     errors: list[BaseException] = []
 
