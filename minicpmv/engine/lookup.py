@@ -7,7 +7,11 @@ and keeps those that it would have chosen itself: the answer does not change.
 
 from collections.abc import Iterable
 
-MAX_NGRAM = 3  # the longest that is looked for
+# The longest that is looked for, and the shortest. Of English text with a twentieth of its words
+# changed, 8 tokens ahead, in tokens per step and right guesses of all: 2 to 4 tokens 5.5 and 63 %,
+# 2 to 3 5.2 and 59 %, 1 to 3 5.3 and 54 %, 1 to 2 4.4 and 42 %. Single tokens guess at every step
+# of a text that repeats nothing, too.
+MAX_NGRAM = 4
 MIN_NGRAM = 2
 
 
