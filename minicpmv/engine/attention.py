@@ -21,6 +21,8 @@ from .kv_cache import BLOCK, BlockStore
 
 # Spans of so many tokens are taken together.
 MAX_ROWS = 8
+# Keys, and as many values, that are copied out of their blocks at a time: numbers.
+_GATHERED = 1 << 27
 # Tables are cut to a multiple of this width, so that they last for some steps.
 _TABLE_STEP = 8
 
@@ -277,18 +279,24 @@ def attend_gathered(
     window: int | None,
 ) -> torch.Tensor:
     """The same by PyTorch's attention, for other devices; nothing is read back from them."""
-    kv_heads = keys.shape[2]
-    keys, values = (
-        part.flatten(0, 1)[batch.held_slots].transpose(1, 2) for part in (keys, values)
-    )  # (rows, kv_heads, tokens, head_dim)
+    tokens = batch.held_slots.shape[1]
+    kv_heads, head_dim = keys.shape[2:]
     # Queries that share keys stand in a row, so that keys need not be repeated.
-    result = F.scaled_dot_product_attention(
-        query.unflatten(1, (kv_heads, -1)),
-        keys,
-        values,
-        attn_mask=batch.visible(window)[:, None, None],
-        scale=scaling,
-    )
+    query = query.unflatten(1, (kv_heads, -1))  # (rows, kv_heads, heads of each, head_dim)
+    mask = batch.visible(window)[:, None, None]
+    keys, values = keys.flatten(0, 1), values.flatten(0, 1)
+    result = torch.empty_like(query)
+    step = max(1, _GATHERED // (tokens * kv_heads * head_dim))
+    for start in range(0, len(query), step):
+        some = slice(start, start + step)
+        slots = batch.held_slots[some]
+        result[some] = F.scaled_dot_product_attention(
+            query[some],
+            keys[slots].transpose(1, 2),
+            values[slots].transpose(1, 2),
+            attn_mask=mask[some],
+            scale=scaling,
+        )
     return result.flatten(1, 2)
 
 

@@ -83,7 +83,12 @@ def record(compute: Step, pool: list[object]) -> Step:
     if not pool:
         pool.append(torch.cuda.graph_pool_handle())
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool[0]):  # type: ignore[arg-type]
+    # Other threads may use the device meanwhile, to bring pictures there.
+    with torch.cuda.graph(
+        graph,
+        pool=pool[0],  # type: ignore[arg-type]
+        capture_error_mode="thread_local",
+    ):
         output = compute()
 
     def replay() -> torch.Tensor:

@@ -83,6 +83,17 @@ def test_attention_of_a_batch(
         torch.testing.assert_close(result.double(), wanted, atol=tolerance, rtol=tolerance)
 
 
+def test_rows_are_gathered_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, tables, _ = written(2, 16, torch.float32)
+    spans = [Span(n - 1, 1, table) for n, table in zip(LENGTHS, tables, strict=True)]
+    batch = Batcher(DEVICE).batch(spans)
+    query = torch.randn(len(spans), 4, 16)
+    arguments = query, store.keys[0], store.values[0], batch, SCALING, None
+    whole = attend_gathered(*arguments)
+    monkeypatch.setattr("minicpmv.engine.attention._GATHERED", 4 * 8 * BLOCK * 2 * 16)
+    torch.testing.assert_close(attend_gathered(*arguments), whole)
+
+
 def test_places_of_a_batch() -> None:
     batch = Batcher(DEVICE).batch([Span(33, 1, [4, 7]), Span(30, 3, [2, 5]), Span(0, 9, [1])])
     assert batch.positions.tolist() == [33, 30, 31, 32, *range(9)]
