@@ -28,6 +28,8 @@ _SIGNATURES = {
     "gelu_tanh": (*[_POINTER] * 2, _INTEGER, _INT),
 }
 _MAX_HEAD_DIM = 256
+_DENSE = torch.contiguous_format
+_FEW = 8192  # numbers, for which two operations of torch cost less than one call of a library
 _RESULTS = {"paged_attention": _INT}
 
 
@@ -107,7 +109,7 @@ def paged_attention(
             and values.is_contiguous()
             and tables.is_contiguous()
         ):
-            out = torch.empty((rows, heads, dim), dtype=query.dtype)
+            out = torch.empty_like(query, memory_format=_DENSE)
             failed = function(
                 query.data_ptr(), keys.data_ptr(), values.data_ptr(), tables.data_ptr(),
                 lengths.data_ptr(), out.data_ptr(), query.stride(0), tables.shape[1], rows, heads,
@@ -168,7 +170,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
             and weight.is_contiguous()
             and _has_rows(x)
         ):
-            out = torch.empty(x.shape, dtype=x.dtype)
+            out = torch.empty_like(x, memory_format=_DENSE)
             rows = x.numel() // width
             stride = x.stride(0) if x.ndim == 2 else width
             function(x.data_ptr(), weight.data_ptr(), out.data_ptr(), rows, width, stride, eps,
@@ -187,7 +189,7 @@ def silu_and_mul(gate: Tensor, up: Tensor) -> Tensor:
     Args:
         gate, up: (..., width); parts of a wider tensor may be passed in two dimensions.
     """
-    functions = _compiled()
+    functions = _compiled() if gate.numel() > _FEW else None
     if functions is not None:
         function = functions.silu_and_mul.get(gate.dtype)
         if (
@@ -199,7 +201,7 @@ def silu_and_mul(gate: Tensor, up: Tensor) -> Tensor:
             and _has_rows(gate)
             and _has_rows(up)
         ):
-            out = torch.empty(gate.shape, dtype=gate.dtype)
+            out = torch.empty_like(gate, memory_format=_DENSE)
             width = gate.shape[-1]
             rows = gate.numel() // width if width else 0
             flat = gate.ndim != 2
@@ -224,7 +226,7 @@ def gelu_tanh(x: Tensor, out: Tensor | None = None) -> Tensor:
         function = functions.gelu_tanh.get(x.dtype)
         if function is not None and _is_plain(x) and x.is_contiguous():
             if out is None:
-                out = torch.empty(x.shape, dtype=x.dtype)
+                out = torch.empty_like(x, memory_format=_DENSE)
             if out.is_contiguous() and out.dtype == x.dtype and out.shape == x.shape:
                 function(x.data_ptr(), out.data_ptr(), x.numel(), torch.get_num_threads())
                 return out
