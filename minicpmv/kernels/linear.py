@@ -73,12 +73,14 @@ def compiled_linear(
         bias = bias.detach().to(torch.float32).contiguous()
     way = best_way(library, packed, x.shape[0])
     if way is not None:
-        kernel = partial(_kernel, library, packed=packed, bias=bias)
+        kernel = partial(kernel_linear, library, packed=packed, bias=bias)
         return blocked_linear(library, x, packed, bias, way, kernel)
-    return _kernel(library, x, packed, bias)
+    return kernel_linear(library, x, packed, bias)
 
 
-def _kernel(library: Library, x: Tensor, packed: PackedWeight, bias: Tensor | None) -> Tensor:
+def kernel_linear(
+    library: Library, x: Tensor, packed: PackedWeight, bias: Tensor | None = None
+) -> Tensor:
     """The compiled kernel; rows of `x` are contiguous and the bias is float32."""
     result = torch.empty(x.shape[0], packed.out_features, dtype=x.dtype)
     failed = _functions(library)[x.dtype](
