@@ -98,8 +98,10 @@ def _head(data: Mapping[str, Any]) -> list[str]:
         )
     processor = machine.get("gpu") or machine["processor"]
     sets = " ".join(machine["instruction_sets"])
-    kinds = ", ".join(f"{count} {kind}" for kind, count in own["layers"].items())
-    weights = f"{own['quantize'] or own['dtype']} ({kinds})"
+    weights = "; ".join(
+        f"{part}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        for part, kinds in own["layers"].items()
+    )
     read = _gigabytes(data["memory_limit"]["bytes_per_token"])
     reason = f" ({own['reason']})" if own["reason"] else ""
     lines = {
@@ -109,7 +111,7 @@ def _head(data: Mapping[str, Any]) -> list[str]:
         "threads": f"{machine['threads']} on {machine['processors']} processors",
         "model": what,
         "computed in": f"{own['dtype']} on {own['device']}{reason}",
-        "weights": f"{weights}, {read} read per token",
+        "layers": f"{weights}; {read} read per token",
         "kernels": machine["kernels"],
     }
     for peer in peers:

@@ -173,15 +173,19 @@ def _facts(chat: Chat, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _kinds_of_layers(model: Any) -> dict[str, int]:
-    """How many modules of each class hold the matrices of the language model."""
-    counts: dict[str, int] = {}
+def _kinds_of_layers(model: Any) -> dict[str, dict[str, int]]:
+    """How many layers of each class hold matrices: in the decoder with its head, and elsewhere."""
     head = model.get_output_embeddings()
-    for module in [*model.get_decoder().modules(), head]:
+    decoder = {id(module) for module in [*model.get_decoder().modules(), head]}
+    counts: dict[str, dict[str, int]] = {}
+    for module in model.modules():
         kind = type(module).__name__
-        holds_matrix = "Linear" in kind or "Experts" in kind
-        if holds_matrix:
-            counts[kind] = counts.get(kind, 0) + 1
+        if "Linear" not in kind and "Experts" not in kind:
+            continue
+        bits = getattr(module, "bits", None)
+        name = kind if bits is None else f"{kind} of {bits} bits"
+        part = counts.setdefault("decoder" if id(module) in decoder else "vision", {})
+        part[name] = part.get(name, 0) + 1
     return counts
 
 

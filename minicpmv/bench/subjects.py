@@ -69,6 +69,9 @@ class ModelSubject:
         return peak_bytes(self.model.device) if self.owns_process else None
 
     def close(self) -> None:
+        close = getattr(self.chat, "close", None)  # older builds have none
+        if close is not None and self.owns_process:
+            close()
         self.chat = self.model = self.processor = None
 
     def _encode(self, seed: int) -> Sample:
