@@ -24,13 +24,13 @@ def imports() -> Iterator[None]:
 
     Nothing of what they define is garbage, and there are millions of objects: collecting while they
     are imported and once more at the exit took a third of the time of `minicpmv ask` with the
-    bundled model. Torch's compiler and distributed tensors took another fifth; they are imported
-    when something needs them.
+    bundled model. Torch's compiler, distributed tensors and sympy took another fifth; they are
+    imported when something needs them.
     """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        with _compiler_postponed(), _alone():
+        with _compiler_postponed(), _alone(), _shapes_only():
             yield
     finally:
         gc.freeze()
@@ -147,3 +147,45 @@ def _alone() -> Iterator[None]:
         yield
     finally:
         is_available.cache_clear()
+
+
+@contextmanager
+def _shapes_only() -> Iterator[None]:
+    """Inside, tensors without memory, of which transformers first makes a model, are made without
+    the symbolic shapes of torch, and with them sympy."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    # Of a tensor of floating-point numbers and a number, as in the frequencies of rotary positions.
+    of_number = {torch.Tensor.div, torch.Tensor.__rdiv__, torch.Tensor.__rpow__}
+
+    def replaced(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The result without memory; None where torch is to make it."""
+        if func is torch.arange:
+            if str(kwargs.get("device")) == "meta":
+                return torch.arange(*args, **{**kwargs, "device": "cpu"}).to("meta")
+            return None
+        tensor = args[0] if args else kwargs.get("tensor")
+        if not isinstance(tensor, torch.Tensor) or not tensor.is_meta:
+            return None
+        if func is torch.nn.init.normal_:
+            return tensor  # there is nothing to fill
+        kind: dict[str, Any] = {"dtype": tensor.dtype, "device": tensor.device}
+        if func is torch.empty_like and kwargs.keys() <= kind.keys():
+            asked = {name: value for name, value in kwargs.items() if value is not None}
+            return torch.empty(tensor.shape, **(kind | asked))
+        if func in of_number and tensor.is_floating_point() and type(args[-1]) in (int, float):
+            return torch.empty(tensor.shape, **kind)
+        return None
+
+    class Shapes(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            kwargs = kwargs or {}
+            found = replaced(func, args, kwargs) if func in known else None
+            return func(*args, **kwargs) if found is None else found
+
+    known = {*of_number, torch.arange, torch.empty_like, torch.nn.init.normal_}
+    with Shapes():
+        yield
