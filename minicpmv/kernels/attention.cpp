@@ -189,11 +189,18 @@ void attend_tile(const Call<T>& call, int64_t row, int64_t kv_head, int64_t head
 template <class T, int L>
 void attend(const Call<T>& call, int64_t row, int64_t kv_head, int64_t head, int num_heads,
             int64_t begin, int64_t end, const Partial& partial) {
-  switch (num_heads) {
+  if constexpr (L != LANES) {  // rare widths: one head after the other, which compiles sooner
+    for (int g = 0; g < num_heads; ++g) {
+      const Partial one{partial.max + g, partial.sum + g, partial.values + g * call.head_dim};
+      attend_tile<T, L, 1>(call, row, kv_head, head + g, begin, end, one);
+    }
+  } else {
+    switch (num_heads) {
 #define CASE(G) \
   case G: return attend_tile<T, L, G>(call, row, kv_head, head, begin, end, partial);
-    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
+      CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
 #undef CASE
+    }
   }
 }
 

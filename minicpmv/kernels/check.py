@@ -19,7 +19,7 @@ def difference(library: "Library") -> str | None:
     Raises:
         AttributeError: a function is missing.
     """
-    for check in (_rms_norm, _attention, _dense_attention, _packed_linear):
+    for check in (_rms_norm, _activation, _attention, _dense_attention, _packed_linear):
         wrong = check(library)
         if wrong is not None:
             return wrong
@@ -41,6 +41,20 @@ def _rms_norm(library: "Library") -> str | None:
     if torch.allclose(out, expected, atol=1e-5, rtol=1e-4):
         return None
     return "another normalisation than torch"
+
+
+def _activation(library: "Library") -> str | None:
+    """GELU in bfloat16: the exponential, rounding, and an end that fills no vector."""
+    function = library.function(
+        "gelu_tanh_bf16", *[ctypes.c_void_p] * 2, ctypes.c_int64, ctypes.c_int
+    )
+    x = torch.linspace(-6, 6, 75, dtype=torch.bfloat16)
+    out = torch.empty_like(x)
+    function(x.data_ptr(), out.data_ptr(), x.numel(), torch.get_num_threads())
+    expected = torch.nn.functional.gelu(x.double(), approximate="tanh")
+    if torch.allclose(out.double(), expected, atol=1e-5, rtol=2**-7):
+        return None
+    return "another GELU than torch"
 
 
 def _attention(library: "Library") -> str | None:
