@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 from transformers.generation import LogitsProcessor
 
 from minicpmv import Answer, Chat
@@ -124,8 +123,10 @@ def _in_short(messages: Messages) -> Messages:
     """Messages as one can read and type them: pictures by their sizes."""
 
     def short(block: Any) -> Any:
-        is_image = isinstance(block, dict) and isinstance(block.get("image"), Image.Image)
-        return block["image"].size if is_image else block
+        if not isinstance(block, dict) or block["type"] == "text":
+            return block
+        shown = block[block["type"]]
+        return [each.size for each in (shown if isinstance(shown, list) else [shown])]
 
     return [
         {**message, "content": [short(block) for block in message["content"]]}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from minicpmv import BatchError, Chat
@@ -116,11 +117,19 @@ def run_together(chat: Chat, clients: list[Client], num_threads: int) -> None:
 def clients_of(chat: Chat, rng: random.Random) -> tuple[list[Client], int]:
     """The clients of a mix, and how many threads they share."""
     make = _Maker(chat, rng)
-    kinds = rng.choices(
-        [make.asks, make.streams, make.closes, make.talks, make.batch, make.wrong, make.unseeded],
-        [6, 4, 4, 2, 2, 2, 1],
-        k=rng.randint(2, 12),
-    )
+    weights = {
+        make.asks: 6,
+        make.streams: 4,
+        make.closes: 4,
+        make.talks: 2,
+        make.batch: 2,
+        make.wrong: 2,
+        make.hurries: 1,
+        make.unseeded: 1,
+    }
+    if chat.supports_images:
+        weights |= {make.gives_features: 1, make.poisons: 1}
+    kinds = rng.choices(list(weights), list(weights.values()), k=rng.randint(2, 12))
     clients = [kind() for kind in kinds]
     for number, client in enumerate(clients):
         if number and rng.random() < 0.3:
@@ -133,6 +142,7 @@ class _Maker:
 
     def __init__(self, chat: Chat, rng: random.Random):
         self.rng = rng
+        self.config = chat.model.config
         self.context = context_length(chat.model.config)
         self.lengths = [1, 2, 5, 9] if self.context < 200 else [1, 2, 5, 9, 16, 25]
         self.has_pictures = chat.supports_images
@@ -162,7 +172,9 @@ class _Maker:
 
     def message(self, images: list[Image.Image] | None = None) -> dict[str, Any]:
         images = self.shown() if images is None else images
-        content = [{"type": "image", "image": image} for image in images]
+        content: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
+        if images and self.rng.random() < 0.15:
+            content = [{"type": "video", "video": [*images, self.pictures[0]]}]
         return {
             "role": "user",
             "content": [*content, {"type": "text", "text": self.question()}]
@@ -332,6 +344,50 @@ class _Maker:
             return []
 
         return Client("wrong", run)
+
+    def hurries(self) -> Client:
+        """Is cut off by the time, wherever that is."""
+        messages, options = self.request()
+        options = options | {"num_beams": 1} if "num_beams" in options else options
+        max_time = self.rng.choice([1e-6, 0.01, 0.05])
+
+        def run(chat: Chat, begun: Callable[[], None]) -> list[Told]:
+            answer = chat.ask(messages, max_time=max_time, **options)
+            is_whole = answer.finish_reason != "time"
+            return [Told(messages, options, str(answer), answer if is_whole else None)]
+
+        return Client("hurries", run)
+
+    def features(self, value: float) -> tuple[Messages, dict[str, Any]]:
+        """A request with features in place of the pixels of its picture."""
+        width = self.config.get_text_config().hidden_size
+        features = torch.full((1, self.config.query_num, width), value)
+        content = [
+            {"type": "image", "image": picture(30, 40)},
+            {"type": "text", "text": self.question()},
+        ]
+        options = self.options(shows=False) | {"image_features": features}
+        return [{"role": "user", "content": content}], options
+
+    def gives_features(self) -> Client:
+        messages, options = self.features(self.rng.choice([0.0, 0.5, -2.0]))
+
+        def run(chat: Chat, begun: Callable[[], None]) -> list[Told]:
+            answer = chat.ask(messages, **options)
+            return [Told(messages, options, str(answer), answer)]
+
+        return Client("gives_features", run)
+
+    def poisons(self) -> Client:
+        """Makes numbers that are none: nobody else may notice."""
+        messages, options = self.features(torch.nan)
+
+        def run(chat: Chat, begun: Callable[[], None]) -> list[Told]:
+            with pytest.raises(ValueError, match="not finite"):
+                chat.ask(messages, **options)
+            return []
+
+        return Client("poisons", run)
 
     def unseeded(self) -> Client:
         """Draws from torch's own numbers: nobody knows what; it must only be an answer."""
