@@ -304,6 +304,8 @@ class Scheduler:
             if medium.places[-1] < first or medium.places[0] >= end:
                 continue
             chosen = [i for i, place in enumerate(medium.places) if first <= place < end]
+            if not chosen:
+                continue  # between two slices
             places = torch.tensor([medium.places[i] - first for i in chosen], device=embeds.device)
             assert medium.features is not None
             own = medium.features[chosen[0] : chosen[-1] + 1]
