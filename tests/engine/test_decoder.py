@@ -81,7 +81,7 @@ def test_packed_weights() -> None:
                 packed.weight = torch.nn.Parameter(weight.data, requires_grad=False)
                 setattr(parent, name, packed)
     assert Decoder(model).dtype == torch.bfloat16
-    check_all_ways(model, tolerance=0.1)
+    check_all_ways(model, tolerance=0.2)  # activations are rounded to 8 bits, too
 
 
 @pytest.mark.parametrize("keep", [[], [0], [8, 3], [11], list(range(12))])
