@@ -54,11 +54,16 @@ def find_server() -> str:
         folder = os.environ.get(FOLDER)
         place = f"in {FOLDER}={folder!r}" if folder else "on the PATH"
         raise OSError(
-            f"There is no {SERVER} {place}. Install llama.cpp (https://llama.app, a package of "
-            f"your system, or a build of its sources), or let {FOLDER} name the folder of its "
-            "programs."
+            f"There is no {SERVER} {place}, and no llama-cpp-python. Install llama.cpp (a package "
+            f"of your system, or a build of its sources), or let {FOLDER} name the folder of its "
+            "programs; pip install llama-cpp-python is enough for prefill and decode."
         )
     return found
+
+
+def token_ids(vocabulary: int, count: int, seed: int) -> list[int]:
+    """A prompt of random tokens, from the upper half, where there are no special ones."""
+    return random.Random(seed).choices(range(vocabulary // 2, vocabulary), k=count)
 
 
 class LlamaCppSubject:
@@ -217,7 +222,7 @@ class LlamaCppSubject:
         return self._request("/completion", request)
 
     def _ids(self, count: int, seed: int) -> list[int]:
-        return random.Random(seed).choices(range(self._vocabulary // 2, self._vocabulary), k=count)
+        return token_ids(self._vocabulary, count, seed)
 
     def _vocabulary_size(self) -> int:
         models = self._request("/v1/models")

@@ -16,7 +16,8 @@ from ..devices import parse_device
 from ..loader import load
 from ..precision import dtype_name, parse_dtype
 from .checkpoint import bytes_of, share_of, write_checkpoint
-from .llama_cpp import LlamaCppSubject, find_server
+from .llama_cpp import SERVER, LlamaCppSubject, find_server, program
+from .llama_python import LlamaPythonSubject, is_installed
 from .machine import OtherLoad, bandwidth, machine_facts
 from .report import summary
 from .runner import possible, take_turns
@@ -76,7 +77,7 @@ def bench(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     if settings.peer is not None and settings.peer.kind == "llama.cpp":
-        find_server()
+        _check_llama_cpp()
     with ExitStack() as open_things:
         model = open_things.enter_context(_model(settings, progress))
         progress("loading the model")
@@ -157,7 +158,15 @@ def _peer(settings: Settings, peer: Peer, chat: Chat, model: str) -> Subject:
     if peer.kind == "checkout":
         return WorkerSubject(peer.paths[0], model, settings.options, settings.streams, threads)
     mmproj = peer.paths[1] if len(peer.paths) > 1 else None
+    if program(SERVER) is None:
+        return LlamaPythonSubject(peer.paths[0], threads)
     return LlamaCppSubject(peer.paths[0], mmproj, settings.streams, threads)
+
+
+def _check_llama_cpp() -> None:
+    """Raises OSError where there is neither a server nor llama-cpp-python."""
+    if not is_installed():
+        find_server()
 
 
 def _facts(chat: Chat, settings: Settings) -> dict[str, Any]:

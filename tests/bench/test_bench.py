@@ -1,6 +1,10 @@
 """`minicpmv bench`: every figure is found, peers are compared, and what is wrong is one line."""
 
+import importlib.machinery
 import json
+import sys
+import time
+import types
 from pathlib import Path
 
 import pytest
@@ -167,6 +171,48 @@ def test_without_llama_cpp_the_line_says_what_to_install(bench, llama_cpp, monke
         assert (code, out, err.count("\n")) == (1, "", 1)
         assert "There is no llama-server" in err
         assert "Install llama.cpp" in err
+
+
+def test_llama_cpp_python_where_there_is_no_server(bench, llama_cpp, monkeypatch, tmp_path):
+    evaluated = []
+
+    class Llama:
+        def __init__(self, file, n_threads, **settings):
+            assert Path(file) == llama_cpp[0]
+            assert n_threads == settings["n_threads_batch"]
+
+        def n_vocab(self):
+            return 512
+
+        def reset(self):
+            evaluated.append([])
+
+        def eval(self, ids):
+            evaluated[-1] += ids
+            time.sleep(0.001)
+
+        def sample(self, temp):
+            assert temp == 0
+            return 7
+
+        def close(self):
+            evaluated.append("closed")
+
+    module = types.ModuleType("llama_cpp")
+    module.Llama, module.__version__ = Llama, "0.3"
+    module.__spec__ = importlib.machinery.ModuleSpec("llama_cpp", None)
+    monkeypatch.setitem(sys.modules, "llama_cpp", module)
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(tmp_path))
+    words = ("--shape", "tiny", *ONCE, "--device", "cpu", "--only", "prefill", "decode", "streams")
+    code, out, err = bench(*words, "--json", "--against", "llama.cpp", *llama_cpp)
+    assert code == 0, err
+    prefill, decode, streams = json.loads(out)["figures"]
+    assert prefill["values"][1]["tokens"] == 512
+    assert decode["values"][1]["tokens"] == 32
+    assert streams["values"][1] is None
+    assert len(evaluated[0]) == 512 + 32
+    assert evaluated[0][512:] == [7] * 32
+    assert evaluated[-1] == "closed"
 
 
 @pytest.mark.parametrize(
