@@ -20,6 +20,7 @@ from ..devices import check_tied_devices
 from ..precision import dtype_name
 from ..quantization import reader_for
 from ..quantization.bits import check_unpacked
+from ..quantization.packed_linear import PackedEmbedding
 from ..releases import text_release_of
 from .generation_checks import check_generation_config, set_own_generation
 from .header_checks import check_headers
@@ -120,6 +121,19 @@ class StrictLoadingMixin:
         if model.can_generate() and not has_own_generation:
             complete_ends(model, checkpoint)
         return model
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers.
+
+        Raises:
+            ValueError: the table is packed, and has no room.
+        """
+        if isinstance(self.get_input_embeddings(), PackedEmbedding):  # type: ignore[attr-defined]
+            raise ValueError(
+                "The table of embeddings is packed and keeps its size. Resize that of the full "
+                "weights, save them, and quantise the folder."
+            )
+        return super().resize_token_embeddings(*args, **kwargs)  # type: ignore[misc]
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """As in transformers.

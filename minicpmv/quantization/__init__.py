@@ -62,12 +62,11 @@ def reader_for(model_class: Any, path: Any, keywords: dict[str, Any]) -> Reader 
     if isinstance(asked, dict) and asked.get("quant_method") == METHOD:
         asked = PackedConfig.from_dict(asked)
     asks_for_bits = getattr(asked, "quant_method", None) == "bitsandbytes"
-    asks_to_pack = isinstance(asked, PackedConfig)
     if written is None:
-        if asks_to_pack:
+        if isinstance(asked, PackedConfig):
             return PackingReader(model_class, path, keywords, asked)
         return BitsReader(model_class, path, keywords, None) if asks_for_bits else None
-    if asks_for_bits or asks_to_pack:
+    if asks_for_bits or isinstance(asked, PackedConfig):
         raise ValueError(
             f"The weights of {str(path)!r} are quantised already "
             f"({written.get('quant_method', 'bitsandbytes')}). Leave quantize and "

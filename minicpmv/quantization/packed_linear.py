@@ -49,6 +49,8 @@ class _Packed(nn.Module):
 class PackedLinear(_Packed):
     """A linear layer with a packed weight. The bias, if any, is kept in the dtype of the model."""
 
+    bias: nn.Parameter | None
+
     def __init__(
         self,
         bits: int,

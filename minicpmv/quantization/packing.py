@@ -34,6 +34,7 @@ class PackedReader:
 
     def __init__(self, model_class: Any, path: Any, keywords: dict[str, Any], written: Any):
         self.path: Any = path
+        _check_places(path, keywords.get("device_map"))
         self.keywords = own_config(model_class, path, keywords)
         self.missing: list[str] = []
         self.unexpected: list[str] = []
@@ -63,6 +64,7 @@ class PackingReader(PackedReader):
     """Quantises full weights while they are read."""
 
     def __init__(self, model_class: Any, path: Any, keywords: dict[str, Any], asked: PackedConfig):
+        _check_places(path, keywords.get("device_map"))
         keywords = {**keywords}
         del keywords["quantization_config"]
         if keywords.get("gguf_file"):
@@ -157,6 +159,20 @@ class _Waiting:
     def get_dtype(self) -> str:
         """As safetensors writes it; transformers looks at the first letter."""
         return "F32" if self._is_float else "U8"
+
+
+def _check_places(path: Any, device_map: Any) -> None:
+    """Refuse weights that wait on the disk.
+
+    Raises:
+        ValueError: `device_map` names it.
+    """
+    if isinstance(device_map, dict) and "disk" in map(str, device_map.values()):
+        raise ValueError(
+            f"device_map leaves weights of {str(path)!r} on the disk, and packed ones are mapped "
+            'from their files instead. Write them with "minicpmv quantize", and load the folder '
+            "without device_map."
+        )
 
 
 def _ends(model: Any) -> tuple[nn.Module, nn.Module]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 from minicpmv import load
 from minicpmv.checkpoint.hub import Checkpoint
@@ -19,7 +19,7 @@ from minicpmv.kernels.packing import PackedWeight, dequantize
 from minicpmv.model.configuration_minicpm import MiniCPMConfig
 from minicpmv.model.minicpm import MiniCPMForCausalLM
 from minicpmv.model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
-from minicpmv.quantization import PackedConfig, weight_bytes
+from minicpmv.quantization import PackedConfig, format_config, weight_bytes
 from minicpmv.quantization.packed_linear import PackedEmbedding, PackedLinear
 from minicpmv.quantization.quantiser import quantise_rows
 
@@ -243,6 +243,30 @@ def test_models_are_copied_and_pickled():
     expected = logits_of(model, inputs)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(logits_of(other, inputs), expected)
+
+
+def test_gpus_get_the_formats_of_bitsandbytes():
+    for quantize, is_packed in (("int4", True), ("int8", True), ("nf4", False)):
+        cpu, gpu = (format_config(quantize, torch.device(kind)) for kind in ("cpu", "cuda"))
+        assert isinstance(cpu, PackedConfig) is is_packed
+        assert isinstance(gpu, BitsAndBytesConfig)
+        assert gpu.load_in_8bit is (quantize == "int8")
+
+
+def test_what_packed_weights_cannot_do_is_said(tmp_path):
+    places = {"device_map": {"": "cpu", "model.vision_tower": "disk"}}
+    with pytest.raises(ValueError, match=r"on the disk.*minicpmv quantize"):
+        load("nano", quantize="int4", **places)
+    model = load("nano", device="cpu", quantize="int4").model
+    assert load("nano", quantize="int4", device_map="auto").model.device.type == "cpu"
+    with pytest.raises(ValueError, match="keeps its size"):
+        model.resize_token_embeddings(2000)
+    with pytest.raises(ValueError, match="not supported for quantized model"):
+        model.half()
+    peft = pytest.importorskip("peft")
+    with pytest.raises(ValueError, match=r"PackedLinear.* is not supported"):
+        peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"]))
+    assert not model.hf_quantizer.is_trainable  # what Trainer asks
 
 
 # Files that are not as they should be: the errors of a normal load
