@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from minicpmv.kernels import build, check, processor
 
@@ -83,6 +84,8 @@ def test_the_name_holds_everything_that_the_code_depends_on(sources, monkeypatch
     monkeypatch.setattr(build, "_FLAGS", (*build._FLAGS, "-O2"))
     keys.append(build.find_recipe().key)
     monkeypatch.setattr(build, "fingerprint", lambda: "another processor")
+    keys.append(build.find_recipe().key)
+    monkeypatch.setattr(torch, "__version__", "9.9")
     keys.append(build.find_recipe().key)
     version = subprocess.CompletedProcess([], 0, stdout="another compiler")
     monkeypatch.setattr(build, "_run", lambda command: version)
@@ -201,6 +204,20 @@ def test_wrong_results_are_not_used(sources, monkeypatch, tmp_path):
     with pytest.warns(RuntimeWarning, match="computes other sums than torch"):
         assert build.library() is None
     assert list((tmp_path / "cache").rglob("*.so")) == []
+
+
+@needs_compiler
+def test_results_are_compared_once(sources, monkeypatch):
+    compared = []
+    monkeypatch.setattr(check, "difference", compared.append)
+    build.library()
+    build.forget()
+    path = build.built().path
+    assert len(compared) == 1
+    build.forget()
+    monkeypatch.setenv(build.VARIABLE, str(path))  # it may come from anywhere
+    build.built()
+    assert len(compared) == 2
 
 
 @needs_compiler
