@@ -4,12 +4,12 @@ import datetime
 import os
 import platform
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .. import __version__
 from ..devices import processor_name
 from ..kernels import built, why_not
 from ..kernels.processor import instruction_sets
@@ -32,7 +32,7 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
     library = built()
     facts = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "minicpmv": __version__,
+        "minicpmv": version("minicpmv"),
         "commit": commit_of(Path(__file__).parents[2]),
         "processor": processor_name(),
         "instruction_sets": [name for name in _TELLING if name in sets],
