@@ -135,7 +135,8 @@ class Conversation:
         def remember() -> Generator[str | Answer, None, None]:
             with stream:
                 yield from stream
-            assert stream.answer is not None
+            if stream.answer is None:  # closed by another thread
+                return
             now = self.history
             if len(now) != num_before or any(a is not b for a, b in zip(now, earlier, strict=True)):
                 raise ValueError(
@@ -146,4 +147,4 @@ class Conversation:
             self.history[:] = [*before, *turn, answer]
             yield stream.answer
 
-        return AnswerStream(remember())
+        return AnswerStream(remember(), stream.close)

@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,8 +91,8 @@ class Answer(str):
 class AnswerStream(Iterator[str]):
     """Pieces of an answer as they are generated; joined, they are the text of `answer`.
 
-    `close()` stops the generation at any time; leaving a `with` block does too. `answer` is None
-    until the last piece was read. `is_open` says whether there may be more.
+    `close()` stops the generation at any time, from any thread; leaving a `with` block does too.
+    `answer` is None until the last piece was read. `is_open` says whether there may be more.
     """
 
     def __init__(
@@ -111,27 +112,34 @@ class AnswerStream(Iterator[str]):
     def __next__(self) -> str:
         try:
             piece = next(self._pieces)
-        except BaseException:
-            self.is_open = False
+        except BaseException:  # an interrupt, too: nobody waits any more
+            self.close()
             raise
         if isinstance(piece, Answer):
-            self.answer = piece
+            if self.is_open:
+                self.answer = piece
             self.close()
             raise StopIteration
         return piece
 
     def read(self) -> Answer:
-        """The whole answer, once it is complete."""
+        """The whole answer, once it is complete.
+
+        Raises:
+            ValueError: the stream was closed before.
+        """
         for _ in self:
             pass
-        assert self.answer is not None
+        if self.answer is None:
+            raise ValueError("The stream was closed before its answer was complete. Ask again.")
         return self.answer
 
     def close(self) -> None:
-        self._pieces.close()
         self.is_open = False
         if self._cancel is not None:
             self._cancel()
+        with suppress(ValueError):  # another thread reads it, and comes to its end now
+            self._pieces.close()
 
     def __enter__(self) -> "AnswerStream":
         return self

@@ -2,7 +2,8 @@
 
 import queue
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 from .answer import Answer, AnswerStream
 from .engine import Engine
 from .inputs import Settings
+from .limits import QueueFullError
 from .request import Messages, messages_of_request
 
 # So many padded batches are read ahead, to put requests of like length together; more pictures are
@@ -74,14 +76,15 @@ def answer_in_batches(
             errors[index] = error
     settings = engine.settings(list(conversations.values()), options)
     answer = _in_padded_batches if engine.uses_generate(settings) else _side_by_side
-    for index, found in answer(engine, conversations, settings, batch_size):
-        if isinstance(found, Answer):
-            answers[index] = found
-        else:
-            errors[index] = found
-            continue
-        if on_progress is not None:
-            on_progress(sum(one is not None for one in answers) + len(errors), len(requests))
+    with closing(answer(engine, conversations, settings, batch_size)) as all_found:
+        for index, found in all_found:
+            if isinstance(found, Answer):
+                answers[index] = found
+            else:
+                errors[index] = found
+                continue
+            if on_progress is not None:
+                on_progress(sum(one is not None for one in answers) + len(errors), len(requests))
     if errors:
         raise BatchError(answers, errors) from min(errors.items())[1]
     return [answer for answer in answers if answer is not None]
@@ -89,7 +92,7 @@ def answer_in_batches(
 
 def _side_by_side(
     engine: Engine, conversations: Mapping[int, Messages], settings: Settings, batch_size: int
-) -> Iterator[tuple[int, Answer | Exception]]:
+) -> Generator[tuple[int, Answer | Exception], None, None]:
     """`batch_size` at a time, the next one as soon as one has ended; yields them as they end."""
     ended: queue.SimpleQueue[int] = queue.SimpleQueue()
     streams: dict[int, AnswerStream] = {}
@@ -100,8 +103,16 @@ def _side_by_side(
                 index = left.popleft()
                 try:
                     streams[index] = engine.stream(
-                        conversations[index], settings, on_end=partial(ended.put, index)
+                        conversations[index],
+                        settings,
+                        hides=True,
+                        on_end=partial(ended.put, index),
                     )
+                except QueueFullError as error:
+                    if streams:  # of this batch: one of them makes room
+                        left.appendleft(index)
+                        break
+                    yield index, error
                 except _REQUEST_ERRORS as error:
                     yield index, error
             if streams:
@@ -117,7 +128,7 @@ def _side_by_side(
 
 def _in_padded_batches(
     engine: Engine, conversations: Mapping[int, Messages], settings: Settings, batch_size: int
-) -> Iterator[tuple[int, Answer | Exception]]:
+) -> Generator[tuple[int, Answer | Exception], None, None]:
     """By `generate`, requests of like length together."""
     numbers, read = list(conversations), settings.after_reading()
     for start in range(0, len(numbers), batch_size * _BATCHES_AHEAD):
@@ -136,7 +147,7 @@ def _in_padded_batches(
             yield from zip((row.number for row in rows), found, strict=True)
 
 
-def _batches(ready: list[_Ready], batch_size: int) -> Iterator[list[_Ready]]:
+def _batches(ready: list[_Ready], batch_size: int) -> Generator[list[_Ready], None, None]:
     """Requests of like length together; those whose answers must end earlier, by themselves."""
     ready = sorted(ready, key=lambda row: (row.max_new_tokens, row.num_tokens))
     for _, group in groupby(ready, key=lambda row: row.max_new_tokens):

@@ -7,19 +7,21 @@ transformers' `generate`. Threads may share an engine.
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from ..model.input_checks import check_image_features
 from .answer import Answer, AnswerStream
 from .decoder import Decoder
 from .features import FeatureCache
-from .hf import Clock, LogprobRecord, generate_ids, stream_ids
+from .hf import Clock, LogprobRecord, StopWhenSet, generate_ids, stream_ids
 from .inputs import Preparation, Settings, context_length
 from .kv_cache import BLOCK, BlockCache, BlockStore
-from .limits import EngineLimits
+from .limits import EngineLimits, QueueFullError
 from .plan import GenerationPlan
 from .prompt import Medium, Prompt, media_by_content, places_of, prompt_of
 from .protocols import CausalModel, Processor
@@ -148,9 +150,19 @@ class Engine:
             batches = [conversations[start : start + size] for start in starts]
             return [each for batch in batches for each in self._generated(batch, settings)]
         streams: list[AnswerStream] = []
+        answers: list[Answer] = []
+        left = deque(conversations)
         try:
-            streams += (self.stream(messages, settings) for messages in conversations)
-            return [stream.read() for stream in streams]
+            while left or len(answers) < len(streams):
+                try:
+                    while left:
+                        streams.append(self.stream(left[0], settings, hides=True))
+                        left.popleft()
+                except QueueFullError:  # of these, or of others
+                    if len(answers) == len(streams):
+                        raise
+                answers.append(streams[len(answers)].read())
+            return answers
         finally:
             for stream in streams:
                 stream.close()
@@ -161,12 +173,15 @@ class Engine:
         settings: Settings,
         *,
         strip: bool = True,
+        hides: bool = False,
         on_end: Callable[[], None] | None = None,
     ) -> AnswerStream:
         """Begin the answer to one conversation; that of beams comes as one piece at the end.
 
         Args:
             strip: whether white space is removed at both ends.
+            hides: whether tokens that `compat="released"` hides from attention are hidden. The
+                released stream hid none, the released answer did.
             on_end: called by the thread that computes when the answer is complete or has failed; at
                 once where `generate` computes it while it is read.
 
@@ -183,12 +198,15 @@ class Engine:
         media = self._media(read, inputs, settings, weights)
         prompt = prompt_of(inputs["input_ids"], media, weights)
         reading = Reading(self.processor, plan, len(prompt.ids), strip)
-        runtime = None if _is_of_generate(plan) else self._current()
+        mask = inputs["attention_mask"] if hides else torch.ones_like(inputs["attention_mask"])
+        runtime = None if _is_of_generate(plan) or not mask.all() else self._current()
         if runtime is None or not runtime.takes(prompt, plan):
-            source = self._source(prompt, inputs)
+            source = self._source(prompt, inputs, mask)
             if on_end is not None:
                 on_end()
-            return AnswerStream(self._pieces_of_generate(source, reading, plan, begin))
+            stop = StopWhenSet()
+            pieces = self._pieces_of_generate(source, reading, plan, begin, stop)
+            return AnswerStream(pieces, stop.event.set)
         generation = Generation(prompt, plan, begin, on_end)
         runtime.scheduler.submit(generation)
         return AnswerStream(self._pieces(generation, reading), generation.cancel)
@@ -230,6 +248,12 @@ class Engine:
         attends_padding = config.vision_config.attend_padding
         given = inputs.get("image_features")
         if given is not None:
+            check_image_features(given, config.query_num, config.get_text_config().hidden_size)
+            if len(given) * config.query_num != len(places):
+                raise ValueError(
+                    f"image_features are of {len(given)} slices; the prompt shows "
+                    f"{len(places) // config.query_num}. Give those of its own pictures, cut alike."
+                )
             return [Medium(None, places, features=given.flatten(0, 1))]
         sizes: torch.Tensor = inputs["target_sizes"]
         if "pixel_values" in inputs:
@@ -292,12 +316,11 @@ class Engine:
             answers.append(self._read(reading, plan, clock))
         return answers
 
-    def _source(self, prompt: Prompt, inputs: Mapping[str, Any]) -> Callable[[], dict[str, Any]]:
+    def _source(
+        self, prompt: Prompt, inputs: Mapping[str, Any], mask: torch.Tensor
+    ) -> Callable[[], dict[str, Any]]:
         """What makes the inputs of `generate`, and encodes pictures that are not known."""
-        ids = inputs["input_ids"]
-        # One conversation has no padding; under compat="released" the released stream masked
-        # nothing either.
-        made = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        made = {"input_ids": inputs["input_ids"], "attention_mask": mask}
         encoder = VisionEncoder(self.model) if prompt.media else None
 
         def source() -> dict[str, Any]:
@@ -323,10 +346,11 @@ class Engine:
         reading: Reading,
         plan: GenerationPlan,
         begin: float,
+        stop: StopWhenSet,
     ) -> Generator[str | Answer, None, None]:
         clock = Clock(time.perf_counter() - begin)
         record = None if plan.logprobs is None else LogprobRecord(plan.logprobs)
-        tokens = stream_ids(self.model, source, plan, [clock], self._turn, record)
+        tokens = stream_ids(self.model, source, plan, [clock, stop], self._turn, record)
         try:
             yield from reading.pieces(map(Choice, tokens))
         finally:

@@ -204,7 +204,7 @@ def stream_ids(
         record: as in `generate_ids`; complete after the last id.
     """
     tokens: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
-    stop = _StopWhenSet()
+    stop = StopWhenSet()
 
     def work() -> None:
         streamer = _QueueStreamer(tokens) if plan.num_beams == 1 else None
@@ -279,7 +279,7 @@ class _QueueStreamer(BaseStreamer):
         """Nothing to do: the worker says when it has ended."""
 
 
-class _StopWhenSet(StoppingCriteria):
+class StopWhenSet(StoppingCriteria):
     """Ends the generation after the token in progress, once `event` is set."""
 
     def __init__(self) -> None:

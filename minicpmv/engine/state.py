@@ -4,19 +4,28 @@ import hashlib
 import sys
 from typing import Any
 
+import torch
+
 from .protocols import CausalModel
 
 
 def structure_of(model: CausalModel) -> tuple[Any, ...]:
     """Changes where modules are replaced, or the model moves or gets another dtype."""
-    return id(model), model.dtype, model.device, sum(1 for _ in model.parameters())
+    modules: Any = model.modules()  # type: ignore[attr-defined]
+    return id(model), model.dtype, model.device, hash(tuple(map(id, modules)))
 
 
 def weights_of(model: CausalModel) -> bytes:
     """Changes with the weights, as in training, and with the adapters in use: keys, values and
-    features computed before are not those of the model any more."""
-    versions = [p._version for p in model.parameters() if not p.is_inference()]
-    found: list[Any] = [structure_of(model), len(versions), sum(versions)]
+    features computed before are not those of the model any more.
+
+    What is written into the `data` of a parameter in place leaves no trace; `Engine.forget` is for
+    that.
+    """
+    parameters = list(model.parameters())
+    versions = sum(p._version for p in parameters if not p.is_inference())
+    places = [p.data_ptr() if type(p) is torch.nn.Parameter else id(p) for p in parameters]
+    found: list[Any] = [structure_of(model), hash((*map(id, parameters), *places)), versions]
     if "peft" in sys.modules:
         modules: Any = model.modules()  # type: ignore[attr-defined]
         for module in modules:

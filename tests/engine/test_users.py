@@ -1,0 +1,137 @@
+"""What users do besides asking and reading: close, interrupt, drop, change the model, give less."""
+
+import os
+import signal
+import threading
+from typing import Any
+
+import pytest
+from torch import nn
+
+from minicpmv import Answer, AnswerStream, Chat, load
+from minicpmv.chat import EngineLimits
+from minicpmv.processing import MiniCPMVProcessor
+
+from ..helpers.chats import FOLDERS
+from ..helpers.golden import golden_case
+from ..helpers.mixes import check_idle
+from ..helpers.pictures import picture
+
+GREEDY: dict[str, Any] = {"sampling": False, "num_beams": 1, "max_new_tokens": 8}
+LONG: dict[str, Any] = GREEDY | {"max_new_tokens": 3000, "min_new_tokens": 3000}
+BEAMS: dict[str, Any] = {"sampling": False, "num_beams": 2, "max_new_tokens": 300}
+TIMEOUT_S = 60
+
+
+@pytest.mark.parametrize("options", [LONG, BEAMS], ids=["engine", "generate"])
+def test_another_thread_may_close_a_stream(seeing: Chat, options: dict[str, Any]) -> None:
+    conversation = seeing.conversation()
+    for stream in (seeing.stream("Hello", **options), conversation.say("Hello", **options)):
+        found: list[Any] = []
+        reader = threading.Thread(target=lambda s=stream, f=found: f.append(list(s)))
+        reader.start()
+        stream.close()
+        reader.join(TIMEOUT_S)
+        assert not reader.is_alive()
+        assert (len(found), stream.is_open, stream.answer) == (1, False, None)
+        with pytest.raises(ValueError, match="closed before its answer was complete"):
+            stream.read()
+    assert conversation.history == []
+    check_idle(seeing)
+
+
+def test_an_interrupt_ends_what_was_waited_for(seeing: Chat) -> None:
+    stream = seeing.stream("Hello", **LONG)
+    next(stream)
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in stream:
+            pass
+    timer.join()
+    check_idle(seeing)
+    assert not stream.is_open
+
+
+def test_an_error_while_a_stream_is_read_stops_what_computes_it() -> None:
+    stopped: list[bool] = []
+
+    def pieces() -> Any:
+        yield "a"
+        raise OSError("gone")
+
+    stream = AnswerStream(pieces(), lambda: stopped.append(True))
+    with pytest.raises(OSError, match="gone"):
+        list(stream)
+    assert stopped == [True]
+
+
+def test_an_error_of_on_progress_ends_the_batch(seeing: Chat) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise RuntimeError(f"{done} of {total}")
+
+    with pytest.raises(RuntimeError, match="1 of 6"):  # the traceback keeps the frame alive
+        seeing.batch(["Hi", *["Hello"] * 5], batch_size=2, on_progress=interrupt, **LONG)
+    check_idle(seeing)
+
+
+def test_a_batch_keeps_to_the_limits(seeing: Chat) -> None:
+    requests = [f"How many are {number}?" for number in range(6)]
+    wanted = [seeing.ask(request, **GREEDY) for request in requests]
+    limits = EngineLimits(max_running=1, max_waiting=1, piece_tokens=1, idle_bytes=0)
+    with Chat(seeing.model, seeing.processor, limits=limits) as chat:
+        assert chat.batch(requests, **GREEDY) == wanted
+        messages = [[{"role": "user", "content": request}] for request in requests]
+        assert chat.answer_all(messages, **GREEDY) == wanted
+
+
+def test_given_features_belong_to_the_pictures(seeing: Chat) -> None:
+    image = picture(40, 30)
+    content = [{"type": "image", "image": image}, {"type": "text", "text": "What?"}]
+    inputs, _ = seeing.prepare([[{"role": "user", "content": content}]])
+    features = seeing.model.get_image_features(
+        inputs["pixel_values"], inputs["target_sizes"], return_dict=True
+    ).pooler_output
+    wanted = seeing.ask("What?", [image], **GREEDY)
+    assert seeing.ask("What?", [image], image_features=features, **GREEDY) == wanted
+    with pytest.raises(ValueError, match="image_features are of 2 slices; the prompt shows 1"):
+        seeing.ask("What?", [image], image_features=features.repeat(2, 1, 1), **GREEDY)
+    with pytest.raises(ValueError, match="image_features has shape"):
+        seeing.ask("What?", [image], image_features=features[:, 1:], **GREEDY)
+
+
+def test_weights_that_are_put_in_place_of_others_are_seen() -> None:
+    chat = load(FOLDERS["2.6"], device="cpu", dtype="float32")
+    table = chat.model.get_input_embeddings().weight
+
+    def give_data() -> None:
+        table.data = table.data.roll(1, 0)
+
+    def give_parameters() -> None:
+        state = {name: value.clone() for name, value in chat.model.state_dict().items()}
+        state["lm_head.weight"] = state["lm_head.weight"].roll(1, 0)
+        chat.model.load_state_dict(state, assign=True)
+
+    def give_module() -> None:
+        head = chat.model.lm_head
+        chat.model.lm_head = nn.Linear(head.in_features, head.out_features, bias=False)
+
+    for change in (give_data, give_parameters, give_module):
+        before = chat.ask("Hello you there, how are things today?", **GREEDY)
+        change()
+        after = chat.ask("Hello you there, how are things today?", **GREEDY)
+        chat.engine.forget()
+        assert chat.ask("Hello you there, how are things today?", **GREEDY) == after != before
+
+
+def test_the_released_answer_hides_tokens_and_its_stream_does_not() -> None:
+    case = golden_case("2.6", "exclamation_masked")
+    processor = MiniCPMVProcessor.from_pretrained(FOLDERS["2.6"], compat="released")
+    chat = Chat(case.golden.model, processor)
+    messages = case.golden.messages(case.record)
+    options = GREEDY | {"max_new_tokens": 12}
+    recorded = tuple(case.record["content_ids"]["greedy"][0])
+    answers: list[Answer] = [chat.ask(messages, **options), *chat.batch([messages], **options)]
+    for answer in answers:
+        assert answer.token_ids[: len(recorded)] == recorded
+    assert chat.stream(messages, **options).read() != answers[0]
