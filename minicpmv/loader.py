@@ -16,7 +16,10 @@ from transformers import CONFIG_MAPPING
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
-from . import auto  # noqa: F401 - registers the classes
+from . import (
+    auto,  # noqa: F401 - registers the classes
+    kernels,
+)
 from .chat import Chat
 from .checkpoint.consistency import set_token_ids
 from .checkpoint.hub import Checkpoint
@@ -50,6 +53,7 @@ from .processing.file_checks import check_processor_files
 from .processing.processor import MiniCPMVProcessor
 from .processing.text import TextProcessor
 from .quantization import format_config, weight_bytes
+from .quantization.packed_linear import PackedLinear
 from .quiet import progress_bar
 from .releases import VISION_TYPES, model_type_of, release_of, text_release_of
 
@@ -188,6 +192,8 @@ def load(
     set_token_ids(model.config, processor)
     if precision.widens:
         widen(model)
+    if model.device.type == "cpu" and _gains_by_kernels(model):
+        kernels.library()  # compiled now, where it is not, and not in the middle of an answer
     name = str(name_or_path)
     return Chat(
         model.eval(),
@@ -197,6 +203,14 @@ def load(
         media_policy=media_policy,
         limits=limits,
     )
+
+
+def _gains_by_kernels(model: Any) -> bool:
+    """Whether compiled kernels are worth waiting for a compiler, once: for packed weights, and for
+    models that take longer to answer. The bundled one uses them where they are there."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    is_packed = any(isinstance(module, PackedLinear) for module in model.modules())
+    return is_packed or parameters >= 100_000_000
 
 
 def _check_attention(name: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..devices import processor_name
-from ..kernels import built, why_not
+from ..kernels import library, why_not
 from ..kernels.processor import instruction_sets
 from .worker import commit_of
 
@@ -29,7 +29,7 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
     import transformers
 
     sets = instruction_sets()
-    library = built()
+    found = library()
     facts = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "minicpmv": version("minicpmv"),
@@ -39,7 +39,7 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
-        "kernels": "torch" if library is None else f"compiled for {' '.join(library.target)}",
+        "kernels": "torch" if found is None else f"compiled for {' '.join(found.target)}",
         "no_kernels_because": why_not(),
         "system": platform.platform(),
         "python": platform.python_version(),
