@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .. import kernels
 from ..chat import Chat
 from ..devices import parse_device
 from ..loader import load
@@ -92,13 +93,15 @@ def bench(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]
             subjects.append(_peer(settings, settings.peer, chat, model))
             open_things.callback(subjects[1].close)
         device = chat.model.device
+        if device.type == "cpu":
+            kernels.library()
         rate = bandwidth(device)
         load_by_others = OtherLoad()
         names = possible(settings.names, chat.supports_images)
         found = take_turns(
             subjects, names, repeat=settings.repeat, warmup=settings.warmup, progress=progress
         )
-        machine = machine_facts(device)  # kernels are compiled where they are first needed
+        machine = machine_facts(device)
         machine["other_load"] = load_by_others.share()
         return {
             "machine": machine,

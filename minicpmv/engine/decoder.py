@@ -86,8 +86,9 @@ class Decoder:
     @torch.inference_mode()
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Embeddings (n, hidden) of token ids (n,)."""
-        result: torch.Tensor = self.model.get_input_embeddings()(ids.to(self.device))
-        return result
+        # As a batch of one: what watches the module expects (batch, seq).
+        result: torch.Tensor = self.model.get_input_embeddings()(ids[None].to(self.device))
+        return result[0]
 
     @torch.inference_mode()
     def forward(
