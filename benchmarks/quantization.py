@@ -4,8 +4,10 @@
 
 Without a folder the bundled model is asked held-out questions about rendered scenes; other models
 get the conversations of `minicpmv verify`. The answers of the float32 model are given to each
-format token by token, so that all see the same text. Every format is loaded as a user loads it;
-"Q4_0" has the bytes, layers and products of int4 and the codes that llama.cpp's rule gives.
+format token by token, so that all see the same text. Every format is loaded as a user loads it.
+"Q4_0" has the codes that llama.cpp's rule gives, and the bits of its files: the head in 8 (where
+the width is a multiple of 256 a file has 6.6), the rest of the language model in 4; products, and
+the tower and the resampler in 8 bits, are those of int4. "int4 by that rule" has the bits of int4.
 
 `--shifts N` compares the two rules once more, N times, with groups that begin at other inputs:
 one model is one throw of the dice for rounding errors. Only the decoder's layers are rounded then.
@@ -35,6 +37,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "bfloat16": {"dtype": "bfloat16"},
     "int8": {"dtype": "float32", "quantize": "int8"},
     "int4": {"dtype": "float32", "quantize": "int4"},
+    "int4 by that rule": {"dtype": "float32", "quantize": "int4"},
     "Q4_0": {"dtype": "float32", "quantize": "int4"},
     "llm.int8": {"dtype": "float32", "quantize": "llm.int8"},
     "nf4": {"dtype": "float32", "quantize": "nf4"},
@@ -59,13 +62,21 @@ def q4_0(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def rule_of(name: str) -> Iterator[None]:
-    """Inside, groups of 4 bits are rounded by this format's rule."""
-    ours = quantiser._int4
-    quantiser._int4 = q4_0 if name == "Q4_0" else ours
+    """Inside, `quantize="int4"` rounds by this format's rule, to its bits."""
+    rule, resolved = quantiser._int4, PackedConfig.resolved
+
+    def of_files(self: PackedConfig, config: Any) -> dict[str, int]:
+        return resolved(self, config) | {"keys_values": 4, "lm_head": 8}
+
+    if name in ("Q4_0", "int4 by that rule"):
+        quantiser._int4 = q4_0
+    if name == "Q4_0":
+        setattr(PackedConfig, "resolved", of_files)  # noqa: B010
     try:
         yield
     finally:
-        quantiser._int4 = ours
+        quantiser._int4 = rule
+        setattr(PackedConfig, "resolved", resolved)  # noqa: B010
 
 
 def scene_prompts(number: int) -> list[Prompt]:

@@ -207,22 +207,27 @@ def is_quantized(name):
     return (".layers." in name and name.endswith("proj.weight")) or ".experts." in name
 
 
-def packed_bits(name, shape, is_int4, is_tied):
+def packed_bits(name, shape, is_int4, is_tied, is_grouped):
     """Bits of a packed weight; None for what stays in 16."""
     if len(shape) != 2 or not name.endswith(".weight"):
         return None
     if name.endswith((".gate.weight", "position_embedding.weight")):
         return None
-    is_text = ".layers." in name and not name.startswith(("vpm.", "resampler.", "model.vision"))
-    is_text = is_text or (name.endswith("embed_tokens.weight") and not is_tied)
-    return 4 if is_int4 and is_text else 8
+    if not is_int4 or name.startswith(("vpm.", "resampler.", "model.vision")):
+        return 8
+    if name.endswith("lm_head.weight"):
+        return 4 if is_grouped and not is_tied else 8
+    if name.endswith("embed_tokens.weight"):
+        return 8 if is_tied else 4
+    return 8 if is_grouped and name.endswith(("k_proj.weight", "v_proj.weight")) else 4
 
 
 def packed_bytes(member, is_int4):
-    size = 0
+    size, config = 0, member.config
+    is_grouped = config["num_attention_heads"] >= 2 * config["num_key_value_heads"]
     for shapes in member.shapes:
         for name, shape in shapes.items():
-            bits = packed_bits(name, shape, is_int4, member.is_tied)
+            bits = packed_bits(name, shape, is_int4, member.is_tied, is_grouped)
             if bits is None:
                 size += 2 * math.prod(shape)
                 continue

@@ -18,15 +18,15 @@ from .packed_linear import PackedEmbedding, PackedLinear
 
 METHOD = "minicpmv"
 LAYOUT = 1  # of the bytes, see kernels/packing.py; a file says which one it has
-PARTS = ("decoder", "lm_head", "embed_tokens", "vision", "resampler")
-# Bits of each part. All else stays as it is: norms, biases, convolutions, tables of positions, the
+FORMATS = ("int4", "int8")
+# What is packed. All else stays as it is: norms, biases, convolutions, tables of positions, the
 # router of a mixture of experts.
-FORMATS: dict[str, dict[str, int]] = {
-    "int4": {"decoder": 4, "lm_head": 8, "embed_tokens": 4, "vision": 8, "resampler": 8},
-    "int8": dict.fromkeys(PARTS, 8),
-}
+PARTS = ("decoder", "keys_values", "lm_head", "embed_tokens", "vision", "resampler")
+# Query heads for each head of keys and values, from which those are worth 8 bits in int4.
+GROUPED = 2
 # Linear layers that choose: small, and a wrong choice costs more than a rounded number.
 _CHOOSERS = ("gate", "score")
+_KEYS_VALUES = (".k_proj", ".v_proj")
 # By the first words of released names and ours.
 _PREFIXES = {
     "vision": ("vpm.", "vision_tower.", "model.vision_tower."),
@@ -39,9 +39,9 @@ class PackedConfig(QuantizationConfigMixin):
     """Weights packed in groups of 32 with a float16 scale: 4.5 or 8.5 bits each.
 
     Args:
-        format: "int4" or "int8"; what `bits` leaves out is as there.
-        bits: 4, 8 or 0 (not packed) for "decoder", "lm_head", "embed_tokens", "vision" and
-            "resampler".
+        format: "int4" or "int8"; what `bits` leaves out is as there, see `resolved`.
+        bits: 4, 8 or 0 (not packed) for "decoder", "keys_values" (of the decoder), "lm_head",
+            "embed_tokens", "vision" and "resampler".
         dense: modules that are not packed, by their names, released or ours, or parts of them.
         layout: of the bytes, in a file.
 
@@ -76,15 +76,33 @@ class PackedConfig(QuantizationConfigMixin):
                     "0 for full weights."
                 )
         self.format, self.layout = format, layout
-        self.bits = FORMATS[format] | bits
-        self.dense = list(dense)
+        self.bits, self.dense = bits, list(dense)
+
+    def resolved(self, config: Any) -> dict[str, int]:
+        """Bits of every part of a model.
+
+        In int4 the decoder and the embeddings get 4, vision tower and resampler 8. Where several
+        query heads share their keys and values, the projections to those are small, and wrong ones
+        cost most: they get 8, and the head 4. Else the head gets 8. A head that is tied to the
+        embeddings is one matrix with them, of 8.
+        """
+        text: Any = config.get_text_config()
+        heads = text.num_attention_heads
+        is_grouped = heads >= GROUPED * (getattr(text, "num_key_value_heads", None) or heads)
+        bits = dict.fromkeys(PARTS, 8)
+        if self.format == "int4":
+            bits |= {"decoder": 4, "embed_tokens": 4}
+            bits["keys_values"] = 8 if is_grouped else 4
+            bits["lm_head"] = 4 if is_grouped and not config.tie_word_embeddings else 8
+        bits |= self.bits
+        if config.tie_word_embeddings:
+            bits["embed_tokens"] = bits["lm_head"]
+        return bits
 
     def bits_of(self, model: Any) -> dict[str, int]:
         """Bits of every module of a model of full weights that is packed, by its name."""
         head, table = model.get_output_embeddings(), model.get_input_embeddings()
-        bits = dict(self.bits)
-        if head is not None and model.config.tie_word_embeddings:
-            bits["embed_tokens"] = bits["lm_head"]  # one matrix for both
+        bits = self.resolved(model.config)
         prefix = "" if hasattr(model, model.base_model_prefix) else f"{model.base_model_prefix}."
         found = {}
         for name, module in model.named_modules():
@@ -98,9 +116,8 @@ class PackedConfig(QuantizationConfigMixin):
             elif name.rpartition(".")[2] in _CHOOSERS:
                 continue
             else:
-                part = next(
-                    (p for p, start in _PREFIXES.items() if name.startswith(start)), "decoder"
-                )
+                rest = "keys_values" if name.endswith(_KEYS_VALUES) else "decoder"
+                part = next((p for p, start in _PREFIXES.items() if name.startswith(start)), rest)
             is_dense = any(
                 f".{entry}." in f".{form}." for entry in self.dense for form in (name, released)
             )

@@ -116,7 +116,8 @@ class PackingReader(PackedReader):
             absent = [
                 module for module in absent if model.get_submodule(module) not in _ends(model)
             ]
-        return PackedConfig(asked.format, asked.bits, [*asked.dense, *absent])
+        parts = asked.resolved(model.config)  # a file says all, whatever is usual later
+        return PackedConfig(asked.format, parts, [*asked.dense, *absent])
 
     def _dtype(self, config: Any) -> torch.dtype:
         wanted = self.keywords.get("dtype", self.keywords.pop("torch_dtype", None))

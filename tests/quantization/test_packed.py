@@ -17,9 +17,10 @@ from minicpmv.cli.info import as_text
 from minicpmv.inspection import inspect
 from minicpmv.kernels.packing import PackedWeight, dequantize
 from minicpmv.model.configuration_minicpm import MiniCPMConfig
-from minicpmv.model.minicpm import MiniCPMForCausalLM
+from minicpmv.model.minicpm import MiniCPMForCausalLM, MiniCPMModel
 from minicpmv.model.modeling import MiniCPMVForConditionalGeneration, MiniCPMVModel
 from minicpmv.quantization import PackedConfig, format_config, weight_bytes
+from minicpmv.quantization.packed_config import PARTS
 from minicpmv.quantization.packed_linear import PackedEmbedding, PackedLinear
 from minicpmv.quantization.quantiser import quantise_rows
 
@@ -192,13 +193,30 @@ def test_tied_head_and_embeddings_share_their_bytes(quantize, tmp_path):
         tmp_path / "full", quantization_config=PackedConfig(quantize)
     )
     assert model.lm_head.weight is model.model.embed_tokens.weight
-    assert model.lm_head.bits == 8
+    assert model.lm_head.bits == model.model.embed_tokens.bits == 8
     model.save_pretrained(tmp_path / "small")
     assert "lm_head.weight" not in load_file(tmp_path / "small" / "model.safetensors")
     again = MiniCPMForCausalLM.from_pretrained(tmp_path / "small")
     assert again.lm_head.weight is again.model.embed_tokens.weight
     inputs = text_inputs(model)
     assert torch.equal(logits_of(again, inputs), logits_of(model, inputs))
+    bare = MiniCPMModel.from_pretrained(tmp_path / "small")
+    assert torch.equal(bare.embed_tokens.weight, model.lm_head.weight)
+
+
+@pytest.mark.parametrize(("version", "is_grouped"), [("2.6", True), ("1.0", False)])
+def test_bits_of_int4(version, is_grouped):
+    """Shared keys and values get 8 bits, and then the head 4."""
+    model = load(CHECKPOINTS[version], device="cpu", quantize="int4").model
+    layer = model.model.language_model.layers[0]
+    assert {m.bits for m in model.model.vision_tower.modules() if hasattr(m, "bits")} == {8}
+    assert {m.bits for m in layer.mlp.modules() if hasattr(m, "bits")} == {4}
+    assert layer.self_attn.q_proj.bits == layer.self_attn.o_proj.bits == 4
+    assert layer.self_attn.k_proj.bits == layer.self_attn.v_proj.bits == (8 if is_grouped else 4)
+    assert model.lm_head.bits == (4 if is_grouped else 8)
+    assert model.get_input_embeddings().bits == 4
+    # A file says the bits of every part, whatever is usual when it is read.
+    assert set(model.config.quantization_config.bits) == set(PARTS)
 
 
 def test_parts_and_modules_can_be_left_in_full(tmp_path):
