@@ -75,7 +75,8 @@ class MiniCPMVVisionEmbeddings(nn.Module):
     ) -> torch.Tensor:
         pixel_values = pixel_values.to(self.patch_embedding.weight.dtype)
         patches = self.patch_embedding(pixel_values)  # (num_slices, hidden, 1, max_patches)
-        patches = patches.flatten(2).transpose(1, 2)  # (num_slices, max_patches, hidden)
+        # In the order of memory that all layers compute in: (num_slices, max_patches, hidden)
+        patches = patches.flatten(2).transpose(1, 2).contiguous()
         position_ids = self.position_ids(target_sizes, patches.shape[1], row_lengths)
         return patches + self.position_embedding(position_ids.to(patches.device))
 

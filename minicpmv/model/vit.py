@@ -38,7 +38,8 @@ class MiniCPMVViTPatches(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         patches = self.proj(pixel_values.to(self.proj.weight.dtype))  # (..., 1, max_patches)
-        return patches.flatten(2).transpose(1, 2)  # (num_slices, max_patches, hidden)
+        # In the order of memory that all layers compute in: (num_slices, max_patches, hidden)
+        return patches.flatten(2).transpose(1, 2).contiguous()
 
 
 class MiniCPMVViTAttention(nn.Module):
