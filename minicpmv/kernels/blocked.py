@@ -7,9 +7,10 @@ than a kernel of vectors. Blocks of weights are made so small that they stay in 
     bfloat16    weights and activations rounded to bfloat16
 
 Against weights of 4 bits the error of both is small: weights move by a sixth of what 4 bits moved
-them. One scale for a row of activations is fine unless a few of them tower above the others. A few
-such rows, often the first token, are left to the packed kernel; where there are many, and for
-weights of 8 bits, bfloat16 is taken.
+them. For weights of 8 bits int8 adds about as much error as these have (logits of nano: 3.5 % of
+their standard deviation in place of 2.0), and is twice as fast. One scale for a row of activations
+is fine unless a few of them tower above the others. A few such rows, often the first token, are
+left to the packed kernel; where there are many, bfloat16 is taken.
 """
 
 import ctypes
@@ -37,7 +38,7 @@ def best_way(library: Library, packed: PackedWeight, num_rows: int) -> str | Non
     if num_rows < MIN_ROWS or not can_widen(library):
         return None
     processor = torch.cpu.get_capabilities()
-    if packed.bits == 4 and processor.get("amx_int8") and int8_is_exact():
+    if processor.get("amx_int8") and int8_is_exact():
         return "int8"
     return "bfloat16" if processor.get("amx_bf16") else None
 

@@ -97,7 +97,7 @@ def test_the_way_follows_the_processor(compiled, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
     monkeypatch.setattr(module, "int8_is_exact", lambda: True)
     assert best_way(compiled, int4, 512) == "int8"
-    assert best_way(compiled, int8, 512) == "bfloat16"
+    assert best_way(compiled, int8, 512) == "int8"
     assert best_way(compiled, int4, 8) is None
     monkeypatch.setattr(module, "int8_is_exact", lambda: False)
     assert best_way(compiled, int4, 512) == "bfloat16"
