@@ -218,11 +218,22 @@ class _Maker:
         if rng.random() < 0.2:
             options |= self.some(stop=["a", ["e", "的"], " the"])
         if options.get("num_beams", 1) == 1:
-            options |= self.some(prompt_lookup_num_tokens=[1, 3, 10]) if rng.random() < 0.5 else {}
+            if rng.random() < 0.3:
+                options |= self.guessing(options)
             options |= self.some(logprobs=[0, 1, 5]) if rng.random() < 0.5 else {}
         if shows and self.cuts:
             options |= self.some(max_slice_nums=[1, 2, 4, 9])
         return options
+
+    def guessing(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Often few tokens are left to an answer, so that it repeats itself and guesses are right
+        now and then."""
+        found: dict[str, Any] = {"prompt_lookup_num_tokens": self.rng.choice([1, 3, 10])}
+        if self.rng.random() < 0.7:
+            found["logit_bias"] = dict.fromkeys(self.rng.sample(range(300, 400), k=3), 60.0)
+            options.pop("no_repeat_ngram_size", None)
+            options.pop("repetition_penalty", None)
+        return found
 
     def some(self, **choices: list[Any]) -> dict[str, Any]:
         return {name: self.rng.choice(choices[name]) for name in choices if self.rng.random() < 0.4}
