@@ -66,9 +66,9 @@ def _add_scene_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size",
         type=int,
-        default=8,
+        default=32,
         metavar="N",
-        help="questions answered at a time (default: 8)",
+        help="questions answered at a time (default: 32)",
     )
     parser.add_argument(
         "--answers",

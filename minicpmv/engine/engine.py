@@ -114,13 +114,14 @@ class Engine:
 
         Returns:
             `requests` (running, waiting, finished, ...), `tokens` (of prompts, of these reused, new
-            ones, guessed ones), `prefixes` (keys and values that are remembered) and `features`.
+            ones, guessed ones), `steps`, `prefixes` (keys and values that are remembered) and
+            `features`; the last alone where `generate` answers, or when the engine is closed.
         """
-        runtime = self._runtime
-        found = {} if runtime is None else runtime.scheduler.stats()
-        if runtime is not None:
-            found["prefixes"] = runtime.cache.stats()
-        return {**found, "features": self._features.stats()}
+        runtime = None if self._closed else self._current()
+        features = {"features": self._features.stats()}
+        if runtime is None:
+            return features
+        return {**runtime.scheduler.stats(), "prefixes": runtime.cache.stats(), **features}
 
     def forget(self) -> None:
         """Forget what is remembered: features, and keys and values that no request uses."""

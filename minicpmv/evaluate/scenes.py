@@ -55,7 +55,7 @@ def evaluate(
     seed: int = 0,
     number: int = 200,
     pictures: str = "shown",
-    batch_size: int = 8,
+    batch_size: int = 32,
     file: AnswerFile | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Result]:

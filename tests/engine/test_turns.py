@@ -207,6 +207,7 @@ def test_another_question_about_the_same_picture_starts_where_the_first_ended(
 
 def test_closing_ends_answers_and_frees_the_memory() -> None:
     chat = load(FOLDERS["2.6"], device="cpu", dtype="float32")
+    assert chat.engine.stats()["requests"]["running"] == 0
     stream = chat.stream("Tell me.", **GREEDY | {"min_new_tokens": 500, "max_new_tokens": 500})
     next(stream)
     assert chat.engine.stats()["requests"]["running"] == 1
