@@ -7,9 +7,11 @@ released code, which generates from embeddings and so never shows the prompt to 
 the text models counts the prompt, too.
 """
 
+import atexit
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
@@ -220,6 +222,7 @@ def stream_ids(
         tokens.put(None)
 
     worker = threading.Thread(target=work, name="minicpmv-generate", daemon=True)
+    _WORKERS[worker] = stop
     worker.start()
     try:
         while (item := tokens.get()) is not None:
@@ -229,6 +232,19 @@ def stream_ids(
     finally:
         stop.event.set()
         worker.join()
+
+
+_WORKERS: "weakref.WeakKeyDictionary[threading.Thread, StopWhenSet]" = weakref.WeakKeyDictionary()
+
+
+def _stop_all() -> None:
+    """No thread may be inside PyTorch when the interpreter ends."""
+    for worker, stop in list(_WORKERS.items()):
+        stop.event.set()
+        worker.join()
+
+
+atexit.register(_stop_all)
 
 
 class _PenaltyOnPromptToo(RepetitionPenaltyLogitsProcessor):

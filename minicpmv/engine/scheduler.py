@@ -10,12 +10,14 @@ so an answer waits for two pieces at most, however long the prompts of others ar
 """
 
 import atexit
+import os
 import threading
 import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -76,9 +78,11 @@ class Scheduler:
         self._limits = limits
         self._turn = turn
         self._lock = threading.Lock()
+        self._step_lock = threading.RLock()  # held while a step is computed; taken first
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._is_silent = False
         self._arrived: deque[Generation] = deque()
         self._waiting: deque[Generation] = deque()
         self._running: list[Generation] = []
@@ -125,10 +129,15 @@ class Scheduler:
             }
             return counts
 
-    def close(self) -> None:
-        """End all answers with an error, wait for the thread, and forget what is remembered."""
+    def close(self, silently: bool = False) -> None:
+        """End all answers with an error, wait for the thread, and forget what is remembered.
+
+        Args:
+            silently: when the interpreter ends, nobody reads the errors.
+        """
         with self._lock:
             self._closed = True
+            self._is_silent = silently
             thread = self._thread
         self._wake.set()
         if thread is not None and thread is not threading.current_thread():
@@ -136,16 +145,34 @@ class Scheduler:
         self._cache.clear()
         self._features.clear()
 
+    def hold(self) -> None:
+        """Compute nothing until `go_on`: the process is about to be forked."""
+        self._step_lock.acquire()
+        self._lock.acquire()
+
+    def go_on(self, in_child: bool) -> None:
+        """After `hold`. The thread is the parent's, with what it answers; a child has its own."""
+        self._lock.release()
+        self._step_lock.release()
+        if in_child:
+            self._thread, self._wake = None, threading.Event()
+            self.fail_all(ValueError("The process was forked. Ask again in the new one."))
+
     def step(self) -> bool:
         """Compute one token of every answer, or a piece of a prompt; False when there is no work.
 
         Called by the scheduler's own thread.
         """
+        with self._step_lock:
+            return self._step()
+
+    def _step(self) -> bool:
         with self._lock:
             self._waiting.extend(self._arrived)
             self._arrived.clear()
         if self._closed:
-            self.fail_all(ValueError("The engine was closed before the answer was complete."))
+            if not self._is_silent:
+                self.fail_all(ValueError("The engine was closed before the answer was complete."))
             return False
         self._drop_ended()
         if not self._running and not self._waiting:
@@ -416,10 +443,29 @@ def _work(reference: "weakref.ref[Scheduler]") -> None:
 def _close_all() -> None:
     """No thread may be inside PyTorch when the interpreter ends."""
     for scheduler in list(_SCHEDULERS):
-        scheduler.close()
+        scheduler.close(silently=True)
+
+
+def _before_fork() -> None:
+    _HELD.extend(_SCHEDULERS)
+    for scheduler in _HELD:
+        scheduler.hold()
+
+
+def _after_fork(in_child: bool) -> None:
+    for scheduler in _HELD:
+        scheduler.go_on(in_child)
+    _HELD.clear()
 
 
 atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=partial(_after_fork, False),
+        after_in_child=partial(_after_fork, True),
+    )
 
 
 _SCHEDULERS: "weakref.WeakSet[Scheduler]" = weakref.WeakSet()
+_HELD: list[Scheduler] = []

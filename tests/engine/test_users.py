@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -135,3 +137,49 @@ def test_the_released_answer_hides_tokens_and_its_stream_does_not() -> None:
     for answer in answers:
         assert answer.token_ids[: len(recorded)] == recorded
     assert chat.stream(messages, **options).read() != answers[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_answers_for_itself(seeing: Chat) -> None:
+    wanted = seeing.ask("Hello", **GREEDY)
+    reader, writer = os.pipe()
+    with seeing.stream("Hello", **LONG) as stream:
+        next(stream)
+        child = os.fork()
+        if child == 0:
+            try:
+                with pytest.raises(ValueError, match="The process was forked"):
+                    list(stream)
+                os.write(writer, str(seeing.ask("Hello", **GREEDY)).encode())
+            finally:
+                os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            assert pipe.read().decode() == wanted
+        os.waitpid(child, 0)
+        assert next(stream)
+    check_idle(seeing)
+
+
+ENDS = """
+import sys
+from minicpmv import load
+chat = load(sys.argv[1], device="cpu", dtype="float32")
+long = {"sampling": False, "num_beams": 1, "max_new_tokens": 3000, "min_new_tokens": 3000}
+streams = [chat.stream("Hi", **long) for _ in range(3)]
+chat.model.generation_config.typical_p = 0.9  # which only `generate` knows
+streams.append(chat.stream("Hi", **long))
+assert all(map(next, streams))
+print("end")
+"""
+
+
+def test_the_interpreter_ends_while_answers_are_computed() -> None:
+    command = [sys.executable, "-c", ENDS, str(FOLDERS["2.6"])]
+    environment = os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "end\n"), done.stderr
+    assert "Traceback" not in done.stderr
