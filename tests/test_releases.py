@@ -216,7 +216,7 @@ def packed_bits(name, shape, is_int4, is_tied, is_grouped):
     if not is_int4 or name.startswith(("vpm.", "resampler.", "model.vision")):
         return 8
     if name.endswith("lm_head.weight"):
-        return 4 if is_grouped and not is_tied else 8
+        return 4 if is_grouped else 8
     if name.endswith("embed_tokens.weight"):
         return 8 if is_tied else 4
     return 8 if is_grouped and name.endswith(("k_proj.weight", "v_proj.weight")) else 4
@@ -225,6 +225,7 @@ def packed_bits(name, shape, is_int4, is_tied, is_grouped):
 def packed_bytes(member, is_int4):
     size, config = 0, member.config
     is_grouped = config["num_attention_heads"] >= 2 * config["num_key_value_heads"]
+    is_grouped = is_grouped and not member.is_tied
     for shapes in member.shapes:
         for name, shape in shapes.items():
             bits = packed_bits(name, shape, is_int4, member.is_tied, is_grouped)

@@ -83,17 +83,18 @@ class PackedConfig(QuantizationConfigMixin):
 
         In int4 the decoder and the embeddings get 4, vision tower and resampler 8. Where several
         query heads share their keys and values, the projections to those are small, and wrong ones
-        cost most: they get 8, and the head 4. Else the head gets 8. A head that is tied to the
-        embeddings is one matrix with them, of 8.
+        cost most: they get 8, paid for by the head, which gets 4. Else the head gets 8. A head that
+        is tied to the embeddings is one matrix with them, of 8.
         """
         text: Any = config.get_text_config()
         heads = text.num_attention_heads
         is_grouped = heads >= GROUPED * (getattr(text, "num_key_value_heads", None) or heads)
+        is_traded = is_grouped and not config.tie_word_embeddings
         bits = dict.fromkeys(PARTS, 8)
         if self.format == "int4":
             bits |= {"decoder": 4, "embed_tokens": 4}
-            bits["keys_values"] = 8 if is_grouped else 4
-            bits["lm_head"] = 4 if is_grouped and not config.tie_word_embeddings else 8
+            bits["keys_values"] = 8 if is_traded else 4
+            bits["lm_head"] = 4 if is_traded else 8
         bits |= self.bits
         if config.tie_word_embeddings:
             bits["embed_tokens"] = bits["lm_head"]
