@@ -171,7 +171,8 @@ class MiniCPMV(ReleasedEmbeddingsMixin, MiniCPMVForConditionalGeneration, Genera
             options["image_features"] = torch.cat(list(vision_hidden_states))
         chat = Chat(self, self._processor_with(tokenizer, processor), name=self.name_or_path)
         if not stream:
-            answers = [answer.text for answer in chat.answer_all(conversations, **options)]
+            with chat:  # its thread and memory are freed at once
+                answers = [answer.text for answer in chat.answer_all(conversations, **options)]
             return answers if is_batch else answers[0]
         if len(conversations) > 1:
             raise ValueError(

@@ -8,9 +8,10 @@ import threading
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
-from minicpmv import Answer, AnswerStream, Chat, load
+from minicpmv import Answer, AnswerStream, AutoModel, Chat, load
 from minicpmv.chat import EngineLimits
 from minicpmv.processing import MiniCPMVProcessor
 
@@ -183,3 +184,12 @@ def test_the_interpreter_ends_while_answers_are_computed() -> None:
     )
     assert (done.returncode, done.stdout) == (0, "end\n"), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_calls_of_the_released_chat_leave_no_threads() -> None:
+    model = AutoModel.from_pretrained(FOLDERS["2.6"], dtype=torch.float32).eval()
+    before = threading.active_count()
+    for number in range(3):
+        question = [{"role": "user", "content": f"Hello {number}"}]
+        model.chat(msgs=question, sampling=True, max_new_tokens=2)
+    assert threading.active_count() <= before
