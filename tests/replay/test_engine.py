@@ -63,7 +63,11 @@ def _ask_together(chat: Chat, questions: Sequence[Question]) -> None:
     begun = threading.Event()
     messages = chat.processor.question(first[0].messages)
     settings = chat.engine.settings([messages], GREEDY)
-    holder = chat.engine.stream(messages, settings, on_end=lambda: gate.wait(TIMEOUT_S) and None)
+
+    def hold_up() -> None:
+        gate.wait(TIMEOUT_S)
+
+    holder = chat.engine.stream(messages, settings, on_end=hold_up)
     with ThreadPoolExecutor(8) as threads:
 
         def cancelled(place: int) -> None:
