@@ -90,7 +90,7 @@ def _stored_dtype(path: str) -> str:
 
 def _vision_precision(chat: Chat) -> str:
     """The same for the tower: released int4 files leave it as it was, ours pack it in 8 bits."""
-    tower = getattr(chat.model.base_model, "vision_tower", None)
+    tower: Any = getattr(chat.model.base_model, "vision_tower", None)
     parameters = [] if tower is None else list(tower.parameters())
     if all(p.is_floating_point() and not hasattr(p, "quant_state") for p in parameters):
         return dtype_name(chat.model.dtype)

@@ -165,9 +165,9 @@ def trace_engine(
         for index, part in zip(going_on, logits.split([len(p) for p in pieces]), strict=True):
             rows[index].append(part.cpu())
     answers = chat.batch([prompt.conversation for prompt in prompts], **greedy(num_tokens))
-    for trace, expected, parts, answer in zip(traces, reference, rows, answers, strict=True):
+    for trace, expected, parts, whole in zip(traces, reference, rows, answers, strict=True):
         trace.stages["logits"] = torch.cat(parts)[-len(expected.stages["logits"]) :]
-        trace.new_ids, trace.text = list(answer.token_ids), answer.text
+        trace.new_ids, trace.text = list(whole.token_ids), whole.text
     return traces
 
 
