@@ -222,18 +222,17 @@ class Scheduler:
 
     def _admit(self, generation: Generation, parts: Sequence[_Part]) -> bool:
         """Give the first of those that wait its memory; False when it must wait on."""
+        # What another prompt is just computing is there after this step.
+        prompts = [part.generation.prompt.tokens for part in parts if not part.generation.new_ids]
+        if prompts:
+            next_known = self._cache.known(generation.tokens) + BLOCK
+            beginning = generation.tokens[:next_known]
+            if len(generation.tokens) > next_known and any(
+                tokens[:next_known] == beginning for tokens in prompts
+            ):
+                return False
         lease = self._cache.begin(generation.tokens, generation.num_total)
         if lease is None:
-            return False
-        # What another prompt is just computing is there after this step.
-        next_known = lease.num_known + BLOCK
-        beginning = generation.tokens[:next_known]
-        if len(generation.tokens) > next_known and any(
-            part.generation.prompt.tokens[:next_known] == beginning
-            for part in parts
-            if part.generation.new_ids == []
-        ):
-            lease.close(None)
             return False
         generation.lease = lease
         generation.num_computed = generation.num_shared = lease.num_known
