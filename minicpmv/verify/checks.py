@@ -20,7 +20,14 @@ from ..quiet import progress_bar
 from . import CHECKS
 from .compare import CheckResult, StageResult, compare
 from .prompts import Prompt
-from .tolerances import TOLERANCES, describe, tolerance_against, tolerance_of, with_experts
+from .tolerances import (
+    TOLERANCES,
+    describe,
+    tolerance_against,
+    tolerance_of,
+    vision_tolerance_of,
+    with_experts,
+)
 from .trace import (
     Trace,
     trace_batch,
@@ -64,9 +71,8 @@ def verify(
         if check in checks:
             report(f"{check}: {what}")
             found = run()
-            results.append(
-                compare(check, what, base, prompts, reference, found, of_vision=facts["dtype"])
-            )
+            vision = vision_tolerance_of(facts)
+            results.append(compare(check, what, base, prompts, reference, found, of_vision=vision))
     for check in ("engine", "kernels"):
         if check in checks:
             results.append(_engine(check, chat, prompts, reference, num_tokens, base, report))

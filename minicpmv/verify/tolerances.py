@@ -110,6 +110,12 @@ def tolerance_of(facts: dict[str, Any]) -> str:
     return "int8" if facts["rounds_activations"] else facts["dtype"]
 
 
+def vision_tolerance_of(facts: dict[str, Any]) -> str:
+    """The same for vision and resampler, whose weights may be full where others are packed."""
+    is_full = not facts["vision_precision"].startswith("int")
+    return facts["dtype"] if is_full else tolerance_of(facts)
+
+
 def tolerance_against(ours: dict[str, Any], theirs: dict[str, Any], field: str) -> str:
     """The widest tolerance of the two, of those that can have changed a weight.
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from minicpmv.cli import main
 from minicpmv.export.convert import convert
+from minicpmv.export.quantize import quantize
 from minicpmv.processing.templates import released_chat_template
 from minicpmv.releases import RELEASES
 from minicpmv.verify.compare import compare
@@ -127,6 +128,18 @@ def test_a_halved_reference_is_compared_as_halved(capsys):
     assert code == 0
     (check,) = report["checks"]
     assert (check["check"], check["stages"][1]["tolerance"]) == ("float32", "bfloat16")
+
+
+@pytest.mark.parametrize("to", ["int4", "int8"])
+def test_packed_weights_are_compared_as_packed(to, tmp_path, capsys):
+    """Their products round activations, in the vision tower too."""
+    quantize("nano", tmp_path / "out", to, progress=False)
+    words = ("--checks", "batched", "attention", "--max-new-tokens", "4")
+    code, report = run(tmp_path / "out", *words, capsys=capsys)
+    assert code == 0
+    for check in report["checks"]:
+        tolerances = {s["stage"]: s["tolerance"] for s in check["stages"]}
+        assert {tolerances[stage] for stage in ("vision", "resampler", "logits")} == {"int8"}
 
 
 def test_nothing_is_proven_where_no_check_runs(capsys):
