@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 import re
+import stat
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -212,8 +213,19 @@ def write_shards(
         for name in names:
             shard[name] = make(name).contiguous()
             yield name
-        save_file(shard, folder / file, metadata={"format": "pt"})
+        _save_file(shard, folder / file)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         path = folder / "model.safetensors.index.json"
         path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _save_file(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file with the rights of other new files.
+
+    safetensors writes to a temporary file that nobody else may read, and renames it.
+    """
+    path.touch()
+    rights = stat.S_IMODE(path.stat().st_mode)
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(rights)

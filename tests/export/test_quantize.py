@@ -130,6 +130,12 @@ def test_what_cannot_be_done_is_said_before_work(what, tmp_path, monkeypatch):
         quantize(model, out, progress=False)
 
 
+def test_weights_may_be_read_by_whom_the_other_files_may(tmp_path):
+    quantize("nano", tmp_path / "out", progress=False)
+    rights = {path.stat().st_mode for path in (tmp_path / "out").iterdir()}
+    assert len(rights) == 1
+
+
 def test_overwrite_replaces_a_model(tmp_path):
     out = tmp_path / "out"
     quantize("nano", out, "int8", progress=False)
