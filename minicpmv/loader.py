@@ -145,6 +145,7 @@ def load(
     if device_map is not None:
         check_device_map(device_map)
     parse_dtype(dtype)
+    limits = EngineLimits.checked(limits)
     _check_attention(attn_implementation)
     checkpoint = Checkpoint.find(
         name_or_path,

@@ -77,7 +77,7 @@ class Engine:
     ):
         self.model = model
         self.processor = processor
-        self.limits = limits or EngineLimits()
+        self.limits = EngineLimits.checked(limits)
         self._inputs = Preparation(model, processor)
         # Positions that stretch are a state of the model while `generate` works.
         self._stretches = _rope_type(model.config) in ("dynamic", "longrope")

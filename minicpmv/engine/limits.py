@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ..devices import hardware_of
-from ..errors import ArgumentError
+from ..errors import ArgumentError, short
 
 # Of keys and values, if memory allows: sixteen conversations of 4,096 tokens, and as much as four
 # of these remembered for later requests.
@@ -51,6 +51,19 @@ class EngineLimits:
                 raise ArgumentError(
                     f"`{field.name}` is {value!r}; it must be a whole number of at least {least}."
                 )
+
+    @staticmethod
+    def checked(value: Any) -> "EngineLimits":
+        """What was passed as `limits`; None means the defaults.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if value is not None and not isinstance(value, EngineLimits):
+            raise ArgumentError(
+                f"`limits` is {short(value)}; pass minicpmv.EngineLimits(...), or None."
+            )
+        return value or EngineLimits()
 
     def of_cache(self, token_bytes: int, context: int, device: torch.device) -> tuple[int, int]:
         """Bytes of the cache, and of these the most for prompts that no request uses.

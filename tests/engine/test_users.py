@@ -88,6 +88,11 @@ def test_a_batch_keeps_to_the_limits(seeing: Chat) -> None:
         assert chat.answer_all(messages, **GREEDY) == wanted
 
 
+def test_limits_of_another_type_are_named() -> None:
+    with pytest.raises(ValueError, match=r"limits is \{'max_running': 1\}; pass .*EngineLimits"):
+        load("nano", limits={"max_running": 1})  # type: ignore[arg-type]
+
+
 def test_given_features_belong_to_the_pictures(seeing: Chat) -> None:
     image = picture(40, 30)
     content = [{"type": "image", "image": image}, {"type": "text", "text": "What?"}]
