@@ -70,7 +70,7 @@ def answer_in_batches(
     conversations: dict[int, Messages] = {}
     for index, request in enumerate(requests):
         try:
-            messages = engine.processor.question(messages_of_request(index, request))
+            messages = engine.processor.question(messages_of_request(request))
             conversations[index] = with_system(messages)
         except _REQUEST_ERRORS as error:
             errors[index] = error

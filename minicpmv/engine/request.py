@@ -54,11 +54,11 @@ def messages_of(
     return [{"role": "user", "content": [*blocks, {"type": "text", "text": prompt}]}]
 
 
-def messages_of_request(index: int, request: Any) -> Messages:
+def messages_of_request(request: Any) -> Messages:
     """One entry of a batch as messages."""
     if isinstance(request, tuple):
         if len(request) != 2 or not isinstance(request[0], str):
-            raise ValueError(f"Request {index} is {short(request)}; a pair is (prompt, images).")
+            raise ValueError(f"It is {short(request)}; a pair is (prompt, images).")
         return messages_of(request[0], request[1])
     return messages_of(request)
 

@@ -179,7 +179,7 @@ def test_a_single_picture_must_be_in_a_list(chat: Chat) -> None:
     [
         ("hello", "requests is 'hello'; pass a list of requests"),
         ({"role": "user"}, "pass a list of requests"),
-        ([("hello",)], r"Request 0 is \('hello',\); a pair is \(prompt, images\)"),
+        ([("hello",)], r"Request 0: It is \('hello',\); a pair is \(prompt, images\)"),
         ([5], "expected a question, or a list of messages"),
         ([[]], "expected a question, or a list of messages"),
         ([["hello"]], "Message 0 is 'hello'; expected a dict with role and content"),
