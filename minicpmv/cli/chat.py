@@ -196,20 +196,26 @@ class Session:
     def set_option(self, rest: str) -> None:
         name, _, value = rest.partition(" ")
         if not name:
+            width = max(map(len, ANSWER_OPTIONS)) + 2
             for option in ANSWER_OPTIONS.values():
-                _tell(
-                    f"{option.name:22}{self.options.get(option.name, 'default')!s:10}{option.help}"
-                )
+                _tell(f"{option.name:{width}}{self._shown(option.name):10}{option.help}")
             return
         name = name.replace("-", "_")
         if name not in ANSWER_OPTIONS:
             raise ValueError(f"Unknown option {name!r}. Known: {', '.join(ANSWER_OPTIONS)}.")
         options = {key: value for key, value in self.options.items() if key != name}
-        if value.strip():
-            options[name] = ANSWER_OPTIONS[name].parse(value.strip())
+        value = value.strip()
+        if value:
+            is_quoted = len(value) > 2 and value[0] == value[-1] == '"'  # keeps spaces at the ends
+            options[name] = ANSWER_OPTIONS[name].parse(value[1:-1] if is_quoted else value)
         self.chat.check_options(options)
         self.options = options
-        _tell(f"({name}: {self.options.get(name, 'default')})")
+        _tell(f"({name}: {self._shown(name)})")
+
+    def _shown(self, name: str) -> str:
+        """The value of an option, texts in quotes."""
+        value = self.options.get(name, "default")
+        return ", ".join(f'"{text}"' for text in value) if isinstance(value, tuple) else str(value)
 
     def clear(self, rest: str) -> None:
         self.chat.clear()

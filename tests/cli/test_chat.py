@@ -67,7 +67,7 @@ def test_set_changes_later_answers(talk, fake_chat):
     assert one["options"] == {"temperature": 0.25, "sampling": False, "max_new_tokens": 5}
     assert two["options"] == {"temperature": 0.25, "max_new_tokens": 5}
     assert "(sampling: default)" in err
-    assert "top_k                 default" in err
+    assert "top_k                     default" in err
 
 
 def test_system_is_set_and_removed(talk, fake_chat):
@@ -239,7 +239,9 @@ def test_a_damaged_conversation_is_one_line(tmp_path, text):
 
 
 def test_the_list_of_options_keeps_names_and_values_apart(talk):
-    _, _, err = talk("/set")
+    _, _, err = talk('/set stop " and"', "/set")
+    assert '(stop: " and")' in err
+    assert "prompt_lookup_num_tokens  default" in err
     assert re.search(r"^no_repeat_ngram_size +default +no sequence", err, re.MULTILINE)
 
 
