@@ -112,6 +112,7 @@ class Chat:
                 pixels.
 
         Raises:
+            OSError: a file does not exist.
             ValueError: a picture cannot be read, or an option is unknown or without effect.
         """
         return self.answer_all([messages_of(prompt, images, videos)], **options)[0]

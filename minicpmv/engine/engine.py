@@ -99,6 +99,7 @@ class Engine:
         """Model inputs on the model's device, and a plan whose answer ends where the context does.
 
         Raises:
+            OSError: a file does not exist.
             ValueError: a picture cannot be read, or the prompt is too long.
         """
         inputs, plan = self._inputs.encode(conversations, settings)

@@ -87,6 +87,7 @@ class Preparation:
         `slices_per_image`.
 
         Raises:
+            OSError: a file does not exist.
             ValueError: a picture cannot be read, or the prompt is too long.
         """
         processing = dict(settings.processing)
