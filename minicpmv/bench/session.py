@@ -1,6 +1,8 @@
 """One call of `minicpmv bench`: load or make a model, find its peers, let them take turns."""
 
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -80,6 +82,7 @@ def bench(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]
     if settings.peer is not None and settings.peer.kind == "llama.cpp":
         _check_llama_cpp()
     with ExitStack() as open_things:
+        open_things.enter_context(_ending_on_sigterm())
         model = open_things.enter_context(_model(settings, progress))
         progress("loading the model")
         begin = time.perf_counter()
@@ -117,6 +120,23 @@ def bench(settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]
             },
             **summary(subjects, names, found),
         }
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """A program that is told to end takes its peers and its random model with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
