@@ -198,8 +198,9 @@ class Chat:
         return self._own.say(prompt, images, videos=videos, **options)
 
     def clear(self) -> None:
-        """Forget the default conversation; `system` stays."""
+        """Forget the default conversation, and what the engine remembers of any; `system` stays."""
         self._own.clear()
+        self.engine.forget()
 
     @property
     def history(self) -> Messages:

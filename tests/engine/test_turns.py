@@ -205,6 +205,17 @@ def test_another_question_about_the_same_picture_starts_where_the_first_ended(
         assert not encoded
 
 
+def test_clearing_the_chat_forgets_its_pictures(chat: Chat, encoded: list[int]) -> None:
+    if not chat.supports_images:
+        return
+    for _ in range(2):
+        said(chat.conversation(), "What is it?", [picture(40, 30)], **GREEDY)
+        assert encoded
+        encoded.clear()
+        chat.clear()
+    assert chat.engine.stats()["prefixes"]["idle_bytes"] == 0
+
+
 def test_closing_ends_answers_and_frees_the_memory() -> None:
     chat = load(FOLDERS["2.6"], device="cpu", dtype="float32")
     assert chat.engine.stats()["requests"]["running"] == 0
