@@ -1,6 +1,7 @@
 """A loaded model, asked for what the table lists: through `Chat`, or through `generate`."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -40,7 +41,7 @@ class Subject(Protocol):
         """Free what it holds."""
 
 
-class ModelSubject:
+class ModelSubject(ABC):
     """What `ChatSubject` and `GenerateSubject` share: prompts, and the vision side.
 
     Args:
@@ -93,14 +94,14 @@ class ModelSubject:
         )
         return {name: value.to(self.model.device) for name, value in inputs.items()}
 
-    def _text(self, wanted: Sequence[str], seed: int) -> Samples:
-        raise NotImplementedError
+    @abstractmethod
+    def _text(self, wanted: Sequence[str], seed: int) -> Samples: ...
 
-    def _picture(self, side: int, seed: int, *, asks_twice: bool) -> Samples:
-        raise NotImplementedError
+    @abstractmethod
+    def _picture(self, side: int, seed: int, *, asks_twice: bool) -> Samples: ...
 
-    def _streams(self, seed: int) -> Sample:
-        raise NotImplementedError
+    @abstractmethod
+    def _streams(self, seed: int) -> Sample: ...
 
     def _stream_prompts(self, seed: int) -> list[str]:
         """One of each stream; none begins as another does."""
