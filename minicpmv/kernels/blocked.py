@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .build import Library
+from .build import SUFFIXES, Library
 from .packing import GROUP, TILE_ROWS, PackedWeight
 
 MIN_ROWS = 48  # fewer rows are bound by reading the weights
@@ -30,7 +30,6 @@ _MOST_EXACT = 8  # one row in so many may be left to the packed kernel
 _BLOCK_WEIGHTS = 1 << 21  # of one block
 _MIN_OUTPUTS = 128  # of one block
 _POINTER, _INTEGER, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-_SUFFIXES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 def best_way(library: Library, packed: PackedWeight, num_rows: int) -> str | None:
@@ -102,7 +101,7 @@ def _int8_linear(
     )
     rescale = _function(
         library,
-        f"rescale_{_SUFFIXES[dtype]}",
+        f"rescale_{SUFFIXES[dtype]}",
         (_POINTER, *[_INTEGER] * 2, *[_POINTER] * 4, *[_INTEGER] * 2, _INT),
     )
     rows = values.shape[0]
@@ -156,7 +155,7 @@ def _round_rows(library: Library, x: Tensor, threads: int) -> tuple[Tensor, Tens
     scales, crests = torch.empty(2, rows, dtype=torch.float32)
     function = _function(
         library,
-        f"round_rows_{_SUFFIXES[x.dtype]}",
+        f"round_rows_{SUFFIXES[x.dtype]}",
         (_POINTER, *[_INTEGER] * 3, *[_POINTER] * 3, _INT),
     )
     function(

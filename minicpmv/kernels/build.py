@@ -45,6 +45,7 @@ import torch
 from .processor import fingerprint, instruction_sets, processor_name
 
 VARIABLE = "MINICPMV_KERNELS"
+SUFFIXES = {torch.float32: "f32", torch.bfloat16: "bf16"}  # of functions
 SOURCES = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")
 TIMEOUT_S = 300
@@ -89,6 +90,26 @@ class Library:
         function = self.cdll[f"minicpmv_{name}"]  # an object of its own at each call
         function.argtypes, function.restype = arguments, None
         return function
+
+
+class FunctionByDtype:
+    """A function of the library that was used last, by dtype; replaced as a whole."""
+
+    def __init__(self, name: str, arguments: tuple[Any, ...], result: Any = None):
+        self._name, self._arguments, self._result = name, arguments, result
+        self._of: tuple[Library | None, dict[torch.dtype, Any]] = (None, {})
+
+    def __call__(self, library: Library) -> dict[torch.dtype, Any]:
+        owner, functions = self._of
+        if owner is not library:
+            functions = {
+                dtype: library.function(f"{self._name}_{suffix}", *self._arguments)
+                for dtype, suffix in SUFFIXES.items()
+            }
+            for function in functions.values():
+                function.restype = self._result
+            self._of = library, functions
+        return functions
 
 
 @dataclasses.dataclass(frozen=True)

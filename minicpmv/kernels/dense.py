@@ -1,17 +1,16 @@
 """Attention of many tokens over all keys of their sequence: vision towers and resamplers."""
 
 import ctypes
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .build import Library, built
+from .build import SUFFIXES, FunctionByDtype, Library, built
 
 _POINTER, _SIZES = ctypes.c_void_p, ctypes.c_int64 * 17
 _SIGNATURE = (*[_POINTER] * 5, ctypes.c_float, ctypes.c_int)
-_SUFFIXES = {torch.float32: "f32", torch.bfloat16: "bf16"}
+_functions = FunctionByDtype("dense_attention", _SIGNATURE, ctypes.c_int)
 _MOST_CHANNELS = 256
 # Fewer scores than this are not worth packing the keys.
 _FEWEST_QUERIES = 8
@@ -51,7 +50,7 @@ def compiled_attention(
 ) -> Tensor | None:
     """The same by a compiled library; None for what it does not take."""
     inputs = (query, keys, values)
-    if query.ndim != 4 or query.dtype not in _SUFFIXES or query.numel() == 0 or keys.numel() == 0:
+    if query.ndim != 4 or query.dtype not in SUFFIXES or query.numel() == 0 or keys.numel() == 0:
         return None
     batch, heads, num_queries, dim = query.shape
     if (
@@ -73,22 +72,3 @@ def compiled_attention(
         ctypes.addressof(sizes), scaling, torch.get_num_threads(),
     )  # fmt: skip
     return None if failed else out
-
-
-class _Functions:
-    """The functions of the library that was used last, by dtype; replaced as a whole."""
-
-    of: tuple[Library | None, dict[torch.dtype, Any]] = (None, {})
-
-
-def _functions(library: Library) -> dict[torch.dtype, Any]:
-    owner, functions = _Functions.of
-    if owner is not library:
-        functions = {
-            dtype: library.function(f"dense_attention_{suffix}", *_SIGNATURE)
-            for dtype, suffix in _SUFFIXES.items()
-        }
-        for function in functions.values():
-            function.restype = ctypes.c_int
-        _Functions.of = library, functions
-    return functions

@@ -9,14 +9,13 @@ an undefined row, so that a check for finite results sees it.
 import ctypes
 import platform
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .blocked import best_way, blocked_linear
-from .build import Library, built
+from .build import SUFFIXES, FunctionByDtype, Library, built
 from .packing import GROUP, PackedWeight, dequantize
 
 _SMALLEST = 2.0**-100  # a group whose largest activation is below counts as zero
@@ -28,7 +27,7 @@ _SIGNATURE = (
     *(_POINTER, _INT, _INTEGER, _POINTER),  # packed weight, bits, out_features, bias
     *(_POINTER, _INTEGER, _INT),  # result, its stride, threads
 )
-_SUFFIXES = {torch.float32: "f32", torch.bfloat16: "bf16"}
+_functions = FunctionByDtype("packed_linear", _SIGNATURE, _INT)
 
 
 def packed_linear(x: Tensor, packed: PackedWeight, bias: Tensor | None = None) -> Tensor:
@@ -64,7 +63,7 @@ def compiled_linear(
         return None
     if x.shape[0] > _MOST_PLAIN_ROWS and not _has_vectors(library):
         return None  # torch's own products are faster than plain C++
-    if x.dtype not in _SUFFIXES:
+    if x.dtype not in SUFFIXES:
         wide = compiled_linear(library, x.to(torch.float32), packed, bias)
         return None if wide is None else wide.to(x.dtype)
     if x.stride(1) != 1:
@@ -98,25 +97,6 @@ def kernel_linear(
 def _has_vectors(library: Library) -> bool:
     """Whether the library was compiled for a processor that the kernel has vectors for."""
     return "avx2" in library.target or platform.machine().lower() in ("aarch64", "arm64")
-
-
-class _Functions:
-    """The functions of the library that was used last, by dtype; replaced as a whole."""
-
-    of: tuple[Library | None, dict[torch.dtype, Any]] = (None, {})
-
-
-def _functions(library: Library) -> dict[torch.dtype, Any]:
-    owner, functions = _Functions.of
-    if owner is not library:
-        functions = {
-            dtype: library.function(f"packed_linear_{suffix}", *_SIGNATURE)
-            for dtype, suffix in _SUFFIXES.items()
-        }
-        for function in functions.values():
-            function.restype = _INT
-        _Functions.of = library, functions
-    return functions
 
 
 def fallback_linear(x: Tensor, packed: PackedWeight, bias: Tensor | None = None) -> Tensor:

@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .build import Library, built
+from .build import SUFFIXES, Library, built
 
 _POINTER, _INTEGER, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
-_SUFFIXES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _PAIRS = [
     (torch.float32, torch.float32),
     (torch.bfloat16, torch.float32),
@@ -52,14 +51,14 @@ def _compiled() -> type[_Functions] | None:
         for name, arguments in _SIGNATURES.items():
             by_dtype = {
                 dtype: library.function(f"{name}_{suffix}", *arguments)
-                for dtype, suffix in _SUFFIXES.items()
+                for dtype, suffix in SUFFIXES.items()
             }
             for function in by_dtype.values():
                 function.restype = _RESULTS.get(name)
             setattr(_Functions, name, by_dtype)
         _Functions.rotate_and_write = {
             (dtype, angles): library.function(
-                f"rotate_and_write_{_SUFFIXES[dtype]}_{_SUFFIXES[angles]}",
+                f"rotate_and_write_{SUFFIXES[dtype]}_{SUFFIXES[angles]}",
                 *[_POINTER] * 8, *[_INTEGER] * 7, _INT,
             )
             for dtype, angles in _PAIRS
