@@ -16,11 +16,12 @@ ORDER = [
     {"auto", "integrations"},
     {"engine"},
     {
-        *("chat", "conversation", "conversation_file", "loader"),
+        *("chat", "decisions", "conversation", "conversation_file", "loader"),
         *("released_api", "released_auto", "released_encoding"),
     },
     {"scenes", "export", "inspection"},
     {"train", "evaluate", "verify", "bench"},
+    {"serve"},
     {"cli"},
 ]
 PLACES = {room: place for place, rooms in enumerate(ORDER) for room in rooms}

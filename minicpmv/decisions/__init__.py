@@ -1,0 +1,1 @@
+"""Decisions with probabilities: choices, yes or no, scores; and their calibration."""
