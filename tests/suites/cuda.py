@@ -1,0 +1,102 @@
+"""The engine on an accelerator, beside `generate` there and float32 on the CPU.
+
+    python -m pytest tests/suites/cuda.py   # DEVICE=cuda:1: another; DEVICE=cpu: try the file
+
+Float32 products are exact here (no TF32), so answers are equal up to ties, which `compared` knows.
+"""
+
+import os
+import random
+import threading
+
+import pytest
+import torch
+
+from minicpmv import Chat, load
+from minicpmv.engine.graphs import RecordedSteps
+from minicpmv.engine.limits import EngineLimits
+from minicpmv.scenes import render
+from tests.helpers.alone import Report
+from tests.helpers.chats import FOLDERS
+from tests.helpers.mixes import check_mix
+
+DEVICE = os.environ.get("DEVICE", "cuda")
+QUESTIONS = ["What is written?", "How many shapes are there?", "What colour is the background?"]
+NUM_MIXES = int(os.environ.get("MIXES", "40"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _exact_products() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+@pytest.fixture(scope="module")
+def nano() -> Chat:
+    return load(device=DEVICE, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list:
+    return [render(seed, split="test").image for seed in range(8)]
+
+
+def recorded(chat: Chat) -> RecordedSteps | None:
+    runtime = chat.engine._current()
+    assert runtime is not None
+    return runtime.decoder.recorded_steps
+
+
+def test_nano_answers_as_on_the_cpu(nano: Chat, pictures: list) -> None:
+    on_cpu = load(device="cpu", dtype="float32")
+    requests = [(question, [picture]) for picture in pictures for question in QUESTIONS]
+    together = nano.batch(requests, sampling=False)
+    expected = on_cpu.batch(requests, sampling=False)
+    assert [str(one) for one in together] == [str(one) for one in expected]
+    alone = [nano.ask(*request, sampling=False) for request in requests]
+    assert [str(one) for one in alone] == [str(one) for one in expected]
+    steps = recorded(nano)
+    if torch.device(DEVICE).type == "cuda":
+        assert steps is not None
+        assert len(steps._sizes) >= 2, "nothing was recorded"
+
+
+def test_seeds_draw_the_same_alone_and_together(nano: Chat, pictures: list) -> None:
+    options = {"sampling": True, "temperature": 1.5, "max_new_tokens": 24}
+    alone = [str(nano.ask("Describe it.", [pictures[0]], seed=s, **options)) for s in range(6)]
+    found: dict[int, str] = {}
+
+    def ask(seed: int) -> None:
+        found[seed] = str(nano.ask("Describe it.", [pictures[0]], seed=seed, **options))
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[seed] for seed in range(6)] == alone
+    assert len(set(alone)) > 1
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_answers_most_questions_alike(dtype: str, pictures: list) -> None:
+    half, full = (load(device=DEVICE, dtype=name) for name in (dtype, "float32"))
+    requests = [(question, [picture]) for picture in pictures for question in QUESTIONS]
+    pairs = zip(half.batch(requests), full.batch(requests), strict=True)
+    same = [str(one) == str(other) for one, other in pairs]
+    assert sum(same) >= 0.9 * len(same)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_mixes_are_answered_as_alone(name: str) -> None:
+    loaded = load(FOLDERS[name], device=DEVICE, dtype="float32")
+    report = Report()
+    for seed in range(max(1, NUM_MIXES // len(FOLDERS))):
+        rng = random.Random(seed)
+        limits = EngineLimits(
+            max_running=rng.choice([1, 3, 64]), piece_tokens=rng.choice([7, 32, 100])
+        )
+        with Chat(loaded.model, loaded.processor, limits=limits) as chat:
+            report += check_mix(chat, seed)
+    print(name, report)
+    assert report.answers > 0
