@@ -34,8 +34,8 @@ class Answer(str):
         num_input_tokens: text and visual tokens of the prompt; num_output_tokens: with the
             terminator.
         prompt_seconds: from the call to the first token: reading pictures, encoding the prompt,
-            and waiting for earlier requests of a batch. decode_seconds: from the first token to the
-            last. seconds: both.
+            and waiting for earlier requests of a batch; queue_seconds: of it, in the queue.
+            decode_seconds: from the first token to the last. seconds: from the call to the last.
         finish_reason: "stop", the model ended its answer, or a text of `stop` did; "length",
             `max_new_tokens` or the model's context was reached; "time", `max_time` was reached.
         token_ids: what the text was made of: with the terminator, and with what wrote a text of
@@ -46,6 +46,7 @@ class Answer(str):
     num_input_tokens: int
     num_output_tokens: int
     prompt_seconds: float
+    queue_seconds: float
     decode_seconds: float
     seconds: float
     finish_reason: FinishReason
@@ -61,6 +62,7 @@ class Answer(str):
         finish_reason: FinishReason = "stop",
         *,
         prompt_seconds: float = 0.0,
+        queue_seconds: float = 0.0,
         decode_seconds: float = 0.0,
         token_ids: Iterable[int] = (),
         logprobs: Iterable[TokenLogprob] | None = None,
@@ -69,6 +71,7 @@ class Answer(str):
         answer.num_input_tokens = num_input_tokens
         answer.num_output_tokens = num_output_tokens
         answer.prompt_seconds = prompt_seconds
+        answer.queue_seconds = queue_seconds
         answer.decode_seconds = decode_seconds
         answer.seconds = prompt_seconds + decode_seconds if seconds is None else seconds
         answer.finish_reason = finish_reason

@@ -297,6 +297,7 @@ class Engine:
             generation.reason,
             0.0 if first is None else first - generation.begin,
             0.0 if first is None or last is None else last - first,
+            generation.queue_seconds,
         )
 
     # By transformers' `generate`.

@@ -47,6 +47,7 @@ class Reading:
         reason: FinishReason,
         prompt_seconds: float,
         decode_seconds: float,
+        queue_seconds: float = 0.0,
     ) -> Answer:
         """The answer, whose first `num_tokens` choices are the text and what ended it."""
         own = self.choices[:num_tokens]
@@ -68,6 +69,7 @@ class Reading:
             num_output_tokens=num_tokens,
             finish_reason=reason,
             prompt_seconds=prompt_seconds,
+            queue_seconds=queue_seconds,
             decode_seconds=decode_seconds,
             token_ids=[choice.token for choice in own],
             logprobs=logprobs,

@@ -107,6 +107,7 @@ class Scheduler:
                     f"limits are max_running {limits.max_running} and max_waiting "
                     f"{limits.max_waiting}. Ask again later, or raise them."
                 )
+            generation.submitted = time.perf_counter()
             self._arrived.append(generation)
             self._counts["requests submitted"] += 1
             if self._thread is None:
@@ -235,6 +236,7 @@ class Scheduler:
         if lease is None:
             return False
         generation.lease = lease
+        generation.admitted = time.perf_counter()
         generation.num_computed = generation.num_shared = lease.num_known
         with self._lock:
             self._waiting.popleft()

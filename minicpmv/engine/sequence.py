@@ -35,6 +35,7 @@ class Generation:
         lease: its keys and values, from the time it is admitted.
         num_computed: tokens whose keys and values are in the cache; num_shared: of these, in
             blocks that others may use.
+        submitted, admitted: when it was given to the scheduler, and when its turn came.
         first, last: when its first and its newest token came.
         on_end: called when it is complete or has failed.
         reason: why it ended, for the caller's thread.
@@ -51,6 +52,8 @@ class Generation:
     lease: Lease | None = None
     num_computed: int = 0
     num_shared: int = 0
+    submitted: float | None = None
+    admitted: float | None = None
     first: float | None = None
     last: float | None = None
     reason: FinishReason = "stop"
@@ -62,6 +65,13 @@ class Generation:
         self.chooser = Chooser(Rules.of(self.plan), self.ids)
         self._stops = None if self.plan.stops is None else self.plan.stops()
         self._lookup = Lookup(self.ids) if self.plan.lookup else None
+
+    @property
+    def queue_seconds(self) -> float:
+        """How long it waited for its turn."""
+        if self.submitted is None or self.admitted is None:
+            return 0.0
+        return self.admitted - self.submitted
 
     @property
     def num_total(self) -> int:

@@ -256,3 +256,14 @@ def test_the_thread_answers_and_lets_the_scheduler_go() -> None:
         assert tokens == answer([number], 5)
     stage.scheduler.close()
     assert stage.scheduler._thread is None
+
+
+def test_time_in_the_queue_ends_when_memory_is_given() -> None:
+    stage = Stage(max_running=1)
+    first, second = stage.submit([1, 2, 3], 4), stage.submit([4, 5, 6], 4)
+    first.submitted = second.submitted = time.perf_counter()
+    assert first.queue_seconds == second.queue_seconds == 0
+    stage.run()
+    assert second.queue_seconds > first.queue_seconds > 0
+    assert second.first is not None
+    assert second.submitted + second.queue_seconds <= second.first
