@@ -38,6 +38,7 @@ class Answer(str):
             decode_seconds: from the first token to the last. seconds: from the call to the last.
         finish_reason: "stop", the model ended its answer, or a text of `stop` did; "length",
             `max_new_tokens` or the model's context was reached; "time", `max_time` was reached.
+        stop_text: the text of `stop` that ended the answer, if one did.
         token_ids: what the text was made of: with the terminator, and with what wrote a text of
             `stop`.
         logprobs: of each of them, where `logprobs` was asked for.
@@ -52,6 +53,7 @@ class Answer(str):
     finish_reason: FinishReason
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] | None
+    stop_text: str | None
 
     def __new__(
         cls,
@@ -66,6 +68,7 @@ class Answer(str):
         decode_seconds: float = 0.0,
         token_ids: Iterable[int] = (),
         logprobs: Iterable[TokenLogprob] | None = None,
+        stop_text: str | None = None,
     ) -> "Answer":
         answer = super().__new__(cls, text)
         answer.num_input_tokens = num_input_tokens
@@ -77,6 +80,7 @@ class Answer(str):
         answer.finish_reason = finish_reason
         answer.token_ids = tuple(token_ids)
         answer.logprobs = None if logprobs is None else tuple(logprobs)
+        answer.stop_text = stop_text
         return answer
 
     @property

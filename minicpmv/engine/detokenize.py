@@ -350,6 +350,14 @@ def answer_end(ids: Sequence[int], processor: Processor, stop: Sequence[str] = (
     return bisect_left(range(len(ids)), True, key=lambda length: stops.are_in(ids[:length]))
 
 
+def found_stop(ids: Iterable[int], processor: Processor, stop: Sequence[str]) -> str | None:
+    """The text of `stop` that is complete first in an answer, of several at once the longest."""
+    text = _as_it_stands(ids, processor)
+    places = [(text.find(each), each) for each in stop]
+    found = [(place + len(each), place, each) for place, each in places if place >= 0]
+    return min(found)[2] if found else None
+
+
 def _as_it_stands(ids: Iterable[int], processor: Processor) -> str:
     text = _Text(processor)
     kept = [token for token in ids if text.takes(token)]

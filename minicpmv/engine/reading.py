@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from .answer import Answer, FinishReason, TokenLogprob
-from .detokenize import TokenTexts, answer_end, stream_text
+from .detokenize import TokenTexts, answer_end, found_stop, stream_text
 from .plan import GenerationPlan
 from .protocols import Processor
 from .sampling import Choice
@@ -63,6 +63,8 @@ class Reading:
                 )
                 for choice in own
             ]
+        ids = [choice.token for choice in own]
+        has_stops = reason == "stop" and bool(self._plan.stop)
         return Answer(
             self._text,
             num_input_tokens=self._num_input_tokens,
@@ -71,8 +73,9 @@ class Reading:
             prompt_seconds=prompt_seconds,
             queue_seconds=queue_seconds,
             decode_seconds=decode_seconds,
-            token_ids=[choice.token for choice in own],
+            token_ids=ids,
             logprobs=logprobs,
+            stop_text=found_stop(ids, self._processor, self._plan.stop) if has_stops else None,
         )
 
     def end(self) -> tuple[int, FinishReason]:

@@ -27,7 +27,10 @@ def test_a_text_of_the_caller_ends_an_answer(chat: Chat) -> None:
         assert vars(stream.answer).keys() == vars(stopped).keys()
         assert stream.answer.token_ids == stopped.token_ids
         assert stream.answer.finish_reason == "stop"
-    assert chat.ask(QUESTION, **LONG, stop="no such text") == whole
+        assert stopped.stop_text == stream.answer.stop_text == stop
+    unstopped = chat.ask(QUESTION, **LONG, stop="no such text")
+    assert unstopped == whole
+    assert unstopped.stop_text is None
 
 
 def test_each_of_many_answers_ends_at_the_text(seeing: Chat) -> None:
