@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from minicpmv.cli.slice import Settings, plan_cost
+from minicpmv.processing.cost import CutSettings, plan_cost
 from minicpmv.processing.placeholders import IMAGE_MARKER, RELEASED_TAGS, image_placeholder
 from minicpmv.releases import RELEASES, TEXT_RELEASES
 
@@ -76,7 +76,7 @@ class Member:
         if self.sees.slicing != "adaptive":
             return None
         cut = self.config.get("slice_config") or self.config
-        return Settings(
+        return CutSettings(
             max_slice_nums=cut["max_slice_nums"],
             scale_resolution=cut.get("scale_resolution", 448),
             patch_size=14,

@@ -5,15 +5,11 @@ Arithmetic and pixels only; no weights are loaded, nor torch.
 
 import argparse
 import json
-import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from minicpmv.checkpoint.hub import Checkpoint
-from minicpmv.processing.placeholders import image_placeholder
-from minicpmv.processing.slicing import SlicePlan, plan_slices, plan_uncut
-from minicpmv.releases import VISION_TYPES, model_type_of, release_of
+from minicpmv.processing.cost import Cost, CutSettings, plan_cost
+from minicpmv.processing.slicing import SlicePlan
 
 from .attachments import read_picture
 from .usage import UsageError
@@ -67,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"--max-slice-nums is {args.max_slice_nums}; it must be at least 1.")
     if args.out is not None:
         _check_out(args.out, args.file)
-    settings = Settings.read(args.model, args.revision)
+    settings = CutSettings.read(args.model, args.revision)
     picture = to_rgb(read_picture(args.file))
     max_slices = settings.max_slice_nums if args.max_slice_nums is None else args.max_slice_nums
     cost = plan_cost(picture.height, picture.width, max_slices, settings)
@@ -79,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         title = f"{args.file}: {picture.height} x {picture.width} pixels (height x width)"
         limits = slice_limits(settings.scale_resolution, max_slices, settings.image_size)
-        print(f"{title}\n{args.model}: {limits}\n\n{cost.table()}")
+        print(f"{title}\n{args.model}: {limits}\n\n{table(cost)}")
 
 
 def _check_out(out: str, file: str) -> None:
@@ -96,149 +92,35 @@ def _check_out(out: str, file: str) -> None:
         raise OSError(f"--out {out!r}: there is no folder {str(Path(out).parent)!r}; make it.")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What decides the cut and its text.
-
-    `max_slice_nums` and `scale_resolution` are None for releases that make every picture a square
-    of `image_size` pixels; `image_size` is None for the others.
-    """
-
-    patch_size: int
-    num_queries: int
-    max_slice_nums: int | None = None
-    scale_resolution: int | None = None
-    image_size: int | None = None
-    slice_mode: bool = True
-    use_image_id: bool = False
-    tag_every_slice: bool = False
-    pads_uncut: bool = False
-
-    @classmethod
-    def read(cls, model: str, revision: str | None) -> "Settings":
-        """Read the settings of a model.
-
-        Raises:
-            ValueError: a field is missing, or the model takes no pictures.
-            OSError: there is no such model or file.
-        """
-        checkpoint = Checkpoint.find(model, revision=revision)
-        file = "preprocessor_config.json"
-        if checkpoint.find_file(file) is not None:
-            config = checkpoint.read_json(file)
-        else:
-            config, file = _settings_elsewhere(checkpoint, file), "config.json"
-        release = release_of(config)
-        names = ["max_slice_nums", "scale_resolution"]
-        names = ["image_size"] if release.slicing == "square" else names
-        names += ["patch_size", "image_feature_size"]
-        missing = [name for name in names if name not in config]
-        if missing:
-            raise ValueError(f"{file} of {model!r} lacks {', '.join(missing)}.")
-        fields = {name: config[name] for name in names if name != "image_feature_size"}
-        return cls(
-            **fields,
-            num_queries=config["image_feature_size"],
-            slice_mode=config.get("slice_mode", True),
-            use_image_id=config.get("use_image_id", release.use_image_id),
-            tag_every_slice=release.slice_tags == "cell",
-            pads_uncut=release.pads_uncut,
-        )
+def table(cost: Cost) -> str:
+    """The slices by kind, with sizes (height x width), patches and tokens; and the grid."""
+    rows = [("", "slices", "pixels", "patches", "tokens")]
+    for name, size, count in _groups(cost):
+        height, width = (side // cost.patch_size for side in size)
+        patches = f"{height} x {width} = {height * width}"
+        tokens = f"{count} x {cost.num_queries} = {count * cost.num_queries}"
+        rows.append((name, str(count), f"{size[0]} x {size[1]}", patches, tokens))
+    rows.append(("tags and newlines", "", "", "", str(cost.num_tag_tokens)))
+    rows.append(("total", str(cost.plan.num_slices), "", "", str(cost.num_tokens)))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        ).rstrip()
+        for row in rows
+    ]
+    if cost.plan.grid and cost.plan.cell:
+        lines += ["", draw_grid(cost.plan.grid, cost.plan.cell)]
+    return "\n".join(lines)
 
 
-def _settings_elsewhere(checkpoint: Checkpoint, missing: str) -> dict[str, Any]:
-    """The settings in `config.json`, of a release whose repository has no file `missing`.
-
-    Raises:
-        OSError: there is no `config.json` either, or the release should have the file.
-        ValueError: the model does not support images.
-    """
-    if checkpoint.find_file("config.json") is None:
-        checkpoint.file(missing)  # names it
-    config = checkpoint.read_json("config.json")
-    if model_type_of(config) not in VISION_TYPES:
-        raise ValueError(
-            f"The model {checkpoint.location!r} reads text only, so there is nothing to cut."
-        )
-    release = release_of(config)
-    if release.has_preprocessor_config:
-        checkpoint.file(missing)
-    return {
-        "max_slice_nums": 9,
-        "scale_resolution": 448,
-        "patch_size": 14,
-        "image_size": 448,
-        "image_feature_size": config.get("query_num", config.get("num_query", 64)),
-        **config,
-        "version": release.version,
-    }
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cut of a picture of `size` (height, width) pixels, and its tokens."""
-
-    size: tuple[int, int]
-    plan: SlicePlan
-    patch_size: int
-    num_queries: int
-    num_tag_tokens: int
-
-    @property
-    def num_visual_tokens(self) -> int:
-        return self.plan.num_tokens(self.num_queries)
-
-    @property
-    def num_tokens(self) -> int:
-        return self.num_visual_tokens + self.num_tag_tokens
-
-    def as_dict(self) -> dict[str, Any]:
-        plan = self.plan
-        patches = plan.target_sizes(self.patch_size)
-        return {
-            "size": self.size,
-            "grid": plan.grid,
-            "overview": plan.overview,
-            "refined": plan.refined,
-            "cell": plan.cell,
-            "num_slices": plan.num_slices,
-            "slices": [
-                {"size": size, "patches": cut}
-                for size, cut in zip(plan.sizes, patches, strict=True)
-            ],
-            "tokens_per_slice": self.num_queries,
-            "num_visual_tokens": self.num_visual_tokens,
-            "num_tag_tokens": self.num_tag_tokens,
-            "num_tokens": self.num_tokens,
-        }
-
-    def table(self) -> str:
-        rows = [("", "slices", "pixels", "patches", "tokens")]
-        for name, size, count in self._groups():
-            height, width = (side // self.patch_size for side in size)
-            patches = f"{height} x {width} = {height * width}"
-            tokens = f"{count} x {self.num_queries} = {count * self.num_queries}"
-            rows.append((name, str(count), f"{size[0]} x {size[1]}", patches, tokens))
-        rows.append(("tags and newlines", "", "", "", str(self.num_tag_tokens)))
-        rows.append(("total", str(self.plan.num_slices), "", "", str(self.num_tokens)))
-        widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        lines = [
-            "  ".join(
-                [row[0].ljust(widths[0])]
-                + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-            ).rstrip()
-            for row in rows
-        ]
-        if self.plan.grid and self.plan.cell:
-            lines += ["", draw_grid(self.plan.grid, self.plan.cell)]
-        return "\n".join(lines)
-
-    def _groups(self) -> list[tuple[str, tuple[int, int], int]]:
-        groups = [("overview", self.plan.overview, 1)]
-        if self.plan.grid and self.plan.cell:
-            rows, cols = self.plan.grid
-            groups.append((f"grid of {rows} x {cols}", self.plan.cell, rows * cols))
-        return groups
+def _groups(cost: Cost) -> list[tuple[str, tuple[int, int], int]]:
+    groups = [("overview", cost.plan.overview, 1)]
+    if cost.plan.grid and cost.plan.cell:
+        rows, cols = cost.plan.grid
+        groups.append((f"grid of {rows} x {cols}", cost.plan.cell, rows * cols))
+    return groups
 
 
 def slice_limits(
@@ -250,46 +132,6 @@ def slice_limits(
     assert max_slices is not None
     cut = f"and at most {max_slices} cells of about that size" if max_slices > 1 else "never cut"
     return f"an overview of about {scale_resolution} x {scale_resolution} pixels, {cut}"
-
-
-def plan_cost(height: int, width: int, max_slices: int | None, settings: Settings) -> Cost:
-    """Cut a picture of `height` x `width` pixels; count its tokens as the first of a prompt.
-
-    Raises:
-        UsageError: `max_slices` has no effect.
-        ValueError: it is below 1.
-    """
-    plan = _plan(height, width, max_slices, settings)
-    tags = image_placeholder(
-        plan.grid,
-        0,
-        tag_every_slice=settings.tag_every_slice,
-        image_id=0 if settings.use_image_id else None,
-    )
-    # Each tag, each digit of the image's number and each newline is one token.
-    num_tag_tokens = len(re.findall(r"<[^>]+>|\d|\n", tags))
-    size = (height, width)
-    return Cost(size, plan, settings.patch_size, settings.num_queries, num_tag_tokens)
-
-
-def _plan(height: int, width: int, max_slices: int | None, settings: Settings) -> SlicePlan:
-    if settings.image_size is not None:
-        if max_slices is not None:
-            raise UsageError(
-                "--max-slice-nums has no effect: the model squeezes every picture into one square."
-            )
-        return SlicePlan((settings.image_size, settings.image_size))
-    if not settings.slice_mode:
-        return plan_uncut(height, width, settings.patch_size, fill=settings.pads_uncut)
-    assert max_slices is not None
-    assert settings.scale_resolution is not None
-    return plan_slices(
-        height,
-        width,
-        max_slices=max_slices,
-        scale_resolution=settings.scale_resolution,
-        patch_size=settings.patch_size,
-    )
 
 
 def draw_grid(grid: tuple[int, int], cell: tuple[int, int]) -> str:

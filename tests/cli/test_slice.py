@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer
 
-from minicpmv.cli.slice import Settings
+from minicpmv.processing.cost import CutSettings
 from minicpmv.processing.placeholders import image_placeholder
 
 from ..helpers.golden import GOLDEN
@@ -65,7 +65,7 @@ total                   7                                      466
 @pytest.mark.parametrize("release", ["minicpm-v-2_6", "minicpm-llama3-v-2_5"])
 def test_tokens_are_those_of_the_tokenizer(run, wide, release):
     checkpoint = GOLDEN / release / "checkpoint"
-    settings = Settings.read(str(checkpoint), None)
+    settings = CutSettings.read(str(checkpoint), None)
     placeholder = image_placeholder(
         (2, 3),
         settings.num_queries,
