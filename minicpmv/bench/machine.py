@@ -4,7 +4,7 @@ import datetime
 import os
 import platform
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
     found = library()
     facts = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "minicpmv": version("minicpmv"),
+        "minicpmv": _version(),
         "commit": commit_of(Path(__file__).parents[2]),
         "processor": processor_name(),
         "instruction_sets": [name for name in _TELLING if name in sets],
@@ -49,6 +49,13 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
     return facts
+
+
+def _version() -> str:
+    try:
+        return version("minicpmv")
+    except PackageNotFoundError:
+        return "not installed"  # run from its source folder
 
 
 def bandwidth(device: torch.device, repeat: int = 5) -> float:
