@@ -29,6 +29,7 @@ from .reading import Reading
 from .request import Messages, media_of
 from .sampling import Choice
 from .scheduler import Scheduler
+from .scoring import Scores, by_forward, by_scheduler, check_continuations, check_room, give_keys
 from .sequence import End, Generation
 from .state import structure_of, weights_of
 from .vision import VisionEncoder
@@ -58,10 +59,10 @@ class _Runtime:
         encoder = VisionEncoder(model) if hasattr(model, "get_image_features") else None
         self.scheduler = Scheduler(decoder, encoder, self.cache, features, limits, turn)
 
-    def takes(self, prompt: Prompt, plan: GenerationPlan) -> bool:
+    def takes(self, num_tokens: int) -> bool:
         """Whether keys of so many tokens do not depend on how many there are."""
         most = self.decoder.max_tokens()
-        return most is None or len(prompt.ids) + int(plan.config.max_new_tokens) <= most
+        return most is None or num_tokens <= most
 
 
 class Engine:
@@ -191,18 +192,12 @@ class Engine:
             QueueFullError: too many requests wait.
         """
         begin = time.perf_counter()
-        self._check_open()
-        read = settings.read(messages)
-        settings = settings.after_reading()
-        with_pixels = self.processor.compat == "released" and settings.image_features is None
-        inputs, plan = self._inputs.encode([read], settings, with_pixels=with_pixels)
-        weights = weights_of(self.model)
-        media = self._media(read, inputs, settings, weights)
-        prompt = prompt_of(inputs["input_ids"], media, weights)
+        prompt, inputs, plan = self._prompt(messages, settings)
         reading = Reading(self.processor, plan, len(prompt.ids), strip)
         mask = inputs["attention_mask"] if hides else torch.ones_like(inputs["attention_mask"])
         runtime = None if _is_of_generate(plan) or not mask.all() else self._current()
-        if runtime is None or not runtime.takes(prompt, plan):
+        longest = len(prompt.ids) + int(plan.config.max_new_tokens)
+        if runtime is None or not runtime.takes(longest):
             source = self._source(prompt, inputs, mask)
             if on_end is not None:
                 on_end()
@@ -212,6 +207,34 @@ class Engine:
         generation = Generation(prompt, plan, begin, on_end)
         runtime.scheduler.submit(generation)
         return AnswerStream(self._pieces(generation, reading), generation.cancel)
+
+    def score(
+        self, messages: Messages, settings: Settings, continuations: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """Natural log-probabilities of every token of each continuation after the prompt, by the
+        softmax of the model's own logits; see `begin_score`."""
+        return self.begin_score(messages, settings, continuations).read()
+
+    def begin_score(
+        self, messages: Messages, settings: Settings, continuations: Sequence[Sequence[int]]
+    ) -> Scores:
+        """Begin to score continuations; the scheduler computes them beside the answers.
+
+        Raises:
+            QueueFullError: too many requests wait.
+            ValueError: the prompt or a continuation is wrong, or they are too long together.
+        """
+        begin = time.perf_counter()
+        checked = check_continuations(continuations, len(self.processor.tokenizer))
+        prompt, inputs, plan = self._prompt(messages, settings)
+        longest = len(prompt.ids) + max(map(len, checked))
+        check_room(len(prompt.ids), longest, context_length(self.model.config))
+        runtime = self._current() if inputs["attention_mask"].all() else None
+        if runtime is None or not runtime.takes(longest):
+            source = self._source(prompt, inputs, inputs["attention_mask"])
+            return by_forward(self.model, source, checked, len(prompt.ids), self._turn)
+        give_keys(prompt)
+        return by_scheduler(prompt, plan, checked, begin, runtime.scheduler.submit)
 
     def uses_generate(self, settings: Settings) -> bool:
         """Whether transformers' `generate` answers: for beams, and models unknown to the engine."""
@@ -233,6 +256,19 @@ class Engine:
                     self._runtime = _Runtime(self.model, self._features, self.limits, self._turn)
                 self._structure = structure
             return self._runtime
+
+    def _prompt(
+        self, messages: Messages, settings: Settings
+    ) -> tuple[Prompt, dict[str, Any], GenerationPlan]:
+        """A conversation as the scheduler sees it, and its model inputs."""
+        self._check_open()
+        read = settings.read(messages)
+        settings = settings.after_reading()
+        with_pixels = self.processor.compat == "released" and settings.image_features is None
+        inputs, plan = self._inputs.encode([read], settings, with_pixels=with_pixels)
+        weights = weights_of(self.model)
+        media = self._media(read, inputs, settings, weights)
+        return prompt_of(inputs["input_ids"], media, weights), inputs, plan
 
     def _media(
         self,

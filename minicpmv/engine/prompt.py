@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -31,6 +31,10 @@ class Medium:
     features: torch.Tensor | None = None
     pixels: Pixels | None = None
     encoded: list[torch.Tensor] = field(default_factory=list)
+
+    def copy(self) -> "Medium":
+        """Another that is encoded, and let go of, by itself."""
+        return replace(self, encoded=[])
 
 
 @dataclass

@@ -28,6 +28,7 @@ from .kv_cache import BLOCK, BlockCache
 from .limits import EngineLimits, QueueFullError
 from .prompt import Medium
 from .sampling import choose
+from .scored import Scored
 from .sequence import Generation
 from .vision import VisionEncoder
 
@@ -55,8 +56,7 @@ class _Part(NamedTuple):
     @property
     def num_logits(self) -> int:
         """Of its last tokens; 0 where the prompt goes on."""
-        is_whole = len(self.ids) - self.num_guessed == self.generation.num_pending
-        return 1 + self.num_guessed if is_whole else 0
+        return self.generation.num_logits(len(self.ids), self.num_guessed)
 
 
 class Scheduler:
@@ -190,7 +190,7 @@ class Scheduler:
         for generation in [*self._running, *self._waiting]:
             if generation.is_cancelled:
                 self._remove(generation)
-                self._counts["requests cancelled"] += 1
+                self._counts["requests cancelled"] += generation.is_request
                 generation.end("stop")
             elif generation.is_late(now):
                 self._finish(generation, "time")
@@ -241,8 +241,9 @@ class Scheduler:
         with self._lock:
             self._waiting.popleft()
             self._running.append(generation)
-        self._counts["tokens prompt"] += len(generation.ids)
-        self._counts["tokens reused"] += lease.num_known
+        if generation.is_request:
+            self._counts["tokens prompt"] += len(generation.ids)
+            self._counts["tokens reused"] += lease.num_known
         return True
 
     def _take(self, generation: Generation, room: int, parts: list[_Part]) -> int:
@@ -302,6 +303,9 @@ class Scheduler:
         live: list[tuple[_Part, torch.Tensor]] = []
         for part in parts:
             own, generation = next(rows), part.generation
+            if isinstance(generation, Scored):
+                self._score(generation, len(part.ids), own)
+                continue
             if part.num_logits:
                 generation.num_computed += len(part.ids) - part.num_guessed
                 live.append((part, own))
@@ -310,6 +314,22 @@ class Scheduler:
             self._commit(generation)
         for place in range(1 + max((part.num_guessed for part, _ in live), default=0)):
             live = self._accept(live, place)
+
+    def _score(self, scored: Scored, num_ids: int, logits: torch.Tensor) -> None:
+        """Read what is wanted of a part; the end of a prompt is followed by its paths."""
+        scored.num_computed += num_ids
+        self._commit(scored)
+        if not len(logits):
+            return
+        try:
+            is_complete = scored.take(logits)
+        except ValueError as error:
+            self._fail(scored, error)
+            return
+        if is_complete:
+            self._finish(scored, "stop")
+            with self._lock:
+                self._waiting.extendleft(reversed(scored.followers))
 
     def _logits(self, parts: Sequence[_Part]) -> torch.Tensor:
         """Logits of the last tokens of each part, one after the other."""
@@ -379,12 +399,12 @@ class Scheduler:
 
     def _finish(self, generation: Generation, reason: Any) -> None:
         self._remove(generation)
-        self._counts["requests finished"] += 1
+        self._counts["requests finished"] += generation.is_request
         generation.end(reason)
 
     def _fail(self, generation: Generation, error: BaseException) -> None:
         self._remove(generation)
-        self._counts["requests failed"] += 1
+        self._counts["requests failed"] += generation.is_request
         generation.fail(error)
 
     def _remove(self, generation: Generation) -> None:

@@ -39,6 +39,7 @@ class Generation:
         first, last: when its first and its newest token came.
         on_end: called when it is complete or has failed.
         reason: why it ended, for the caller's thread.
+        is_request: False for what is counted with another.
     """
 
     prompt: Prompt
@@ -57,6 +58,7 @@ class Generation:
     first: float | None = None
     last: float | None = None
     reason: FinishReason = "stop"
+    is_request: bool = True
     _cancelled: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -82,6 +84,15 @@ class Generation:
     def num_pending(self) -> int:
         """Tokens that are known and not computed; 1 while the answer goes on."""
         return len(self.ids) - self.num_computed
+
+    def num_logits(self, num_ids: int, num_guessed: int = 0) -> int:
+        """Of how many of the next `num_ids` tokens, the last ones, logits are needed: 0 where the
+        prompt goes on.
+
+        Args:
+            num_guessed: tokens at the end that are not known yet.
+        """
+        return 1 + num_guessed if num_ids - num_guessed == self.num_pending else 0
 
     @property
     def is_cancelled(self) -> bool:
