@@ -8,10 +8,11 @@ Pictures may be PIL images, paths, bytes, data URLs or http URLs. Messages are a
 a PIL image, or a dictionary `{"type": "text" | "image" | "video", ...}`.
 """
 
+import asyncio
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 from weakref import WeakKeyDictionary
 
 from .checkpoint.consistency import check_pair
@@ -21,6 +22,7 @@ from .engine.batch import BatchError, answer_in_batches
 from .engine.engine import Engine
 from .engine.inputs import Settings, context_length
 from .engine.limits import EngineLimits
+from .engine.live import LiveAnswer
 from .engine.options import PROCESSING, AnswerOptions, Option, checked
 from .engine.plan import GenerationPlan, plan_generation
 from .engine.protocols import CausalModel, Processor
@@ -261,6 +263,26 @@ class Chat:
         with use_policy(self.media_policy):
             conversations, settings = self._resolved([conversation], options)
             return self.engine.stream(conversations[0], settings, strip=strip)
+
+    def live(
+        self,
+        prompt: Messages | str | Sequence[int],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        num_answers: int = 1,
+        **options: Unpack[AnswerOptions],
+    ) -> LiveAnswer:
+        """Begin answers that are read from an event loop: `async for piece in chat.live(...)`.
+
+        Reading pictures takes time: call it in another thread. See `Engine.live`; `prompt` is a
+        conversation, or text or token ids that no template is put around.
+        """
+        with use_policy(self.media_policy):
+            if isinstance(prompt, str) or not prompt or isinstance(prompt[0], int):
+                settings = self.engine.settings([], options)
+                return self.engine.live(prompt, settings, loop, num_answers=num_answers)
+            (conversation,), settings = self._resolved([cast(Messages, prompt)], options)
+            return self.engine.live(conversation, settings, loop, num_answers=num_answers)
 
     def _resolved(
         self, conversations: Sequence[Messages], options: AnswerOptions

@@ -32,7 +32,7 @@ class Answer(str):
     Fields:
         text: the same as a plain `str`.
         num_input_tokens: text and visual tokens of the prompt; num_output_tokens: with the
-            terminator.
+            terminator. num_cached_tokens: of those of the prompt, computed before for another.
         prompt_seconds: from the call to the first token: reading pictures, encoding the prompt,
             and waiting for earlier requests of a batch; queue_seconds: of it, in the queue.
             decode_seconds: from the first token to the last. seconds: from the call to the last.
@@ -42,6 +42,7 @@ class Answer(str):
         token_ids: what the text was made of: with the terminator, and with what wrote a text of
             `stop`.
         logprobs: of each of them, where `logprobs` was asked for.
+        has_terminator: whether the last of them is a terminator of the model.
     """
 
     num_input_tokens: int
@@ -50,6 +51,8 @@ class Answer(str):
     queue_seconds: float
     decode_seconds: float
     seconds: float
+    num_cached_tokens: int
+    has_terminator: bool
     finish_reason: FinishReason
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] | None
@@ -69,6 +72,8 @@ class Answer(str):
         token_ids: Iterable[int] = (),
         logprobs: Iterable[TokenLogprob] | None = None,
         stop_text: str | None = None,
+        num_cached_tokens: int = 0,
+        has_terminator: bool = False,
     ) -> "Answer":
         answer = super().__new__(cls, text)
         answer.num_input_tokens = num_input_tokens
@@ -77,6 +82,8 @@ class Answer(str):
         answer.queue_seconds = queue_seconds
         answer.decode_seconds = decode_seconds
         answer.seconds = prompt_seconds + decode_seconds if seconds is None else seconds
+        answer.num_cached_tokens = num_cached_tokens
+        answer.has_terminator = has_terminator
         answer.finish_reason = finish_reason
         answer.token_ids = tuple(token_ids)
         answer.logprobs = None if logprobs is None else tuple(logprobs)
@@ -86,6 +93,13 @@ class Answer(str):
     @property
     def text(self) -> str:
         return str(self)
+
+    @property
+    def text_logprobs(self) -> tuple[TokenLogprob, ...] | None:
+        """`logprobs` without that of a terminator."""
+        if self.logprobs is None or not self.has_terminator:
+            return self.logprobs
+        return self.logprobs[:-1]
 
     @property
     def tokens_per_second(self) -> float:

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from ..kernels import ops
-from .kv_cache import BLOCK, BlockStore
+from .block_store import BLOCK, BlockStore
 
 # Spans of so many tokens are taken together.
 MAX_ROWS = 8

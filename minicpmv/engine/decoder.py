@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from ..kernels import ops
 from . import supported
 from .attention import Batcher, FlatBatch, Span, attend
+from .block_store import BlockStore
 from .graphs import RecordedSteps
-from .kv_cache import BlockStore
 from .widen import MIN_ROWS, WidenedProducts
 
 

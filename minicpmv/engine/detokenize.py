@@ -60,11 +60,21 @@ class Detokenizer:
     is held back until the end.
     """
 
-    def __init__(self, processor: Processor, strip: bool = True, stop: Sequence[str] = ()):
+    def __init__(
+        self,
+        processor: Processor,
+        strip: bool = True,
+        stop: Sequence[str] = (),
+        before: Sequence[int] = (),
+    ):
+        """
+        Args:
+            before: tokens that these continue: the space between them is not lost.
+        """
         self._processor = processor
         self._strip, self._stop = strip, stop
         self._held: list[int] | None = None if processor.text_only_grows else []
-        self._text = _Text(processor)
+        self._text = _Text(processor, before)
         self._stages: list[_Stage] = [_Replace(*pair) for pair in processor.clean_ups]
         for texts in (processor.release.stop_texts, stop):
             if texts:
@@ -167,13 +177,13 @@ class TokenTexts:
 class _Text:
     """The tokens of an answer that have a text, to text that later tokens cannot change."""
 
-    def __init__(self, processor: Processor):
+    def __init__(self, processor: Processor, before: Sequence[int] = ()):
         self._terminators = set(processor.terminator_ids)
         self._ignored = set(processor.ignored_ids)
         self._leading_id = processor.leading_id
-        self._window = _Window(processor)
+        self._window = _Window(processor, before)
         self._has_ended = False
-        self._is_first = True
+        self._is_first = not before
 
     def feed(self, token: int) -> str:
         return self._window.feed(token) if self.takes(token) else ""
@@ -199,10 +209,11 @@ class _Text:
 class _Window:
     """Tokens to text that later tokens cannot change."""
 
-    def __init__(self, processor: Processor):
+    def __init__(self, processor: Processor, before: Sequence[int]):
         self._processor = processor
-        self._ids: list[int] = []
-        self._shown = 0  # characters of the window's text
+        self._ids = list(before[-_KEPT:])
+        text = processor.text_of(self._ids) if self._ids else ""
+        self._shown = len(text.removesuffix(_INCOMPLETE))  # characters of the window's text
         self._is_after_bytes = False  # bytes become a character or garbage together
 
     def feed(self, token: int) -> str:

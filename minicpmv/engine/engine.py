@@ -5,12 +5,15 @@ computed by the scheduler, together with all others; beams, and models that it d
 transformers' `generate`. Threads may share an engine.
 """
 
+import asyncio
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -20,49 +23,35 @@ from .decoder import Decoder
 from .features import FeatureCache
 from .hf import Clock, LogprobRecord, StopWhenSet, generate_ids, stream_ids
 from .inputs import Preparation, Settings, context_length
-from .kv_cache import BLOCK, BlockCache, BlockStore
 from .limits import EngineLimits, QueueFullError
+from .live import LiveAnswer
 from .plan import GenerationPlan
 from .prompt import Medium, Prompt, media_by_content, places_of, prompt_of
 from .protocols import CausalModel, Processor
 from .reading import Reading
 from .request import Messages, media_of
+from .runtime import Runtime
 from .sampling import Choice
-from .scheduler import Scheduler
 from .scoring import Scores, by_forward, by_scheduler, check_continuations, check_room, give_keys
 from .sequence import End, Generation
 from .state import structure_of, weights_of
 from .vision import VisionEncoder
 
 
-class _Runtime:
-    """What computes for one state of the model's modules: the scheduler and what it keeps."""
+class _Asked(NamedTuple):
+    """A prompt that was read, and what is to be done with it; no runtime: `generate` does it.
 
-    def __init__(
-        self,
-        model: CausalModel,
-        features: FeatureCache,
-        limits: EngineLimits,
-        turn: AbstractContextManager[Any],
-    ):
-        self.decoder = decoder = Decoder(model)
-        store = BlockStore(
-            decoder.num_layers,
-            decoder.num_kv_heads,
-            decoder.head_dim,
-            decoder.dtype,
-            decoder.device,
-        )
-        token_bytes = store.bytes_per_block // BLOCK
-        context = context_length(model.config)
-        self.cache = BlockCache(store, *limits.of_cache(token_bytes, context, decoder.device))
-        encoder = VisionEncoder(model) if hasattr(model, "get_image_features") else None
-        self.scheduler = Scheduler(decoder, encoder, self.cache, features, limits, turn)
+    Fields:
+        mask: (1, seq), 0 where a token is hidden.
+    """
 
-    def takes(self, num_tokens: int) -> bool:
-        """Whether keys of so many tokens do not depend on how many there are."""
-        most = self.decoder.max_tokens()
-        return most is None or num_tokens <= most
+    prompt: Prompt
+    plan: GenerationPlan
+    inputs: dict[str, Any]
+    mask: torch.Tensor
+    begin: float
+    runtime: Runtime | None
+    is_conversation: bool
 
 
 class Engine:
@@ -86,8 +75,9 @@ class Engine:
         self._turn = threading.Lock() if self._stretches else nullcontext()
         self._lock = threading.Lock()
         self._structure: tuple[Any, ...] = ()
-        self._runtime: _Runtime | None = None
+        self._runtime: Runtime | None = None
         self._features = FeatureCache(self.limits.feature_bytes)
+        self._forwarded: weakref.WeakSet[LiveAnswer] = weakref.WeakSet()
         self._closed = False
 
     def settings(self, conversations: Sequence[Messages], options: Mapping[str, Any]) -> Settings:
@@ -141,6 +131,8 @@ class Engine:
             runtime, self._runtime = self._runtime, None
         if runtime is not None:
             runtime.scheduler.close()
+        for live in list(self._forwarded):
+            live.fail(ValueError("The engine was closed before the answer was complete."))
         self._features.clear()
 
     def answer_all(self, conversations: Sequence[Messages], settings: Settings) -> list[Answer]:
@@ -191,21 +183,15 @@ class Engine:
         Raises:
             QueueFullError: too many requests wait.
         """
-        begin = time.perf_counter()
-        prompt, inputs, plan = self._prompt(messages, settings)
-        reading = Reading(self.processor, plan, len(prompt.ids), strip)
-        mask = inputs["attention_mask"] if hides else torch.ones_like(inputs["attention_mask"])
-        runtime = None if _is_of_generate(plan) or not mask.all() else self._current()
-        longest = len(prompt.ids) + int(plan.config.max_new_tokens)
-        if runtime is None or not runtime.takes(longest):
-            source = self._source(prompt, inputs, mask)
+        asked = self._read_in(messages, settings, hides)
+        reading = Reading(self.processor, asked.plan, len(asked.prompt.ids), strip)
+        if asked.runtime is None:
             if on_end is not None:
                 on_end()
             stop = StopWhenSet()
-            pieces = self._pieces_of_generate(source, reading, plan, begin, stop)
-            return AnswerStream(pieces, stop.event.set)
-        generation = Generation(prompt, plan, begin, on_end)
-        runtime.scheduler.submit(generation)
+            return AnswerStream(self._pieces_of_generate(asked, reading, stop), stop.event.set)
+        generation = Generation(asked.prompt, asked.plan, asked.begin, on_end)
+        asked.runtime.scheduler.submit(generation)
         return AnswerStream(self._pieces(generation, reading), generation.cancel)
 
     def score(
@@ -236,6 +222,90 @@ class Engine:
         give_keys(prompt)
         return by_scheduler(prompt, plan, checked, begin, runtime.scheduler.submit)
 
+    def live(
+        self,
+        prompt: Messages | str | Sequence[int],
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        num_answers: int = 1,
+    ) -> LiveAnswer:
+        """Begin answers that are read from an event loop; any thread but the loop's may call.
+
+        The prompt is computed once; with a `seed`, the i-th answer is drawn with `seed + i`.
+
+        Args:
+            prompt: a conversation; or text or token ids that no template is put around, whose
+                answer goes on where it ends, white space and all.
+
+        Raises:
+            OSError, ValueError: as of `prepare`.
+            QueueFullError: too many requests wait.
+        """
+        asked = self._read_in(prompt, settings, hides=True)
+        if num_answers > 1:
+            give_keys(asked.prompt)
+        plans = [asked.plan]
+        if asked.plan.seed is not None:
+            plans = [replace(asked.plan, seed=asked.plan.seed + i) for i in range(num_answers)]
+        plans = plans * (num_answers if len(plans) == 1 else 1)
+        ids, before = asked.prompt.ids, () if asked.is_conversation else asked.prompt.ids
+        readings = [
+            Reading(self.processor, plan, len(ids), asked.is_conversation, before) for plan in plans
+        ]
+        if asked.runtime is not None:
+            scheduler = asked.runtime.scheduler
+            return LiveAnswer.computed(scheduler, asked.prompt, plans, asked.begin, readings, loop)
+
+        def stream(index: int, stop: StopWhenSet) -> Generator[str | Answer, None, None]:
+            own = asked._replace(plan=plans[index])
+            return self._pieces_of_generate(own, readings[index], stop)
+
+        live = LiveAnswer.forwarded(stream, num_answers, len(ids), loop)
+        self._forwarded.add(live)
+        return live
+
+    def token_ids(
+        self,
+        prompt: Messages | str,
+        settings: Settings | None = None,
+        *,
+        add_special_tokens: bool = True,
+    ) -> list[int]:
+        """The tokens of a prompt as they are asked about, those of pictures among them.
+
+        Args:
+            settings: of a conversation.
+            add_special_tokens: whether plain text is begun as every text of the vocabulary.
+        """
+        if isinstance(prompt, str):
+            return self._inputs.ids_of(prompt, add_special_tokens)
+        assert settings is not None
+        read, settings = settings.read(prompt), settings.after_reading()
+        inputs, _ = self._inputs.encode([read], settings, with_pixels=False)
+        ids: list[int] = inputs["input_ids"][0].tolist()
+        return ids
+
+    def _read_in(
+        self, prompt: Messages | str | Sequence[int], settings: Settings, hides: bool
+    ) -> _Asked:
+        """A prompt with its pictures opened, encoded, and who computes it."""
+        begin = time.perf_counter()
+        self._check_open()
+        conversation = _conversation(prompt)
+        if conversation is None:
+            plain = cast(str | Sequence[int], prompt)
+            inputs, plan = self._inputs.encode_plain(plain, settings)
+            found = prompt_of(inputs["input_ids"], (), weights_of(self.model))
+        else:
+            found, inputs, plan = self._prompt(conversation, settings)
+        mask = inputs["attention_mask"] if hides else torch.ones_like(inputs["attention_mask"])
+        runtime = None if _is_of_generate(plan) or not mask.all() else self._current()
+        longest = len(found.ids) + int(plan.config.max_new_tokens)
+        if runtime is not None and not runtime.takes(longest):
+            runtime = None
+        return _Asked(found, plan, inputs, mask, begin, runtime, conversation is not None)
+
     def uses_generate(self, settings: Settings) -> bool:
         """Whether transformers' `generate` answers: for beams, and models unknown to the engine."""
         return _is_of_generate(settings.plan) or self._current() is None
@@ -244,7 +314,7 @@ class Engine:
         if self._closed:
             raise ValueError("The engine is closed. Load the model again to ask it.")
 
-    def _current(self) -> _Runtime | None:
+    def _current(self) -> Runtime | None:
         """What computes for the model as it is now; None: `generate` does."""
         structure = structure_of(self.model)
         with self._lock:
@@ -253,7 +323,7 @@ class Engine:
                 if former is not None:
                     former.scheduler.close()
                 if Decoder.why_not(self.model) is None:
-                    self._runtime = _Runtime(self.model, self._features, self.limits, self._turn)
+                    self._runtime = Runtime(self.model, self._features, self.limits, self._turn)
                 self._structure = structure
             return self._runtime
 
@@ -327,14 +397,7 @@ class Engine:
             generation.reason = event.reason
 
         yield from reading.pieces(choices())
-        first, last = generation.first, generation.last
-        yield reading.answer(
-            len(reading.choices),
-            generation.reason,
-            0.0 if first is None else first - generation.begin,
-            0.0 if first is None or last is None else last - first,
-            generation.queue_seconds,
-        )
+        yield reading.answer_of(generation, generation.reason)
 
     # By transformers' `generate`.
 
@@ -380,14 +443,10 @@ class Engine:
         return source
 
     def _pieces_of_generate(
-        self,
-        source: Callable[[], dict[str, Any]],
-        reading: Reading,
-        plan: GenerationPlan,
-        begin: float,
-        stop: StopWhenSet,
+        self, asked: _Asked, reading: Reading, stop: StopWhenSet
     ) -> Generator[str | Answer, None, None]:
-        clock = Clock(time.perf_counter() - begin)
+        plan, source = asked.plan, self._source(asked.prompt, asked.inputs, asked.mask)
+        clock = Clock(time.perf_counter() - asked.begin)
         record = None if plan.logprobs is None else LogprobRecord(plan.logprobs)
         tokens = stream_ids(self.model, source, plan, [clock, stop], self._turn, record)
         try:
@@ -404,6 +463,12 @@ class Engine:
         return reading.answer(
             num_tokens, reason, clock.prompt_seconds, clock.decode_seconds(counted)
         )
+
+
+def _conversation(prompt: Messages | str | Sequence[int]) -> Messages | None:
+    """The prompt if it is one; None for text and token ids."""
+    is_one = not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
+    return cast(Messages, prompt) if is_one else None
 
 
 def _is_of_generate(plan: GenerationPlan) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .attention import FlatBatch, Rows
-from .kv_cache import BlockStore
+from .block_store import BlockStore
 
 if TYPE_CHECKING:
     from .decoder import Decoder

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, short
 from ..releases import Release
 from .options import PROCESSING, checked
 from .pictures import with_pictures_read
@@ -97,20 +97,41 @@ class Preparation:
         if shows and sees and not (with_pixels and features is None):
             processing["return_pixel_values"] = False
         inputs = self._inputs(conversations, processing)
-        num_tokens = inputs["input_ids"].shape[1]
-        limit = settings.max_inp_length
-        if limit is not None and num_tokens > limit:
-            raise ArgumentError(
-                f"The prompt has {num_tokens} tokens and `max_inp_length` is {limit}; cutting it "
-                f"would lose the end of the question. {self._less()} the text, or raise "
-                "`max_inp_length`."
-            )
-        plan = self._within_context(num_tokens, settings)
+        plan = self._within_limits(inputs["input_ids"].shape[1], settings)
         if features is not None:
             names = ("input_ids", "attention_mask", "mm_token_type_ids")
             inputs = {name: inputs[name] for name in names if name in inputs}
             inputs["image_features"] = features
         return dict(inputs), plan
+
+    def encode_plain(
+        self, prompt: str | Sequence[int], settings: Settings
+    ) -> tuple[dict[str, Any], GenerationPlan]:
+        """As `encode`, for text or token ids that no template is put around.
+
+        In text, the tags of the vocabulary have their meaning.
+        """
+        ids = self.ids_of(prompt) if isinstance(prompt, str) else list(prompt)
+        size = len(self.processor.tokenizer)
+        for index, token in enumerate(ids):
+            if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < size:
+                raise ArgumentError(
+                    f"Token {index} of the prompt is {short(token)}; ids of this vocabulary are "
+                    f"whole numbers from 0 to {size - 1}."
+                )
+        if not ids:
+            raise ArgumentError("The prompt is empty. Give some text, or token ids.")
+        plan = self._within_limits(len(ids), settings)
+        row = torch.tensor([ids])
+        return {"input_ids": row, "attention_mask": torch.ones_like(row)}, plan
+
+    def ids_of(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Plain text as tokens, with what begins every text of the vocabulary."""
+        tokenizer = self.processor.tokenizer
+        begins = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+        adds = add_special_tokens and not begins
+        ids: list[int] = tokenizer(text, add_special_tokens=adds)["input_ids"]
+        return ids
 
     def pixels_of(self, block: dict[str, Any], settings: Settings) -> Pixels:
         """`pixel_values` and `target_sizes` of one picture or video."""
@@ -127,8 +148,17 @@ class Preparation:
             processor_kwargs=processing,
         )
 
-    def _within_context(self, num_prompt_tokens: int, settings: Settings) -> GenerationPlan:
-        """Let the answer end where the model's context does; a prompt that fills it is an error."""
+    def _within_limits(self, num_prompt_tokens: int, settings: Settings) -> GenerationPlan:
+        """Let the answer end where the model's context does; a prompt that fills it, or is longer
+        than was asked for, is an error.
+        """
+        limit = settings.max_inp_length
+        if limit is not None and num_prompt_tokens > limit:
+            raise ArgumentError(
+                f"The prompt has {num_prompt_tokens} tokens and `max_inp_length` is {limit}; "
+                f"cutting it would lose the end of the question. {self._less()} the text, or raise "
+                "`max_inp_length`."
+            )
         room = context_length(self.model.config) - num_prompt_tokens
         config = copy(settings.plan.config)
         wanted = settings.max_new_tokens

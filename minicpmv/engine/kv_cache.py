@@ -12,103 +12,13 @@ in which they are forgotten.
 """
 
 import heapq
-import math
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Sequence
 
-import numpy as np
-import torch
-
-BLOCK = 32  # tokens
-_LINE = 64  # bytes of a cache line
+from .block_store import BLOCK, BlockStore
 
 Tokens = Sequence[Hashable]
-
-
-class BlockStore:
-    """The tensors.
-
-    Attributes:
-        keys, values: of each layer, (num_blocks, BLOCK, num_kv_heads, head_dim). Beyond the end of
-            a sequence they hold anything, NaN too: what an earlier one left there.
-        num_blocks: how many there are.
-        capacity: how many there can be without moving, which makes new tensors.
-        bytes_per_block: of all layers, keys and values.
-    """
-
-    def __init__(
-        self,
-        num_layers: int,
-        num_kv_heads: int,
-        head_dim: int,
-        dtype: torch.dtype,
-        device: torch.device | str,
-        num_blocks: int = 0,
-    ):
-        self._row = (BLOCK, num_kv_heads, head_dim)
-        self._dtype, self._device = dtype, torch.device(device)
-        self._layers = [self._zeros(0) for _ in range(num_layers)]  # keys and values of each
-        self.keys: list[torch.Tensor] = []
-        self.values: list[torch.Tensor] = []
-        self.num_blocks = self.capacity = 0
-        self.bytes_per_block = 2 * num_layers * BLOCK * num_kv_heads * head_dim * dtype.itemsize
-        self.grow(num_blocks)
-
-    def grow(self, num_blocks: int) -> None:
-        """Have `num_blocks` blocks, the first of them those of before.
-
-        Above `capacity` all of them move: layer by layer, so that no second copy of all is needed.
-        """
-        assert num_blocks >= self.num_blocks
-        if num_blocks > self.capacity:
-            self._move(num_blocks)
-        self.keys[:] = [layer[0, :num_blocks] for layer in self._layers]
-        self.values[:] = [layer[1, :num_blocks] for layer in self._layers]
-        self.num_blocks = num_blocks
-
-    def reserve(self, num_blocks: int) -> bool:
-        """Set `capacity`, on a CPU, where addresses are no memory until they are written.
-
-        Returns:
-            False for another device, and where the system gives no addresses without memory.
-        """
-        if self._device.type != "cpu":
-            return False
-        try:
-            self._move(max(num_blocks, self.num_blocks))
-        except MemoryError:
-            return False
-        self.grow(self.num_blocks)
-        return True
-
-    def _move(self, capacity: int) -> None:
-        with torch.no_grad():
-            for index, old in enumerate(self._layers):
-                new = self._zeros(capacity)
-                new[:, : self.num_blocks] = old[:, : self.num_blocks]
-                self._layers[index] = new
-                self.keys[index : index + 1] = [new[0, : self.num_blocks]]
-                self.values[index : index + 1] = [new[1, : self.num_blocks]]
-                del old  # the last of it
-        self.capacity = capacity
-
-    def _zeros(self, num_blocks: int) -> torch.Tensor:
-        shape = (2, num_blocks, *self._row)
-        # Not as inference tensors, which nobody could write to in another mode.
-        with torch.inference_mode(False):
-            if self._device.type != "cpu" or not num_blocks:
-                return torch.zeros(shape, dtype=self._dtype, device=self._device)
-            num_bytes = math.prod(shape) * self._dtype.itemsize
-            memory = np.zeros(num_bytes + _LINE, np.uint8)  # by calloc; torch.zeros would write
-            start = -memory.ctypes.data % _LINE
-            return torch.from_numpy(memory[start : start + num_bytes]).view(self._dtype).view(shape)
-
-    def copy_block(self, source: int, target: int, num_tokens: int) -> None:
-        """Copy the first tokens of a block."""
-        with torch.no_grad():
-            for layer in self._layers:
-                layer[:, target, :num_tokens] = layer[:, source, :num_tokens]
 
 
 class _Node:
@@ -179,7 +89,9 @@ class BlockCache:
         self._known_tokens = 0
         self._evicted = 0
 
-    def begin(self, tokens: Tokens, num_total: int) -> "Lease | None":
+    def begin(
+        self, tokens: Tokens, num_total: int, beside: "tuple[Lease, int] | None" = None
+    ) -> "Lease | None":
         """Blocks for a sequence, the first of them with what is known of its prompt.
 
         At most all tokens but the last are known: that one must be computed, for its logits.
@@ -187,6 +99,8 @@ class BlockCache:
         Args:
             tokens: of the prompt: ids, and the key of its picture in place of each placeholder.
             num_total: most tokens that the sequence will have; room for them is held from now on.
+            beside: an open lease that begins alike, and how many of its tokens are computed: the
+                block that it has not filled yet is copied, too.
 
         Returns:
             None where there is no room now; there is when enough leases have been closed.
@@ -209,6 +123,11 @@ class BlockCache:
         with self._lock:
             self._collect()
             chain, source, num_copied = self._find(tokens)
+            unfinished = None
+            if beside is not None:
+                alike = beside[0]._alike(tokens, beside[1]) - len(chain) * BLOCK
+                if num_copied < alike < BLOCK:
+                    unfinished, source, num_copied = beside[0].blocks[len(chain)], None, alike
             num_new = num_needed - len(chain)
             # What is taken over is not there to be forgotten; what is copied may be, at the last.
             num_idle = len(self._idle) - sum(not node.num_leases for node in chain)
@@ -238,6 +157,8 @@ class BlockCache:
             blocks += [heapq.heappop(self._free) for _ in range(num_new)]
             if source is not None:
                 self.store.copy_block(source.block, blocks[len(chain)], num_copied)
+            if unfinished is not None:
+                self.store.copy_block(unfinished, blocks[len(chain)], num_copied)
             num_known = len(chain) * BLOCK + num_copied
             self._num_leases += 1
             self._prompt_tokens += len(tokens)
@@ -466,6 +387,12 @@ class Lease:
         if getattr(self, "_held", None) is not None and self._held is not None:
             # Locks must not be taken here, which may be anywhere in the cache's own code.
             self._cache._abandoned.append(self._held)
+
+    def _alike(self, tokens: Tokens, num_computed: int) -> int:
+        """How many tokens of a prompt are computed here, but for its last one; 0 if it parts."""
+        length = min(num_computed, len(tokens) - 1)
+        is_alike = self._held is not None and list(tokens[:length]) == self._tokens[:length]
+        return length if is_alike else 0
 
     def _checked(self, tokens: Tokens) -> list[Hashable]:
         known = list(tokens)

@@ -1,12 +1,13 @@
 """The tokens of one answer to its text, and at last to an `Answer`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from .answer import Answer, FinishReason, TokenLogprob
-from .detokenize import TokenTexts, answer_end, found_stop, stream_text
+from .detokenize import Detokenizer, TokenTexts, answer_end, found_stop
 from .plan import GenerationPlan
 from .protocols import Processor
 from .sampling import Choice
+from .sequence import Generation
 
 
 class Reading:
@@ -17,29 +18,55 @@ class Reading:
     """
 
     def __init__(
-        self, processor: Processor, plan: GenerationPlan, num_input_tokens: int, strip: bool
+        self,
+        processor: Processor,
+        plan: GenerationPlan,
+        num_input_tokens: int,
+        strip: bool,
+        before: Sequence[int] = (),
     ):
+        """
+        Args:
+            before: tokens whose text this one continues.
+        """
         self.choices: list[Choice] = []
         self._processor = processor
         self._plan = plan
         self._num_input_tokens = num_input_tokens
-        self._strip = strip
+        self._detokenizer = Detokenizer(processor, strip, plan.stop, before)
+        self._text_of: TokenTexts | None = None
         self._text = ""
+
+    def feed(self, choice: Choice) -> str:
+        """The next token; returns text that it settles, often none."""
+        self.choices.append(choice)
+        piece = self._detokenizer.feed(choice.token)
+        self._text += piece
+        return piece if self._plan.num_beams == 1 else ""
+
+    def finish(self) -> str:
+        """The rest of the text."""
+        piece = self._detokenizer.finish()
+        self._text += piece
+        return piece if self._plan.num_beams == 1 else self._text
+
+    def is_end(self, token: int) -> bool:
+        """Whether it is a terminator, which is no text."""
+        return token in self._plan.config.eos_token_id
 
     def pieces(self, choices: Iterable[Choice]) -> Iterator[str]:
         """Pieces of text, each as soon as later tokens cannot change it."""
-
-        def tokens() -> Iterator[int]:
-            for choice in choices:
-                self.choices.append(choice)
-                yield choice.token
-
-        for piece in stream_text(tokens(), self._processor, self._strip, self._plan.stop):
-            self._text += piece
-            if self._plan.num_beams == 1:
+        for choice in choices:
+            if piece := self.feed(choice):
                 yield piece
-        if self._plan.num_beams > 1 and self._text:
-            yield self._text
+        if piece := self.finish():
+            yield piece
+
+    def logprob_of(self, choice: Choice) -> TokenLogprob:
+        """A token with its text; the plan asks for log-probabilities."""
+        self._text_of = text_of = self._text_of or TokenTexts(self._processor)
+        top = (TokenLogprob(token, text_of(token), value) for token, value in choice.top or ())
+        return TokenLogprob(choice.token, text_of(choice.token), choice.logprob or 0.0, tuple(top))
 
     def answer(
         self,
@@ -48,23 +75,13 @@ class Reading:
         prompt_seconds: float,
         decode_seconds: float,
         queue_seconds: float = 0.0,
+        num_cached_tokens: int = 0,
     ) -> Answer:
         """The answer, whose first `num_tokens` choices are the text and what ended it."""
         own = self.choices[:num_tokens]
-        logprobs = None
-        if self._plan.logprobs is not None:
-            text_of = TokenTexts(self._processor)
-            logprobs = [
-                TokenLogprob(
-                    choice.token,
-                    text_of(choice.token),
-                    choice.logprob or 0.0,
-                    tuple(TokenLogprob(i, text_of(i), value) for i, value in choice.top or ()),
-                )
-                for choice in own
-            ]
         ids = [choice.token for choice in own]
         has_stops = reason == "stop" and bool(self._plan.stop)
+        has_logprobs = self._plan.logprobs is not None
         return Answer(
             self._text,
             num_input_tokens=self._num_input_tokens,
@@ -74,8 +91,22 @@ class Reading:
             queue_seconds=queue_seconds,
             decode_seconds=decode_seconds,
             token_ids=ids,
-            logprobs=logprobs,
             stop_text=found_stop(ids, self._processor, self._plan.stop) if has_stops else None,
+            logprobs=map(self.logprob_of, own) if has_logprobs else None,
+            has_terminator=bool(own) and self.is_end(own[-1].token),
+            num_cached_tokens=num_cached_tokens,
+        )
+
+    def answer_of(self, generation: Generation, reason: FinishReason) -> Answer:
+        """The answer that the scheduler has computed, all of whose tokens were fed."""
+        first, last = generation.first, generation.last
+        return self.answer(
+            len(self.choices),
+            reason,
+            0.0 if first is None else first - generation.begin,
+            0.0 if first is None or last is None else last - first,
+            generation.queue_seconds,
+            generation.num_cached,
         )
 
     def end(self) -> tuple[int, FinishReason]:

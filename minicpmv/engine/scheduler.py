@@ -9,30 +9,29 @@ A step is at most one piece of a picture, then one pass of the decoder over one 
 so an answer waits for two pieces at most, however long the prompts of others are.
 """
 
-import atexit
-import os
+import asyncio
 import threading
 import time
-import weakref
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
+from .block_store import BLOCK
 from .decoder import Decoder, Span
 from .features import FeatureCache
-from .kv_cache import BLOCK, BlockCache
+from .inbox import Inbox
+from .kv_cache import BlockCache
 from .limits import EngineLimits, QueueFullError
 from .prompt import Medium
 from .sampling import choose
 from .scored import Scored
 from .sequence import Generation
+from .threads import begin, register
 from .vision import VisionEncoder
 
-_LINGER_S = 5.0  # that the thread waits for another request before it ends
 _ALONE = 4  # pieces of a prompt at a time, while no answer waits for its next token
 _COUNTS = {
     "requests": ("submitted", "finished", "cancelled", "failed"),
@@ -87,13 +86,21 @@ class Scheduler:
         self._waiting: deque[Generation] = deque()
         self._running: list[Generation] = []
         self._counts: Counter[str] = Counter()
-        _SCHEDULERS.add(self)
+        self._inboxes: dict[asyncio.AbstractEventLoop, Inbox] = {}
+        register(self)
 
-    def submit(self, generation: Generation) -> None:
-        """Answer it, after those that came before; any thread may call.
+    def inbox(self, loop: asyncio.AbstractEventLoop) -> Inbox:
+        """Where the events of answers go that are read from this loop."""
+        with self._lock:
+            for other in [other for other in self._inboxes if other.is_closed()]:
+                del self._inboxes[other]
+            return self._inboxes.setdefault(loop, Inbox(loop))
+
+    def submit(self, *generations: Generation) -> None:
+        """Answer them, after those that came before; any thread may call.
 
         Raises:
-            QueueFullError: too many wait already.
+            QueueFullError: too many wait already; none of these was taken.
             ValueError: the engine is closed.
         """
         with self._lock:
@@ -101,20 +108,20 @@ class Scheduler:
                 raise ValueError("The engine is closed. Load the model again to ask it.")
             limits = self._limits
             num_waiting = len(self._arrived) + len(self._waiting)
-            if num_waiting + len(self._running) >= limits.max_running + limits.max_waiting:
+            num_after = num_waiting + len(self._running) + len(generations)
+            if num_after > limits.max_running + limits.max_waiting:
                 raise QueueFullError(
                     f"{len(self._running)} requests are being answered and {num_waiting} wait; the "
                     f"limits are max_running {limits.max_running} and max_waiting "
                     f"{limits.max_waiting}. Ask again later, or raise them."
                 )
-            generation.submitted = time.perf_counter()
-            self._arrived.append(generation)
-            self._counts["requests submitted"] += 1
+            now = time.perf_counter()
+            for generation in generations:
+                generation.submitted = now
+            self._arrived.extend(generations)
+            self._counts["requests submitted"] += len(generations)
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=_work, args=(weakref.ref(self),), name="minicpmv-engine", daemon=True
-                )
-                self._thread.start()
+                self._thread = begin(self)
         self._wake.set()
 
     def stats(self) -> dict[str, dict[str, int]]:
@@ -165,7 +172,10 @@ class Scheduler:
         Called by the scheduler's own thread.
         """
         with self._step_lock:
-            return self._step()
+            try:
+                return self._step()
+            finally:
+                self._flush()
 
     def _step(self) -> bool:
         with self._lock:
@@ -232,12 +242,12 @@ class Scheduler:
                 tokens[:next_known] == beginning for tokens in prompts
             ):
                 return False
-        lease = self._cache.begin(generation.tokens, generation.num_total)
+        if generation.elder is not None and generation.elder.is_reading:
+            return False
+        lease = self._cache.begin(generation.tokens, generation.num_total, generation.beside())
         if lease is None:
             return False
-        generation.lease = lease
-        generation.admitted = time.perf_counter()
-        generation.num_computed = generation.num_shared = lease.num_known
+        generation.admit(lease)
         with self._lock:
             self._waiting.popleft()
             self._running.append(generation)
@@ -421,6 +431,11 @@ class Scheduler:
                 group.clear()
         for generation in left:
             generation.fail(error)
+        self._flush()
+
+    def _flush(self) -> None:
+        for inbox in list(self._inboxes.values()):
+            inbox.flush()
 
     def work(self) -> bool:
         """Compute while there is something to do; False when the thread should end."""
@@ -442,51 +457,3 @@ class Scheduler:
     @property
     def wake_event(self) -> threading.Event:
         return self._wake
-
-
-def _work(reference: "weakref.ref[Scheduler]") -> None:
-    """The thread: it keeps the scheduler, and with it the model, only while it works."""
-    while True:
-        scheduler = reference()
-        if scheduler is None:
-            return
-        scheduler.wake_event.clear()
-        goes_on, wake = scheduler.work(), scheduler.wake_event
-        del scheduler
-        if goes_on and wake.wait(_LINGER_S):
-            continue
-        scheduler = reference()
-        if scheduler is None or scheduler.rest():
-            return
-        del scheduler
-
-
-def _close_all() -> None:
-    """No thread may be inside PyTorch when the interpreter ends."""
-    for scheduler in list(_SCHEDULERS):
-        scheduler.close(silently=True)
-
-
-def _before_fork() -> None:
-    _HELD.extend(_SCHEDULERS)
-    for scheduler in _HELD:
-        scheduler.hold()
-
-
-def _after_fork(in_child: bool) -> None:
-    for scheduler in _HELD:
-        scheduler.go_on(in_child)
-    _HELD.clear()
-
-
-atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=partial(_after_fork, False),
-        after_in_child=partial(_after_fork, True),
-    )
-
-
-_SCHEDULERS: "weakref.WeakSet[Scheduler]" = weakref.WeakSet()
-_HELD: list[Scheduler] = []

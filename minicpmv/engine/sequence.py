@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from .answer import FinishReason
 from .kv_cache import Lease
@@ -24,6 +24,12 @@ class End(NamedTuple):
 Event = Choice | End | BaseException
 
 
+class Events(Protocol):
+    """Where the events of one answer go."""
+
+    def put(self, event: Event, /) -> None: ...
+
+
 @dataclass(eq=False)
 class Generation:
     """An answer in the making: written by the thread of the scheduler, read by the caller's.
@@ -31,7 +37,11 @@ class Generation:
     Fields:
         prompt: its tokens; `ids` and `tokens` are those of the answer, too.
         begin: when the call came, on the clock of `time.perf_counter`.
+        elder: another answer to the same prompt, submitted before; this one waits until its prompt
+            is computed, and goes on from there.
         events: what the caller reads: a `Choice` per token, then `End` or an error.
+        outbox: where these go in place of `events`.
+        num_cached: tokens of the prompt that were there when it was admitted.
         lease: its keys and values, from the time it is admitted.
         num_computed: tokens whose keys and values are in the cache; num_shared: of these, in
             blocks that others may use.
@@ -46,10 +56,13 @@ class Generation:
     plan: GenerationPlan
     begin: float
     on_end: Callable[[], None] | None = None
+    elder: "Generation | None" = None
     ids: list[int] = field(init=False)
     tokens: list[Hashable] = field(init=False)
     new_ids: list[int] = field(default_factory=list)
     events: "queue.SimpleQueue[Event]" = field(default_factory=queue.SimpleQueue)
+    outbox: Events | None = None
+    num_cached: int = 0
     lease: Lease | None = None
     num_computed: int = 0
     num_shared: int = 0
@@ -60,6 +73,7 @@ class Generation:
     reason: FinishReason = "stop"
     is_request: bool = True
     _cancelled: threading.Event = field(default_factory=threading.Event)
+    _has_ended: bool = False
 
     def __post_init__(self) -> None:
         self.ids = list(self.prompt.ids)
@@ -95,12 +109,29 @@ class Generation:
         return 1 + num_guessed if num_ids - num_guessed == self.num_pending else 0
 
     @property
+    def is_reading(self) -> bool:
+        """Whether its prompt will be computed and is not yet."""
+        return not self.new_ids and not self._has_ended
+
+    @property
     def is_cancelled(self) -> bool:
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
         """Nobody reads the answer any more."""
         self._cancelled.set()
+
+    def admit(self, lease: Lease) -> None:
+        """Its memory is there, the beginning of its prompt perhaps computed."""
+        self.lease, self.elder = lease, None
+        self.num_computed = self.num_shared = self.num_cached = lease.num_known
+        self.admitted = time.perf_counter()
+
+    def beside(self) -> tuple[Lease, int] | None:
+        """The memory of its elder, and how much of it is computed, for `BlockCache.begin`."""
+        if self.elder is None or self.elder.lease is None or not self.prompt.can_share:
+            return None
+        return self.elder.lease, self.elder.num_computed
 
     def is_late(self, now: float) -> bool:
         limit = self.plan.config.max_time
@@ -131,7 +162,7 @@ class Generation:
         self.chooser.append(token)
         if self._lookup is not None:
             self._lookup.append(token)
-        self.events.put(choice)
+        self._emit(choice)
         if self._ends_at(token):
             return "stop"
         if len(self.new_ids) >= self.plan.config.max_new_tokens:
@@ -142,6 +173,9 @@ class Generation:
         if token in self.plan.config.eos_token_id:
             return True
         return self._stops is not None and self._stops.feed(token)
+
+    def _emit(self, event: Event) -> None:
+        (self.events if self.outbox is None else self.outbox).put(event)
 
     def release(self, remember: bool = True) -> None:
         """Give the memory back; what is computed may be remembered for later prompts."""
@@ -160,6 +194,7 @@ class Generation:
 
     def _put_last(self, event: Event, remember: bool) -> None:
         self.release(remember)
-        self.events.put(event)
+        self._has_ended, self.elder = True, None
+        self._emit(event)
         if self.on_end is not None:
             self.on_end()

@@ -13,8 +13,8 @@ import torch
 
 from ..chat import Chat
 from ..engine.attention import Span
+from ..engine.block_store import BLOCK, BlockStore
 from ..engine.decoder import Decoder
-from ..engine.kv_cache import BLOCK, BlockStore
 from ..engine.vision import VisionEncoder
 from .prompts import Prompt
 

@@ -11,7 +11,7 @@ from minicpmv.engine.attention import (
     attend,
     attend_gathered,
 )
-from minicpmv.engine.kv_cache import BLOCK, BlockStore
+from minicpmv.engine.block_store import BLOCK, BlockStore
 
 SCALING = 0.2
 DEVICE = torch.device("cpu")

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from minicpmv.engine.block_store import BLOCK
 from minicpmv.engine.decoder import Decoder
 from minicpmv.engine.graphs import RecordedSteps, Step, size_of
-from minicpmv.engine.kv_cache import BLOCK
 
 from ..helpers.decoders import Sequences, small
 

@@ -7,7 +7,8 @@ from collections.abc import Hashable, Sequence
 import pytest
 import torch
 
-from minicpmv.engine.kv_cache import BLOCK, BlockCache, BlockStore
+from minicpmv.engine.block_store import BLOCK, BlockStore
+from minicpmv.engine.kv_cache import BlockCache
 
 from ..helpers.blocks import SIZE, made, read, small_store, value, write
 

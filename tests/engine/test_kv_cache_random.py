@@ -4,7 +4,8 @@ import pytest
 from hypothesis import settings, stateful
 from hypothesis import strategies as st
 
-from minicpmv.engine.kv_cache import BLOCK, Lease
+from minicpmv.engine.block_store import BLOCK
+from minicpmv.engine.kv_cache import Lease
 
 from ..helpers.blocks import SIZE, made, read, value, write
 

@@ -4,7 +4,8 @@ from collections.abc import Hashable, Sequence
 
 import torch
 
-from minicpmv.engine.kv_cache import BLOCK, BlockCache, BlockStore, Lease
+from minicpmv.engine.block_store import BLOCK, BlockStore
+from minicpmv.engine.kv_cache import BlockCache, Lease
 
 SIZE = 2 * BLOCK * 8  # bytes of a block of `small_store`
 

@@ -13,8 +13,8 @@ from transformers import (
 
 import minicpmv.auto  # noqa: F401
 from minicpmv.engine.attention import MAX_ROWS, Span
+from minicpmv.engine.block_store import BLOCK, BlockStore
 from minicpmv.engine.decoder import Decoder
-from minicpmv.engine.kv_cache import BLOCK, BlockStore
 from minicpmv.model.configuration_minicpm import MiniCPMConfig
 
 SMALL = {

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from minicpmv.engine.block_store import BLOCK, BlockStore
 from minicpmv.engine.decoder import Span
-from minicpmv.engine.kv_cache import BLOCK, BlockStore
 
 VOCABULARY = 97
 POISON = 90  # a token that the decoder fails at

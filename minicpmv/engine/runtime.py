@@ -1,0 +1,44 @@
+"""What computes for one state of the model's modules, with the memory that it needs."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+from .block_store import BLOCK, BlockStore
+from .decoder import Decoder
+from .features import FeatureCache
+from .inputs import context_length
+from .kv_cache import BlockCache
+from .limits import EngineLimits
+from .protocols import CausalModel
+from .scheduler import Scheduler
+from .vision import VisionEncoder
+
+
+class Runtime:
+    """What computes for one state of the model's modules: the scheduler and what it keeps."""
+
+    def __init__(
+        self,
+        model: CausalModel,
+        features: FeatureCache,
+        limits: EngineLimits,
+        turn: AbstractContextManager[Any],
+    ):
+        self.decoder = decoder = Decoder(model)
+        store = BlockStore(
+            decoder.num_layers,
+            decoder.num_kv_heads,
+            decoder.head_dim,
+            decoder.dtype,
+            decoder.device,
+        )
+        token_bytes = store.bytes_per_block // BLOCK
+        context = context_length(model.config)
+        self.cache = BlockCache(store, *limits.of_cache(token_bytes, context, decoder.device))
+        encoder = VisionEncoder(model) if hasattr(model, "get_image_features") else None
+        self.scheduler = Scheduler(decoder, encoder, self.cache, features, limits, turn)
+
+    def takes(self, num_tokens: int) -> bool:
+        """Whether keys of so many tokens do not depend on how many there are."""
+        most = self.decoder.max_tokens()
+        return most is None or num_tokens <= most
