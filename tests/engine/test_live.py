@@ -105,6 +105,17 @@ def test_several_answers_compute_their_prompt_once(seeing: Chat) -> None:
     check_idle(seeing)
 
 
+def test_several_answers_share_features_that_were_given(seeing: Chat) -> None:
+    config = seeing.model.config
+    width = config.get_text_config().hidden_size
+    features = torch.full((1, config.query_num, width), 0.5)
+    options = GREEDY | {"image_features": features}
+    alone = seeing.ask(messages("What?", picture(30, 40)), **options)
+    answers = read(seeing, messages("What?", picture(30, 40)), num_answers=3, **options)
+    assert list(map(facts, answers)) == [facts(alone)] * 3
+    assert answers[2].num_cached_tokens == alone.num_input_tokens - 1
+
+
 def test_answers_by_generate_come_one_after_the_other(seeing: Chat) -> None:
     first = seeing.ask(messages(), **BEAMS)
     answers = read(seeing, messages(), num_answers=2, **BEAMS)
