@@ -8,6 +8,7 @@ from PIL import Image, ImageSequence
 
 from .frames import FRAMES_PER_SECOND, Timeline
 from .image import check_pixels, identify_image
+from .policy import MediaLimitError, current_policy
 
 MIN_ANIMATION_FRAMES = 4  # animations are short; when there are as many
 
@@ -16,8 +17,17 @@ class Animation:
     """The frames of one animation; the file is read from its start each time."""
 
     def timeline(self, file: Any, name: str) -> Timeline:
-        durations_ms = []
+        durations_ms: list[float] = []
+        limit = current_policy().max_animation_pixels
         for frame in self._frames(file, name):
+            num_pixels = frame.width * frame.height * (len(durations_ms) + 1)
+            if limit is not None and num_pixels > limit:
+                raise MediaLimitError(
+                    f"{name} has more than {len(durations_ms)} frames of {frame.width} x "
+                    f"{frame.height} pixels; the limit is {limit:,} pixels in all. Make it smaller "
+                    "or shorter.",
+                    "max_animation_pixels",
+                )
             # Browsers show a frame whose duration is 0 for a tenth of a second.
             frame.load()  # only then a WebP file tells
             durations_ms.append(frame.info.get("duration", 0) or 100)

@@ -5,7 +5,6 @@ one decodes, and where the container has an index it jumps to the key frame befo
 frame.
 """
 
-import warnings
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from PIL import Image
 
 from .frames import Timeline
 from .image import check_pixels, describe
+from .policy import notice
 from .source import begins_like_video
 
 # ffmpeg's names. Not among them are playlists, which open other files, and text shown as pictures.
@@ -114,11 +114,10 @@ class Clip:
                 "decoded. Save or download it again."
             )
         if num_missing or self.num_damaged:
-            warnings.warn(
+            notice(
                 f"{name} is damaged: {max(num_missing, self.num_damaged)} of the frames that were "
                 "decoded are missing or incomplete, and those after them may be wrong. Save or "
-                "download it again.",
-                stacklevel=2,
+                "download it again."
             )
 
     def _decode(

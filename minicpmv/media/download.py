@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from ..errors import first_line
-from .policy import MediaPolicy, MediaRefusedError, current_policy, is_public
+from .policy import MediaLimitError, MediaPolicy, MediaRefusedError, current_policy, is_public
 
 try:
     import httpx2 as httpx  # huggingface_hub 2
@@ -182,5 +182,8 @@ def _body(response: Any, name: str, policy: MediaPolicy, deadline: _Deadline) ->
             deadline.check()  # a connection that was shut also ends a body of unknown length
     if too_large:
         size = f"{limit >> 20} MiB" if limit >= 2**20 else f"{limit} bytes"
-        raise ValueError(f"{name} is larger than {size}. Download it yourself and give the file.")
+        raise MediaLimitError(
+            f"{name} is larger than {size}. Download it yourself and give the file.",
+            "max_download_bytes",
+        )
     return bytes(data)

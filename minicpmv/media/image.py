@@ -6,7 +6,6 @@ the rest of the program shares.
 """
 
 import struct
-import warnings
 import zlib
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import AS_VIDEO
-from .policy import current_policy
+from .policy import MediaLimitError, current_policy, notice
 from .source import begins_like_video, open_source
 
 Compat = Literal["released"] | None
@@ -172,11 +171,18 @@ def _identify(file: Any, prefix: bytes) -> tuple[Image.Image | None, str | None]
                 accepted = True if accept is None else accept(prefix[:16])
                 if format_id in _SKIPPED_FORMATS or not accepted or isinstance(accepted, str):
                     continue
+                if not _is_allowed(format_id):
+                    continue
                 file.seek(0)
                 return factory(file, ""), None
             except _DECODE_ERRORS:
                 claimed = claimed or (format_id if accept and accepted else None)
     return None, claimed
+
+
+def _is_allowed(format_id: str) -> bool:
+    formats = current_policy().formats
+    return formats is None or format_id in formats
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
@@ -200,9 +206,10 @@ def check_pixels(what: str, width: int, height: int) -> None:
     """Raise ValueError for a picture, or frames, of more pixels than the policy allows."""
     limit = current_policy().max_pixels
     if width * height > limit:
-        raise ValueError(
+        raise MediaLimitError(
             f"{what} {width} x {height} = {width * height:,} pixels; the limit is {limit:,}. "
-            "Make it smaller first."
+            "Make it smaller first.",
+            "max_pixels",
         )
 
 
@@ -230,7 +237,7 @@ def _notice_others(image: Image.Image, name: str) -> None:
             f"{count} frames, and only the first is shown. Show it as a video to show them all: "
             f"{AS_VIDEO}."
         )
-    warnings.warn(f"{name} has {advice}", UserWarning, stacklevel=2)
+    notice(f"{name} has {advice}")
 
 
 def describe(prefix: bytes) -> str:

@@ -5,6 +5,7 @@ or addresses from its clients uses `MediaPolicy.remote()`.
 """
 
 import ipaddress
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 SCHEMES = ("file", "http", "https", "data")
+# By Pillow's names; MPO is what some cameras write as JPEG, DIB a BMP without its first header.
+FORMATS_OF_CLIENTS = (
+    "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO",
+)  # fmt: skip
 
 # Reachable from a rented machine only, and answering with its secrets (Azure); the addresses of
 # other providers are link-local or private.
@@ -24,6 +29,21 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 class MediaRefusedError(ValueError):
     """The policy does not allow this source."""
+
+
+class MediaLimitError(ValueError):
+    """A picture or video is larger than the policy allows.
+
+    Args:
+        limit: the field of `MediaPolicy` that says how large it may be.
+    """
+
+    def __init__(self, message: str, limit: str):
+        super().__init__(message)
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[type["MediaLimitError"], tuple[str, str]]:
+        return type(self), (str(self), self.limit)
 
 
 @dataclass(frozen=True)
@@ -43,6 +63,12 @@ class MediaPolicy:
         max_download_bytes: of one download.
         max_pixels: of a picture or a frame, checked before it is decoded.
         max_frames: most frames of one video. None: as many as are asked for.
+        max_duration_s: of one video. None: no limit.
+        max_animation_pixels: of all frames of an animation together, each of which is decoded to
+            learn how long it is shown. None: no limit.
+        formats: of pictures, by Pillow's names. None: whatever Pillow reads.
+        warns: whether there is a warning where a picture or video has more than is shown, or less
+            than was asked for.
         timeout_s: longest wait for the next bytes. deadline_s: for a whole download.
         max_redirects: each one is checked like the first address.
 
@@ -59,12 +85,16 @@ class MediaPolicy:
     # 20 000 x 20 000, 1.2 GB as RGB. What unpacks to more than this is a decompression bomb.
     max_pixels: int = 400_000_000
     max_frames: int | None = None
+    max_duration_s: float | None = None
+    max_animation_pixels: int | None = None
+    formats: tuple[str, ...] | None = None
+    warns: bool = True
     timeout_s: float = 20.0
     deadline_s: float = 120.0
     max_redirects: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("schemes", "hosts", "folders"):
+        for name in ("schemes", "hosts", "folders", "formats"):
             value = getattr(self, name)
             if isinstance(value, str | Path):
                 raise ValueError(f"{name} is {value!r}; give a list of them.")
@@ -76,11 +106,15 @@ class MediaPolicy:
         if self.folders is not None:
             folders = tuple(Path(folder).expanduser().resolve() for folder in self.folders)
             object.__setattr__(self, "folders", folders)
-        for name in ("max_bytes", "max_download_bytes", "max_pixels", "max_frames"):
+        for name in (
+            "max_bytes", "max_download_bytes", "max_pixels", "max_frames", "max_animation_pixels",
+        ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} is {value!r}; it must be a whole number, at least 1.")
-        for name in ("timeout_s", "deadline_s"):
+        for name in ("timeout_s", "deadline_s", "max_duration_s"):
+            if name == "max_duration_s" and self.max_duration_s is None:
+                continue
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be seconds, above 0.")
 
@@ -99,6 +133,9 @@ class MediaPolicy:
             max_download_bytes=64 * 2**20,
             max_pixels=50_000_000,
             max_frames=64,
+            max_animation_pixels=400_000_000,
+            formats=FORMATS_OF_CLIENTS,
+            warns=False,
             timeout_s=5.0,
             deadline_s=20.0,
         )
@@ -138,8 +175,9 @@ class MediaPolicy:
     def check_size(self, num_bytes: int, name: str) -> None:
         """Raise ValueError for more bytes than `max_bytes`."""
         if self.max_bytes is not None and num_bytes > self.max_bytes:
-            raise ValueError(
-                f"{name} has {num_bytes} bytes; the limit is {self.max_bytes}. Make it smaller."
+            raise MediaLimitError(
+                f"{name} has {num_bytes} bytes; the limit is {self.max_bytes}. Make it smaller.",
+                "max_bytes",
             )
 
 
@@ -163,6 +201,12 @@ _POLICY: ContextVar[MediaPolicy] = ContextVar("media_policy", default=_LOCAL)
 def current_policy() -> MediaPolicy:
     """The policy in force here."""
     return _POLICY.get()
+
+
+def notice(text: str) -> None:
+    """Warn, where the policy wants it."""
+    if current_policy().warns:
+        warnings.warn(text, UserWarning, stacklevel=3)
 
 
 @contextmanager

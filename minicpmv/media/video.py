@@ -8,7 +8,6 @@ PyAV decodes video (`pip install "minicpmv[video]"`); Pillow decodes GIF, WebP a
 
 import io
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from .animation import Animation
 from .clip import Clip
 from .frames import MAX_FRAMES, Timeline, check_sampling, choose_indices
 from .image import identify_image, is_animated
-from .policy import current_policy
+from .policy import MediaLimitError, current_policy, notice
 from .source import may_open, open_source
 
 KEPT_BYTES = 256 * 2**20  # of decoded frames, of one video
@@ -104,6 +103,7 @@ class VideoFile:
                 reader = _reader_of(file, name)
                 file.seek(0)
                 timeline = reader.timeline(file, name)
+            _check_duration(timeline, name)
             self._chosen = self._choose(timeline, name)
             self._reader = reader
         return self._reader
@@ -113,21 +113,21 @@ class VideoFile:
         most = MAX_FRAMES if limit is None else min(limit, MAX_FRAMES)
         chosen = choose_indices(timeline, num_frames=self.num_frames, fps=self.fps, most=most)
         if limit is not None and len(chosen) > limit:
-            raise ValueError(
+            raise MediaLimitError(
                 f"{name}: {len(chosen)} frames are asked for, and {limit} may be shown. Lower "
-                "num_frames."
+                "num_frames.",
+                "max_frames",
             )
         if (self.num_frames or 0) > len(chosen):
             notice_fewer(name, len(chosen), self.num_frames)
         elif self.fps is not None and self.fps > timeline.fps * 1.05:
             each = f"{timeline.fps:.3g} frames per second, fewer than the {self.fps:g} asked for"
-            warnings.warn(f"{name} has {each}; {len(chosen)} are shown.", stacklevel=2)
+            notice(f"{name} has {each}; {len(chosen)} are shown.")
         elif self.fps is not None and self.fps * timeline.duration_s > most + 1:
-            warnings.warn(
+            notice(
                 f"{name} takes {timeline.duration_s:.4g} s, which at {self.fps:g} frames per "
                 f"second is more than the {most} frames that a video may have; {len(chosen)} are "
-                "shown, spread evenly.",
-                stacklevel=2,
+                "shown, spread evenly."
             )
         return chosen
 
@@ -161,12 +161,18 @@ def is_animation(source: Any) -> bool:
         return image is not None and is_animated(image)
 
 
+def _check_duration(timeline: Timeline, name: str) -> None:
+    limit = current_policy().max_duration_s
+    if limit is not None and timeline.duration_s > limit:
+        raise MediaLimitError(
+            f"{name} takes {timeline.duration_s:.4g} s; the limit is {limit:g} s. Cut it.",
+            "max_duration_s",
+        )
+
+
 def notice_fewer(name: str, shown: int, asked: int | None) -> None:
     """Warn that a video has fewer frames than were asked for."""
-    warnings.warn(
-        f"{name} has {shown} frames, fewer than the {asked} asked for; all are shown.",
-        stacklevel=2,
-    )
+    notice(f"{name} has {shown} frames, fewer than the {asked} asked for; all are shown.")
 
 
 def _reader_of(file: Any, name: str) -> Clip | Animation:

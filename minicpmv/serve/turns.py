@@ -1,0 +1,137 @@
+"""Messages of a request as the turns that chat templates know: system, user, assistant.
+
+`developer` is another word for `system`; what is said under either before the conversation begins
+is joined. Calls of functions and what they gave are written as text, since no template of the
+family has a form for them.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .errors import ApiError
+from .schema.parts import (
+    AssistantMessage,
+    ChatMessage,
+    ImagePart,
+    RefusalPart,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    VideoPart,
+)
+
+
+@dataclass(frozen=True)
+class Media:
+    """A picture or a video of a turn, and where the client put it."""
+
+    part: ImagePart | VideoPart
+    param: str
+
+
+@dataclass
+class Turn:
+    """One turn: texts, pictures and videos in order."""
+
+    role: str
+    items: list[str | Media] = field(default_factory=list)
+    is_of_tool: bool = False
+
+
+def turns_of(messages: Sequence[ChatMessage], param: str = "messages") -> list[Turn]:
+    """The turns of a conversation.
+
+    Raises:
+        ApiError: a message holds nothing, a system message comes late, or the result of a function
+            belongs to no call.
+    """
+    turns: list[Turn] = []
+    calls: dict[str, str] = {}
+    for index, message in enumerate(messages):
+        place = f"{param}[{index}]"
+        if isinstance(message, SystemMessage):
+            _add_system(turns, _items(message, place), place)
+        elif isinstance(message, AssistantMessage):
+            items = _items(message, place) + _refusal(message)
+            for call in message.tool_calls or ():
+                calls[call.id] = call.function.name
+                items.append(_call_text(call))
+            turns.append(Turn("assistant", items or [""]))
+        elif isinstance(message, ToolMessage):
+            name = calls.get(message.tool_call_id)
+            if name is None:
+                raise _error(
+                    f"{place}.tool_call_id",
+                    "belongs to no call in the messages before it; send the assistant's message "
+                    "with its tool_calls, too",
+                )
+            result = "\n".join(str(item) for item in _items(message, place))
+            _add_result(turns, f"Result of {name}: {result}")
+        else:
+            items = _items(message, place)
+            if not items:
+                raise _error(f"{place}.content", "is empty; give text, a picture or a video")
+            if turns and turns[-1].is_of_tool:
+                turns[-1].items += items
+                turns[-1].is_of_tool = False
+            else:
+                turns.append(Turn("user", items))
+    return turns
+
+
+def _add_system(turns: list[Turn], items: list[str | Media], place: str) -> None:
+    text = "\n".join(str(item) for item in items)
+    if turns and turns[-1].role != "system":
+        raise _error(
+            place, "is a system message after the conversation began; put it before the first turn"
+        )
+    if not text.strip():
+        return
+    if turns:
+        turns[0].items = [f"{turns[0].items[0]}\n\n{text}"]
+    else:
+        turns.append(Turn("system", [text]))
+
+
+def _add_result(turns: list[Turn], text: str) -> None:
+    if turns and turns[-1].is_of_tool:
+        turns[-1].items.append(text)
+    else:
+        turns.append(Turn("user", [text], is_of_tool=True))
+
+
+def _items(message: ChatMessage, place: str) -> list[str | Media]:
+    content = message.content
+    if content is None:
+        return []
+    if isinstance(content, str):
+        return [content]
+    items: list[str | Media] = []
+    for index, part in enumerate(content):
+        if isinstance(part, TextPart):
+            items.append(part.text)
+        elif isinstance(part, RefusalPart):
+            items.append(part.refusal)
+        else:
+            items.append(Media(part, f"{place}.content[{index}]"))
+    return items
+
+
+def _refusal(message: AssistantMessage) -> list[str | Media]:
+    return [message.refusal] if message.refusal and not message.content else []
+
+
+def _call_text(call: ToolCall) -> str:
+    """As the model writes a call itself where its answer is bound to one."""
+    try:
+        arguments = json.loads(call.function.arguments or "{}")
+    except (ValueError, RecursionError):
+        arguments = call.function.arguments
+    call_ = {"name": call.function.name, "arguments": arguments}
+    return json.dumps(call_, ensure_ascii=False)
+
+
+def _error(param: str, reason: str) -> ApiError:
+    return ApiError(400, "invalid_value", f"{param} {reason}.", param=param)
