@@ -30,6 +30,10 @@ class ArgumentError(ValueError):
         return _MARKED.sub(_setting, self.marked).replace("`", "")
 
 
+class PromptTooLongError(ArgumentError):
+    """The prompt, with the answer that was asked for, is longer than the model's context."""
+
+
 def _setting(match: re.Match[str]) -> str:
     name, value = match.groups()
     words = {"True": " on", "False": " off", None: ""}

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..errors import ArgumentError, short
+from ..errors import ArgumentError, PromptTooLongError, short
 from ..releases import Release
 from .options import PROCESSING, checked
 from .pictures import with_pictures_read
@@ -154,7 +154,7 @@ class Preparation:
         """
         limit = settings.max_inp_length
         if limit is not None and num_prompt_tokens > limit:
-            raise ArgumentError(
+            raise PromptTooLongError(
                 f"The prompt has {num_prompt_tokens} tokens and `max_inp_length` is {limit}; "
                 f"cutting it would lose the end of the question. {self._less()} the text, or raise "
                 "`max_inp_length`."
@@ -166,7 +166,7 @@ class Preparation:
         if room < least:
             name = "max_new_tokens" if wanted or least == 1 else "min_new_tokens"
             asked = f"; `{name}` is {least}" if least > 1 else ""
-            raise ArgumentError(
+            raise PromptTooLongError(
                 f"The prompt has {num_prompt_tokens} tokens and the model's context "
                 f"{num_prompt_tokens + room}, which leaves {max(room, 0)} for the answer"
                 f"{asked}. {self._less()} the text, or lower `{name}`."

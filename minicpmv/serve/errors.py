@@ -1,5 +1,11 @@
 """The one error that a request can end with; each protocol gives it its own body."""
 
+from typing import Any
+
+from ..engine.limits import QueueFullError
+from ..errors import ArgumentError, PromptTooLongError
+from ..media.policy import MediaRefusedError
+
 
 class ApiError(Exception):
     """What a client is told.
@@ -51,3 +57,46 @@ class ApiError(Exception):
 
 
 _INVALID = "invalid_request_error"
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before its answer was complete; nobody is told."""
+
+
+def from_exception(error: Exception, param: str | None = None) -> ApiError:
+    """What a client is told when the library refuses what it sent.
+
+    Args:
+        error: ValueError, OSError or QueueFullError; of others the client learns nothing.
+        param: the field that was being read.
+    """
+    if isinstance(error, ApiError):
+        return error
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, QueueFullError):
+        return ApiError(429, "queue_full", message, retry_after=1)
+    if isinstance(error, PromptTooLongError):
+        return ApiError(400, "context_length_exceeded", message, param=param or "messages")
+    if isinstance(error, MediaRefusedError):
+        return ApiError(400, "url_not_allowed", message, param=param)
+    if isinstance(error, OSError):
+        if error.strerror:  # with the name of a file of this computer
+            message = error.strerror
+        return ApiError(400, "invalid_image", message, param=param)
+    if isinstance(error, ArgumentError | ValueError):
+        return ApiError(400, "invalid_value", message, param=param)
+    return ApiError(500, "internal_error", "Something went wrong in the server.")
+
+
+def error_body(error: ApiError, path: str) -> dict[str, Any]:
+    """As the protocol that speaks at `path` writes it."""
+    if path.startswith("/api/"):  # Ollama's
+        return {"error": error.message}
+    if path.startswith("/v1/messages"):  # Anthropic's
+        kind = _OF_ANTHROPIC.get(error.status, error.type)
+        kind = "api_error" if kind == "server_error" else kind
+        return {"type": "error", "error": {"type": kind, "message": error.message}}
+    return error.body()
+
+
+_OF_ANTHROPIC = {413: "request_too_large", 503: "overloaded_error", 529: "overloaded_error"}

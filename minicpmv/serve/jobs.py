@@ -93,6 +93,9 @@ class Backend(Protocol):
 
     def models(self) -> Sequence[ModelCard]: ...
 
+    async def card(self, model: str) -> ModelCard:
+        """Of one model, which is loaded first where it was not."""
+
     def answer(self, job: Job) -> AsyncGenerator[Event, None]:
         """Events of all `n` answers as they come; closing the generator cancels them."""
 

@@ -1,0 +1,158 @@
+"""The application: routes over a backend, and one body for every error."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+from .bodies import add_bodies
+from .content import MediaReader
+from .errors import ApiError
+from .jobs import Backend
+from .metrics import Metrics
+from .middleware import Front, error_response
+from .own import OwnBackend
+from .routes import chat, health, metrics, models
+from .settings import ServeSettings
+from .version import VERSION
+
+if TYPE_CHECKING:
+    from .answering import Interruptible
+
+_ROUTES = (chat, models, health, metrics)
+_POLL_S = 0.02  # while the server waits for running requests to end
+
+
+@dataclass
+class Server:
+    """What all requests share; `request.app.state.server`.
+
+    Fields:
+        media: reads pictures and videos under the server's policy.
+        is_stopping: nothing new is begun. is_expired: what ran has been told to end, too.
+        num_requests, num_posts: that are being answered.
+        answering: blocks of these that can be interrupted.
+    """
+
+    settings: ServeSettings
+    backend: Backend
+    media: MediaReader
+    metrics: Metrics
+    is_stopping: bool = False
+    is_expired: bool = False
+    num_requests: int = 0
+    num_posts: int = 0
+    answering: "set[Interruptible]" = field(default_factory=set)
+
+    def enter(self, method: str) -> None:
+        self.num_requests += 1
+        self.num_posts += method == "POST"
+
+    def leave(self, method: str) -> None:
+        self.num_requests -= 1
+        self.num_posts -= method == "POST"
+
+    async def drain(self, grace_s: float) -> None:
+        """Begin nothing new, and wait until what runs has ended; after `grace_s` seconds it ends
+        with an error.
+        """
+        self.is_stopping = True
+        end = time.monotonic() + grace_s
+        while self.num_requests and time.monotonic() < end:
+            await asyncio.sleep(_POLL_S)
+        self.is_expired = True
+        for each in list(self.answering):
+            each.interrupt("stopping")
+        # Their last words still have to be sent; a client that reads nothing is not waited for.
+        end = time.monotonic() + 2
+        while self.num_requests and time.monotonic() < end:
+            await asyncio.sleep(_POLL_S)
+
+
+def create_app(settings: ServeSettings | None = None, backend: Backend | None = None) -> FastAPI:
+    """The application, as any ASGI server runs it.
+
+    Args:
+        backend: what computes the answers; by default what `settings.engine` says.
+
+    Raises:
+        ArgumentError: a setting is wrong.
+    """
+    settings = settings or ServeSettings()
+    backend = backend or make_backend(settings)
+    counters = Metrics(settings.metrics_prefix, settings.names, backend.stats)
+    server = Server(settings, backend, MediaReader(settings), counters)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await backend.start()
+        try:
+            yield
+        finally:
+            server.media.close()
+            await backend.stop()
+
+    app = FastAPI(
+        title="minicpmv",
+        version=VERSION,
+        description="Models of the MiniCPM-V family behind the protocols that clients speak.",
+        root_path=settings.root_path,
+        lifespan=lifespan,
+        docs_url=None,  # its scripts would come from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.server = server
+    for module in _ROUTES:
+        app.include_router(module.router)
+    for kind in (ApiError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _refuse)
+    app.add_middleware(Front, server=server)
+    if settings.cors_origin:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origin),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    make = app.openapi
+    app.openapi = lambda: app.openapi_schema or add_bodies(app, make)  # type: ignore[method-assign]
+    return app
+
+
+def make_backend(settings: ServeSettings) -> Backend:
+    return OwnBackend(settings)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """The body of the protocol that is spoken at this path."""
+    headers: dict[str, str] = {}
+    if isinstance(error, HTTPException):
+        headers = dict(error.headers or {})
+        error = _of_routing(error, request)
+    elif isinstance(error, RequestValidationError):
+        found = error.errors()[0]
+        name = ".".join(str(part) for part in found["loc"][1:])
+        error = ApiError(400, "invalid_value", f"{name}: {found['msg']}.", param=name)
+    assert isinstance(error, ApiError)
+    return error_response(error, request.state.record, request.scope["path"], headers)
+
+
+def _of_routing(error: HTTPException, request: Request) -> ApiError:
+    path = request.scope["path"]
+    if error.status_code == 404:
+        return ApiError(404, "not_found", f"There is no {path} here.")
+    if error.status_code == 405:
+        allowed = dict(error.headers or {}).get("Allow", "another method")
+        message = f"{request.method} is not allowed at {path}; use {allowed}."
+        return ApiError(405, "method_not_allowed", message)
+    return ApiError(error.status_code, "invalid_value", str(error.detail))

@@ -1,0 +1,54 @@
+"""What a model takes in memory: counted from its files before it is loaded, and from its tensors
+afterwards.
+"""
+
+import copy
+
+import torch
+from transformers import CONFIG_MAPPING
+
+from ..chat import Chat
+from ..checkpoint.hub import Checkpoint
+from ..checkpoint.tensors import skeleton
+from ..devices import hardware_of, parse_device
+from ..loader import MODEL_CLASSES, precision_of, read_config
+from ..precision import working_bytes
+from ..quantization import weight_bytes
+from ..releases import model_type_of
+
+
+def bytes_of_model(chat: Chat) -> int:
+    """Weights, and what an answer takes beside them."""
+    tensors = [*chat.model.parameters(), *chat.model.buffers()]
+    return sum(tensor.nbytes for tensor in tensors) + working_bytes(chat.model.config)
+
+
+def bytes_of_place(place: str, device: str, dtype: str, quantize: str | None) -> int:
+    """The same, before the model is loaded.
+
+    Args:
+        place, device, dtype, quantize: as `minicpmv.load` takes them.
+
+    Raises:
+        OSError, ValueError: its files cannot be read.
+    """
+    checkpoint = Checkpoint.find(place)
+    fields = read_config(checkpoint)
+    config = CONFIG_MAPPING[model_type_of(fields)].from_dict(copy.deepcopy(fields))
+    files = checkpoint.kept_weight_files()
+    if fields.get("quantization_config") and files:
+        return sum(file.stat().st_size for file in files) + working_bytes(config)
+    target = parse_device(device)
+    precision = precision_of(checkpoint, fields, target, dtype, quantize=quantize)
+    empty = skeleton(MODEL_CLASSES[model_type_of(fields)], config)
+    weights = weight_bytes(empty, quantize, width=precision.dtype.itemsize)
+    return weights + working_bytes(config)
+
+
+def free_bytes(device: str) -> int | None:
+    """Memory of a device that models may take; None where it does not say."""
+    target = parse_device(device)
+    if target.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(target)
+        return int(free)
+    return hardware_of(target).free_bytes

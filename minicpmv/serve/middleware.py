@@ -1,0 +1,203 @@
+"""What stands before every route: request ids, keys, limits, the access log, the last error.
+
+Pure ASGI: between a route and a function of `@app.middleware("http")` stands a task of its own, and
+the route never learns that its client has gone.
+"""
+
+import asyncio
+import hmac
+import re
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+from starlette._utils import get_route_path
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .access_log import AccessLog, Exchange, logger
+from .errors import ApiError, ClientGoneError, error_body
+
+if TYPE_CHECKING:
+    from .app import Server
+
+_OPEN = ("/health", "/ping")
+_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_RETRY_STOPPING_S = 5
+_DRAIN_S = 10.0  # for the rest of a body that is too large
+_DRAIN_BYTES = 256 * 2**20
+
+
+class Front:
+    """The outermost layer but for CORS."""
+
+    def __init__(self, app: ASGIApp, server: "Server"):
+        self.app = app
+        self.server = server
+        self.log = AccessLog(server.settings.log_format)
+        self.keys = [key.encode() for key in server.settings.api_key]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        record = Exchange(_request_id(headers), scope["method"], scope["path"])
+        state = scope.setdefault("state", {})
+        state["record"], state["owner"] = record, _owner(headers)
+
+        async def reply(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.status = message["status"]
+                extra = [(b"x-request-id", record.request_id.encode())]
+                if self.server.is_stopping:
+                    extra.append((b"connection", b"close"))
+                message = {**message, "headers": [*message.get("headers", ()), *extra]}
+            await send(message)
+
+        body = _Body(receive, self.server.settings.max_body)
+        self.server.enter(scope["method"])
+        try:
+            self._check(scope, headers)
+            await self.app(scope, body.receive, reply)
+        except ClientGoneError:
+            record.status, record.error = 499, "client_gone"
+        except ApiError as error:
+            if error.status == 413 and b"expect" not in headers:
+                await body.drain()
+            await error_response(error, record, scope["path"])(scope, receive, reply)
+        except Exception:
+            logger.exception("request %s failed", record.request_id)
+            failure = ApiError(500, "internal_error", internal_message(record))
+            if record.status:  # an answer has begun, and is cut off so that nobody waits for more
+                record.error = failure.code
+                raise
+            await error_response(failure, record, scope["path"])(scope, receive, reply)
+        finally:
+            self.server.leave(scope["method"])
+            if record.error is not None and not record.is_counted:
+                self.server.metrics.request_error(record.error)
+            self.log.write(record)
+
+    def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """Refuse what needs no look at the body.
+
+        Raises:
+            ApiError: as the contract has it.
+        """
+        path = get_route_path(scope)
+        settings = self.server.settings
+        is_open = path in _OPEN or (path == "/metrics" and settings.open_metrics)
+        if self.keys and not is_open and not self._has_key(headers):
+            raise ApiError(
+                401,
+                "invalid_api_key",
+                "The API key is missing or wrong. Send it as 'Authorization: Bearer KEY' or "
+                "'x-api-key: KEY'.",
+            )
+        if scope["method"] != "POST":
+            return
+        if self.server.is_stopping:
+            raise stopping()
+        most = settings.max_num_seqs + settings.max_queue
+        if self.server.num_posts > most:
+            raise ApiError(
+                429,
+                "queue_full",
+                f"{most} requests are answered or wait, which is the most "
+                f"({settings.max_num_seqs} and {settings.max_queue}). Try again later.",
+                retry_after=1,
+            )
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > settings.max_body:
+            raise _too_large(settings.max_body, f"{int(length)} bytes")
+
+    def _has_key(self, headers: dict[bytes, bytes]) -> bool:
+        sent = _keys(headers)
+        # All are compared, so that the time says nothing about which one is nearly right.
+        same = [hmac.compare_digest(each, key) for each in sent for key in self.keys]
+        return any(same)
+
+
+class _Body:
+    """The messages of a request, counted."""
+
+    def __init__(self, receive: Receive, most: int):
+        self._receive = receive
+        self._most = most
+        self._count = 0
+        self._more = True
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._count += len(message.get("body", b""))
+            self._more = message.get("more_body", False)
+            if self._count > self._most:
+                await self.drain()
+                raise _too_large(self._most, f"more than {self._most} bytes")
+        return message
+
+    async def drain(self) -> None:
+        """Read the rest, within limits: many clients read no answer before they have sent all."""
+        end = time.perf_counter() + _DRAIN_S
+        while self._more and self._count < self._most + _DRAIN_BYTES:
+            try:
+                async with asyncio.timeout(end - time.perf_counter()):
+                    message = await self._receive()
+            except TimeoutError:
+                return
+            if message["type"] != "http.request":
+                return
+            self._count += len(message.get("body", b""))
+            self._more = message.get("more_body", False)
+
+
+def _too_large(most: int, found: str) -> ApiError:
+    return ApiError(
+        413,
+        "body_too_large",
+        f"The body has {found}; the limit is {most} (--max-body). Send smaller pictures.",
+    )
+
+
+def stopping() -> ApiError:
+    return ApiError(
+        503,
+        "unavailable",
+        "The server is stopping. Try again later.",
+        retry_after=_RETRY_STOPPING_S,
+    )
+
+
+def internal_message(record: Exchange) -> str:
+    return f"Something went wrong in the server; its log has more under {record.request_id}."
+
+
+def error_response(
+    error: ApiError, record: Exchange, path: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """What the client is told, and the log."""
+    record.error = error.code
+    headers = dict(headers or {})
+    if error.retry_after is not None:
+        headers["retry-after"] = str(error.retry_after)
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(error_body(error, path), status_code=error.status, headers=headers)
+
+
+def _keys(headers: dict[bytes, bytes]) -> list[bytes]:
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    sent = [token.strip()] if scheme.lower() == b"bearer" else []
+    return [*sent, headers.get(b"x-api-key", b"")]
+
+
+def _owner(headers: dict[bytes, bytes]) -> str:
+    """Whose the request is: the key that was sent, whether or not the server asks for one."""
+    return next((key.decode("latin-1") for key in _keys(headers) if key), "")
+
+
+def _request_id(headers: dict[bytes, bytes]) -> str:
+    sent = headers.get(b"x-request-id", b"")
+    return sent.decode() if _ID.fullmatch(sent) else uuid.uuid4().hex

@@ -1,0 +1,198 @@
+"""The engine of this process as a backend."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from typing import Any, TypeVar
+
+from ..chat import Chat
+from ..checkpoint.hub import Checkpoint
+from ..engine.inputs import context_length
+from ..engine.limits import EngineLimits, QueueFullError
+from ..engine.options import GENERATION
+from ..engine.plan import plan_generation
+from ..engine.request import Messages
+from ..loader import load, read_config
+from ..media.policy import MediaPolicy
+from .access_log import logger
+from .errors import from_exception
+from .jobs import Event, Finished, Job, ModelCard, Piece, Started
+from .memory import bytes_of_model, bytes_of_place, free_bytes
+from .registry import Entry, Registry
+from .settings import ServeSettings
+
+_SHARE = 0.9  # of the free memory, for several models without --memory-budget
+_SHOWN = (
+    "do_sample",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "num_beams",
+    "no_repeat_ngram_size",
+    "min_new_tokens",
+)
+# Jobs come with pictures that the server has read: nothing is left to be opened.
+_NOTHING = MediaPolicy(schemes=())
+
+Result = TypeVar("Result")
+
+
+class OwnBackend:
+    """Models that are loaded in this process; see `Backend`."""
+
+    def __init__(self, settings: ServeSettings):
+        self.settings = settings
+        self._registry: Registry[Chat] = Registry(
+            settings.models, self._load, self._bytes_of, settings.memory_budget
+        )
+        self._threads = ThreadPoolExecutor(
+            max(2, os.cpu_count() or 2), thread_name_prefix="minicpmv-prompt"
+        )
+
+    async def start(self) -> None:
+        """Load the model where there is one; look at the files where there are several.
+
+        Raises:
+            OSError, ValueError, ImportError: it cannot be loaded.
+        """
+        if len(self.settings.model) == 1:
+            async with self._registry.use(self.settings.names[0]):
+                return
+        for place in self.settings.model:
+            await self._in_thread(partial(_look_at, place))
+        if self._registry.budget is None:
+            free = free_bytes(self.settings.device)
+            self._registry.budget = None if free is None else int(_SHARE * free)
+
+    async def stop(self) -> None:
+        await self._registry.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def models(self) -> Sequence[ModelCard]:
+        return [card_of(name, entry) for name, entry in self._registry.entries.items()]
+
+    async def card(self, model: str) -> ModelCard:
+        entry = self._registry.entry(model)
+        if entry.model is None:
+            await self._use(model, lambda chat: None)
+        return card_of(model, entry)
+
+    async def answer(self, job: Job) -> AsyncGenerator[Event, None]:
+        loop = asyncio.get_running_loop()
+        async with self._registry.use(job.model) as chat:
+            try:
+                live = await self._in_thread(
+                    lambda: chat.live(job.prompt, loop, num_answers=job.n, **job.options)
+                )
+            except (ValueError, OSError, QueueFullError) as error:
+                raise from_exception(error) from error
+            try:
+                yield Started(live.num_input_tokens)
+                async for piece in live:
+                    if piece.text or piece.tokens:
+                        yield Piece(piece.index, piece.text, piece.tokens)
+                    if piece.answer is not None:
+                        yield Finished(piece.index, piece.answer)
+            finally:
+                live.cancel()
+
+    async def tokenize(self, model: str, prompt: Messages | str) -> list[int]:
+        """Tokens of a text, or of a conversation as the model is shown it."""
+
+        def tokens(chat: Chat) -> list[int]:
+            if isinstance(prompt, str):
+                return chat.engine.token_ids(prompt)
+            conversation = chat.processor.question(prompt)
+            settings = chat.engine.settings([conversation], {})
+            return chat.engine.token_ids(conversation, settings)
+
+        return await self._use(model, tokens)
+
+    async def detokenize(self, model: str, ids: Sequence[int]) -> str:
+        def text(chat: Chat) -> str:
+            size = len(chat.processor.tokenizer)
+            beyond = next((token for token in ids if not 0 <= token < size), None)
+            if beyond is not None:
+                raise ValueError(f"tokens has {beyond}; the vocabulary has {size}, from 0.")
+            return str(chat.processor.tokenizer.decode(ids))
+
+        return await self._use(model, text)
+
+    def stats(self) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
+        entries = self._registry.entries
+        return {
+            name: entry.model.engine.stats()
+            for name, entry in entries.items()
+            if entry.model is not None
+        }
+
+    async def _use(self, model: str, work: Callable[[Chat], Result]) -> Result:
+        """What `work` makes of a loaded model, in a thread.
+
+        Raises:
+            ApiError: the model is not served, or refuses what the client sent.
+        """
+        async with self._registry.use(model) as chat:
+            try:
+                return await self._in_thread(lambda: work(chat))
+            except (ValueError, OSError) as error:
+                raise from_exception(error) from error
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _load(self, place: str) -> Chat:
+        settings = self.settings
+        limits = EngineLimits(max_running=settings.max_num_seqs, max_waiting=settings.max_queue)
+        begin = time.perf_counter()
+        chat = load(
+            place,
+            settings.device,
+            settings.dtype,
+            quantize=settings.quantize,  # type: ignore[arg-type]
+            media_policy=_NOTHING,
+            limits=limits,
+            progress=False,
+        )
+        logger.info("loaded %s in %.1f s", place, time.perf_counter() - begin)
+        return chat
+
+    def _bytes_of(self, place: str, chat: Chat | None) -> int:
+        if chat is not None:
+            return bytes_of_model(chat)
+        settings = self.settings
+        return bytes_of_place(place, settings.device, settings.dtype, settings.quantize)
+
+
+def _look_at(place: str) -> None:
+    read_config(Checkpoint.find(place))
+
+
+def card_of(name: str, entry: Entry[Chat]) -> ModelCard:
+    chat = entry.model
+    if chat is None:
+        return ModelCard(name, entry.created, None, False, None, {})
+    return ModelCard(
+        name,
+        entry.created,
+        context_length(chat.model.config),
+        True,
+        chat.supports_images,
+        defaults_of(chat),
+    )
+
+
+@lru_cache(maxsize=64)
+def defaults_of(chat: Chat) -> Mapping[str, Any]:
+    """Generation options of a request that names none."""
+    plan = plan_generation(chat.processor, chat.model.generation_config, {})
+    found = {name: getattr(plan.config, name, None) for name in _SHOWN}
+    if not found["do_sample"]:  # `generate` has values of these, which mean nothing
+        found = {name: found[name] for name in found if GENERATION[name].needs != "sampling"}
+    found["repetition_penalty"] = plan.repetition_penalty
+    found["max_new_tokens"] = context_length(chat.model.config)
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,245 @@
+"""The settings of the server: one table for flags, the environment and a YAML file.
+
+A flag wins over a variable `MINICPMV_*`, and that over a line of the file given by `--config`.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArgumentError, short
+from .settings_table import Setting, row_of, rows, setting
+
+PREFIX = "MINICPMV_"
+# Variables of other parts of the package.
+_OTHERS = {"MINICPMV_FONTS", "MINICPMV_GOLDEN", "MINICPMV_KERNELS", "MINICPMV_CONFIG"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings:
+    """Every setting; `None` is "not limited" or "not given".
+
+    Raises:
+        ArgumentError: a value is of the wrong kind or out of range, or two do not fit together.
+    """
+
+    model: tuple[str, ...] = setting(
+        ("nano",),
+        "list",
+        "folder, name on the hub, or nano (the default); several are loaded when they are first "
+        "asked for",
+        metavar="MODEL",
+    )
+    served_model_name: tuple[str, ...] = setting(
+        (),
+        "list",
+        "names that clients use: several for one model, or one for each of several models",
+        metavar="NAME",
+    )
+    host: str = setting("127.0.0.1", "text", "address to listen on", metavar="ADDRESS")
+    port: int = setting(8000, "whole", "port to listen on; 0: any free one", least=0, most=65535)
+    api_key: tuple[str, ...] = setting(
+        (), "list", "a key that clients must send; any of several", metavar="KEY"
+    )
+    open_metrics: bool = setting(False, "switch", "show /metrics without a key")
+    max_images: int = setting(64, "whole", "pictures in one request", least=0)
+    max_pixels: int = setting(50_000_000, "size", "pixels of one picture", least=1)
+    max_body: int = setting(64 * 2**20, "size", "bytes of one request", least=1024)
+    max_video_mb: float = setting(64.0, "number", "megabytes of one video", above=0)
+    max_video_seconds: float = setting(3600.0, "number", "seconds of one video", above=0)
+    max_frames: int = setting(64, "whole", "frames taken from one video", least=1)
+    max_queue: int = setting(256, "whole", "requests that wait beyond those answered", least=0)
+    max_num_seqs: int = setting(64, "whole", "requests that are answered at a time", least=1)
+    max_tokens: int | None = setting(
+        None, "whole", "longest answer that a request may ask for, in tokens", least=1
+    )
+    timeout: float = setting(
+        600.0, "number", "seconds after which an answer ends where it is", above=0
+    )
+    grace: float = setting(
+        30.0, "number", "seconds that running answers get when the server is told to stop", least=0
+    )
+    keep_alive: float = setting(
+        15.0, "number", "seconds of silence in a stream before a comment is sent", above=0
+    )
+    allowed_media_domains: tuple[str, ...] = setting(
+        (), "list", "hosts that pictures may be fetched from; left out: any public one"
+    )
+    media_urls: bool = setting(
+        True, "switch", "refuse pictures by http(s) address", off="no-media-urls"
+    )
+    allowed_local_media_path: str | None = setting(
+        None, "path", "folder whose files clients may show by file:// address", metavar="FOLDER"
+    )
+    cors_origin: tuple[str, ...] = setting(
+        (), "list", "a page's origin that browsers may ask from; * for all", metavar="ORIGIN"
+    )
+    root_path: str = setting("", "text", "path under which a proxy shows the server")
+    ssl_certfile: str | None = setting(None, "path", "certificate, for https", metavar="FILE")
+    ssl_keyfile: str | None = setting(None, "path", "key of the certificate", metavar="FILE")
+    log_format: str = setting("text", "text", "of the access log", choices=("text", "json"))
+    metrics_prefix: str = setting(
+        "minicpmv", "text", "what the names in /metrics begin with; vllm for its dashboards"
+    )
+    lenient: bool = setting(
+        False, "switch", "ignore and count fields that are unknown or have no effect"
+    )
+    engine: str = setting(
+        "own",
+        "text",
+        "what computes: own, or vllm servers behind this one",
+        choices=("own", "vllm"),
+    )
+    upstream: tuple[str, ...] = setting(
+        (), "list", "address of a vLLM server, with --engine vllm", metavar="URL"
+    )
+    memory_budget: int | None = setting(
+        None,
+        "size",
+        "bytes for all models together; left out: nine tenths of what is free, for several models",
+        least=1,
+    )
+    device: str = setting("auto", "text", "cpu, cuda, cuda:1, mps or auto (the default)")
+    dtype: str = setting("auto", "text", "float32, bfloat16, float16 or auto (the default)")
+    quantize: str | None = setting(
+        None,
+        "text",
+        "keep weights in 4 or 8 bits",
+        choices=("int4", "int8", "nf4", "llm.int8"),
+    )
+    calibration: str | None = setting(
+        None, "path", "file of 'minicpmv calibrate', for /v1/decisions", metavar="FILE"
+    )
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value == each.default:
+                continue
+            object.__setattr__(self, each.name, row_of(each).read(value, flag_of(each.name)))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if not self.model:
+            raise ArgumentError("No model is named. Name one, or leave MODEL out for nano.")
+        names = self.names
+        if len(self.model) > 1 and len(names) != len(self.model):
+            raise ArgumentError(
+                f"--served-model-name has {len(names)} names for {len(self.model)} models; give "
+                "one for each."
+            )
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ArgumentError(
+                f"{twice!r} is served twice. Give each model a name of its own with "
+                "--served-model-name."
+            )
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ArgumentError("--ssl-certfile and --ssl-keyfile belong together; give both.")
+        if (self.engine == "vllm") != bool(self.upstream):
+            raise ArgumentError("--engine vllm and --upstream belong together; give both.")
+        if self.root_path and not self.root_path.startswith("/"):
+            raise ArgumentError(f"--root-path is {self.root_path!r}; it must begin with a /.")
+        if not self.media_urls and self.allowed_media_domains:
+            raise ArgumentError(
+                "--allowed-media-domains has no effect beside --no-media-urls; remove one."
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names that clients use, the first of each model first."""
+        return self.served_model_name or self.model
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Where each name's model is."""
+        places = self.model if len(self.model) > 1 else self.model * len(self.names)
+        return dict(zip(self.names, places, strict=True))
+
+
+def flag_of(name: str) -> str:
+    row = ROWS[name]
+    return f"--{row.off or name.replace('_', '-')}"
+
+
+ROWS: dict[str, Setting] = rows(ServeSettings)
+
+
+def read_settings(
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+    config: str | Path | None = None,
+) -> ServeSettings:
+    """The settings from all three places.
+
+    Args:
+        flags: those that were given, by the names of the fields.
+        environment: `os.environ` by default.
+        config: the YAML file; `MINICPMV_CONFIG` where it is None.
+
+    Raises:
+        OSError: the file cannot be read.
+        ArgumentError: a key is unknown, or a value is wrong.
+    """
+    environment = os.environ if environment is None else environment
+    config = config or environment.get(f"{PREFIX}CONFIG")
+    values = _of_file(Path(config)) if config else {}
+    values |= _of_environment(environment)
+    values |= {name: row.read(flags[name], flag_of(name)) for name, row in _given(flags)}
+    return ServeSettings(**values)
+
+
+def _given(flags: Mapping[str, Any]) -> list[tuple[str, Setting]]:
+    unknown = next((name for name in flags if name not in ROWS), None)
+    if unknown is not None:
+        raise ArgumentError(f"{unknown!r} is not a setting.{_meant(unknown, list(ROWS))}")
+    return [(name, ROWS[name]) for name in flags]
+
+
+def _of_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    known = {f"{PREFIX}{name.upper()}": name for name in ROWS}
+    for variable in sorted(environment):
+        if not variable.startswith(PREFIX) or variable in _OTHERS:
+            continue
+        if variable not in known:
+            raise ArgumentError(
+                f"{variable} is not a setting of the server.{_meant(variable, list(known))}"
+            )
+        if environment[variable].strip():  # set to nothing: not set
+            name = known[variable]
+            values[name] = ROWS[name].read(environment[variable], variable)
+    return values
+
+
+def _of_file(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ArgumentError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise ArgumentError(f"{path} is {short(found)}; expected lines 'setting: value'.")
+    values: dict[str, Any] = {}
+    for key, value in found.items():
+        name = str(key).replace("-", "_")
+        name = "model" if name == "models" else name
+        if name not in ROWS:
+            known = [known.replace("_", "-") for known in ROWS]
+            raise ArgumentError(f"{path}: {short(key)} is not a setting.{_meant(str(key), known)}")
+        if name in values:
+            raise ArgumentError(f"{path}: {key!r} is set twice.")
+        if value is not None:
+            values[name] = ROWS[name].read(value, f"{path}: {key}")
+    return values
+
+
+def _meant(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
