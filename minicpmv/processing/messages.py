@@ -39,7 +39,7 @@ _BESIDE = {"image": ("images", "image"), "video": ("videos", "video")}
 _SAMPLING = {"num_frames": "num_frames", "nframes": "num_frames", "fps": "fps"}
 _BLOCK_KEYS = {
     "text": ("text", "inline"),
-    "image": (*_SOURCES["image"], "inline", "detail"),
+    "image": (*_SOURCES["image"], "inline", "detail", "max_slice_nums"),
     "video": (*_SOURCES["video"], *_SAMPLING),
     "image_url": ("image_url",),
     "video_url": ("video_url", *_SAMPLING),
@@ -48,7 +48,10 @@ _BLOCK_KEYS = {
 _OUR_KEYS = {"value", "type"}.union(*_BLOCK_KEYS.values(), *_BESIDE.values())
 # What other programs write, and how the same is said here.
 _AUDIO = ("audio", "audios", "input_audio", "audio_url")
-_SLICES = "limit the slices of pictures with max_slice_nums, an option of the whole request"
+_SLICES = (
+    "limit the slices of pictures with max_slice_nums, an option of the whole request, or of a "
+    "block of type image"
+)
 _ADVICE = {
     **dict.fromkeys(("detail", "max_pixels", "min_pixels", "max_slice_nums"), _SLICES),
     **dict.fromkeys(("resized_height", "resized_width", "size"), _SLICES),
@@ -307,8 +310,21 @@ def _media_block(block: Block, index: int, kind: str) -> Block:
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from None
     shown = {} if source is None else {kind: source}
+    if kind == "image" and "max_slice_nums" in block:
+        shown["max_slice_nums"] = _checked_slices(block["max_slice_nums"], source, place)
     inline = {"inline": True} if block.get("inline") else {}  # from `with_images_at`
     return {"type": kind, **shown, **inline}
+
+
+def _checked_slices(value: Any, source: Any, place: str) -> int:
+    number = _number(value)
+    if type(number) is not int or number < 1:
+        raise ValueError(
+            f"{place} with max_slice_nums {value!r}; it must be a whole number of at least 1."
+        )
+    if source is None:
+        raise ValueError(f"{place} with max_slice_nums, but without an image.")
+    return number
 
 
 def _source(block: Block, index: int, kind: str) -> Any:

@@ -10,7 +10,6 @@ types is encoded as plain characters; only the template and this file write the 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,13 @@ from transformers.processing_utils import MultiModalData, Unpack
 
 from ..media.policy import MediaPolicy, use_policy
 from .batching import (
-    default_frame_slices,
     images_per_sample,
     markers_of,
     prompts_of,
     settings_for_videos,
     videos_per_sample,
 )
+from .cutting import sliced_images, sliced_video, with_limits
 from .decoding import AnswerDecoding
 from .encoding import Encoded, Span, encode, pad
 from .image_settings import check_effect, check_settings
@@ -172,9 +171,12 @@ class MiniCPMVProcessor(AnswerDecoding):
         )
         if any(markers):
             self._check_tags(images_kwargs)
-        sliced = self._slice([image for sample in image_lists for image in sample], images_kwargs)
+        every_given = [image for sample in image_lists for image in sample]
+        sliced = sliced_images(self.image_processor, every_given, images_kwargs)
         videos_sliced = [
-            self._slice_video(video, images_kwargs) for sample in video_lists for video in sample
+            sliced_video(self.image_processor, video, images_kwargs)
+            for sample in video_lists
+            for video in sample
         ]
         prompts, replacements = self.get_text_with_replacements(
             prompts,
@@ -330,6 +332,8 @@ class MiniCPMVProcessor(AnswerDecoding):
             conversations = [
                 with_images_at(self.release.image_tag, messages) for messages in conversations
             ]
+        if tokenize:
+            conversations = [with_limits(messages) for messages in conversations]
         with use_policy(media_policy):
             return super().apply_chat_template(
                 conversations if batched else conversations[0],
@@ -400,30 +404,6 @@ class MiniCPMVProcessor(AnswerDecoding):
         return BatchFeature(
             {name: to_tensor_type(features[name], return_tensors) for name in names}
         )
-
-    def _slice(self, images: list[Any], kwargs: dict[str, Any]) -> list[Sliced]:
-        if not images:
-            return []
-        features = self.image_processor.preprocess(images, **{**kwargs, "do_pad": False})
-        return [
-            Sliced(
-                features["pixel_values"][start:end],
-                features["target_sizes"][start:end],
-                features["image_sizes"][index],
-                features["grids"][index],
-            )
-            for index, (start, end) in enumerate(
-                pairwise(accumulate(features["num_slices"], initial=0))
-            )
-        ]
-
-    def _slice_video(self, video: Any, images_kwargs: dict[str, Any]) -> list[Sliced]:
-        ours = self.image_processor
-        if images_kwargs.get("max_slice_nums") is None and ours.max_slice_nums is not None:
-            most = default_frame_slices(len(video), ours.max_slice_nums)
-            images_kwargs = {**images_kwargs, "max_slice_nums": most}
-        # One frame at a time: those of a file are decoded as they are asked for.
-        return [sliced for frame in video for sliced in self._slice([frame], images_kwargs)]
 
     def _image_texts(
         self, counts: Sequence[int], sliced: Sequence[Sliced], images_kwargs: dict[str, Any]
