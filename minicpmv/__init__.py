@@ -14,6 +14,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .chat import Answer, AnswerStream, BatchError, Chat
     from .conversation import Conversation
+    from .decisions.calibration import Calibration
+    from .decisions.decision import Decision
+    from .decisions.question import Question
     from .engine.limits import EngineLimits, QueueFullError
     from .loader import load
     from .media.policy import MediaPolicy
@@ -36,8 +39,10 @@ _HOMES = {
     "AutoProcessor": "released_auto",
     "AutoTokenizer": "released_auto",
     "BatchError": "chat",
+    "Calibration": "decisions.calibration",
     "Chat": "chat",
     "Conversation": "conversation",
+    "Decision": "decisions.decision",
     "EngineLimits": "engine.limits",
     "MediaPolicy": "media.policy",
     "MiniCPMV": "released_api",
@@ -51,6 +56,7 @@ _HOMES = {
     "MiniCPMVVisionConfig": "model.configuration",
     "OmniLMMConfig": "model.configuration",
     "OmniLMMForConditionalGeneration": "model.modeling",
+    "Question": "decisions.question",
     "QueueFullError": "engine.limits",
     "img2base64": "released_api",
     "load": "loader",

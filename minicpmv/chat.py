@@ -12,11 +12,16 @@ import asyncio
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Unpack, cast
 from weakref import WeakKeyDictionary
 
 from .checkpoint.consistency import check_pair
 from .conversation import Conversation
+from .decisions.calibration import Calibration
+from .decisions.decide import STAND_IN, check_decision_options, decide_all, without_stand_in
+from .decisions.decision import Decision
+from .decisions.question import Kind, Orders, Question
 from .engine.answer import Answer, AnswerStream
 from .engine.batch import BatchError, answer_in_batches
 from .engine.engine import Engine
@@ -168,6 +173,86 @@ class Chat:
                 on_progress=on_progress,
                 options=left,
             )
+
+    def decide(
+        self,
+        question: str | Messages,
+        images: Iterable[Any] = (),
+        *,
+        videos: Iterable[Any] = (),
+        choices: Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
+        kind: Kind = "choice",
+        list_choices: bool = False,
+        average_orders: bool | Orders = False,
+        calibration: Calibration | str | Path | None = None,
+        **options: Unpack[AnswerOptions],
+    ) -> Decision:
+        """How likely each of several answers is: `decide(question, images, choices=["a", "b"])`.
+
+        A choice counts with the probability that the model answers with exactly it and then ends,
+        so that long and short ones are compared rightly. Nothing is drawn.
+
+        Args:
+            question: a question, or a whole conversation that asks one.
+            choices: texts; or labels with the texts that count as them, as in
+                `{"yes": ["Yes", "Yes."], "no": ["No", "No."]}`.
+            kind: "choice"; "yesno" gives `Decision.probability` of the first choice, by default
+                yes; "score" takes the choices as levels, the lowest first, and gives
+                `Decision.score`.
+            list_choices: writes the choices below the question. Left out, the model does not know
+                them.
+            average_orders: asks with the listed choices in all orders (up to 24, True or "all"), or
+                with each at each place ("cyclic", or True for more than four choices).
+            calibration: a file of `minicpmv calibrate`; one that was made for another model, other
+                choices or another way of asking is refused.
+            options: processing options of `ask`, and `system_prompt`.
+
+        Raises:
+            OSError: a file does not exist.
+            ValueError: a choice is empty, given twice or too long, or as in `ask`.
+        """
+        text, before = (question, None) if isinstance(question, str) else ("", question)
+        asked = Question.of(
+            text,
+            choices,
+            kind=kind,
+            list_choices=list_choices,
+            average_orders=average_orders,
+        )
+        return self.decide_all(
+            [asked], images, videos=videos, before=before, calibration=calibration, **options
+        )[0]
+
+    def decide_all(
+        self,
+        questions: Sequence[Question],
+        images: Iterable[Any] = (),
+        *,
+        videos: Iterable[Any] = (),
+        before: Messages | None = None,
+        calibration: Calibration | str | Path | None = None,
+        **options: Unpack[AnswerOptions],
+    ) -> list[Decision]:
+        """Decide several questions about the same pictures, which are encoded once.
+
+        Args:
+            questions: from `minicpmv.Question.of`, which takes the arguments of `decide`.
+            before: a conversation in place of pictures, to whose last message, a user's, each
+                question is added.
+        """
+        check_decision_options(options)
+        found = None if calibration is None else Calibration.of(calibration)
+        if found is not None:
+            found.check(self.model, questions)
+        shown = messages_of(STAND_IN if before is None else before, images, videos)
+        with use_policy(self.media_policy):
+            (conversation,), settings = self._resolved([shown], options)
+            conversation = settings.read(conversation)
+            if before is None:
+                conversation = without_stand_in(conversation)
+            asked = [(question, conversation) for question in questions]
+            decisions = decide_all(self.engine, asked, settings.after_reading())
+        return decisions if found is None else [found.apply(each) for each in decisions]
 
     def conversation(self, system: str | None = None) -> Conversation:
         """Begin a conversation."""

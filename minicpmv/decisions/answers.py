@@ -1,0 +1,88 @@
+"""Texts of answers as the tokens that a model writes them with, up to the end of its turn."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..engine.protocols import Processor
+from ..errors import ArgumentError, short
+from .question import Question
+
+MAX_TOKENS = 64  # of one choice
+
+Tokens = tuple[int, ...]
+
+
+class AnswerTokens:
+    """What a processor's chat template and tokenizer make of answers.
+
+    A text is encoded behind the opening of an answer, where it stands in training and in a
+    dialogue, so that its first token is the one that follows the opening.
+    """
+
+    def __init__(self, processor: Processor):
+        self._processor = processor
+        self._asked = [{"role": "user", "content": "?"}]
+        self._opening = self._ids(self._asked, add_generation_prompt=True)
+
+    def of(self, text: str) -> Tokens:
+        """Ids of an answer, without a terminator.
+
+        Raises:
+            ArgumentError: the model cannot write the text, or it is too long.
+        """
+        processor = self._processor
+        said = [*self._asked, {"role": "assistant", "content": text}]
+        ids = self._ids(said, add_generation_prompt=False)
+        if ids[: len(self._opening)] != self._opening:
+            raise ArgumentError(
+                f"The choice {short(text)} changes the tokens before it. Begin it with a letter."
+            )
+        ids = ids[len(self._opening) :]
+        terminators = set(processor.terminator_ids)
+        end = next((place for place, token in enumerate(ids) if token in terminators), len(ids))
+        ids = ids[:end]
+        if len(ids) > MAX_TOKENS:
+            raise ArgumentError(
+                f"The choice {short(text)} has {len(ids)} tokens; at most {MAX_TOKENS} are scored. "
+                "Give a shorter one."
+            )
+        written = text
+        for found, replacement in processor.clean_ups:
+            written = written.replace(found, replacement)
+        if not ids or (processor.compat is None and processor.decode_answer(ids) != written):
+            raise ArgumentError(
+                f"The choice {short(text)} cannot be an answer: the model would write "
+                f"{short(processor.decode_answer(ids))}."
+            )
+        return tuple(ids)
+
+    def of_question(self, question: Question) -> dict[str, list[Tokens]]:
+        """Of each label the whole answers that count as it: each spelling with each terminator.
+
+        Raises:
+            ArgumentError: a choice cannot be written, or two are written alike.
+        """
+        owners: dict[Tokens, str] = {}
+        found: dict[str, list[Tokens]] = {}
+        for label, texts in question.spellings.items():
+            found[label] = []
+            for text in texts:
+                ids = self.of(text)
+                if ids in owners:
+                    raise ArgumentError(
+                        f"The choices {short(owners[ids])} and {short(text)} have the same tokens; "
+                        "each answer counts once."
+                    )
+                owners[ids] = text
+                found[label] += [(*ids, end) for end in self._processor.terminator_ids]
+        return found
+
+    def _ids(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool) -> Any:
+        inputs = self._processor.apply_chat_template(
+            [list(messages)],
+            add_generation_prompt=add_generation_prompt,
+            tokenize=True,
+            return_dict=True,
+            processor_kwargs={},
+        )
+        return inputs["input_ids"][0].tolist()

@@ -1,0 +1,192 @@
+"""A calibration as a file: fitted values, what they hold for, and what they were worth."""
+
+import hashlib
+import json
+import math
+import weakref
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import ArgumentError, short
+from .decision import Decision
+from .fit import Fit, calibrated
+from .question import Question
+
+VERSION = 1
+_SAMPLE = 64  # numbers of each tensor that the fingerprint looks at
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good probabilities are on examples that were not used for the fit."""
+
+    ece: float
+    nll: float
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Turns the probabilities of decisions into calibrated ones.
+
+    Fields:
+        model: as it was named; fingerprint: of its weights.
+        temperature: the log-probabilities are divided by it.
+        bias: of each choice, added to that; None: none, and any choices are taken.
+        list_choices, average_orders: how the examples were asked; others are refused.
+        num_fitted, num_held_out: examples.
+        before, after: on the examples that were held out.
+    """
+
+    model: str
+    fingerprint: str
+    temperature: float
+    bias: Mapping[str, float] | None
+    list_choices: bool
+    average_orders: str | None
+    num_fitted: int
+    num_held_out: int
+    before: Quality
+    after: Quality
+    version: int = VERSION
+
+    @property
+    def choices(self) -> tuple[str, ...] | None:
+        """The labels that it is for; None: any."""
+        return None if self.bias is None else tuple(self.bias)
+
+    @classmethod
+    def of(cls, source: "Calibration | str | Path") -> "Calibration":
+        """The calibration itself, or that of a file."""
+        return source if isinstance(source, cls) else cls.load(str(source))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Calibration":
+        """Read a file of `save`.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it is no calibration.
+        """
+        text = Path(path).read_bytes()
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON: {error}. Make it with calibrate.") from None
+        return cls._from(data, str(path))
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON."""
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+    def check(self, model: Any, questions: Iterable[Question]) -> None:
+        """Check that it is for this model and for these questions.
+
+        Raises:
+            ArgumentError: it is not.
+        """
+        self.check_model(model)
+        for question in questions:
+            reason = self.why_not(question)
+            if reason is not None:
+                raise ArgumentError(f"This `calibration` {reason}. Make one for this question.")
+
+    def check_model(self, model: Any) -> None:
+        """Check that it was made with these weights.
+
+        Raises:
+            ArgumentError: it was made with others.
+        """
+        found = fingerprint_of(model)
+        if found != self.fingerprint:
+            raise ArgumentError(
+                f"The `calibration` was made for {self.model} with weights {self.fingerprint}; "
+                f"this model has {found}. Make one for this model with minicpmv calibrate."
+            )
+
+    def why_not(self, question: Question) -> str | None:
+        """The end of a sentence that says why it is not for a question; None where it is."""
+        if self.bias is not None and set(self.bias) != set(question.labels):
+            return f"is for the choices {_list(self.bias)}, not for {_list(question.labels)}"
+        if self.list_choices != question.list_choices:
+            listed = "listed" if self.list_choices else "not listed"
+            return f"is for choices that are {listed} in the question (list_choices)"
+        if self.average_orders != question.average_orders:
+            return f"is for average_orders={self.average_orders!r}"
+        return None
+
+    def apply(self, decision: Decision) -> Decision:
+        """The decision with calibrated probabilities."""
+        labels = list(decision.logprobs)
+        bias = () if self.bias is None else tuple(self.bias[label] for label in labels)
+        logprobs = [decision.logprobs[label] for label in labels]
+        found = calibrated(logprobs, Fit(self.temperature, bias))
+        return decision.with_probabilities(dict(zip(labels, found, strict=True)))
+
+    @classmethod
+    def _from(cls, data: Any, path: str) -> "Calibration":
+        names = {field.name for field in fields(cls)}
+        if not isinstance(data, dict) or set(data) != names:
+            raise ValueError(
+                f"{path} is no calibration: it has {_list(data)}, expected {_list(sorted(names))}."
+            )
+        if data["version"] != VERSION:
+            raise ValueError(
+                f"{path} has version {short(data['version'])}; this program reads {VERSION}. "
+                "Make it again with calibrate."
+            )
+        temperature, bias = data["temperature"], data["bias"]
+        if not _is_number(temperature) or temperature <= 0:
+            raise ValueError(f"{path} has temperature {short(temperature)}; it must be above 0.")
+        if bias is not None and not (
+            isinstance(bias, dict) and len(bias) > 1 and all(map(_is_number, bias.values()))
+        ):
+            raise ValueError(f"{path} has bias {short(bias)}; it must be a number per choice.")
+        before, after = data["before"], data["after"]
+        for each in (before, after):
+            wanted = {field.name for field in fields(Quality)}
+            if not isinstance(each, dict) or set(each) != wanted:
+                raise ValueError(f"{path} has {short(each)} where {_list(wanted)} should be.")
+        return cls(**{**data, "before": Quality(**before), "after": Quality(**after)})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _list(texts: Any) -> str:
+    shown = [str(text) for text in texts] if isinstance(texts, Iterable) else [short(texts)]
+    return ", ".join(shown[:8]) + (" ..." if len(shown) > 8 else "")
+
+
+def fingerprint_of(model: Any) -> str:
+    """A word for the weights of a model, from some numbers of each tensor.
+
+    It is the same in float32 and bfloat16 where the file has bfloat16, and another for quantised
+    weights, whose probabilities are others.
+    """
+    known = _FINGERPRINTS.get(model)
+    versions = sum(p._version for p in model.parameters() if not p.is_inference())
+    if known is None or known[0] != versions:
+        known = _FINGERPRINTS[model] = versions, _fingerprint(model.state_dict())
+    return known[1]
+
+
+_FINGERPRINTS: "weakref.WeakKeyDictionary[Any, tuple[int, str]]" = weakref.WeakKeyDictionary()
+
+
+def _fingerprint(state: Mapping[str, torch.Tensor]) -> str:
+    found = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(state.items()):
+        flat = tensor.detach().flatten()
+        some = flat[:: max(len(flat) // _SAMPLE, 1)][:_SAMPLE].cpu()
+        if some.is_floating_point():
+            some = some.to(torch.bfloat16).view(torch.int16)
+        found.update(f"{name} {tuple(tensor.shape)}".encode())
+        found.update(some.contiguous().numpy().tobytes())
+    return found.hexdigest()
