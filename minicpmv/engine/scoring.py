@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, PromptTooLongError
 from .plan import GenerationPlan
 from .prompt import Prompt
 from .scored import Scored, logprobs_of_each
@@ -74,10 +74,10 @@ def check_room(num_prompt: int, num_longest: int, context: int) -> None:
     """Check that the prompt and its longest continuation fit into the model's context.
 
     Raises:
-        ArgumentError: they do not.
+        PromptTooLongError: they do not.
     """
     if num_longest > context:
-        raise ArgumentError(
+        raise PromptTooLongError(
             f"The prompt has {num_prompt} tokens and the longest continuation "
             f"{num_longest - num_prompt}; the model's context is {context}. Shorten one of them."
         )

@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..decisions.decision import Decision
+from ..decisions.question import Question
 from ..engine.answer import Answer, TokenLogprob
 from ..engine.request import Messages
 
@@ -25,6 +27,24 @@ class Job:
     prompt: Messages | str | Sequence[int]
     options: Mapping[str, Any] = field(default_factory=dict)
     n: int = 1
+    request_id: str = ""
+
+
+@dataclass(frozen=True)
+class DecisionJob:
+    """Questions about one conversation.
+
+    Fields:
+        prompt: a conversation as in `Job`, to whose last message, a user's, each question is added;
+            the message may be empty.
+        questions: made by `Question.of`.
+        options: processing options, as `max_slice_nums`.
+    """
+
+    model: str
+    prompt: Messages
+    questions: Sequence[Question]
+    options: Mapping[str, Any] = field(default_factory=dict)
     request_id: str = ""
 
 
@@ -98,6 +118,12 @@ class Backend(Protocol):
 
     def answer(self, job: Job) -> AsyncGenerator[Event, None]:
         """Events of all `n` answers as they come; closing the generator cancels them."""
+
+    async def decide(self, job: DecisionJob) -> Sequence[Decision]:
+        """A decision for each question, calibrated where the server has a calibration for it.
+
+        Cancelling it ends what is computed for it.
+        """
 
     async def tokenize(self, model: str, prompt: Messages | str) -> list[int]: ...
 
