@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .decisions.calibration import Calibration
     from .decisions.decision import Decision
     from .decisions.question import Question
+    from .engine.constraints import Constraint
     from .engine.limits import EngineLimits, QueueFullError
     from .loader import load
     from .media.policy import MediaPolicy
@@ -41,6 +42,7 @@ _HOMES = {
     "BatchError": "chat",
     "Calibration": "decisions.calibration",
     "Chat": "chat",
+    "Constraint": "engine.constraints",
     "Conversation": "conversation",
     "Decision": "decisions.decision",
     "EngineLimits": "engine.limits",

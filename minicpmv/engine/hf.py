@@ -42,6 +42,7 @@ from .sampling import (
     changed,
     drawing,
     generators,
+    keep_only,
     logprobs_of,
     without_sampling,
 )
@@ -126,6 +127,9 @@ def generate_ids(
     """
     num_rows, prompt_length = inputs["input_ids"].shape
     config = plan.config
+    if plan.constraint is not None:  # which sees to the shortest length itself
+        config = copy(config)
+        config.update(min_new_tokens=0)
     processors = LogitsProcessorList()
     if record is not None:
         config = copy(config)
@@ -149,6 +153,10 @@ def generate_ids(
     if rules.changes_logits:
         processors.append(_Added(rules, prompt_length))
     criteria = StoppingCriteriaList(stopping)
+    if plan.constraint is not None:
+        constrained = _Constrained(plan, num_rows, prompt_length)
+        processors.append(constrained)
+        criteria.append(_WhenComplete(constrained))
     if config.max_time is not None:
         begins = [each.begin for each in stopping if isinstance(each, Clock)]
         criteria.append(_Deadline(min(begins, default=time.perf_counter()) + config.max_time))
@@ -276,6 +284,55 @@ class _Added(LogitsProcessor):
             for token in row:
                 choosers[-1].append(token)
         return changed(scores, choosers)
+
+
+class _Constrained(LogitsProcessor):
+    """Leaves each row the tokens that the constraint of the plan allows."""
+
+    def __init__(self, plan: GenerationPlan, num_rows: int, prompt_length: int):
+        self._rules = Rules(
+            min_new_tokens=plan.config.min_new_tokens or 0,
+            terminator_ids=tuple(plan.config.eos_token_id),
+        )
+        self._rows: list[Chooser | None]  # None: it has ended
+        self._rows = [Chooser(self._rules, (), plan.matcher()) for _ in range(num_rows)]
+        self._num_seen = prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any) -> torch.Tensor:
+        kept: torch.Tensor = scores.clone()
+        for row, chooser in zip(kept, self._rows, strict=True):
+            allowed = None if chooser is None else chooser.allowed()
+            if allowed is not None:
+                keep_only(row, allowed)
+        return kept
+
+    def are_complete(self, input_ids: torch.Tensor) -> list[bool]:
+        """Read the tokens that were chosen; which rows nothing can follow."""
+        new = input_ids[:, self._num_seen :].tolist()
+        self._num_seen = input_ids.shape[1]
+        for place, tokens in enumerate(new):
+            for token in tokens:
+                self._rows[place] = self._after(self._rows[place], token)
+        return [chooser is None for chooser in self._rows]
+
+    def _after(self, chooser: Chooser | None, token: int) -> Chooser | None:
+        matcher = None if chooser is None else chooser.matcher
+        if chooser is None or matcher is None or token in self._rules.terminator_ids:
+            return None
+        if not matcher.num_allowed([token]):  # what pads a row that has ended otherwise
+            return None
+        chooser.append(token)
+        return None if matcher.is_complete else chooser
+
+
+class _WhenComplete(StoppingCriteria):
+    """Ends a row whose constraint nothing can follow."""
+
+    def __init__(self, constrained: _Constrained):
+        self._constrained = constrained
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        return torch.tensor(self._constrained.are_complete(input_ids), device=input_ids.device)
 
 
 class _QueueStreamer(BaseStreamer):

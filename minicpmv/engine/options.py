@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal, TypedDict
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, short
+from .constraints import Constraint
 
 Need = Literal["sampling", "beams", "one beam", "picture", "video"]
 
@@ -22,6 +23,7 @@ _KIND_NAMES = {
     float: "a number",
     tuple: "a text, or a list of texts, none of them empty",
     dict: "a mapping of token ids to numbers",
+    Constraint: "a Constraint, as Constraint.json_schema({...}) makes one",
 }
 _WORDS = {"true": True, "yes": True, "on": True, "1": True}
 _WORDS |= {"false": False, "no": False, "off": False, "0": False}
@@ -34,6 +36,9 @@ class GenerationOptions(TypedDict, total=False):
         frequency_penalty, presence_penalty: from -2 to 2, as OpenAI defines them: taken off the
             logits of the new tokens that are there already, the first times how often, the second
             once. The prompt is not counted.
+        constraint: what the whole answer matches, unless it is cut short: JSON, a schema, a regular
+            expression, one of some texts, a grammar. It needs llguidance (the extra `serve`). Not
+            with beams. The text is not stripped.
         logit_bias: from -100 to 100, added to the logits of tokens after the penalties.
         max_time: seconds from the call; reading pictures and waiting for others count.
         stop: one text or several that end the answer (`finish_reason` is "stop") and are cut off:
@@ -65,6 +70,7 @@ class GenerationOptions(TypedDict, total=False):
     min_new_tokens: int | None
     max_time: float | None
     stop: str | Sequence[str] | None
+    constraint: Constraint | None
     logprobs: int | None
     prompt_lookup_num_tokens: int | None
 
@@ -86,7 +92,7 @@ class Option:
     """One option of an answer.
 
     Fields:
-        kind: bool, int, float, tuple (of texts) or dict (token ids to numbers).
+        kind: bool, int, float, tuple (of texts), dict (token ids to numbers) or Constraint.
         help: one line for `--help`.
         above, least, most: the range of a number; it is finite in any case.
         needs: what it has no effect without.
@@ -120,6 +126,11 @@ class Option:
             return self._texts(value)
         if self.kind is dict:
             return self._numbers_by_id(value)
+        if self.kind is Constraint:
+            if not isinstance(value, Constraint):
+                kind = _KIND_NAMES[Constraint]
+                raise ArgumentError(f"`{self.name}` is {short(value)}; it must be {kind}.")
+            return value
         plain = value.item() if getattr(value, "ndim", None) == 0 else value
         is_number = isinstance(plain, numbers.Real | Decimal) and not isinstance(plain, bool)
         if self.kind is bool:
@@ -274,6 +285,7 @@ GENERATION = _table(
         above=0,
     ),
     Option("stop", tuple, "a text that ends the answer and is no part of it"),
+    Option("constraint", Constraint, "what the answer matches", needs="one beam", has_flag=False),
     Option(
         "logprobs",
         int,

@@ -9,8 +9,11 @@ from transformers import GenerationConfig
 
 from ..errors import ArgumentError
 from ..releases import TextRelease
+from .constraints import Constraint
 from .detokenize import StopTexts
+from .matching import Matcher, Vocabulary, vocabulary_of
 from .options import GENERATION, checked
+from .protocols import Processor
 
 # Settings of a `generation_config.json` that `generate` knows and `sampling.choose` does not.
 _OF_GENERATE = (
@@ -54,6 +57,7 @@ class GenerationPlan:
         logprobs: how many of the likeliest tokens each log-probability comes with; None: there are
             no log-probabilities.
         lookup: how many tokens are guessed ahead from what was there before; 0: none.
+        constraint: what the answer matches; vocabulary: of the tokens that write it.
         only_generate: a setting of `generation_config.json` that only `generate` knows.
     """
 
@@ -68,11 +72,24 @@ class GenerationPlan:
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: int | None = None
     lookup: int = 0
+    constraint: Constraint | None = None
+    vocabulary: Vocabulary | None = None
     only_generate: str | None = None
 
     @property
     def num_beams(self) -> int:
         return self.config.num_beams or 1
+
+    def matcher(self) -> Matcher | None:
+        """Of the constraint, at the beginning of an answer."""
+        if self.constraint is None or self.vocabulary is None:
+            return None
+        return self.vocabulary.matcher(self.constraint)
+
+    def reader(self, processor: Processor) -> Processor:
+        """What reads the tokens of an answer: under a constraint as they are spelt, no more and no
+        less."""
+        return processor if self.vocabulary is None else self.vocabulary.reader(processor)
 
 
 def plan_generation(
@@ -132,6 +149,16 @@ def plan_generation(
         "lookup": values.pop("prompt_lookup_num_tokens", 0),
         "stop": values.pop("stop", ()),
     }
+    constraint = values.pop("constraint", None)
+    vocabulary = None
+    if constraint is not None:
+        if "no_repeat_ngram_size" in given:
+            raise ArgumentError(
+                "`no_repeat_ngram_size` could forbid what `constraint` demands. Remove one of them."
+            )
+        values.pop("no_repeat_ngram_size", None)
+        vocabulary = vocabulary_of(processor)
+        vocabulary.matcher(constraint)  # so that it is compiled, or refused, here
     pad_id = processor.tokenizer.pad_token_id
     config = GenerationConfig(
         **values,
@@ -140,12 +167,20 @@ def plan_generation(
         repetition_penalty=1.0,
     )
     # Beams are compared at their full length, and the released code never ended there.
-    stops = release.stop_texts and (config.num_beams or 1) == 1 and processor.compat != "released"
+    stops = (
+        release.stop_texts
+        and constraint is None
+        and (config.num_beams or 1) == 1
+        and processor.compat != "released"
+    )
     texts = (*(release.stop_texts if stops else ()), *own["stop"])
+    reader = processor if vocabulary is None else vocabulary.reader(processor)
     return GenerationPlan(
         config=config,
+        constraint=constraint,
+        vocabulary=vocabulary,
         penalise_prompt=release.penalise_prompt,
-        stops=partial(StopTexts, texts, processor) if texts else None,
+        stops=partial(StopTexts, texts, reader) if texts else None,
         seed=given.get("seed"),
         only_generate=next((n for n in _OF_GENERATE if _has_effect(stored, n)), None),
         **own,

@@ -30,10 +30,11 @@ class Reading:
             before: tokens whose text this one continues.
         """
         self.choices: list[Choice] = []
-        self._processor = processor
+        self._processor = plan.reader(processor)
         self._plan = plan
         self._num_input_tokens = num_input_tokens
-        self._detokenizer = Detokenizer(processor, strip, plan.stop, before)
+        strip = strip and plan.constraint is None
+        self._detokenizer = Detokenizer(self._processor, strip, plan.stop, before)
         self._text_of: TokenTexts | None = None
         self._text = ""
 
@@ -115,5 +116,10 @@ class Reading:
         end = answer_end(ids, self._processor, self._plan.stop)
         if end is not None:
             return end, "stop"
+        if (matcher := self._plan.matcher()) is not None:
+            for token in ids:
+                matcher.append(token)
+            if matcher.is_complete:
+                return len(ids), "stop"
         is_full = len(ids) >= self._plan.config.max_new_tokens
         return len(ids), "length" if is_full or self._plan.config.max_time is None else "time"

@@ -6,6 +6,7 @@ next token of many answers at once: token for token what transformers' `generate
 
     no n-gram twice, no terminator before the shortest length         -> minus infinity
     repetition penalty; frequency and presence penalties; bias        -> logits
+    what the constraint does not allow                                -> minus infinity
     temperature, top_k, top_p, min_p, one draw (or the likeliest)     -> a token
 
 transformers' `generate` draws with torch's global generator, which all threads share. A request
@@ -34,6 +35,7 @@ from transformers.generation import (
 
 from .draws import Draw, drawn, likeliest, top
 from .finite import NOT_FINITE
+from .matching import Matcher
 from .plan import GenerationPlan
 
 
@@ -116,11 +118,13 @@ class Chooser:
 
     Args:
         prompt_ids: as the model was given them, with placeholders and without padding.
+        matcher: of the constraint, at its beginning.
     """
 
-    def __init__(self, rules: Rules, prompt_ids: Sequence[int]):
+    def __init__(self, rules: Rules, prompt_ids: Sequence[int], matcher: Matcher | None = None):
         self.rules = rules
-        self.changes_logits = rules.changes_logits
+        self.matcher = matcher
+        self.changes_logits = rules.changes_logits or matcher is not None
         self.new_ids: list[int] = []
         self._generator: torch.Generator | None = None
         self._counts = _Counts()
@@ -138,6 +142,24 @@ class Chooser:
             self._counts.append(token)
         if self._ngrams is not None:
             self._ngrams.append(token)
+        if self.matcher is not None and token not in self.rules.terminator_ids:
+            self.matcher.append(token)
+
+    def allowed(self) -> np.ndarray | None:
+        """bool (tokens,) of the constraint, whose end comes before the shortest length where
+        nothing else can follow; None without one.
+
+        Raises:
+            ValueError: see `Matcher.allowed`.
+        """
+        if self.matcher is None:
+            return None
+        allowed = self.matcher.allowed()
+        if len(self.new_ids) < self.rules.min_new_tokens:
+            going_on = allowed.copy()
+            going_on[list(self.rules.terminator_ids)] = False
+            return going_on if going_on.any() else allowed
+        return allowed
 
     def generator(self, device: torch.device) -> torch.Generator | None:
         """Of this answer; None where it has no seed."""
@@ -148,7 +170,7 @@ class Chooser:
     def forbidden(self) -> Sequence[int]:
         """Ids that cannot come next."""
         banned = [] if self._ngrams is None else self._ngrams.complete()
-        if len(self.new_ids) < self.rules.min_new_tokens:
+        if len(self.new_ids) < self.rules.min_new_tokens and self.matcher is None:
             return [*banned, *self.rules.terminator_ids]
         return banned
 
@@ -235,12 +257,13 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice | E
         logits: float32 (rows, vocabulary), a row for each chooser; they are left as they are.
 
     Returns:
-        For a row whose numbers are not finite a ValueError that says so; the others are as they
-        would be without it.
+        For a row whose numbers are not finite, or whose constraint cannot be followed, a ValueError
+        that says so; the others are as they would be without it.
     """
     if not choosers:
         return []
     scores = changed(logits, choosers)
+    errors = _keep_allowed(scores, choosers)
     if len({chooser.rules.draw for chooser in choosers}) == 1:  # for all rows at once
         largest, tokens = _chosen(scores, choosers)
     else:
@@ -260,10 +283,38 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice | E
         for place, each in zip(places, of_some, strict=True):
             logprobs[place] = each
     found = torch.stack([tokens, largest.isfinite().long()], dim=1).tolist()
+    for place, (_, is_finite) in enumerate(found):
+        if not is_finite:
+            errors.setdefault(place, ValueError(NOT_FINITE))
     return [
-        Choice(token, *logprobs[place]) if is_finite else ValueError(NOT_FINITE)
-        for place, (token, is_finite) in enumerate(found)
+        errors.get(place) or Choice(token, *logprobs[place])
+        for place, (token, _) in enumerate(found)
     ]
+
+
+def _keep_allowed(scores: torch.Tensor, choosers: Sequence[Chooser]) -> dict[int, Exception]:
+    """Make what constraints do not allow minus infinity, in place.
+
+    Returns:
+        errors by the rows whose constraint cannot be followed.
+    """
+    errors: dict[int, Exception] = {}
+    for row, chooser in enumerate(choosers):
+        try:
+            allowed = chooser.allowed()
+        except ValueError as error:
+            errors[row] = error
+            continue
+        if allowed is not None:
+            keep_only(scores[row], allowed)
+    return errors
+
+
+def keep_only(scores: torch.Tensor, allowed: np.ndarray) -> None:
+    """Make the scores (vocabulary,) of all other tokens minus infinity, in place."""
+    forbidden = torch.from_numpy(~allowed[: len(scores)]).to(scores.device)
+    scores[: len(forbidden)].masked_fill_(forbidden, -torch.inf)
+    scores[len(forbidden) :] = -torch.inf
 
 
 def _alike(keys: Sequence[Hashable]) -> Iterable[list[int]]:

@@ -14,6 +14,8 @@ from .plan import GenerationPlan
 from .prompt import Medium, Prompt
 from .sampling import Choice, Chooser, Rules
 
+_MOST_FORCED = 32  # tokens that a constraint leaves no choice about, computed in one pass
+
 
 class End(NamedTuple):
     """The last event of an answer."""
@@ -78,7 +80,7 @@ class Generation:
     def __post_init__(self) -> None:
         self.ids = list(self.prompt.ids)
         self.tokens = list(self.prompt.tokens)
-        self.chooser = Chooser(Rules.of(self.plan), self.ids)
+        self.chooser = Chooser(Rules.of(self.plan), self.ids, self.plan.matcher())
         self._stops = None if self.plan.stops is None else self.plan.stops()
         self._lookup = Lookup(self.ids) if self.plan.lookup else None
 
@@ -139,10 +141,14 @@ class Generation:
 
     def guesses(self) -> list[int]:
         """Tokens that may come after the newest one; the model decides."""
+        num_left = int(self.plan.config.max_new_tokens) - len(self.new_ids) - 1
+        matcher = self.chooser.matcher
+        if matcher is not None and (forced := matcher.forced()):
+            return forced[: min(_MOST_FORCED, num_left)]
         if self._lookup is None:
             return []
-        num_left = int(self.plan.config.max_new_tokens) - len(self.new_ids) - 1
-        return self._lookup.propose(min(self.plan.lookup, num_left))
+        guesses = self._lookup.propose(min(self.plan.lookup, num_left))
+        return guesses if matcher is None else guesses[: matcher.num_allowed(guesses)]
 
     def unencoded(self) -> Medium | None:
         """The first medium whose features are needed and not there."""
@@ -171,6 +177,9 @@ class Generation:
 
     def _ends_at(self, token: int) -> bool:
         if token in self.plan.config.eos_token_id:
+            return True
+        matcher = self.chooser.matcher
+        if matcher is not None and matcher.is_complete:
             return True
         return self._stops is not None and self._stops.feed(token)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig
 
-from minicpmv import Chat
+from minicpmv import Chat, Constraint
 from minicpmv.engine.hf import generate_ids
 from minicpmv.engine.options import OPTIONS, AnswerOptions, Option
 from minicpmv.engine.plan import GenerationPlan, plan_generation
@@ -42,6 +42,7 @@ UNUSUAL = {
     "min_new_tokens": 4,
     "max_time": 2.5,
     "stop": ["a", "b"],
+    "constraint": Constraint.choice(["a", "b"]),
     "logprobs": 3,
     "prompt_lookup_num_tokens": 6,
 }
@@ -55,7 +56,7 @@ def test_the_typed_dictionary_has_the_options_of_the_table() -> None:
 def test_every_option_has_a_flag() -> None:
     """But for another name of one, and what only Python can say or read."""
     without = [option.name for option in OPTIONS.values() if not option.has_flag]
-    assert without == ["do_sample", "logit_bias", "logprobs"]
+    assert without == ["do_sample", "logit_bias", "constraint", "logprobs"]
 
 
 @pytest.mark.parametrize(
@@ -125,10 +126,10 @@ def test_a_bias_is_a_number_for_a_token() -> None:
         planned(logit_bias={10**6: 1})
 
 
-@pytest.mark.parametrize("name", ["logprobs", "prompt_lookup_num_tokens"])
+@pytest.mark.parametrize("name", ["logprobs", "prompt_lookup_num_tokens", "constraint"])
 def test_what_beams_cannot_do_is_refused(name: str) -> None:
     with pytest.raises(ArgumentError, match=f"{name} would have no effect without num_beams=1"):
-        planned(sampling=False, num_beams=2, **{name: 1})
+        planned(sampling=False, num_beams=2, **{name: UNUSUAL[name]})
 
 
 def planned(**options: Any) -> GenerationPlan:
