@@ -20,14 +20,14 @@ from .jobs import Backend
 from .metrics import Metrics
 from .middleware import Front, error_response
 from .own import OwnBackend
-from .routes import chat, health, metrics, models
+from .routes import chat, health, messages, metrics, models, ollama, responses
 from .settings import ServeSettings
 from .version import VERSION
 
 if TYPE_CHECKING:
     from .answering import Interruptible
 
-_ROUTES = (chat, models, health, metrics)
+_ROUTES = (chat, responses, messages, ollama, models, health, metrics)
 _POLL_S = 0.02  # while the server waits for running requests to end
 
 

@@ -1,0 +1,83 @@
+"""What every protocol does alike once its request is a chat completion: read it, and answer."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ...engine.answer import Answer
+from ..answering import stream, whole
+from ..bodies import validate
+from ..jobs import Job, ModelCard
+from ..parameters import generation, media_options
+from ..schema.openai import ChatRequest
+from ..sse import Writer
+from .names import Names
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request that has been read.
+
+    Fields:
+        chat: what it asks, as a chat completion.
+        names: the client's own names of that one's fields.
+    """
+
+    chat: ChatRequest
+    card: ModelCard
+    job: Job
+    names: Names
+
+
+async def read(request: Request, fields: dict[str, Any], names: Names) -> Question:
+    """The request, its pictures fetched and decoded.
+
+    Args:
+        fields: of a chat completion.
+
+    Raises:
+        ApiError: about a field, by the client's own name of it.
+    """
+    server = request.app.state.server
+    with names.errors():
+        chat = validate(ChatRequest, fields)
+        card = await server.backend.card(chat.model)
+        options = generation(chat, card, server.settings, ignored=server.metrics.parameter_ignored)
+        owner, media = request.state.owner, media_options(chat)
+        messages = await server.media.read(chat.messages, owner=owner, options=media)
+    job = Job(chat.model, messages, options, 1, request.state.record.request_id)
+    return Question(chat, card, job, names)
+
+
+async def answer(request: Request, question: Question) -> Answer:
+    """The one answer to it.
+
+    Raises:
+        ApiError: by the client's own names, as of `read`.
+        ClientGoneError: nobody waits any more.
+    """
+    with question.names.errors():
+        (only,) = await whole(request.app.state.server, request, question.job)
+    return only
+
+
+def answer_in_parts(request: Request, question: Question, writer: Writer) -> Response:
+    """The answer as it comes."""
+    inner = stream(request.app.state.server, request, question.job, writer)
+    return _Named(inner, question.names)
+
+
+class _Named(Response):
+    """A response whose errors, where nothing was sent yet, speak the client's language."""
+
+    def __init__(self, inner: Response, names: Names):
+        super().__init__(media_type=None)
+        self._inner = inner
+        self._names = names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._names.errors():
+            await self._inner(scope, receive, send)
