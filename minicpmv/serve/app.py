@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,7 +19,7 @@ from .content import MediaReader
 from .errors import ApiError
 from .jobs import Backend
 from .metrics import Metrics
-from .middleware import Front, error_response
+from .middleware import Front, error_response, route_path
 from .own import OwnBackend
 from .routes import chat, health, messages, metrics, models, ollama, responses
 from .settings import ServeSettings
@@ -104,7 +105,6 @@ def create_app(settings: ServeSettings | None = None, backend: Backend | None = 
         title="minicpmv",
         version=VERSION,
         description="Models of the MiniCPM-V family behind the protocols that clients speak.",
-        root_path=settings.root_path,
         lifespan=lifespan,
         docs_url=None,  # its scripts would come from elsewhere
         redoc_url=None,
@@ -124,9 +124,17 @@ def create_app(settings: ServeSettings | None = None, backend: Backend | None = 
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after"],
         )
-    make = app.openapi
-    app.openapi = lambda: app.openapi_schema or add_bodies(app, make)  # type: ignore[method-assign]
+    app.openapi = partial(_document, app, app.openapi)  # type: ignore[method-assign]
     return app
+
+
+def _document(app: FastAPI, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The OpenAPI document; made once."""
+    is_made = app.openapi_schema is not None
+    document = make()
+    if not is_made:
+        add_bodies(document, [module.router for module in _ROUTES])
+    return document
 
 
 def make_backend(settings: ServeSettings) -> Backend:
@@ -144,11 +152,11 @@ async def _refuse(request: Request, error: Exception) -> Response:
         name = ".".join(str(part) for part in found["loc"][1:])
         error = ApiError(400, "invalid_value", f"{name}: {found['msg']}.", param=name)
     assert isinstance(error, ApiError)
-    return error_response(error, request.state.record, request.scope["path"], headers)
+    return error_response(error, request.state.record, route_path(request.scope), headers)
 
 
 def _of_routing(error: HTTPException, request: Request) -> ApiError:
-    path = request.scope["path"]
+    path = route_path(request.scope)
     if error.status_code == 404:
         return ApiError(404, "not_found", f"There is no {path} here.")
     if error.status_code == 405:

@@ -5,10 +5,10 @@ the OpenAPI document, since FastAPI does not see them.
 """
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 from pydantic_core import ErrorDetails, from_json
@@ -152,7 +152,7 @@ def _error(model: type[BaseModel], value: Any, details: list[ErrorDetails]) -> A
     if kinds == {"extra_forbidden"}:
         return _unknown(model, str(deepest[-1]), param)
     if "missing" in kinds:
-        return ApiError(400, "missing_parameter", f"{param} is missing.", param=param)
+        return ApiError(400, "missing_required_parameter", f"{param} is missing.", param=param)
     found = next((each for each in mine if each["type"] != "extra_forbidden"), mine[0])
     if found["type"] in ("value_error", "assertion_error", "invalid_value"):
         message = found["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
@@ -228,9 +228,9 @@ def _shown(value: Any) -> str:
 # The OpenAPI document.
 
 
-def body_models(app: FastAPI) -> Iterator[tuple[str, str, type[BaseModel]]]:
+def body_models(routers: Iterable[APIRouter]) -> Iterator[tuple[str, str, type[BaseModel]]]:
     """Path, method and model of every route that takes a body by `json_body`."""
-    for route in app.routes:
+    for route in (route for router in routers for route in router.routes):
         dependant = getattr(route, "dependant", None)
         for each in getattr(dependant, "dependencies", ()):
             model = getattr(each.call, "body_model", None)
@@ -239,10 +239,9 @@ def body_models(app: FastAPI) -> Iterator[tuple[str, str, type[BaseModel]]]:
                     yield route.path_format, method.lower(), model  # type: ignore[attr-defined]
 
 
-def add_bodies(app: FastAPI, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The document that FastAPI makes, with the bodies of `json_body`."""
-    document = make()
-    found = list(body_models(app))
+def add_bodies(document: dict[str, Any], routers: Iterable[APIRouter]) -> None:
+    """Complete the document that FastAPI makes by the bodies of `json_body`."""
+    found = [each for each in body_models(routers) if each[0] in document["paths"]]
     models = list(dict.fromkeys(model for _, _, model in found))
     names, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template=_REF
@@ -255,4 +254,3 @@ def add_bodies(app: FastAPI, make: Callable[[], dict[str, Any]]) -> dict[str, An
             "required": True,
             "content": {"application/json": {"schema": schema}},
         }
-    return document

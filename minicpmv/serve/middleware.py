@@ -11,7 +11,6 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from starlette._utils import get_route_path
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -41,6 +40,9 @@ class Front:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if self.server.settings.root_path:  # whether or not the proxy leaves it in the path
+            scope["root_path"] = self.server.settings.root_path.rstrip("/")
+        path = route_path(scope)
         headers = dict(scope["headers"])
         record = Exchange(_request_id(headers), scope["method"], scope["path"])
         state = scope.setdefault("state", {})
@@ -58,34 +60,33 @@ class Front:
         body = _Body(receive, self.server.settings.max_body)
         self.server.enter(scope["method"])
         try:
-            self._check(scope, headers)
+            self._check(scope["method"], path, headers)
             await self.app(scope, body.receive, reply)
         except ClientGoneError:
             record.status, record.error = 499, "client_gone"
         except ApiError as error:
             if error.status == 413 and b"expect" not in headers:
                 await body.drain()
-            await error_response(error, record, scope["path"])(scope, receive, reply)
+            await error_response(error, record, path)(scope, receive, reply)
         except Exception:
             logger.exception("request %s failed", record.request_id)
             failure = ApiError(500, "internal_error", internal_message(record))
             if record.status:  # an answer has begun, and is cut off so that nobody waits for more
                 record.error = failure.code
                 raise
-            await error_response(failure, record, scope["path"])(scope, receive, reply)
+            await error_response(failure, record, path)(scope, receive, reply)
         finally:
             self.server.leave(scope["method"])
             if record.error is not None and not record.is_counted:
                 self.server.metrics.request_error(record.error)
             self.log.write(record)
 
-    def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+    def _check(self, method: str, path: str, headers: dict[bytes, bytes]) -> None:
         """Refuse what needs no look at the body.
 
         Raises:
             ApiError: as the contract has it.
         """
-        path = get_route_path(scope)
         settings = self.server.settings
         is_open = path in _OPEN or (path == "/metrics" and settings.open_metrics)
         if self.keys and not is_open and not self._has_key(headers):
@@ -95,7 +96,7 @@ class Front:
                 "The API key is missing or wrong. Send it as 'Authorization: Bearer KEY' or "
                 "'x-api-key: KEY'.",
             )
-        if scope["method"] != "POST":
+        if method != "POST":
             return
         if self.server.is_stopping:
             raise stopping()
@@ -185,6 +186,12 @@ def error_response(
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     return JSONResponse(error_body(error, path), status_code=error.status, headers=headers)
+
+
+def route_path(scope: Scope) -> str:
+    """The path without what a proxy put before it."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path.removeprefix(root) if path.startswith(f"{root}/") else path
 
 
 def _keys(headers: dict[bytes, bytes]) -> list[bytes]:

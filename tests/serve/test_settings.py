@@ -1,0 +1,113 @@
+import pytest
+
+from minicpmv.errors import ArgumentError
+from minicpmv.serve.settings import ROWS, ServeSettings, flag_of, read_settings
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path):
+    file = tmp_path / "server.yaml"
+    file.write_text("port: 1\nmax-queue: 2\nhost: 0.0.0.0\n")
+    environment = {"MINICPMV_PORT": "3", "MINICPMV_MAX_QUEUE": "4"}
+    settings = read_settings({"port": 5}, environment, file)
+    assert (settings.port, settings.max_queue, settings.host) == (5, 4, "0.0.0.0")
+
+
+def test_the_file_may_be_named_by_the_environment(tmp_path):
+    file = tmp_path / "server.yaml"
+    file.write_text("max_body: 1MiB\nmodels: [nano]\nlenient: yes\ntimeout: 2.5\n")
+    settings = read_settings({}, {"MINICPMV_CONFIG": str(file)})
+    assert (settings.max_body, settings.lenient, settings.timeout) == (2**20, True, 2.5)
+
+
+def test_every_setting_is_read_from_all_three_places(tmp_path):
+    values = {
+        "text": "there",
+        "path": "folder",
+        "whole": "70",
+        "number": "1.5",
+        "size": "2KiB",
+        "switch": "true",
+        "list": "a, b",
+    }
+    alone = {"ssl_certfile", "ssl_keyfile", "engine", "upstream", "served_model_name", "model"}
+    for name, row in ROWS.items():
+        if name in alone:
+            continue
+        value = row.choices[-1] if row.choices else values[row.kind]
+        value = "/there" if name == "root_path" else value
+        by_environment = read_settings({}, {f"MINICPMV_{name.upper()}": value})
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(f"{name.replace('_', '-')}: {value!r}\n")
+        by_file = read_settings({}, {}, file)
+        given = value.replace(",", "").split() if row.kind == "list" else value
+        by_flag = read_settings({name: given}, {})
+        assert by_flag == by_environment == by_file, name
+        assert name == "media_urls" or by_flag != ServeSettings(), name
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("100", 100), ("2k", 2000), ("50M", 50_000_000), ("64MiB", 2**26), ("1.5Gi", 3 * 2**29)],
+)
+def test_sizes_have_units(text, value):
+    assert ServeSettings(max_pixels=text).max_pixels == value
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"port": "many"}, "--port is 'many'; expected a whole number"),
+        ({"port": 70000}, "--port is 70000; it must be at most 65535"),
+        ({"port": True}, "--port is True; expected a whole number"),
+        ({"timeout": float("nan")}, "--timeout is nan; expected a number"),
+        ({"max_body": "64iB"}, "--max-body is '64iB'"),
+        ({"log_format": "xml"}, "--log-format is 'xml'; expected one of text, json"),
+        ({"model": ()}, "No model is named"),
+        ({"model": ["a", "b"], "served_model_name": ["c"]}, "1 names for 2 models"),
+        ({"model": ["a", "a"]}, "'a' is served twice"),
+        ({"ssl_certfile": "a.pem"}, "--ssl-certfile and --ssl-keyfile belong together"),
+        ({"engine": "vllm"}, "--engine vllm and --upstream belong together"),
+        ({"upstream": ["http://a"]}, "--engine vllm and --upstream belong together"),
+        ({"root_path": "x"}, "--root-path is 'x'; it must begin with a /"),
+        ({"media_urls": False, "allowed_media_domains": ["a"]}, "--allowed-media-domains has no"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(flags, message):
+    with pytest.raises(ArgumentError, match=message):
+        read_settings(flags, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prot: 1", "'prot' is not a setting. Did you mean 'port'?"),
+        ("port: x", "port is 'x'; expected a whole number"),
+        ("port: 1\nPort: 2", "'Port' is not a setting"),
+        ("max-queue: 1\nmax_queue: 2", "'max_queue' is set twice"),
+        ("[1]", "expected lines 'setting: value'"),
+        ("a: b: c", "is not YAML"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_line(tmp_path, text, message):
+    file = tmp_path / "server.yaml"
+    file.write_text(text)
+    with pytest.raises(ArgumentError) as caught:
+        read_settings({}, {}, file)
+    assert message in str(caught.value)
+
+
+def test_an_unknown_variable_is_refused_and_those_of_others_are_not():
+    with pytest.raises(ArgumentError, match="Did you mean 'MINICPMV_PORT'"):
+        read_settings({}, {"MINICPMV_PROT": "1"})
+    assert read_settings({}, {"MINICPMV_KERNELS": "0", "MINICPMV_PORT": ""}) == ServeSettings()
+
+
+def test_one_model_may_have_several_names():
+    settings = ServeSettings(model=("nano",), served_model_name=("a", "b/c"))
+    assert settings.models == {"a": "nano", "b/c": "nano"}
+    assert ServeSettings(model=("x", "y")).models == {"x": "x", "y": "y"}
+
+
+def test_flags_say_no_where_the_setting_says_yes():
+    assert flag_of("media_urls") == "--no-media-urls"
+    assert flag_of("max_num_seqs") == "--max-num-seqs"
