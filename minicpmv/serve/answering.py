@@ -6,7 +6,7 @@ first two cancels the task of the request, so that the backend's generator is cl
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +19,7 @@ from ..engine.answer import Answer, TokenLogprob
 from .access_log import Exchange, logger
 from .errors import ApiError, ClientGoneError
 from .jobs import Event, Finished, Job, Piece, Started
+from .merging import merged
 from .middleware import internal_message, stopping
 from .sse import Writer
 
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 CLIENT_GONE = "client_gone"
 
 
-async def whole(server: "Server", request: Request, job: Job) -> list[Answer]:
-    """All answers of a job, by index; `logprobs` are those of the text, without the terminator.
+async def whole(server: "Server", request: Request, job: Job | Sequence[Job]) -> list[Answer]:
+    """All answers of a job, or of several with as many answers each, by index.
+
+    Their `logprobs` are those of the text, without the terminator.
 
     Raises:
         ApiError: the backend refuses the job, or the server stops before the answer is complete.
@@ -39,7 +42,7 @@ async def whole(server: "Server", request: Request, job: Job) -> list[Answer]:
     tokens: dict[int, list[TokenLogprob]] = {}
     async with (
         Interruptible(server, request.receive),
-        aclosing(counted(server, request.state.record, job)) as events,
+        aclosing(_events(server, request.state.record, job)) as events,
     ):
         async for event in events:
             if isinstance(event, Piece):
@@ -52,13 +55,25 @@ async def whole(server: "Server", request: Request, job: Job) -> list[Answer]:
     return [answers[index] for index in sorted(answers)]
 
 
-def stream(server: "Server", request: Request, job: Job, writer: Writer) -> Response:
-    """A response that sends the answers of a job as they come.
+def stream(
+    server: "Server", request: Request, job: Job | Sequence[Job], writer: Writer
+) -> Response:
+    """A response that sends the answers of a job, or of several, as they come.
 
     What goes wrong before the prompt has been read is an error with a status of its own, unless
     that takes so long that the client had to be told to wait.
     """
     return EventStream(server, request.state.record, job, writer)
+
+
+def _events(
+    server: "Server", record: Exchange, job: Job | Sequence[Job]
+) -> AsyncGenerator[Event, None]:
+    if isinstance(job, Job):
+        return counted(server, record, job)
+    if len(job) == 1:
+        return counted(server, record, job[0])
+    return merged([counted(server, record, each) for each in job], job[0].n)
 
 
 async def counted(server: "Server", record: Exchange, job: Job) -> AsyncGenerator[Event, None]:
@@ -158,7 +173,9 @@ class Interruptible:
 class EventStream(Response):
     """The answers of a job as a stream of bytes."""
 
-    def __init__(self, server: "Server", record: Exchange, job: Job, writer: Writer):
+    def __init__(
+        self, server: "Server", record: Exchange, job: Job | Sequence[Job], writer: Writer
+    ):
         super().__init__(media_type=None)
         self._server = server
         self._record = record
@@ -189,7 +206,7 @@ class EventStream(Response):
         self._sent = time.perf_counter()
         async with (
             Interruptible(self._server, receive, self._beat, wait_s),
-            aclosing(counted(self._server, self._record, self._job)) as events,
+            aclosing(_events(self._server, self._record, self._job)) as events,
         ):
             async for event in events:
                 await self._write(self._writer.write(event))

@@ -21,14 +21,24 @@ from .jobs import Backend
 from .metrics import Metrics
 from .middleware import Front, error_response, route_path
 from .own import OwnBackend
-from .routes import chat, health, messages, metrics, models, ollama, responses
+from .routes import (
+    chat,
+    completions,
+    health,
+    messages,
+    metrics,
+    models,
+    ollama,
+    responses,
+    tokens,
+)
 from .settings import ServeSettings
 from .version import VERSION
 
 if TYPE_CHECKING:
     from .answering import Interruptible
 
-_ROUTES = (chat, responses, messages, ollama, models, health, metrics)
+_ROUTES = (chat, completions, tokens, responses, messages, ollama, models, health, metrics)
 _POLL_S = 0.02  # while the server waits for running requests to end
 
 

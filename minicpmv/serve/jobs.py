@@ -125,9 +125,25 @@ class Backend(Protocol):
         Cancelling it ends what is computed for it.
         """
 
-    async def tokenize(self, model: str, prompt: Messages | str) -> list[int]: ...
+    async def tokenize(
+        self,
+        model: str,
+        prompt: Messages | str,
+        *,
+        options: Mapping[str, Any] | None = None,
+        begins: bool = True,
+    ) -> list[int]:
+        """Tokens of a text, or of a conversation as the model is shown it.
+
+        Args:
+            options: of a conversation: how its pictures are cut.
+            begins: whether a text has the tokens that begin every text of the vocabulary.
+        """
 
     async def detokenize(self, model: str, ids: Sequence[int]) -> str: ...
+
+    async def token_texts(self, model: str, ids: Sequence[int]) -> list[str]:
+        """Each token by itself, as the vocabulary writes it."""
 
     def stats(self) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
         """By model, the counters of `Engine.stats`; an upstream server's as far as it says them."""

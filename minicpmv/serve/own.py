@@ -89,7 +89,8 @@ class OwnBackend:
                     lambda: chat.live(job.prompt, loop, num_answers=job.n, **job.options)
                 )
             except (ValueError, OSError, QueueFullError) as error:
-                raise from_exception(error) from error
+                is_plain = isinstance(job.prompt, str) or isinstance(job.prompt[0], int)
+                raise from_exception(error, "prompt" if is_plain else None) from error
             try:
                 yield Started(live.num_input_tokens)
                 async for piece in live:
@@ -100,27 +101,38 @@ class OwnBackend:
             finally:
                 live.cancel()
 
-    async def tokenize(self, model: str, prompt: Messages | str) -> list[int]:
+    async def tokenize(
+        self,
+        model: str,
+        prompt: Messages | str,
+        *,
+        options: Mapping[str, Any] | None = None,
+        begins: bool = True,
+    ) -> list[int]:
         """Tokens of a text, or of a conversation as the model is shown it."""
 
         def tokens(chat: Chat) -> list[int]:
             if isinstance(prompt, str):
-                return chat.engine.token_ids(prompt)
+                return chat.engine.token_ids(prompt, add_special_tokens=begins)
             conversation = chat.processor.question(prompt)
-            settings = chat.engine.settings([conversation], {})
+            settings = chat.engine.settings([conversation], options or {})
             return chat.engine.token_ids(conversation, settings)
 
         return await self._use(model, tokens)
 
     async def detokenize(self, model: str, ids: Sequence[int]) -> str:
         def text(chat: Chat) -> str:
-            size = len(chat.processor.tokenizer)
-            beyond = next((token for token in ids if not 0 <= token < size), None)
-            if beyond is not None:
-                raise ValueError(f"tokens has {beyond}; the vocabulary has {size}, from 0.")
-            return str(chat.processor.tokenizer.decode(ids))
+            _check_ids(chat, ids)
+            return str(chat.processor.text_of(ids))
 
         return await self._use(model, text)
+
+    async def token_texts(self, model: str, ids: Sequence[int]) -> list[str]:
+        def texts(chat: Chat) -> list[str]:
+            _check_ids(chat, ids)
+            return list(map(str, chat.processor.tokenizer.convert_ids_to_tokens(list(ids))))
+
+        return await self._use(model, texts)
 
     def stats(self) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
         entries = self._registry.entries
@@ -170,6 +182,13 @@ class OwnBackend:
 
 def _look_at(place: str) -> None:
     read_config(Checkpoint.find(place))
+
+
+def _check_ids(chat: Chat, ids: Sequence[int]) -> None:
+    size = len(chat.processor.tokenizer)
+    beyond = next((token for token in ids if not 0 <= token < size), None)
+    if beyond is not None:
+        raise ValueError(f"tokens has {beyond}; the vocabulary has {size}, from 0.")
 
 
 def card_of(name: str, entry: Entry[Chat]) -> ModelCard:

@@ -7,7 +7,7 @@ import pytest
 from minicpmv.engine.sequence import Generation
 
 from ..helpers.fake_model import POISON, answer
-from .test_scheduler import Stage, outcome
+from ..helpers.stage import Stage, outcome
 
 
 def family(stage: Stage, prompt: list[int], sizes: list[int]) -> list[Generation]:
