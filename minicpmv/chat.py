@@ -9,6 +9,7 @@ a PIL image, or a dictionary `{"type": "text" | "image" | "video", ...}`.
 """
 
 import asyncio
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -231,6 +232,7 @@ class Chat:
         videos: Iterable[Any] = (),
         before: Messages | None = None,
         calibration: Calibration | str | Path | None = None,
+        cancelled: threading.Event | None = None,
         **options: Unpack[AnswerOptions],
     ) -> list[Decision]:
         """Decide several questions about the same pictures, which are encoded once.
@@ -239,6 +241,7 @@ class Chat:
             questions: from `minicpmv.Question.of`, which takes the arguments of `decide`.
             before: a conversation in place of pictures, to whose last message, a user's, each
                 question is added.
+            cancelled: ends the work early with an error, once another thread sets it.
         """
         check_decision_options(options)
         found = None if calibration is None else Calibration.of(calibration)
@@ -251,7 +254,7 @@ class Chat:
             if before is None:
                 conversation = without_stand_in(conversation)
             asked = [(question, conversation) for question in questions]
-            decisions = decide_all(self.engine, asked, settings.after_reading())
+            decisions = decide_all(self.engine, asked, settings.after_reading(), cancelled)
         return decisions if found is None else [found.apply(each) for each in decisions]
 
     def conversation(self, system: str | None = None) -> Conversation:

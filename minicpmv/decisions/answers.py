@@ -23,6 +23,7 @@ class AnswerTokens:
         self._processor = processor
         self._asked = [{"role": "user", "content": "?"}]
         self._opening = self._ids(self._asked, add_generation_prompt=True)
+        self._known: dict[str, Tokens] = {}
 
     def of(self, text: str) -> Tokens:
         """Ids of an answer, without a terminator.
@@ -30,6 +31,11 @@ class AnswerTokens:
         Raises:
             ArgumentError: the model cannot write the text, or it is too long.
         """
+        if text not in self._known:
+            self._known[text] = self._encoded(text)
+        return self._known[text]
+
+    def _encoded(self, text: str) -> Tokens:
         processor = self._processor
         said = [*self._asked, {"role": "assistant", "content": text}]
         ids = self._ids(said, add_generation_prompt=False)

@@ -1,6 +1,7 @@
 """Questions to decisions: every question in every order is a prompt, whose answers are scored."""
 
 import math
+import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -57,17 +58,19 @@ class _Open:
 
 
 def decide_all(
-    engine: Engine, asked: Iterable[tuple[Question, Messages]], settings: Settings
+    engine: Engine,
+    asked: Iterable[tuple[Question, Messages]],
+    settings: Settings,
+    cancelled: threading.Event | None = None,
 ) -> list[Decision]:
     """Decide questions together.
 
     Args:
         asked: each question with a conversation in the form of `Processor.question`, to whose last
-            message, a user's, it is added. Pictures that several show are encoded once.
 
     Raises:
         QueueFullError: others have filled the queue.
-        ValueError: a choice or a prompt is wrong.
+        ValueError: a choice or a prompt is wrong, or `cancelled` was set.
     """
     tokens = AnswerTokens(engine.processor)
     opened = [_Open(question, messages, tokens) for question, messages in asked]
@@ -75,6 +78,8 @@ def decide_all(
     begun: deque[tuple[_Open, Scores]] = deque()
     try:
         while left or begun:
+            if cancelled is not None and cancelled.is_set():
+                raise ValueError("The decisions were cancelled before they were complete.")
             try:
                 while left and len(begun) < MAX_OPEN:
                     one, prompt = left[0]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,8 @@ from typing import Any, TypeVar
 
 from ..chat import Chat
 from ..checkpoint.hub import Checkpoint
+from ..decisions.calibration import Calibration, fingerprint_of
+from ..decisions.decision import Decision
 from ..engine.inputs import context_length
 from ..engine.limits import EngineLimits, QueueFullError
 from ..engine.options import GENERATION
@@ -19,11 +22,12 @@ from ..loader import load, read_config
 from ..media.policy import MediaPolicy
 from .access_log import logger
 from .errors import from_exception
-from .jobs import Event, Finished, Job, ModelCard, Piece, Started
+from .jobs import DecisionJob, Event, Finished, Job, ModelCard, Piece, Started
 from .memory import bytes_of_model, bytes_of_place, free_bytes
 from .registry import Entry, Registry
 from .settings import ServeSettings
 
+_DECIDING = 32  # requests for decisions at a time; each may have many prompts
 _SHARE = 0.9  # of the free memory, for several models without --memory-budget
 _SHOWN = (
     "do_sample",
@@ -52,6 +56,10 @@ class OwnBackend:
         self._threads = ThreadPoolExecutor(
             max(2, os.cpu_count() or 2), thread_name_prefix="minicpmv-prompt"
         )
+        # Decisions wait in their threads, and must not keep others from being read.
+        self._deciding = ThreadPoolExecutor(_DECIDING, thread_name_prefix="minicpmv-decide")
+        path = settings.calibration
+        self._calibration = None if path is None else Calibration.load(path)
 
     async def start(self) -> None:
         """Load the model where there is one; look at the files where there are several.
@@ -60,7 +68,9 @@ class OwnBackend:
             OSError, ValueError, ImportError: it cannot be loaded.
         """
         if len(self.settings.model) == 1:
-            async with self._registry.use(self.settings.names[0]):
+            async with self._registry.use(self.settings.names[0]) as chat:
+                if self._calibration is not None:
+                    self._calibration.check_model(chat.model)
                 return
         for place in self.settings.model:
             await self._in_thread(partial(_look_at, place))
@@ -70,7 +80,8 @@ class OwnBackend:
 
     async def stop(self) -> None:
         await self._registry.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._threads, self._deciding):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def models(self) -> Sequence[ModelCard]:
         return [card_of(name, entry) for name, entry in self._registry.entries.items()]
@@ -100,6 +111,33 @@ class OwnBackend:
                         yield Finished(piece.index, piece.answer)
             finally:
                 live.cancel()
+
+    async def decide(self, job: DecisionJob) -> Sequence[Decision]:
+        is_gone = threading.Event()
+
+        def work(chat: Chat) -> list[Decision]:
+            options: Any = job.options
+            decisions = chat.decide_all(
+                job.questions, before=job.prompt, cancelled=is_gone, **options
+            )
+            return self._calibrated(chat, job, decisions)
+
+        try:
+            return await self._use(job.model, work, self._deciding)
+        finally:
+            is_gone.set()
+
+    def _calibrated(
+        self, chat: Chat, job: DecisionJob, decisions: Sequence[Decision]
+    ) -> list[Decision]:
+        """Those calibrated that the server's calibration was made for."""
+        found = self._calibration
+        if found is None or found.fingerprint != fingerprint_of(chat.model):
+            return list(decisions)
+        return [
+            found.apply(decision) if found.why_not(question) is None else decision
+            for question, decision in zip(job.questions, decisions, strict=True)
+        ]
 
     async def tokenize(
         self,
@@ -142,7 +180,9 @@ class OwnBackend:
             if entry.model is not None
         }
 
-    async def _use(self, model: str, work: Callable[[Chat], Result]) -> Result:
+    async def _use(
+        self, model: str, work: Callable[[Chat], Result], pool: ThreadPoolExecutor | None = None
+    ) -> Result:
         """What `work` makes of a loaded model, in a thread.
 
         Raises:
@@ -150,12 +190,14 @@ class OwnBackend:
         """
         async with self._registry.use(model) as chat:
             try:
-                return await self._in_thread(lambda: work(chat))
-            except (ValueError, OSError) as error:
+                return await self._in_thread(lambda: work(chat), pool)
+            except (ValueError, OSError, QueueFullError) as error:
                 raise from_exception(error) from error
 
-    async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def _in_thread(
+        self, work: Callable[[], Result], pool: ThreadPoolExecutor | None = None
+    ) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(pool or self._threads, work)
 
     def _load(self, place: str) -> Chat:
         settings = self.settings
