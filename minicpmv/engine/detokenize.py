@@ -8,7 +8,7 @@ through a pipe of stages, each of which holds back only what later text can chan
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from .protocols import Processor
@@ -339,13 +339,19 @@ def _overlap(text: str, pattern: str) -> int:
     return next((n for n in range(longest, 0, -1) if text.endswith(pattern[:n])), 0)
 
 
-def answer_end(ids: Sequence[int], processor: Processor, stop: Sequence[str] = ()) -> int | None:
+def answer_end(
+    ids: Sequence[int],
+    processor: Processor,
+    stop: Sequence[str] = (),
+    ends: Collection[int] = (),
+) -> int | None:
     """How many of the new tokens are the answer and what ended it; None when nothing did.
 
     Args:
         stop: texts of the caller that end it, beside those of the release.
+        ends: tokens of the caller that end it, beside the terminators.
     """
-    terminators = set(processor.terminator_ids)
+    terminators = {*processor.terminator_ids, *ends}
     end = next((index + 1 for index, token in enumerate(ids) if token in terminators), None)
     texts = (*processor.release.stop_texts, *stop)
     if not texts:

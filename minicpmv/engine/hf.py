@@ -28,6 +28,7 @@ from transformers.generation import (
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
+    SuppressTokensLogitsProcessor,
 )
 
 from .detokenize import StopTexts
@@ -135,7 +136,7 @@ def generate_ids(
         config = copy(config)
         processors.append(record)
         processors.extend(_forbidding(config, prompt_length, inputs["input_ids"].device))
-        config.update(no_repeat_ngram_size=0, min_new_tokens=0)
+        config.update(no_repeat_ngram_size=0, min_new_tokens=0, suppress_tokens=None)
     processors.extend([FiniteLogits(), *logits_processors])
     if plan.repetition_penalty != 1.0:
         processors.append(
@@ -194,6 +195,8 @@ def _forbidding(
         yield MinNewTokensLengthLogitsProcessor(
             prompt_length, config.min_new_tokens, config.eos_token_id, device=str(device)
         )
+    if config.suppress_tokens:
+        yield SuppressTokensLogitsProcessor(config.suppress_tokens, device=str(device))
 
 
 def stream_ids(

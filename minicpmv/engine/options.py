@@ -7,7 +7,7 @@ it. Imports no torch, so that `--help` is light.
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal, TypedDict
@@ -23,6 +23,7 @@ _KIND_NAMES = {
     float: "a number",
     tuple: "a text, or a list of texts, none of them empty",
     dict: "a mapping of token ids to numbers",
+    list: "a token id, or a list of token ids",
     Constraint: "a Constraint, as Constraint.json_schema({...}) makes one",
 }
 _WORDS = {"true": True, "yes": True, "on": True, "1": True}
@@ -43,6 +44,10 @@ class GenerationOptions(TypedDict, total=False):
         max_time: seconds from the call; reading pictures and waiting for others count.
         stop: one text or several that end the answer (`finish_reason` is "stop") and are cut off:
             the first to be complete, and with what follows it.
+        stop_token_ids: tokens that end the answer (`finish_reason` is "stop") and are no part of
+            its text, beside the terminators of the model.
+        ignore_eos: the terminators of the model cannot come; the answer goes on until something
+            else ends it.
         logprobs: gives `Answer.logprobs`: natural logarithms of probabilities, of each token and of
             this many of the likeliest (0 to 20) at its place, by the softmax of the model's own
             logits, before penalties, bias and temperature. Not with beams.
@@ -70,6 +75,8 @@ class GenerationOptions(TypedDict, total=False):
     min_new_tokens: int | None
     max_time: float | None
     stop: str | Sequence[str] | None
+    stop_token_ids: int | Sequence[int] | None
+    ignore_eos: bool | None
     constraint: Constraint | None
     logprobs: int | None
     prompt_lookup_num_tokens: int | None
@@ -92,7 +99,8 @@ class Option:
     """One option of an answer.
 
     Fields:
-        kind: bool, int, float, tuple (of texts), dict (token ids to numbers) or Constraint.
+        kind: bool, int, float, tuple (of texts), list (of token ids), dict (token ids to numbers)
+            or Constraint.
         help: one line for `--help`.
         above, least, most: the range of a number; it is finite in any case.
         needs: what it has no effect without.
@@ -117,7 +125,7 @@ class Option:
 
     def check(self, value: Any) -> Any:
         """`value` as its kind: numbers of numpy, fractions and 8.0 for 8 are taken, and one text
-        for a list of texts.
+        or token id for a list of them.
 
         Raises:
             ArgumentError: it is of another kind, or out of range.
@@ -126,6 +134,8 @@ class Option:
             return self._texts(value)
         if self.kind is dict:
             return self._numbers_by_id(value)
+        if self.kind is list:
+            return self._ids(value)
         if self.kind is Constraint:
             if not isinstance(value, Constraint):
                 kind = _KIND_NAMES[Constraint]
@@ -161,6 +171,13 @@ class Option:
         if not is_list or not all(isinstance(text, str) and text for text in texts):
             raise ArgumentError(f"`{self.name}` is {value!r}; it must be {_KIND_NAMES[tuple]}.")
         return tuple(dict.fromkeys(texts))
+
+    def _ids(self, value: Any) -> tuple[int, ...]:
+        if isinstance(value, str | Mapping):
+            raise ArgumentError(f"`{self.name}` is {value!r}; it must be {_KIND_NAMES[list]}.")
+        ids = value if isinstance(value, Iterable) else [value]
+        an_id = Option(self.name, int, "", least=0)
+        return tuple(dict.fromkeys(an_id.check(token) for token in ids))
 
     def _numbers_by_id(self, value: Any) -> dict[int, float]:
         if not isinstance(value, Mapping):
@@ -285,6 +302,8 @@ GENERATION = _table(
         above=0,
     ),
     Option("stop", tuple, "a text that ends the answer and is no part of it"),
+    Option("stop_token_ids", list, "tokens that end the answer, by their ids", has_flag=False),
+    Option("ignore_eos", bool, "the model cannot end its answer by itself", has_flag=False),
     Option("constraint", Constraint, "what the answer matches", needs="one beam", has_flag=False),
     Option(
         "logprobs",

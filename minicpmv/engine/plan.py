@@ -133,13 +133,16 @@ def plan_generation(
             f"`min_new_tokens` is {values['min_new_tokens']} and `max_new_tokens` "
             f"{values['max_new_tokens']}; the first cannot be larger."
         )
-    bias = values.pop("logit_bias", {})
-    beyond = [token for token in bias if token >= len(processor.tokenizer)]
-    if beyond:
-        raise ArgumentError(
-            f"`logit_bias` names token {beyond[0]}; the vocabulary has {len(processor.tokenizer)}, "
-            "from 0."
-        )
+    bias, ends = values.pop("logit_bias", {}), values.pop("stop_token_ids", ())
+    size = len(processor.tokenizer)
+    for name, tokens in (("logit_bias", bias), ("stop_token_ids", ends)):
+        beyond = [token for token in tokens if token >= size]
+        if beyond:
+            raise ArgumentError(
+                f"`{name}` names token {beyond[0]}; the vocabulary has {size}, from 0."
+            )
+    if values.pop("ignore_eos", False):
+        values["suppress_tokens"] = list(processor.terminator_ids)
     own: dict[str, Any] = {
         "repetition_penalty": float(values.pop("repetition_penalty")),
         "frequency_penalty": values.pop("frequency_penalty", 0.0),
@@ -152,17 +155,18 @@ def plan_generation(
     constraint = values.pop("constraint", None)
     vocabulary = None
     if constraint is not None:
-        if "no_repeat_ngram_size" in given:
-            raise ArgumentError(
-                "`no_repeat_ngram_size` could forbid what `constraint` demands. Remove one of them."
-            )
+        for name in ("no_repeat_ngram_size", "ignore_eos"):
+            if given.get(name):
+                raise ArgumentError(
+                    f"`{name}` could forbid what `constraint` demands. Remove one of them."
+                )
         values.pop("no_repeat_ngram_size", None)
         vocabulary = vocabulary_of(processor)
         vocabulary.matcher(constraint)  # so that it is compiled, or refused, here
     pad_id = processor.tokenizer.pad_token_id
     config = GenerationConfig(
         **values,
-        eos_token_id=processor.terminator_ids,
+        eos_token_id=list(dict.fromkeys([*processor.terminator_ids, *ends])),
         pad_token_id=processor.terminator_ids[0] if pad_id is None else pad_id,
         repetition_penalty=1.0,
     )

@@ -37,11 +37,13 @@ class Reading:
         self._detokenizer = Detokenizer(self._processor, strip, plan.stop, before)
         self._text_of: TokenTexts | None = None
         self._text = ""
+        self._has_ended = False
 
     def feed(self, choice: Choice) -> str:
         """The next token; returns text that it settles, often none."""
         self.choices.append(choice)
-        piece = self._detokenizer.feed(choice.token)
+        self._has_ended = self._has_ended or self.is_end(choice.token)
+        piece = "" if self._has_ended else self._detokenizer.feed(choice.token)
         self._text += piece
         return piece if self._plan.num_beams == 1 else ""
 
@@ -52,7 +54,7 @@ class Reading:
         return piece if self._plan.num_beams == 1 else self._text
 
     def is_end(self, token: int) -> bool:
-        """Whether it is a terminator, which is no text."""
+        """Whether it is a terminator, or a token of the caller's that ends the answer: no text."""
         return token in self._plan.config.eos_token_id
 
     def pieces(self, choices: Iterable[Choice]) -> Iterator[str]:
@@ -81,7 +83,9 @@ class Reading:
         """The answer, whose first `num_tokens` choices are the text and what ended it."""
         own = self.choices[:num_tokens]
         ids = [choice.token for choice in own]
+        has_terminator = bool(ids) and self.is_end(ids[-1])
         has_stops = reason == "stop" and bool(self._plan.stop)
+        shown = ids[:-1] if has_terminator else ids
         has_logprobs = self._plan.logprobs is not None
         return Answer(
             self._text,
@@ -92,9 +96,9 @@ class Reading:
             queue_seconds=queue_seconds,
             decode_seconds=decode_seconds,
             token_ids=ids,
-            stop_text=found_stop(ids, self._processor, self._plan.stop) if has_stops else None,
+            stop_text=found_stop(shown, self._processor, self._plan.stop) if has_stops else None,
             logprobs=map(self.logprob_of, own) if has_logprobs else None,
-            has_terminator=bool(own) and self.is_end(own[-1].token),
+            has_terminator=has_terminator,
             num_cached_tokens=num_cached_tokens,
         )
 
@@ -113,7 +117,8 @@ class Reading:
     def end(self) -> tuple[int, FinishReason]:
         """How many tokens are the answer, and why it ended."""
         ids = [choice.token for choice in self.choices]
-        end = answer_end(ids, self._processor, self._plan.stop)
+        ends = self._plan.config.eos_token_id
+        end = answer_end(ids, self._processor, self._plan.stop, ends)
         if end is not None:
             return end, "stop"
         if (matcher := self._plan.matcher()) is not None:

@@ -47,6 +47,7 @@ class Rules:
         draw: None takes the likeliest token.
         seed: of the draws; None takes torch's own random numbers.
         terminator_ids: forbidden among the first `min_new_tokens`.
+        forbidden_ids: forbidden anywhere.
         no_repeat_ngram_size: 0: none. It counts the prompt.
         repetition_penalty: of tokens that were there before; 1: none.
         penalise_prompt: whether that counts the prompt, too, without the padding that begins it.
@@ -61,6 +62,7 @@ class Rules:
     seed: int | None = None
     min_new_tokens: int = 0
     terminator_ids: tuple[int, ...] = ()
+    forbidden_ids: tuple[int, ...] = ()
     no_repeat_ngram_size: int = 0
     repetition_penalty: float = 1.0
     penalise_prompt: bool = False
@@ -88,6 +90,7 @@ class Rules:
             seed=plan.seed,
             min_new_tokens=config.min_new_tokens or 0,
             terminator_ids=tuple(config.eos_token_id),
+            forbidden_ids=tuple(config.suppress_tokens or ()),
             no_repeat_ngram_size=config.no_repeat_ngram_size or 0,
             repetition_penalty=plan.repetition_penalty,
             penalise_prompt=plan.penalise_prompt,
@@ -103,6 +106,7 @@ class Rules:
         """Whether a logit may be another before a token is chosen."""
         return bool(
             self.min_new_tokens
+            or self.forbidden_ids
             or self.no_repeat_ngram_size
             or self.repetition_penalty != 1
             or self.frequency_penalty
@@ -170,6 +174,7 @@ class Chooser:
     def forbidden(self) -> Sequence[int]:
         """Ids that cannot come next."""
         banned = [] if self._ngrams is None else self._ngrams.complete()
+        banned = [*banned, *self.rules.forbidden_ids]
         if len(self.new_ids) < self.rules.min_new_tokens and self.matcher is None:
             return [*banned, *self.rules.terminator_ids]
         return banned

@@ -255,5 +255,5 @@ def defaults_of(chat: Chat) -> Mapping[str, Any]:
     if not found["do_sample"]:  # `generate` has values of these, which mean nothing
         found = {name: found[name] for name in found if GENERATION[name].needs != "sampling"}
     found["repetition_penalty"] = plan.repetition_penalty
-    found["max_new_tokens"] = context_length(chat.model.config)
+    found["max_new_tokens"] = min(plan.config.max_new_tokens, context_length(chat.model.config))
     return {name: value for name, value in found.items() if value is not None}

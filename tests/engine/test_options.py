@@ -56,7 +56,8 @@ def test_the_typed_dictionary_has_the_options_of_the_table() -> None:
 def test_every_option_has_a_flag() -> None:
     """But for another name of one, and what only Python can say or read."""
     without = [option.name for option in OPTIONS.values() if not option.has_flag]
-    assert without == ["do_sample", "logit_bias", "constraint", "logprobs"]
+    ends = ["stop_token_ids", "ignore_eos"]
+    assert without == ["do_sample", "logit_bias", *ends, "constraint", "logprobs"]
 
 
 @pytest.mark.parametrize(
