@@ -1,0 +1,153 @@
+"""Keys, limits, ids and the log, before any route."""
+
+import asyncio
+import io
+import json
+
+import pytest
+from starlette.testclient import TestClient
+
+from minicpmv.serve.access_log import AccessLog
+from minicpmv.serve.access_log import Exchange as Record
+
+from ..helpers.serving import QUESTION, Exchange, FakeBackend, fake_app
+
+CHAT = "/v1/chat/completions"
+
+
+def ask(app, headers=None, **request):
+    with TestClient(app) as client:
+        request = {"json": QUESTION} | request
+        return client.post(CHAT, headers=headers or {}, **request)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"authorization": "Bearer wrong"}, 401),
+        ({"authorization": "Basic two"}, 401),
+        ({"authorization": "Bearer"}, 401),
+        ({"authorization": "Bearer one"}, 200),
+        ({"authorization": "bearer two"}, 200),
+        ({"x-api-key": "two"}, 200),
+        ({"x-api-key": "schlüssel".encode()}, 200),
+    ],
+)
+def test_keys(headers, status):
+    app = fake_app(api_key=("one", "two", "schlüssel"))
+    response = ask(app, headers)
+    assert response.status_code == status
+    if status == 401:
+        assert response.json()["error"]["code"] == "invalid_api_key"
+        assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(("opens", "status"), [(False, 401), (True, 200)])
+def test_health_is_open_and_metrics_are_by_a_setting(opens, status):
+    with TestClient(fake_app(api_key=("one",), open_metrics=opens)) as client:
+        assert client.get("/health").status_code == 200
+        assert client.get("/metrics").status_code == status
+        assert client.get("/v1/models").status_code == 401
+        assert client.get("/openapi.json").status_code == 401
+
+
+def test_a_body_over_the_limit_is_refused_by_its_header_and_by_counting():
+    app = fake_app(max_body=2000)
+    big = json.dumps({**QUESTION, "user": "x" * 3000}).encode()
+
+    def parts():
+        yield big[:1000]
+        yield big[1000:]
+
+    for response in (ask(app, json=None, content=big), ask(app, json=None, content=parts())):
+        assert response.status_code == 413
+        assert response.json()["error"]["code"] == "body_too_large"
+        assert "2000 (--max-body)" in response.json()["error"]["message"]
+
+
+def test_a_request_has_the_id_that_its_client_gave():
+    app = fake_app()
+    assert ask(app, {"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
+    for odd in ("a b", "x" * 200, 'a"b'):
+        made = ask(app, {"x-request-id": odd}).headers["x-request-id"]
+        assert made != odd
+        assert made.isalnum()
+
+
+def test_pages_may_ask_from_the_origins_that_are_named():
+    with TestClient(fake_app(cors_origin=("https://a.example",))) as client:
+        asks = {"origin": "https://a.example", "access-control-request-method": "POST"}
+        assert client.options(CHAT, headers=asks).status_code == 200
+        refused = client.post(CHAT, json={}, headers={"origin": "https://a.example"})
+        assert refused.status_code == 400
+        assert refused.headers["access-control-allow-origin"] == "https://a.example"
+        other = client.post(CHAT, json=QUESTION, headers={"origin": "https://b.example"})
+        assert "access-control-allow-origin" not in other.headers
+    with TestClient(fake_app()) as client:
+        assert client.options(CHAT, headers=asks).status_code == 405
+
+
+def test_more_requests_than_may_wait_are_refused_at_once():
+    async def run():
+        backend = FakeBackend()
+        backend.waits = asyncio.Event()
+        app = fake_app(backend, max_num_seqs=1, max_queue=1)
+        running = [Exchange(app) for _ in range(2)]
+        await backend.started.wait()
+        refused = await Exchange(app).end()
+        assert refused.status == 429
+        assert refused.json["error"]["code"] == "queue_full"
+        assert refused.headers["retry-after"] == "1"
+        assert (await Exchange(app, "/v1/models", b"", "GET").end()).status == 200
+        backend.waits.set()
+        assert [(await each.end()).status for each in running] == [200, 200]
+        assert (await Exchange(app).end()).status == 200
+
+    asyncio.run(run())
+
+
+def test_an_unexpected_error_of_a_route_is_one_body_too(caplog):
+    app = fake_app()
+    app.add_api_route("/broken", lambda: 1 / 0)
+    with TestClient(app) as client:
+        response = client.get("/broken")
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "internal_error"
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_one_line_for_each_request(capsys):
+    ask(fake_app(), {"x-request-id": "abc"})
+    line = capsys.readouterr().err.strip()
+    assert " POST /v1/chat/completions 200 model=fake tokens=7+3 seconds=" in line
+    assert line.endswith(" id=abc")
+
+
+def test_lines_of_json(capsys):
+    ask(fake_app(log_format="json"), {"x-request-id": "abc"})
+    fields = json.loads(capsys.readouterr().err)
+    assert fields["status"] == 200
+    assert fields["model"] == "fake"
+    assert (fields["prompt_tokens"], fields["completion_tokens"]) == (7, 3)
+    assert fields["seconds"] >= 0
+    assert (fields["method"], fields["path"]) == ("POST", "/v1/chat/completions")
+    assert (fields["request_id"], "error" in fields) == ("abc", False)
+
+
+def test_no_client_writes_a_line_of_its_own():
+    out = io.StringIO()
+    AccessLog("text", out).write(Record("id", "GET", "/a\nb c", model="x\r\ny", status=404))
+    assert len(out.getvalue().splitlines()) == 1
+
+
+def test_errors_are_counted_once():
+    backend = FakeBackend()
+    app = fake_app(backend)
+    with TestClient(app) as client:
+        client.post(CHAT, json={**QUESTION, "model": "other"})
+        backend.refuses = RuntimeError("broken")
+        client.post(CHAT, json=QUESTION)
+        page = client.get("/metrics").text
+    assert 'minicpmv:request_errors_total{code="model_not_found"} 1.0' in page
+    assert 'minicpmv:request_errors_total{code="internal_error"} 1.0' in page
