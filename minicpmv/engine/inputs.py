@@ -38,6 +38,14 @@ class Settings:
         chosen = {name: self.processing.get(name) for name in ("num_frames", "fps")}
         return with_pictures_read(messages, **chosen, copy=False)
 
+    def capped(self, most: int) -> "Settings":
+        """These settings, with answers of at most `most` tokens where no length was asked for."""
+        if self.max_new_tokens is not None:
+            return self
+        config = copy(self.plan.config)
+        config.max_new_tokens = min(config.max_new_tokens, most)
+        return replace(self, plan=replace(self.plan, config=config))
+
     def after_reading(self) -> "Settings":
         """These settings for messages whose frames have been chosen."""
         names = ("num_frames", "fps")

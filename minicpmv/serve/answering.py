@@ -20,7 +20,7 @@ from .access_log import Exchange, logger
 from .errors import ApiError, ClientGoneError
 from .jobs import Event, Finished, Job, Piece, Started
 from .merging import merged
-from .middleware import internal_message, stopping
+from .middleware import internal_message, note_error, stopping
 from .sse import Writer
 
 if TYPE_CHECKING:
@@ -241,6 +241,6 @@ class EventStream(Response):
         return every
 
     async def _fail(self, error: ApiError) -> None:
-        self._record.error = error.code
+        note_error(error, self._record)
         await self._write(self._writer.error(error))
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})

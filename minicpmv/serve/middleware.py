@@ -171,6 +171,13 @@ def stopping() -> ApiError:
     )
 
 
+def note_error(error: ApiError, record: Exchange) -> None:
+    """Tell the log how a request ended, and of what is our fault the reason."""
+    record.error = error.code
+    if error.status >= 500 and error.__cause__ is not None:
+        logger.error("request %s: %s", record.request_id, error.__cause__)
+
+
 def internal_message(record: Exchange) -> str:
     return f"Something went wrong in the server; its log has more under {record.request_id}."
 
@@ -179,7 +186,7 @@ def error_response(
     error: ApiError, record: Exchange, path: str, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """What the client is told, and the log."""
-    record.error = error.code
+    note_error(error, record)
     headers = dict(headers or {})
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)

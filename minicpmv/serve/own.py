@@ -15,13 +15,14 @@ from ..decisions.calibration import Calibration, fingerprint_of
 from ..decisions.decision import Decision
 from ..engine.inputs import context_length
 from ..engine.limits import EngineLimits, QueueFullError
+from ..engine.live import LiveAnswer
 from ..engine.options import GENERATION
 from ..engine.plan import plan_generation
 from ..engine.request import Messages
 from ..loader import load, read_config
-from ..media.policy import MediaPolicy
+from ..media.policy import MediaPolicy, use_policy
 from .access_log import logger
-from .errors import from_exception
+from .errors import ApiError, from_exception
 from .jobs import DecisionJob, Event, Finished, Job, ModelCard, Piece, Started
 from .memory import bytes_of_model, bytes_of_place, free_bytes
 from .registry import Entry, Registry
@@ -68,10 +69,13 @@ class OwnBackend:
             OSError, ValueError, ImportError: it cannot be loaded.
         """
         if len(self.settings.model) == 1:
-            async with self._registry.use(self.settings.names[0]) as chat:
-                if self._calibration is not None:
-                    self._calibration.check_model(chat.model)
-                return
+            try:
+                async with self._registry.use(self.settings.names[0]) as chat:
+                    if self._calibration is not None:
+                        self._calibration.check_model(chat.model)
+                    return
+            except ApiError as error:
+                raise error.__cause__ or ValueError(error.message) from None
         for place in self.settings.model:
             await self._in_thread(partial(_look_at, place))
         if self._registry.budget is None:
@@ -93,15 +97,17 @@ class OwnBackend:
         return card_of(model, entry)
 
     async def answer(self, job: Job) -> AsyncGenerator[Event, None]:
-        loop = asyncio.get_running_loop()
+        most = self.settings.max_num_seqs + self.settings.max_queue
+        if job.n > most:
+            message = f"n is {job.n}; this server answers {most} requests at a time at most."
+            raise ApiError(400, "invalid_value", message, param="n")
+        begin = partial(self._begin, job=job, loop=asyncio.get_running_loop())
         async with self._registry.use(job.model) as chat:
             try:
-                live = await self._in_thread(
-                    lambda: chat.live(job.prompt, loop, num_answers=job.n, **job.options)
-                )
+                live = await self._in_thread(partial(begin, chat))
             except (ValueError, OSError, QueueFullError) as error:
-                is_plain = isinstance(job.prompt, str) or isinstance(job.prompt[0], int)
-                raise from_exception(error, "prompt" if is_plain else None) from error
+                param = "prompt" if _is_plain(job.prompt) else None
+                raise from_exception(error, param) from error
             try:
                 yield Started(live.num_input_tokens)
                 async for piece in live:
@@ -138,6 +144,17 @@ class OwnBackend:
             found.apply(decision) if found.why_not(question) is None else decision
             for question, decision in zip(job.questions, decisions, strict=True)
         ]
+
+    def _begin(self, chat: Chat, job: Job, loop: asyncio.AbstractEventLoop) -> LiveAnswer:
+        prompt, conversations = job.prompt, []
+        if not _is_plain(prompt):
+            prompt = chat.processor.question(prompt)
+            conversations = [prompt]
+        with use_policy(_NOTHING):
+            settings = chat.engine.settings(conversations, job.options)
+            if self.settings.max_tokens is not None:
+                settings = settings.capped(self.settings.max_tokens)
+            return chat.engine.live(prompt, settings, loop, num_answers=job.n)
 
     async def tokenize(
         self,
@@ -220,6 +237,11 @@ class OwnBackend:
             return bytes_of_model(chat)
         settings = self.settings
         return bytes_of_place(place, settings.device, settings.dtype, settings.quantize)
+
+
+def _is_plain(prompt: Messages | str | Sequence[int]) -> bool:
+    """Whether no template is put around it."""
+    return isinstance(prompt, str) or isinstance(prompt[0], int)
 
 
 def _look_at(place: str) -> None:

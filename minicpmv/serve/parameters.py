@@ -218,9 +218,10 @@ class _Parameters:
                 "tokens, of which the prompt takes some. Lower it, or leave it out.",
                 param=self._name(name),
             )
-        if wanted is None and limit is not None:
-            wanted = limit if usual is None else min(int(usual), limit)
-        least, most = self._fields.get("min_tokens", 0), usual if wanted is None else wanted
+        # Where nothing is asked for, the backend keeps to the limit, and to the context.
+        least, most = self._fields.get("min_tokens", 0), wanted
+        if most is None:
+            most = min((each for each in (usual, limit) if each is not None), default=None)
         if most is not None and least > most:
             self._refuse(
                 "min_tokens",

@@ -116,7 +116,10 @@ class Registry(Generic[Loaded]):
                         self._thread, self._bytes_of, entry.place, None
                     )
                     await self._make_room(name, entry, needed)
-                model = await loop.run_in_executor(self._thread, self._load, entry.place)
+                try:
+                    model = await loop.run_in_executor(self._thread, self._load, entry.place)
+                except (OSError, ValueError, ImportError, RuntimeError) as error:
+                    raise _unloadable(name) from error
                 entry.num_bytes = self._bytes_of(entry.place, model)
                 entry.model = model
                 return model
@@ -175,6 +178,15 @@ def _taken(task: "asyncio.Task[Loaded]") -> None:
     """An error that nobody waits for any more is not reported by asyncio."""
     if not task.cancelled():
         task.exception()
+
+
+def _unloadable(name: str) -> ApiError:
+    return ApiError(
+        500,
+        "model_unavailable",
+        f"The model {name!r} cannot be loaded. The log of the server says why.",
+        param="model",
+    )
 
 
 def unknown_model(name: str, known: Sequence[str]) -> ApiError:

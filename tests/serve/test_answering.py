@@ -38,6 +38,11 @@ def test_an_answer_ends_when_its_client_goes(body, capsys):
     assert "error=client_gone" in line
 
 
+async def wait_in(block):
+    async with block:
+        await asyncio.Event().wait()
+
+
 def test_a_client_that_goes_in_the_last_moment_takes_nothing_with_it():
     async def run():
         gone = asyncio.Event()
@@ -52,10 +57,9 @@ def test_a_client_that_goes_in_the_last_moment_takes_nothing_with_it():
             block.interrupt("gone")  # and the block ends before it is told
         await asyncio.sleep(0)  # would raise what was left behind
         assert asyncio.current_task().cancelling() == 0
+        gone.set()
         with pytest.raises(ClientGoneError):
-            async with Interruptible(server, receive):
-                gone.set()
-                await asyncio.Event().wait()
+            await wait_in(Interruptible(server, receive))
         assert asyncio.current_task().cancelling() == 0
 
     asyncio.run(run())

@@ -147,10 +147,10 @@ def test_an_answer_longer_than_the_context_has_its_own_code() -> None:
     assert "4096" in error.message
 
 
-def test_the_limit_of_the_server_is_named_and_is_the_default() -> None:
+def test_the_limit_of_the_server_is_named() -> None:
     assert "--max-tokens" in refused({"max_tokens": 101}, max_tokens=100).message
-    assert options({}, max_tokens=100)["max_new_tokens"] == 100
-    assert options({}, max_tokens=1000)["max_new_tokens"] == 512
+    assert refused({"min_tokens": 101}, max_tokens=100).param == "min_tokens"
+    assert "max_new_tokens" not in options({}, max_tokens=100)
 
 
 def test_lenient_ignores_what_has_no_effect_and_tells() -> None:
