@@ -9,6 +9,7 @@ import ipaddress
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import first_line
@@ -23,11 +24,36 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_ADDRESSES = 4  # of one name that are tried
 
 
-def download(url: str, name: str) -> bytes:
+class Abort:
+    """Ends a download from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_set = False
+        self._actions: list[Callable[[], None]] = []
+
+    def set(self) -> None:
+        with self._lock:
+            self._is_set, actions = True, self._actions
+            self._actions = []
+        for action in actions:
+            action()
+
+    def call(self, action: Callable[[], None]) -> None:
+        """Call `action` when it is set; at once where it is."""
+        with self._lock:
+            if not self._is_set:
+                self._actions.append(action)
+                return
+        action()
+
+
+def download(url: str, name: str, abort: Abort | None = None) -> bytes:
     """What `url` gives.
 
     Args:
         name: of the picture or video, as it was typed, for error messages.
+        abort: ends it with an OSError when it is set.
 
     Raises:
         MediaRefusedError: the policy does not allow the address, or one it leads to.
@@ -36,6 +62,8 @@ def download(url: str, name: str) -> bytes:
     """
     policy = current_policy()
     deadline = _Deadline(policy.deadline_s)
+    if abort is not None:
+        abort.call(deadline.end)
     try:
         with deadline, _client(policy) as client:
             return _follow(client, url, name, policy, deadline)
@@ -90,8 +118,13 @@ class _Deadline:
         if self.passed:
             raise TimeoutError("the time is over")
 
+    def end(self) -> None:
+        """The time is over now."""
+        self._end = 0.0
+        self._shut()
+
     def _shut(self) -> None:
-        for connection in self._sockets:
+        for connection in list(self._sockets):
             try:
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
             except OSError:
