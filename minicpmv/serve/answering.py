@@ -9,24 +9,39 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..engine.answer import Answer, TokenLogprob
+from ..engine.request import Messages
 from .access_log import Exchange, logger
 from .errors import ApiError, ClientGoneError
 from .jobs import Event, Finished, Job, Piece, Started
 from .merging import merged
 from .middleware import internal_message, note_error, stopping
+from .parameters import media_options
 from .sse import Writer
 
 if TYPE_CHECKING:
     from .app import Server
 
 CLIENT_GONE = "client_gone"
+
+
+async def messages_of(server: "Server", request: Request, body: Any) -> Messages:
+    """The messages of a chat completion, with their pictures fetched and decoded.
+
+    Raises:
+        ApiError: one cannot be read or may not be, or the server stops before.
+        ClientGoneError: nobody waits any more.
+    """
+    async with Interruptible(server, request.receive):
+        return await server.media.read(
+            body.messages, owner=request.state.owner, options=media_options(body)
+        )
 
 
 async def whole(server: "Server", request: Request, job: Job | Sequence[Job]) -> list[Answer]:

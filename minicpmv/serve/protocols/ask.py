@@ -8,10 +8,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ...engine.answer import Answer
-from ..answering import stream, whole
+from ..answering import messages_of, stream, whole
 from ..bodies import validate
 from ..jobs import Job, ModelCard
-from ..parameters import generation, media_options
+from ..parameters import generation
 from ..schema.openai import ChatRequest
 from ..sse import Writer
 from .names import Names
@@ -46,8 +46,7 @@ async def read(request: Request, fields: dict[str, Any], names: Names) -> Questi
         chat = validate(ChatRequest, fields)
         card = await server.backend.card(chat.model)
         options = generation(chat, card, server.settings, ignored=server.metrics.parameter_ignored)
-        owner, media = request.state.owner, media_options(chat)
-        messages = await server.media.read(chat.messages, owner=owner, options=media)
+        messages = await messages_of(server, request, chat)
     job = Job(chat.model, messages, options, 1, request.state.record.request_id)
     return Question(chat, card, job, names)
 

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from ...engine.answer import Answer, TokenLogprob
-from ..answering import stream, whole
+from ..answering import messages_of, stream, whole
 from ..bodies import json_body
 from ..errors import ApiError
 from ..jobs import Event, Finished, Job, Piece, Started
-from ..parameters import generation, media_options, num_answers
+from ..parameters import generation, num_answers
 from ..schema.openai import ChatRequest
 from ..sse import DONE, EVENT_STREAM, KEEP_ALIVE, data
 from ..version import VERSION
@@ -32,9 +32,7 @@ async def chat_completions(
     record = request.state.record
     card = await server.backend.card(body.model)
     options = generation(body, card, server.settings, ignored=server.metrics.parameter_ignored)
-    messages = await server.media.read(
-        body.messages, owner=request.state.owner, options=media_options(body)
-    )
+    messages = await messages_of(server, request, body)
     job = Job(body.model, messages, options, num_answers(body), record.request_id)
     form = ChatForm(body, record.request_id)
     if body.stream:
