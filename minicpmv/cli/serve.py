@@ -26,6 +26,23 @@ examples:
   minicpmv serve --config server.yaml
 """
 
+_REPEATED = ("api_key", "cors_origin")
+_OTHERS = "operation"
+GROUPS = {
+    "models": ("served_model_name", "device", "dtype", "quantize", "memory_budget"),
+    "address": (
+        *("host", "port", "root_path", "ssl_certfile", "ssl_keyfile"),
+        *("api_key", "open_metrics", "cors_origin"),
+    ),
+    "limits": (
+        *("max_num_seqs", "max_queue", "max_tokens", "timeout", "grace", "keep_alive"),
+        *("max_body", "max_images", "max_pixels"),
+        *("max_video_mb", "max_video_seconds", "max_frames"),
+    ),
+    "pictures by address": (*("media_urls", "allowed_media_domains", "allowed_local_media_path"),),
+    _OTHERS: (),
+}
+
 
 def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     from minicpmv.serve.settings import ROWS, flag_of
@@ -46,12 +63,14 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         help="the same, as a flag",
     )
     parser.add_argument("--config", metavar="FILE", help="a YAML file with settings")
+    groups = {title: parser.add_argument_group(title) for title in GROUPS}
     for name, row in ROWS.items():
         if name != "model":
-            _add(parser, name, flag_of(name), row)
+            title = next((title for title, names in GROUPS.items() if name in names), _OTHERS)
+            _add(groups[title], name, flag_of(name), row)
 
 
-def _add(parser: argparse.ArgumentParser, name: str, flag: str, row: "Setting") -> None:
+def _add(group: "argparse._ArgumentGroup", name: str, flag: str, row: "Setting") -> None:
     from minicpmv.serve.settings import ServeSettings
     from minicpmv.serve.settings_table import default_of
 
@@ -62,11 +81,12 @@ def _add(parser: argparse.ArgumentParser, name: str, flag: str, row: "Setting") 
     if row.kind == "switch":
         options["action"] = "store_false" if row.off else "store_true"
     elif row.kind == "list":
-        options |= {"nargs": "+", "action": "extend", "metavar": row.metavar or "WORD"}
+        options["metavar"] = row.metavar or "HOST"
+        options |= {"action": "append"} if name in _REPEATED else {"nargs": "+", "action": "extend"}
     else:
         kinds = {"whole": "N", "size": "SIZE", "number": "X", "text": "TEXT", "path": "FILE"}
         options["metavar"] = "|".join(row.choices) or row.metavar or kinds[row.kind]
-    parser.add_argument(flag, **options)
+    group.add_argument(flag, **options)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -47,7 +47,7 @@ def run(settings: ServeSettings) -> int:
     sockets = bind(settings.host, settings.port)
     try:
         app = create_app(settings)
-        if settings.host not in _LOCAL and not settings.api_key:
+        if is_open_to_all(settings):
             logger.warning(
                 "warning: %s can be reached from other machines, and without --api-key anybody "
                 "there may use this server",
@@ -72,6 +72,11 @@ def run(settings: ServeSettings) -> int:
         for each in sockets:
             each.close()
     return 0
+
+
+def is_open_to_all(settings: ServeSettings) -> bool:
+    """Whether other machines may ask, without a key."""
+    return settings.host not in _LOCAL and not settings.api_key
 
 
 async def _serve(app: FastAPI, server: "_Uvicorn", sockets: list[socket.socket]) -> None:
@@ -180,23 +185,17 @@ def _of_port(error: OSError, host: str, port: int) -> OSError:
 def _check_tls(settings: ServeSettings) -> None:
     if settings.ssl_certfile is None or settings.ssl_keyfile is None:
         return
+    files = (settings.ssl_certfile, settings.ssl_keyfile)
+    missing = next((file for file in files if not os.path.isfile(file)), None)
+    if missing is not None:
+        raise OSError(f"There is no file {missing!r}, for https.")
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-            settings.ssl_certfile, settings.ssl_keyfile
-        )
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files)
     except ssl.SSLError as error:
         raise ArgumentError(
-            f"--ssl-certfile {settings.ssl_certfile!r} and --ssl-keyfile "
-            f"{settings.ssl_keyfile!r} are no pair of certificate and key in PEM "
-            f"({error.reason or first_line(error)})."
+            f"--ssl-certfile {files[0]!r} and --ssl-keyfile {files[1]!r} are no pair of "
+            f"certificate and key in PEM ({error.reason or first_line(error)})."
         ) from error
-    except FileNotFoundError as error:
-        missing = next(
-            path
-            for path in (settings.ssl_certfile, settings.ssl_keyfile)
-            if not os.path.exists(path)
-        )
-        raise OSError(f"There is no file {missing!r}, for https.") from error
 
 
 class _AsJson(logging.Formatter):

@@ -42,7 +42,11 @@ class ServeSettings:
     host: str = setting("127.0.0.1", "text", "address to listen on", metavar="ADDRESS")
     port: int = setting(8000, "whole", "port to listen on; 0: any free one", least=0, most=65535)
     api_key: tuple[str, ...] = setting(
-        (), "list", "a key that clients must send; any of several", metavar="KEY"
+        (),
+        "list",
+        "a key that clients must send; may be repeated, for several",
+        metavar="KEY",
+        secret=True,
     )
     open_metrics: bool = setting(False, "switch", "show /metrics without a key")
     max_images: int = setting(64, "whole", "pictures in one request", least=0)
@@ -75,7 +79,10 @@ class ServeSettings:
         None, "path", "folder whose files clients may show by file:// address", metavar="FOLDER"
     )
     cors_origin: tuple[str, ...] = setting(
-        (), "list", "a page's origin that browsers may ask from; * for all", metavar="ORIGIN"
+        (),
+        "list",
+        "a page's origin that browsers may ask from, or *; may be repeated",
+        metavar="ORIGIN",
     )
     root_path: str = setting("", "text", "path under which a proxy shows the server")
     ssl_certfile: str | None = setting(None, "path", "certificate, for https", metavar="FILE")

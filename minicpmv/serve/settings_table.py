@@ -134,9 +134,10 @@ class Setting:
             raise ArgumentError(f"{shown} is {value}; it must be at most {self.most}.")
 
 
-def setting(default: Any, kind: Kind, help: str, **rest: Any) -> Any:
-    """A field of a dataclass that is a row of the table."""
-    return field(default=default, metadata={"setting": Setting(kind, help, **rest)})
+def setting(default: Any, kind: Kind, help: str, *, secret: bool = False, **rest: Any) -> Any:
+    """A field of a dataclass that is a row of the table; a secret is not shown."""
+    row = Setting(kind, help, **rest)
+    return field(default=default, repr=not secret, metadata={"setting": row})
 
 
 def row_of(each: "Field[Any]") -> Setting:

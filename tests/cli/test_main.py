@@ -43,7 +43,7 @@ def test_help_loads_nothing_heavy():
     assert modules_after("import minicpmv.cli as c\nc.main([])") == []
 
 
-@pytest.mark.parametrize("name", ["ask", "chat", "slice", "info", "bench"])
+@pytest.mark.parametrize("name", ["ask", "chat", "slice", "info", "bench", "serve"])
 def test_help_of_a_command_loads_no_torch(name):
     assert modules_after(help_of(name)) == []
 
@@ -70,7 +70,7 @@ def test_unknown_command_names_the_closest(run):
 def test_unknown_command_that_resembles_none_lists_them(run):
     code, _, err = run("xyzzy")
     assert code == 2
-    assert "Known: ask, chat, slice" in err
+    assert "Known: ask, chat, serve" in err
 
 
 def test_misspelt_flag_names_the_closest(run):

@@ -111,3 +111,7 @@ def test_one_model_may_have_several_names():
 def test_flags_say_no_where_the_setting_says_yes():
     assert flag_of("media_urls") == "--no-media-urls"
     assert flag_of("max_num_seqs") == "--max-num-seqs"
+
+
+def test_keys_are_not_shown():
+    assert "secret" not in repr(ServeSettings(api_key=("secret",)))
