@@ -1,82 +1,40 @@
 """Content parts to messages with pictures."""
 
-import asyncio
-import base64
-import io
-from types import SimpleNamespace
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from minicpmv.serve.content import MediaReader
-from minicpmv.serve.errors import ApiError
+from minicpmv.media.policy import MediaPolicy
+from minicpmv.serve.content import MediaReader, policy_of
 from minicpmv.serve.parameters import MediaOptions
-from minicpmv.serve.schema.openai import ChatRequest
+
+from ..helpers.clips import clip, numbers_of
+from ..helpers.media_requests import (
+    blocks,
+    colours,
+    data_url,
+    encoded,
+    picture,
+    read,
+    read_messages,
+    refused,
+    settings,
+    shown,
+    video,
+)
+from ..helpers.media_server import served
 
 
-def settings(**changes: Any) -> Any:
-    return SimpleNamespace(
-        **{
-            "max_images": 4,
-            "max_pixels": 10_000,
-            "max_body": 1_000_000,
-            "max_video_mb": 8,
-            "max_video_seconds": 10.0,
-            "max_frames": 8,
-            "media_urls": True,
-            "allowed_media_domains": (),
-            "allowed_local_media_path": None,
-        }
-        | changes
-    )
-
-
-def picture(colour: Any = "red", size: tuple[int, int] = (8, 6), **options: Any) -> str:
-    file = io.BytesIO()
-    Image.new("RGB", size, colour).save(file, **{"format": "PNG"} | options)
-    return data_url(file.getvalue())
-
-
-def data_url(data: bytes, kind: str = "image/png") -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def shown(url: Any, **fields: Any) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": url}, **fields}
-
-
-def read(*contents: Any, reader: MediaReader | None = None, **kwargs: Any) -> Any:
-    """The messages of a request whose user turns have these contents."""
-    messages = [{"role": "user", "content": content} for content in contents]
-    return read_messages(messages, reader=reader, **kwargs)
-
-
-def read_messages(messages: Any, reader: MediaReader | None = None, **kwargs: Any) -> Any:
-    body = ChatRequest(model="m", messages=messages)
-    own = reader or MediaReader(settings())
-    try:
-        return asyncio.run(own.read(body.messages, **kwargs))
-    finally:
-        if reader is None:
-            own.close()
-
-
-def refused(*contents: Any, reader: MediaReader | None = None, **kwargs: Any) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        read(*contents, reader=reader, **kwargs)
-    assert caught.value.status == 400
-    return caught.value
-
-
-def colours(messages: Any) -> list[Any]:
-    return [
-        block["image"].getpixel((0, 0))
-        for message in messages
-        if isinstance(message["content"], list)
-        for block in message["content"]
-        if block["type"] == "image"
-    ]
+@pytest.fixture
+def reader() -> Iterator[MediaReader]:
+    """One that may ask this machine, where the tests' own server is."""
+    policy = MediaPolicy.remote(private_addresses=True, max_pixels=10_000, max_frames=8)
+    reader = MediaReader(settings(), policy=policy)
+    yield reader
+    reader.close()
 
 
 def test_text_stays_text() -> None:
@@ -149,6 +107,180 @@ def test_one_picture_too_many_is_named() -> None:
 
 def test_a_limit_is_named_by_its_flag() -> None:
     assert "--max-pixels" in refused([shown(picture(size=(101, 100)))]).message
+
+
+def test_all_pictures_of_a_request_together_have_a_limit() -> None:
+    parts = [shown(picture((n, 0, 0), size=(100, 100))) for n in range(9)]
+    read(parts[:8], reader=(reader := MediaReader(settings(max_images=9))))
+    error = refused(parts, reader=reader)
+    reader.close()
+    assert "80,000 pixels in all" in error.message
+
+
+@pytest.mark.parametrize(
+    ("options", "colour"),
+    [
+        ({}, (255, 0, 0)),
+        ({"format": "JPEG", "quality": 100}, (254, 0, 0)),
+        ({"format": "JPEG", "mode": "L", "colour": 255}, (255, 255, 255)),
+        ({"format": "JPEG", "mode": "CMYK", "colour": (0, 0, 0, 0)}, (255, 255, 255)),
+        ({"format": "WEBP", "lossless": True}, (255, 0, 0)),
+        ({"format": "GIF"}, (255, 0, 0)),
+        ({"format": "GIF", "save_all": True}, (255, 0, 0)),
+        ({"format": "BMP"}, (255, 0, 0)),
+        ({"format": "TIFF"}, (255, 0, 0)),
+        ({"format": "TIFF", "compression": "tiff_lzw"}, (255, 0, 0)),
+        ({"mode": "1", "colour": 1}, (255, 255, 255)),
+        ({"mode": "P", "colour": 0}, (0, 0, 0)),
+        ({"mode": "I;16", "colour": 65535}, (255, 255, 255)),
+        ({"mode": "LA", "colour": (0, 255)}, (0, 0, 0)),
+        ({"mode": "RGBA", "colour": (0, 0, 0, 0)}, (255, 255, 255)),
+        ({"format": "PPM"}, (255, 0, 0)),
+        ({"format": "ICO", "sizes": [(8, 6)]}, (255, 0, 0)),
+    ],
+)
+def test_every_usual_format_is_read(options: Any, colour: Any) -> None:
+    found = read([shown(picture(**options))])
+    assert colours(found) == [colour]
+    assert found[0]["content"][0]["image"].mode == "RGB"
+
+
+def test_a_format_that_few_send_is_refused() -> None:
+    assert refused([shown(picture(format="PCX"))]).code == "invalid_image"
+
+
+def test_the_first_picture_of_an_animation_is_shown() -> None:
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("lime", "blue")]
+    for kind in ("GIF", "WEBP", "PNG"):
+        url = picture("red", format=kind, save_all=True, append_images=frames)
+        assert read([shown(url)])[0]["content"][0]["image"].getpixel((0, 0))[0] > 250
+
+
+def test_a_picture_is_turned_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    (block,) = blocks(read([shown(picture(format="JPEG", size=(8, 4), exif=exif))]))
+    assert block["image"].size == (4, 8)
+
+
+def test_frames_of_a_video_are_read_and_chosen(reader: MediaReader) -> None:
+    file = clip(40, 10)
+    url = data_url(file, "video/mp4")
+    in_base64 = {"type": "input_video", "input_video": {"data": url.partition(",")[2]}}
+
+    def numbers(part: Any, **kwargs: Any) -> list[int]:
+        (block,) = blocks(read([part], reader=reader, **kwargs), "video")
+        assert all(frame.mode == "RGB" for frame in block["video"])
+        return numbers_of(block["video"])
+
+    assert numbers(video(url)) == [0, 10, 20, 30]
+    assert numbers(in_base64) == [0, 10, 20, 30]
+    assert numbers({"type": "video_url", "video_url": url}) == [0, 10, 20, 30]
+    assert numbers({"type": "input_video", "input_video": {"url": url}}) == [0, 10, 20, 30]
+    assert numbers(video(url), options=MediaOptions(num_frames=2)) == [10, 30]
+    assert numbers(video(url, fps=2), options=MediaOptions(num_frames=2)) == list(range(0, 40, 5))
+    assert len(numbers(video(url, num_frames=8))) == 8
+    with served(clip=file) as server:
+        assert numbers(video(server.url("/clip"))) == [0, 10, 20, 30]
+
+
+def test_a_video_over_a_limit_is_refused_with_its_flag(reader: MediaReader) -> None:
+    url = data_url(clip(40, 10), "video/mp4")
+    assert "--max-frames" in refused([video(url, num_frames=9)], reader=reader).message
+    short = MediaReader(settings(max_video_seconds=3.0, max_video_mb=0.0001))
+    assert "--max-video-mb" in refused([video(url)], reader=short).message
+    short = MediaReader(settings(max_video_seconds=3.0))
+    error = refused([video(url)], reader=short)
+    assert "--max-video-seconds" in error.message
+    assert error.param == "messages[0].content[0].video_url.url"
+
+
+def test_a_video_may_be_an_animation_and_a_picture_may_not() -> None:
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("lime", "blue")]
+    url = picture("red", format="GIF", save_all=True, append_images=frames, duration=1000)
+    (block,) = blocks(read([video(url)]), "video")
+    assert [frame.getpixel((0, 0)) for frame in block["video"]] == [
+        (255, 0, 0), (0, 255, 0), (0, 0, 255),
+    ]  # fmt: skip
+    assert "single picture" in refused([video(picture())]).message
+
+
+@pytest.mark.parametrize(
+    ("part", "param"),
+    [
+        ({"type": "video_url"}, "messages[0].content[0].video_url"),
+        ({"type": "input_video", "input_video": {}}, "messages[0].content[0].input_video"),
+        (
+            {"type": "input_video", "input_video": {"url": "data:,", "data": "AA=="}},
+            "messages[0].content[0].input_video",
+        ),
+        (
+            {"type": "video_url", "video_url": "data:,", "input_video": {"url": "data:,"}},
+            "messages[0].content[0]",
+        ),
+        (video("data:,", fps=1, num_frames=2), "messages[0].content[0].video_url.fps"),
+    ],
+)
+def test_a_video_says_one_thing(part: Any, param: str) -> None:
+    assert refused([part]).param == param
+
+
+def test_pictures_are_fetched_once_a_request(reader: MediaReader) -> None:
+    with served(red=encoded("red"), blue=encoded("blue")) as server:
+        red, blue = shown(server.url("/red")), shown(server.url("/blue"))
+        assert colours(read([red, blue, red], reader=reader)) == [
+            (255, 0, 0), (0, 0, 255), (255, 0, 0),
+        ]  # fmt: skip
+        assert sorted(server.asked) == ["/blue", "/red"]
+        read([red], reader=reader)
+        assert len(server.asked) == 3  # it may be another one by now
+        read([red | {"uuid": "r"}], reader=reader)
+        read([red | {"uuid": "r"}], reader=reader)
+        assert len(server.asked) == 4
+
+
+def test_what_cannot_be_fetched_is_named(reader: MediaReader) -> None:
+    with served(page=b"<html>") as server:
+        error = refused([shown(server.url("/none"))], reader=reader)
+        assert "404" in error.message
+        assert error.code == "invalid_image"
+        assert "a web page" in refused([shown(server.url("/page"))], reader=reader).message
+
+
+def test_addresses_may_be_narrowed_or_refused() -> None:
+    with served(red=encoded("red")) as server:
+        url = server.url("/red", "localhost")
+        for changes in ({"media_urls": False}, {"allowed_media_domains": ("example.org",)}, {}):
+            own = MediaReader(settings(**changes))
+            assert refused([shown(url)], reader=own).code == "url_not_allowed"
+            own.close()
+        assert server.asked == []
+
+
+def test_files_are_read_from_the_allowed_folder_alone(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "a.png").write_bytes(encoded("blue"))
+    (tmp_path / "secret.png").write_bytes(encoded("red"))
+    (tmp_path / "open" / "link.png").symlink_to(tmp_path / "secret.png")
+    own = MediaReader(settings(allowed_local_media_path=str(tmp_path / "open")))
+    inside = (tmp_path / "open" / "a.png").as_uri()
+    assert colours(read([shown(inside)], reader=own)) == [(0, 0, 255)]
+    for name in ("secret.png", "open/link.png", "open/../secret.png"):
+        url = f"file://{tmp_path}/{name}"
+        assert refused([shown(url)], reader=own).code == "url_not_allowed"
+        assert refused([shown(f"{tmp_path}/{name}")], reader=own).code == "url_not_allowed"
+    error = refused([shown((tmp_path / "open" / "none.png").as_uri())], reader=own)
+    assert str(Path.cwd()) not in error.message
+    own.close()
+
+
+def test_the_policy_is_that_of_the_settings() -> None:
+    policy = policy_of(settings(allowed_media_domains=("a.org",), max_pixels=5))
+    assert policy.hosts == ("a.org",)
+    assert policy.max_pixels == 5
+    assert policy.schemes == ("data", "http", "https")
+    assert not policy.private_addresses
+    assert policy_of(settings(media_urls=False)).schemes == ("data",)
 
 
 def test_a_uuid_shows_the_picture_again_to_its_owner_alone() -> None:
