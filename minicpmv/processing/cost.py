@@ -4,6 +4,7 @@ Arithmetic and small files; no weights are loaded, nor torch.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,14 +47,26 @@ class CutSettings:
             config = checkpoint.read_json(file)
         else:
             config, file = _settings_elsewhere(checkpoint, file), "config.json"
+        return cls.of(config, f"{file} of {model!r}")
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], name: str = "The image processor") -> "CutSettings":
+        """The settings in a `preprocessor_config.json`, or in `to_dict()` of an image processor.
+
+        Args:
+            name: of the config, for an error message.
+
+        Raises:
+            ValueError: a field is missing.
+        """
         release = release_of(config)
         names = ["max_slice_nums", "scale_resolution"]
         names = ["image_size"] if release.slicing == "square" else names
         names += ["patch_size", "image_feature_size"]
-        missing = [name for name in names if name not in config]
+        missing = [field for field in names if field not in config]
         if missing:
-            raise ValueError(f"{file} of {model!r} lacks {', '.join(missing)}.")
-        fields = {name: config[name] for name in names if name != "image_feature_size"}
+            raise ValueError(f"{name} lacks {', '.join(missing)}.")
+        fields = {field: config[field] for field in names if field != "image_feature_size"}
         return cls(
             **fields,
             num_queries=config["image_feature_size"],

@@ -90,6 +90,8 @@ class ModelCard:
         is_loaded: whether it is in memory.
         supports_images: None before it is loaded.
         defaults: generation options that hold where a request names none.
+        pictures: the settings by which pictures are cut, as `CutSettings` names them; None where
+            they are not known, or there is nothing to cut.
     """
 
     name: str
@@ -98,6 +100,7 @@ class ModelCard:
     is_loaded: bool
     supports_images: bool | None
     defaults: Mapping[str, Any]
+    pictures: Mapping[str, Any] | None = None
 
 
 class Backend(Protocol):

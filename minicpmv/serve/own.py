@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from ..engine.plan import plan_generation
 from ..engine.request import Messages
 from ..loader import load, read_config
 from ..media.policy import MediaPolicy, use_policy
+from ..processing.cost import CutSettings
 from .access_log import logger
 from .errors import ApiError, from_exception
 from .jobs import DecisionJob, Event, Finished, Job, ModelCard, Piece, Started
@@ -266,7 +268,16 @@ def card_of(name: str, entry: Entry[Chat]) -> ModelCard:
         True,
         chat.supports_images,
         defaults_of(chat),
+        pictures_of(chat),
     )
+
+
+@lru_cache(maxsize=64)
+def pictures_of(chat: Chat) -> Mapping[str, Any] | None:
+    """How the model cuts pictures; None where it reads text only."""
+    if not chat.supports_images:
+        return None
+    return asdict(CutSettings.of(chat.processor.image_processor.to_dict()))
 
 
 @lru_cache(maxsize=64)

@@ -36,4 +36,5 @@ def as_model(card: ModelCard) -> dict[str, Any]:
         "max_model_len": card.context,
         "is_loaded": card.is_loaded,
         "supports_images": card.supports_images,
+        "pictures": card.pictures,
     }
