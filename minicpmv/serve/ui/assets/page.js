@@ -1,0 +1,51 @@
+// Runs before the page is built: language and colours are those chosen last, and the page asks
+// nobody but itself.
+(() => {
+  const names = { en: "EN", zh: "中文" };
+  const stored = (key) => {
+    try {
+      return localStorage.getItem("minicpmv-" + key);
+    } catch {
+      return null; // storage is forbidden in this browser
+    }
+  };
+  const store = (key, value) => {
+    try {
+      localStorage.setItem("minicpmv-" + key, value);
+    } catch {
+      return; // the choice lasts as long as the page
+    }
+  };
+  let code = stored("language") || (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
+
+  // Words that Gradio itself writes follow the browser's language; they are to follow the choice.
+  const spoken = code === "zh" ? "zh-CN" : "en";
+  Object.defineProperty(navigator, "language", { get: () => spoken, configurable: true });
+  Object.defineProperty(navigator, "languages", { get: () => [spoken], configurable: true });
+
+  const isDark = () =>
+    (stored("colours") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  const paint = () => document.body && document.body.classList.toggle("dark", isDark());
+  const tell = () => {
+    document.documentElement.lang = code === "zh" ? "zh-CN" : "en";
+    window.dispatchEvent(new CustomEvent("minicpmv-language", { detail: code }));
+  };
+
+  window.minicpmv = {
+    code: () => code,
+    language: () => [names[code]],
+    speak(name) {
+      code = name === names.zh ? "zh" : "en";
+      store("language", code);
+      tell();
+    },
+    flip() {
+      store("colours", document.body.classList.contains("dark") ? "light" : "dark");
+      paint();
+    },
+  };
+  document.addEventListener("DOMContentLoaded", () => {
+    tell();
+    paint();
+  });
+})();

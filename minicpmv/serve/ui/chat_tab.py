@@ -1,0 +1,282 @@
+"""The chat: a conversation about pictures, videos and documents."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from . import conversation, looks
+from .client import Client, Model
+from .conversation import Turn
+from .cut import panel
+from .examples import Example
+from .panel import Controls, make_controls, options, pages_hint
+from .texts import Texts
+from .uploads import ACCEPTED, Attachment, Uploads, expand
+from .words import LANGUAGES, PageError, say
+
+ASSETS = Path(__file__).parent / "assets"
+DRAWN_S = 0.08  # between two pictures of an answer that grows
+
+
+class ChatTab:
+    """The components of the chat and what happens when they are used.
+
+    Args:
+        header: the model and the language, which all tabs share: (model, language).
+        models: what the server offers, by name; filled when a page is opened.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        uploads: Uploads,
+        texts: Texts,
+        header: tuple[Any, Any],
+        models: dict[str, Model],
+        examples: Sequence[Example],
+    ):
+        self.client = client
+        self.uploads = uploads
+        self.texts = texts
+        self.model, self.language = header
+        self.models = models
+        self.examples = examples
+        self.turns = gr.State([])
+        self.kept = gr.BrowserState([], storage_key="minicpmv-chat")
+        self._draw()
+        self._connect()
+
+    def _draw(self) -> None:
+        add = self.texts.add
+        with gr.Row(elem_id="chat-row"):
+            with gr.Column(scale=5, min_width=320, elem_id="chat-column"):
+                self.chat = gr.HTML(
+                    looks.welcome(self.examples, "en"),
+                    elem_id="chat",
+                    js_on_load=(ASSETS / "chat.js").read_text(encoding="utf-8"),
+                    apply_default_css=False,
+                )
+                self.box = add(
+                    gr.MultimodalTextbox(
+                        elem_id="ask",
+                        file_count="multiple",
+                        file_types=ACCEPTED,
+                        sources=["upload"],
+                        max_plain_text_length=20_000,
+                        show_label=False,
+                        autofocus=True,
+                    ),
+                    label="ask",
+                    placeholder="ask_placeholder",
+                )
+                with gr.Row(elem_id="chat-tools"):
+                    self.new = add(
+                        gr.Button(size="sm", variant="secondary", min_width=90), value="new_chat"
+                    )
+                    self.open_camera = add(
+                        gr.Button(size="sm", variant="secondary", min_width=90), value="camera"
+                    )
+                    self.colours = add(
+                        gr.Checkbox(False, elem_id="colours", min_width=220, container=False),
+                        label="probabilities",
+                    )
+                with gr.Group(visible=False, elem_id="camera") as self.camera_group:
+                    self.camera = add(
+                        gr.Image(
+                            sources=["webcam"],
+                            type="filepath",
+                            format="jpeg",
+                            webcam_options=gr.WebcamOptions(mirror=False),
+                            height=320,
+                        ),
+                        label="camera_take",
+                    )
+            with gr.Column(scale=2, min_width=300, elem_id="side"):
+                with add(gr.Accordion(elem_id="seen"), label="seen"):
+                    self.seen = gr.HTML(panel([], self.uploads, None, 0, "en"), padding=True)
+                with add(gr.Accordion(open=False, elem_id="options"), label="options"):
+                    self.controls: Controls = make_controls(self.texts)
+                    self.pages = add(gr.Textbox(max_lines=1), label="pages", placeholder=pages_hint)
+
+    def _connect(self) -> None:
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        light = {**quiet, "queue": False}
+        ask = [self.language, self.colours, self.turns, self.model, *self.controls.inputs()]
+        told = [self.chat, self.turns, self.box]
+        running = {**quiet, "concurrency_limit": None}
+        seen = ([self.turns, self.box, self.pages, self.model, self.language], self.seen)
+        cut = [*seen[0], self.controls.slices]
+
+        begun = self.box.submit(self.begin, [self.box, self.pages, *ask[:3]], told, **running)
+        asked = begun.success(self.answer, ask, told, **running)
+        retried = self.chat.retry(self.retry, ask[:3], told, **running)
+        again = retried.success(self.answer, ask, told, **running)
+        edited = self.chat.edit(self.edit, ask[:3], told, **running)
+        anew = edited.success(self.answer, ask, told, **running)
+        shown = self.chat.example_select(self.example, ask[:3], told, **running)
+        first = shown.success(self.answer, ask, told, **running)
+        events = [begun, asked, retried, again, edited, anew, shown, first]
+        stopped = self.box.stop(self.stop, ask[:3], told, cancels=events, **light)
+        for event in (asked, again, anew, first, stopped):
+            event.then(conversation.dump, self.turns, self.kept, **light)
+        for event in (begun, retried, edited, shown):
+            event.then(self.see, cut, self.seen, **quiet)
+
+        cleared = self.new.click(self.clear, ask[:3], told, cancels=events, **light)
+        cleared.then(conversation.dump, self.turns, self.kept, **light)
+        cleared.then(self.see, cut, self.seen, **quiet)
+        self.colours.change(self.redraw, ask[:4], self.chat, **light)
+        gr.on(
+            [self.box.change, self.pages.change, self.controls.slices.release, self.model.change],
+            self.see,
+            cut,
+            self.seen,
+            trigger_mode="always_last",
+            **quiet,
+        )
+        self.open_camera.click(lambda: gr.update(visible=True), None, self.camera_group, **light)
+        self.camera.input(
+            self.photograph,
+            [self.camera, self.box],
+            [self.box, self.camera, self.camera_group],
+            **quiet,
+        )
+
+    def redraw(self, language: str, colours: bool, turns: list[Turn], model: str = "") -> str:
+        """The conversation, or what there is to see before it begins."""
+        code = LANGUAGES[language]
+        if turns:
+            return looks.conversation(turns, code, colours=colours)
+        note = say("nano_note", code) if model == "nano" else ""
+        return looks.welcome(self.examples, code, note)
+
+    async def begin(
+        self, message: dict[str, Any], pages: str, language: str, colours: bool, turns: list[Turn]
+    ) -> Any:
+        """Put the question at the end of the conversation.
+
+        Raises:
+            gr.Error: nothing is asked, or a file cannot be used.
+        """
+        text = (message.get("text") or "").strip()
+        try:
+            files = await asyncio.to_thread(self._attach, message, pages)
+            if not text and not files:
+                raise PageError("nothing_asked")
+        except PageError as error:
+            raise _as_error(error, language) from error
+        turns = [*turns, Turn(text, tuple(files))]
+        return self._running(turns, language, colours, value=None)
+
+    def _attach(self, message: dict[str, Any], pages: str) -> list[Attachment]:
+        files = [self.uploads.attach(path) for path in message.get("files") or ()]
+        return expand(self.uploads, files, pages or "")
+
+    def _running(
+        self, turns: list[Turn], language: str, colours: bool, **box: Any
+    ) -> tuple[Any, list[Turn], Any]:
+        return (
+            self.redraw(language, colours, turns),
+            turns,
+            gr.update(submit_btn=False, stop_btn=True, **box),
+        )
+
+    async def answer(
+        self, language: str, colours: bool, turns: list[Turn], model: str, *values: Any
+    ) -> AsyncGenerator[Any, None]:
+        """Answer the last turn."""
+        ready = gr.update(submit_btn=True, stop_btn=False)
+        if not turns:
+            yield gr.skip(), gr.skip(), ready
+            return
+        before = turns[:-1]
+        try:
+            asked = await asyncio.to_thread(
+                conversation.request, turns, options(model, *values), self.uploads
+            )
+        except PageError as error:
+            problem = error.text(LANGUAGES[language])
+            turns = [*before, replace(turns[-1], ending="error", problem=problem)]
+            yield self.redraw(language, colours, turns), turns, ready
+            return
+        drawn = 0.0
+        async with aclosing(conversation.answer(self.client, asked, turns[-1])) as growing:
+            async for turn in growing:
+                turns = [*before, turn]
+                if turn.ending or time.monotonic() - drawn > DRAWN_S:
+                    drawn = time.monotonic()
+                    box = ready if turn.ending else gr.skip()
+                    yield self.redraw(language, colours, turns), turns, box
+
+    def retry(self, language: str, colours: bool, turns: list[Turn], data: gr.EventData) -> Any:
+        place = _place(data, "turn", turns)
+        return self._running([*turns[:place], turns[place].asked_again()], language, colours)
+
+    def edit(self, language: str, colours: bool, turns: list[Turn], data: gr.EventData) -> Any:
+        place = _place(data, "turn", turns)
+        text = str(data._data.get("text", "")).strip()
+        return self._running([*turns[:place], Turn(text, turns[place].files)], language, colours)
+
+    def example(self, language: str, colours: bool, turns: list[Turn], data: gr.EventData) -> Any:
+        example = self.examples[_place(data, "example", self.examples)]
+        turns = [Turn(example.text(LANGUAGES[language]), example.files)]
+        return self._running(turns, language, colours)
+
+    def stop(self, language: str, colours: bool, turns: list[Turn]) -> Any:
+        turns = conversation.stop_last(turns)
+        ready = gr.update(submit_btn=True, stop_btn=False)
+        return self.redraw(language, colours, turns), turns, ready
+
+    def clear(self, language: str, colours: bool, turns: list[Turn]) -> Any:
+        empty = gr.update(value=None, submit_btn=True, stop_btn=False)
+        return self.redraw(language, colours, []), [], empty
+
+    def restore(self, kept: Any) -> list[Turn]:
+        """The conversation that the browser kept, when the page is opened again."""
+        return conversation.restore(kept, self.uploads)
+
+    def see(
+        self,
+        turns: list[Turn],
+        message: dict[str, Any],
+        pages: str,
+        model: str,
+        language: str,
+        slices: int,
+    ) -> str:
+        """How the pictures in the box are cut; those of the last turn where it holds none."""
+        files: Sequence[Attachment] = ()
+        with suppress(PageError):  # said when it is sent
+            files = self._attach(message or {}, pages)
+        shown = files or next((turn.files for turn in reversed(turns) if turn.files), ())
+        return panel(
+            shown, self.uploads, self.models.get(model), int(slices or 0), LANGUAGES[language]
+        )
+
+    def photograph(self, path: str | None, message: dict[str, Any]) -> Any:
+        """Put the picture of the camera into the box, and close the camera."""
+        if path is None:
+            return gr.skip(), gr.skip(), gr.skip()
+        message = message or {}
+        files = [*(message.get("files") or ()), str(self.uploads.check(path))]
+        box = {"text": message.get("text") or "", "files": files}
+        return gr.update(value=box), None, gr.update(visible=False)
+
+
+def _place(data: gr.EventData, name: str, items: Sequence[Any]) -> int:
+    """An index that the browser named."""
+    place = data._data.get(name)
+    if type(place) is not int or not 0 <= place < len(items):
+        raise gr.Error(say("gone", "en"), print_exception=False)
+    return place
+
+
+def _as_error(error: PageError, language: str) -> gr.Error:
+    language = LANGUAGES[language]
+    return gr.Error(error.text(language), title=say("error", language), print_exception=False)

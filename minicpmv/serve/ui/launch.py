@@ -1,0 +1,204 @@
+"""Starts the page, and beside it a server where none is named; both end together."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import webbrowser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+START_S = 1800.0  # a large model is read from a slow disk, or fetched
+# How the small page, a process of its own, is told whom it asks and where it keeps files.
+STREAMLIT_BASE_URL = "MINICPMV_UI_BASE_URL"
+STREAMLIT_API_KEY = "MINICPMV_UI_API_KEY"
+STREAMLIT_UPLOADS = "MINICPMV_UI_UPLOADS"
+STOP_S = 35.0  # longer than the grace that the server gives to answers
+
+
+@dataclass(frozen=True)
+class PageSettings:
+    """Where the page stands and whom it asks.
+
+    Fields:
+        base_url: of a running server; None starts one for `models` on `server_port`.
+        api_key: that the server asks for; a server started here asks for it, too.
+        server_flags: further words for `minicpmv serve`.
+    """
+
+    models: tuple[str, ...] = ("nano",)
+    host: str = "127.0.0.1"
+    port: int = 7860
+    base_url: str | None = None
+    server_port: int = 8000
+    api_key: str | None = None
+    server_flags: tuple[str, ...] = ()
+    root_path: str = ""
+    opens: bool = False
+    max_file_mb: int = 64
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+
+    @property
+    def address(self) -> str:
+        """What a person types to see the page."""
+        host = "localhost" if self.host in ("", "0.0.0.0", "::") else self.host
+        shown = f"[{host}]" if ":" in host else host
+        return f"http{'s' if self.ssl_certfile else ''}://{shown}:{self.port}"
+
+    @property
+    def server_url(self) -> str:
+        return self.base_url or f"http://127.0.0.1:{self.server_port}"
+
+
+@contextmanager
+def uploads_folder() -> Iterator[Path]:
+    """A folder that other users of the computer cannot read, and that ends with the block."""
+    with tempfile.TemporaryDirectory(prefix="minicpmv-ui-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def check_port(host: str, port: int, flag: str, advice: str = "") -> None:
+    """Raise OSError where something listens at a port that is to be ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise OSError(
+                f"{flag} {port} cannot be used: {(error.strerror or str(error)).lower()}. "
+                f"{advice}Choose another with {flag}."
+            ) from error
+
+
+@contextmanager
+def server_process(settings: PageSettings) -> "Iterator[subprocess.Popen[bytes] | None]":
+    """Inside, a server answers at `settings.server_url`; one started here is given, and ends with
+    the block.
+
+    Raises:
+        OSError: the port is taken, or the server ended before it was ready.
+    """
+    if settings.base_url is not None:
+        yield None
+        return
+    advice = f"If a server runs there, use it: --base-url {settings.server_url}. "
+    check_port("127.0.0.1", settings.server_port, "--server-port", advice)
+    environment = dict(os.environ)
+    if settings.api_key:
+        environment["MINICPMV_API_KEY"] = settings.api_key  # not for everyone to read in `ps`
+    process = subprocess.Popen(_command(settings), env=environment)
+    try:
+        _wait(process, f"{settings.server_url}/health")
+        yield process
+    finally:
+        end(process)
+
+
+def _command(settings: PageSettings) -> list[str]:
+    return [
+        *(sys.executable, "-m", "minicpmv", "serve", *settings.models),
+        *("--host", "127.0.0.1", "--port", str(settings.server_port)),
+        *settings.server_flags,
+    ]
+
+
+def _wait(process: subprocess.Popen[bytes], url: str) -> None:
+    """Return once the server says that it is healthy."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        code = process.poll()
+        if code is not None:
+            raise OSError(f"The server ended with exit code {code} before it was ready; see above.")
+        try:
+            with opener.open(url, timeout=5):
+                return
+        except (OSError, urllib.error.URLError):
+            time.sleep(0.1)
+    raise OSError(f"The server was not ready after {START_S:.0f} s. Look at its output above.")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End the server as `kill` does, and by force where it does not end."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def run_page(settings: PageSettings) -> None:
+    """Serve the page until it is interrupted.
+
+    Raises:
+        OSError: a port is taken, or the server does not start.
+        ValueError: the address of the server is no address.
+    """
+    import uvicorn
+
+    from .client import Client
+    from .page import make_app
+
+    check_port(settings.host, settings.port, "--port")
+    client = Client(settings.server_url, settings.api_key)
+    with server_process(settings), uploads_folder() as folder:
+        app = make_app(
+            client, folder, root_path=settings.root_path, max_file_mb=settings.max_file_mb
+        )
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            ssl_certfile=settings.ssl_certfile,
+            ssl_keyfile=settings.ssl_keyfile,
+            timeout_graceful_shutdown=2,
+        )
+        _tell(f"page at {settings.address} (Ctrl-C ends it)")
+        if settings.opens:
+            webbrowser.open(settings.address)
+        uvicorn.Server(config).run()
+
+
+def run_streamlit(settings: PageSettings) -> int:
+    """The small page of Streamlit, in a process of its own; return its exit code."""
+    check_port(settings.host, settings.port, "--port")
+    page = Path(__file__).with_name("streamlit_page.py")
+    words: Sequence[str] = (
+        *(sys.executable, "-m", "streamlit", "run", str(page)),
+        *("--server.address", settings.host, "--server.port", str(settings.port)),
+        *("--server.headless", "true" if not settings.opens else "false"),
+        *("--server.maxUploadSize", str(settings.max_file_mb)),
+        *("--browser.gatherUsageStats", "false", "--server.fileWatcherType", "none"),
+        *("--client.toolbarMode", "minimal"),
+    )
+    with server_process(settings), uploads_folder() as folder:
+        environment = {
+            **os.environ,
+            STREAMLIT_BASE_URL: settings.server_url,
+            STREAMLIT_API_KEY: settings.api_key or "",
+            STREAMLIT_UPLOADS: str(folder),
+        }
+        _tell(f"page at {settings.address} (Ctrl-C ends it)")
+        process = subprocess.Popen(words, env=environment)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            return 130
+        finally:
+            end(process)
+
+
+def _tell(text: str) -> None:
+    print(f"minicpmv ui: {text}", file=sys.stderr, flush=True)
