@@ -1,5 +1,6 @@
 """The one error that a request can end with; each protocol gives it its own body."""
 
+import re
 from typing import Any
 
 from ..engine.limits import QueueFullError
@@ -73,10 +74,14 @@ def from_exception(error: Exception, param: str | None = None) -> ApiError:
     if isinstance(error, ApiError):
         return error
     message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ArgumentError):
+        message, named = _in_requests(error)
+        is_long = isinstance(error, PromptTooLongError)
+        param = param or ("messages" if is_long else named)
     if isinstance(error, QueueFullError):
         return ApiError(429, "queue_full", message, retry_after=1)
     if isinstance(error, PromptTooLongError):
-        return ApiError(400, "context_length_exceeded", message, param=param or "messages")
+        return ApiError(400, "context_length_exceeded", message, param=param)
     if isinstance(error, MediaRefusedError):
         return ApiError(400, "url_not_allowed", message, param=param)
     if isinstance(error, OSError):
@@ -86,6 +91,26 @@ def from_exception(error: Exception, param: str | None = None) -> ApiError:
     if isinstance(error, ArgumentError | ValueError):
         return ApiError(400, "invalid_value", message, param=param)
     return ApiError(500, "internal_error", "Something went wrong in the server.")
+
+
+# What options of the engine are called in requests of OpenAI's clients.
+_IN_REQUESTS = {
+    "max_new_tokens": "max_tokens",
+    "min_new_tokens": "min_tokens",
+    "max_slice_nums": "mm_processor_kwargs.max_slice_nums",
+    "use_image_id": "mm_processor_kwargs.use_image_id",
+    "num_frames": "mm_processor_kwargs.num_frames",
+    "fps": "mm_processor_kwargs.fps",
+    "constraint": "response_format",
+}
+_MARKED = re.compile(r"`(\w+)(=[^`]*)?`")
+
+
+def _in_requests(error: ArgumentError) -> tuple[str, str | None]:
+    """The message about options in the words of requests, and the first of them."""
+    found = [_IN_REQUESTS.get(name, name) for name, _ in _MARKED.findall(error.marked)]
+    text = _MARKED.sub(lambda m: _IN_REQUESTS.get(m[1], m[1]) + (m[2] or ""), error.marked)
+    return " ".join(text.replace("`", "").split()), next(iter(found), None)
 
 
 def error_body(error: ApiError, path: str) -> dict[str, Any]:

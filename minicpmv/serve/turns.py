@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..processing.messages import is_blank
 from .errors import ApiError
 from .schema.parts import (
     AssistantMessage,
@@ -78,7 +79,20 @@ def turns_of(messages: Sequence[ChatMessage], param: str = "messages") -> list[T
                 turns[-1].is_of_tool = False
             else:
                 turns.append(Turn("user", items))
+    _check_last(turns, f"{param}[{len(messages) - 1}]")
     return turns
+
+
+def _check_last(turns: Sequence[Turn], place: str) -> None:
+    """The last turn asks something."""
+    if not turns or turns[-1].role != "user":
+        raise _error(
+            f"{place}.role",
+            f"is {turns[-1].role if turns else 'system'}; the last message must be a user's, or "
+            "the result of a tool, to be answered",
+        )
+    if all(isinstance(item, str) and is_blank(item) for item in turns[-1].items):
+        raise _error(f"{place}.content", "is empty; give a question or an instruction")
 
 
 def _add_system(turns: list[Turn], items: list[str | Media], place: str) -> None:
@@ -107,16 +121,29 @@ def _items(message: ChatMessage, place: str) -> list[str | Media]:
     if content is None:
         return []
     if isinstance(content, str):
-        return [content]
+        return [_text(content, f"{place}.content")]
     items: list[str | Media] = []
     for index, part in enumerate(content):
         if isinstance(part, TextPart):
-            items.append(part.text)
+            items.append(_text(part.text, f"{place}.content[{index}].text"))
         elif isinstance(part, RefusalPart):
-            items.append(part.refusal)
+            items.append(_text(part.refusal, f"{place}.content[{index}].refusal"))
         else:
             items.append(Media(part, f"{place}.content[{index}]"))
     return items
+
+
+def _text(text: str, place: str) -> str:
+    """The text, if it can be written as UTF-8: a half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _error(
+            place,
+            f"has the character {text[error.start]!a} at {error.start}, which is no character by "
+            "itself; decode the text with its own encoding",
+        ) from None
+    return text
 
 
 def _refusal(message: AssistantMessage) -> list[str | Media]:

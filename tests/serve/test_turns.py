@@ -117,3 +117,23 @@ def test_pictures_keep_their_places() -> None:
         "B",
     ]
     assert isinstance(turn[1][1], Media)
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([HI, {"role": "assistant", "content": "Ho"}], "messages[1].role"),
+        ([{"role": "system", "content": "Be brief."}], "messages[0].role"),
+        ([{"role": "system", "content": ""}], "messages[0].role"),
+        ([HI, {"role": "user", "content": " \u200b\n"}], "messages[1].content"),
+        ([{"role": "user", "content": "\ud800"}], "messages[0].content"),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": "a\udfffb"}]}],
+            "messages[0].content[0].text",
+        ),
+    ],
+)
+def test_what_asks_nothing_or_is_no_text_is_refused(messages: Any, param: str) -> None:
+    error = refused(*messages)
+    assert error.param == param
+    error.message.encode()
