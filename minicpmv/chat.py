@@ -257,6 +257,32 @@ class Chat:
             decisions = decide_all(self.engine, asked, settings.after_reading(), cancelled)
         return decisions if found is None else [found.apply(each) for each in decisions]
 
+    def decide_batch(
+        self,
+        requests: Sequence[tuple[Question, Iterable[Any], Iterable[Any]]],
+        *,
+        calibration: Calibration | str | Path | None = None,
+        **options: Unpack[AnswerOptions],
+    ) -> list[Decision]:
+        """Decide questions about different pictures, together.
+
+        Args:
+            requests: each a question, its images and its videos.
+        """
+        check_decision_options(options)
+        found = None if calibration is None else Calibration.of(calibration)
+        if found is not None:
+            found.check(self.model, [question for question, _, _ in requests])
+        shown = [messages_of(STAND_IN, images, videos) for _, images, videos in requests]
+        with use_policy(self.media_policy):
+            conversations, settings = self._resolved(shown, options)
+            asked = [
+                (question, without_stand_in(conversation))
+                for (question, _, _), conversation in zip(requests, conversations, strict=True)
+            ]
+            decisions = decide_all(self.engine, asked, settings)
+        return decisions if found is None else [found.apply(each) for each in decisions]
+
     def conversation(self, system: str | None = None) -> Conversation:
         """Begin a conversation."""
         return Conversation(self, system=system)

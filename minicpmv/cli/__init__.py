@@ -32,6 +32,7 @@ COMMANDS = {
     "quantize": "pack the weights of a model in 4 or 8 bits, for a folder that starts at once",
     "train": "train a model",
     "evaluate": "run a benchmark on a model",
+    "calibrate": "make the probabilities of decisions right, by labelled examples",
     "verify": "compare a model between configurations, stage by stage",
     "bench": "measure how fast a model runs here",
 }

@@ -89,7 +89,7 @@ def run_scenes(args: argparse.Namespace) -> int:
     if args.failures is not None and Path(args.failures).suffix.lower() != ".png":
         raise UsageError(f"--failures is {args.failures!r}; it must end in .png.")
     for name in ("answers", "failures"):
-        _check_file(f"--{name}", getattr(args, name))
+        check_file(f"--{name}", getattr(args, name))
     from minicpmv.evaluate.metrics import levenshtein
     from minicpmv.evaluate.tasks import needs_edit_distance
 
@@ -104,7 +104,7 @@ def run_scenes(args: argparse.Namespace) -> int:
     return run(chat, args)
 
 
-def _check_file(flag: str, name: str | None) -> None:
+def check_file(flag: str, name: str | None) -> None:
     """A file that cannot be written is named before a model is loaded, not after its answers."""
     if name is None:
         return

@@ -149,8 +149,8 @@ class Calibration:
             raise ValueError(f"{path} has bias {short(bias)}; it must be a number per choice.")
         before, after = data["before"], data["after"]
         for each in (before, after):
-            wanted = {field.name for field in fields(Quality)}
-            if not isinstance(each, dict) or set(each) != wanted:
+            wanted = [field.name for field in fields(Quality)]
+            if not isinstance(each, dict) or set(each) != set(wanted):
                 raise ValueError(f"{path} has {short(each)} where {_list(wanted)} should be.")
         return cls(**{**data, "before": Quality(**before), "after": Quality(**after)})
 

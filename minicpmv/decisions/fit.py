@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 MAX_STEPS = 100
-MAX_SLOPE = 1000.0  # 1 / temperature, beyond which the likelihood has no maximum in practice
-MAX_BIAS = 50.0
+# Beyond these the likelihood has no maximum in practice: examples are too few, or too easy.
+MAX_SLOPE = 1000.0  # 1 / temperature
+MAX_BIAS = 15.0  # nats
+MIN_LOSS = 1e-6  # nats
 NUM_BINS = 15
 
 
@@ -65,6 +67,8 @@ def fit(logprobs: Sequence[Sequence[float]], answers: Sequence[int], *, with_bia
     num_biases = num_choices if with_bias else 0
     if with_bias and not is_choice.all():
         raise ValueError("Biases need the same choices in all examples.")
+    if not scores.any():
+        raise NoMaximumError("the model finds all choices equally likely in every one of them")
     theta = np.concatenate([[1.0], np.zeros(num_biases)])
     loss = _loss(theta, scores, is_choice, labels)
     for _ in range(MAX_STEPS):
@@ -73,7 +77,7 @@ def fit(logprobs: Sequence[Sequence[float]], answers: Sequence[int], *, with_bia
         residual[np.arange(number), labels] -= 1
         features = _features(scores, with_bias)  # (number, choices, parameters)
         gradient = np.einsum("nk,nkp->p", residual, features) / number
-        if np.abs(gradient).max() < 1e-9:
+        if np.abs(gradient).max() < 1e-10:
             break
         mean = np.einsum("nk,nkp->np", p, features)
         hessian = np.einsum("nk,nkp,nkq->pq", p, features, features) - mean.T @ mean
@@ -83,15 +87,15 @@ def fit(logprobs: Sequence[Sequence[float]], answers: Sequence[int], *, with_bia
         if abs(theta[0]) > MAX_SLOPE or np.abs(theta[1:]).max(initial=0) > MAX_BIAS:
             break
     slope, bias = float(theta[0]), theta[1:] - (theta[1:].mean() if with_bias else 0)
-    if slope > MAX_SLOPE or np.abs(bias).max(initial=0) > MAX_BIAS:
-        raise NoMaximumError(
-            "every example can be answered rightly with certainty, so that no temperature is the "
-            "likeliest; add harder examples"
-        )
     if slope <= 1e-3:
         raise NoMaximumError(
             f"the model's probabilities tell nothing of the right answers (1 / temperature is "
             f"{slope:.3f})"
+        )
+    if slope > MAX_SLOPE or np.abs(bias).max(initial=0) > MAX_BIAS or loss < MIN_LOSS:
+        raise NoMaximumError(
+            "all of them can be answered rightly, so that the surest probabilities are the "
+            "likeliest; add harder examples"
         )
     return Fit(1 / slope, tuple(float(each) for each in bias))
 
