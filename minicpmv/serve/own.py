@@ -6,42 +6,28 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 from ..chat import Chat
 from ..checkpoint.hub import Checkpoint
 from ..decisions.calibration import Calibration, fingerprint_of
 from ..decisions.decision import Decision
-from ..engine.inputs import context_length
 from ..engine.limits import EngineLimits, QueueFullError
 from ..engine.live import LiveAnswer
-from ..engine.options import GENERATION
-from ..engine.plan import plan_generation
 from ..engine.request import Messages
 from ..loader import load, read_config
 from ..media.policy import MediaPolicy, use_policy
-from ..processing.cost import CutSettings
 from .access_log import logger
+from .cards import card_of
 from .errors import ApiError, from_exception
 from .jobs import DecisionJob, Event, Finished, Job, ModelCard, Piece, Started
 from .memory import bytes_of_model, bytes_of_place, free_bytes
-from .registry import Entry, Registry
+from .registry import Registry
 from .settings import ServeSettings
 
 _DECIDING = 32  # requests for decisions at a time; each may have many prompts
 _SHARE = 0.9  # of the free memory, for several models without --memory-budget
-_SHOWN = (
-    "do_sample",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "num_beams",
-    "no_repeat_ngram_size",
-    "min_new_tokens",
-)
 # Jobs come with pictures that the server has read: nothing is left to be opened.
 _NOTHING = MediaPolicy(schemes=())
 
@@ -255,38 +241,3 @@ def _check_ids(chat: Chat, ids: Sequence[int]) -> None:
     beyond = next((token for token in ids if not 0 <= token < size), None)
     if beyond is not None:
         raise ValueError(f"tokens has {beyond}; the vocabulary has {size}, from 0.")
-
-
-def card_of(name: str, entry: Entry[Chat]) -> ModelCard:
-    chat = entry.model
-    if chat is None:
-        return ModelCard(name, entry.created, None, False, None, {})
-    return ModelCard(
-        name,
-        entry.created,
-        context_length(chat.model.config),
-        True,
-        chat.supports_images,
-        defaults_of(chat),
-        pictures_of(chat),
-    )
-
-
-@lru_cache(maxsize=64)
-def pictures_of(chat: Chat) -> Mapping[str, Any] | None:
-    """How the model cuts pictures; None where it reads text only."""
-    if not chat.supports_images:
-        return None
-    return asdict(CutSettings.of(chat.processor.image_processor.to_dict()))
-
-
-@lru_cache(maxsize=64)
-def defaults_of(chat: Chat) -> Mapping[str, Any]:
-    """Generation options of a request that names none."""
-    plan = plan_generation(chat.processor, chat.model.generation_config, {})
-    found = {name: getattr(plan.config, name, None) for name in _SHOWN}
-    if not found["do_sample"]:  # `generate` has values of these, which mean nothing
-        found = {name: found[name] for name in found if GENERATION[name].needs != "sampling"}
-    found["repetition_penalty"] = plan.repetition_penalty
-    found["max_new_tokens"] = min(plan.config.max_new_tokens, context_length(chat.model.config))
-    return {name: value for name, value in found.items() if value is not None}

@@ -87,10 +87,8 @@ class MediaOptions:
 
 def fields_of(body: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
     """The fields that were given, by their names in requests; null is not given."""
-    if isinstance(body, Mapping):
-        return {name: value for name, value in body.items() if value is not None}
-    values = {name: getattr(body, name) for name in type(body).model_fields}
-    return {name: value for name, value in values.items() if value is not None}
+    fields = body if isinstance(body, Mapping) else vars(body)
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def media_options(body: BaseModel | Mapping[str, Any]) -> MediaOptions:

@@ -1,6 +1,7 @@
 """Several models by name: loaded when they are first asked for, within a budget of memory."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -157,13 +158,16 @@ class Registry(Generic[Loaded]):
             if free >= needed:
                 break
             free += each.num_bytes or 0
+            logger.info("unloading %s", each.place)
             await self._unload(each)
 
     async def _unload(self, entry: Entry[Loaded]) -> None:
         model, entry.model = entry.model, None
         if model is not None:
-            logger.info("unloading %s", entry.place)
             await asyncio.get_running_loop().run_in_executor(self._thread, model.close)
+            del model
+            # What holds itself in circles, as a model and its hooks do, is not freed by itself.
+            await asyncio.get_running_loop().run_in_executor(self._thread, gc.collect)
 
     async def close(self) -> None:
         """Unload everything."""

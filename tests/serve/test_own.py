@@ -2,6 +2,7 @@
 
 import base64
 import io
+import weakref
 
 import pytest
 from PIL import Image, ImageDraw
@@ -154,9 +155,14 @@ def test_a_budget_holds_one_model_at_a_time():
         **EXACT,
     )
     with TestClient(create_app(settings)) as client:
+        entry = client.app.state.server.backend._registry.entry("first")
         for name in (*places, "first"):
             body = request("Hello", max_tokens=1) | {"model": name}
             assert client.post(CHAT, json=body).status_code == 200
+            if name == "first":
+                former = weakref.ref(entry.model.model)
+            else:
+                assert former() is None  # its memory is free
             listed = client.get("/v1/models").json()["data"]
             assert [model["id"] for model in listed if model["is_loaded"]] == [name]
     with TestClient(create_app(ServeSettings(model=tuple(places.values()), memory_budget=1))) as c:
