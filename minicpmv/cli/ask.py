@@ -20,6 +20,7 @@ from .attachments import (
     read_video,
     video_options,
 )
+from .decide import add_decision_options, decision_options, is_decision, print_decision
 from .options import (
     add_generation_options,
     add_model_options,
@@ -45,6 +46,8 @@ examples:
   minicpmv ask "What happens?" clip.mp4
   curl -s https://example.com/cat.jpg | minicpmv ask "Describe this." -
   minicpmv ask "Summarise this." < letter.txt
+  minicpmv ask "What colour is the star?" scene.png --choices red,green,blue
+  minicpmv ask "Is there a star?" scene.png --kind yesno
   minicpmv ask --json "How many circles are there?" scene.png | jq .text
 """
 
@@ -75,6 +78,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object: text, tokens, seconds"
     )
+    add_decision_options(parser)
     add_model_options(parser)
     add_generation_options(parser)
 
@@ -87,7 +91,14 @@ def run(args: argparse.Namespace) -> None:
     if args.video:
         options["videos"] = [read_video([path], **video_options(args)) for path in args.video]
     check_video_options(video_options(args), [*pictures, *options.get("videos", ())])
+    decided = decision_options(args) if is_decision(args) else None
     chat = load_chat(args)
+    if decided is not None:
+        if args.files or args.video:
+            tell_default_model(args)
+        decision = chat.decide(prompt, pictures, **decided, **options)
+        print_decision(chat, decision, as_json=args.json)
+        return
     with chat.stream(prompt, pictures, **options) as stream:
         if args.files or args.video:
             tell_default_model(args)

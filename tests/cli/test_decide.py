@@ -1,0 +1,113 @@
+"""`minicpmv ask --choices` and `minicpmv calibrate`, with nano."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from minicpmv.evaluate.decisions import draw_examples
+
+SCENE = Path(__file__).parents[2] / "examples" / "scene.png"
+ASKED = ("ask", "-m", "nano", "What colour is the star?", SCENE)
+
+
+def test_choices_are_printed_by_their_probability(run):
+    code, out, err = run(*ASKED, "--choices", "red,purple,blue")
+    assert (code, err) == (0, "")
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0][0] == "purple"
+    values = [float(value) for _, value in lines]
+    assert sorted(values, reverse=True) == values
+    assert sum(values) == pytest.approx(1, abs=1e-3)
+
+
+def test_json_and_kinds(run):
+    code, out, _ = run("ask", "-m", "nano", "Is there a star?", SCENE, "--kind", "yesno", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["choice"], found["calibrated"], found["model"]) == ("yes", False, "nano")
+    assert found["confidence"] <= found["probabilities"]["yes"]
+    assert found["mass"] > 0.9
+    arguments = ("--choices", 'low,"high, very"', "--kind", "score")
+    code, out, err = run(*ASKED, *arguments)
+    assert code == 0
+    assert out.splitlines()[-1].startswith("score ")
+    assert "high, very" in out
+    assert "the model would answer otherwise" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--list-choices",), "--list-choices is for decisions: add --choices A,B,C"),
+        (("--choices", "a"), "--choices has 1 labels"),
+        (("--choices", "a,b,"), "which is blank"),
+        (("--choices", "a,b", "--seed", "1"), "--seed would have no effect on a decision"),
+        (("--choices", "a,b", "--average-orders", "all"), "without --list-choices"),
+    ],
+)
+def test_wrong_flags(run, flags, message):
+    code, out, err = run(*ASKED, *flags)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_calibration_is_made_and_used(run, tmp_path):
+    out, plot, decided = (tmp_path / name for name in ("c.json", "c.png", "d.jsonl"))
+    arguments = ("calibrate", "scenes", "-m", "nano", "--examples", "60", "--tasks", "counting")
+    files = ("--out", out, "--plot", plot, "--decisions", decided)
+    code, table, err = run(*arguments, *files)
+    assert code == 0, err
+    assert "| expected calibration error |" in table
+    assert f"{out}: temperature" in table
+    found = json.loads(out.read_text())
+    assert (found["model"], found["num_fitted"], found["num_held_out"]) == ("nano", 30, 30)
+    assert len(decided.read_text().splitlines()) == 60
+    with Image.open(plot) as image:
+        assert image.format == "PNG"
+    first = out.read_text()
+    code, printed, _ = run(*arguments, *files, "--json")
+    assert json.loads(printed) == found
+    assert out.read_text() == first
+    plain = json.loads(run(*ASKED, "--choices", "purple,pink", "--json")[1])
+    used = json.loads(run(*ASKED, "--choices", "purple,pink", "--json", "--calibration", out)[1])
+    assert used["calibrated"]
+    assert used["probabilities"]["purple"] != plain["probabilities"]["purple"]
+    code, _, err = run(*ASKED, "--choices", "a,b", "--list-choices", "--calibration", out)
+    assert code == 2
+    assert "choices that are not listed" in err
+
+
+def test_examples_of_a_file(run, tmp_path):
+    lines = []
+    for number, each in enumerate(draw_examples(42, tasks=["counting"])):
+        name = f"{number}.png"
+        each.images[0].save(tmp_path / name)
+        line = {"question": each.question.text, "images": [name], "answer": each.answer}
+        lines.append(json.dumps(line | {"choices": list(each.question.labels)}))
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(lines))
+    code, out, err = run("calibrate", data, "-m", "nano", "--out", tmp_path / "c.json")
+    assert code == 0, err
+    assert "21 examples held out" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (("scenes", "--out", "c.json", "--held-out", "2"), 2, "--held-out is 2.0"),
+        (("scenes", "--out", "c.json", "--tasks", "naming"), 2, "--tasks has 'naming'; known are"),
+        (("scenes", "--out", "c.json", "--plot", "c.svg"), 2, "it must end in .png"),
+        (("scenes", "--out", "nowhere/c.json"), 1, "there is no folder 'nowhere'"),
+        (("data.jsonl", "--out", "c.json", "--examples", "3"), 2, "--examples is for scenes"),
+        (("data.jsonl", "--out", "c.json"), 1, "data.jsonl: No such file"),
+        (("scenes", "--out", "c.json", "--average-orders", "all"), 2, "without --list-choices"),
+    ],
+)
+def test_what_cannot_be_calibrated(run, tmp_path, monkeypatch, flags, code, message):
+    monkeypatch.chdir(tmp_path)
+    found, out, err = run("calibrate", *flags)
+    assert (found, out) == (code, "")
+    assert message in err
