@@ -237,7 +237,8 @@ def attend(
         (n, heads, head_dim).
     """
     keys, values, rows = store.keys[layer], store.values[layer], batch.rows
-    attend_rows = _attend_rows if query.is_cpu else attend_gathered
+    has_kernel = query.is_cpu or (query.is_cuda and ops.triton_kernels() is not None)
+    attend_rows = _attend_rows if has_kernel else attend_gathered
     if rows is not None and rows.index is None:
         return attend_rows(query, keys, values, batch, scaling, window)
     output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
@@ -278,7 +279,7 @@ def attend_gathered(
     scaling: float,
     window: int | None,
 ) -> torch.Tensor:
-    """The same by PyTorch's attention, for other devices; nothing is read back from them."""
+    """The same by PyTorch's attention, for devices without a kernel; nothing is read back."""
     tokens = batch.held_slots.shape[1]
     kv_heads, head_dim = keys.shape[2:]
     # Queries that share keys stand in a row, so that keys need not be repeated.

@@ -5,6 +5,7 @@
     blocked.py    the same for many rows on processors that multiply matrices in hardware
     dense.py      attention of many tokens over all keys of their sequence
     ops.py        attention over blocks of keys and values, normalisation, activations
+    cuda.py       the same on CUDA, by Triton
     random.py     random numbers of torch's generator, of which few are wanted
     build.py      compiles the *.cpp beside it, once, and loads the result
     processor.py  the processor's name and instruction sets

@@ -1,4 +1,4 @@
-"""Operations of a decoder layer beside its products, on the CPU compiled and elsewhere in torch.
+"""Operations of a decoder layer beside its products: on the CPU compiled, on CUDA by Triton.
 
 Each is called thousands of times per second with little work, so the checks are few: what the
 compiled function does not take (another device or dtype, gradients, odd strides) goes to torch,
@@ -6,13 +6,16 @@ which computes the same up to float32 rounding.
 """
 
 import ctypes
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .build import SUFFIXES, Library, built
+from .build import SUFFIXES, Library, built, disabled
 
 _POINTER, _INTEGER, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _PAIRS = [
@@ -67,6 +70,24 @@ def _compiled() -> type[_Functions] | None:
     return _Functions
 
 
+@cache
+def triton_kernels() -> ModuleType | None:
+    """Those for CUDA; None where torch came without Triton, or MINICPMV_KERNELS is off."""
+    if disabled() or find_spec("triton") is None:
+        return None
+    from . import cuda
+
+    return cuda
+
+
+def _for_cuda(*tensors: Tensor) -> ModuleType | None:
+    """The kernels for tensors on CUDA that torch does not follow, with numbers side by side."""
+    for x in tensors:
+        if not x.is_cuda or x.stride(-1) != 1 or (x.requires_grad and torch.is_grad_enabled()):
+            return None
+    return triton_kernels()
+
+
 def paged_attention(
     query: Tensor,
     keys: Tensor,
@@ -93,8 +114,14 @@ def paged_attention(
     Returns:
         (rows, heads, head_dim).
     """
-    functions = _compiled()
     rows, heads, dim = query.shape
+    kernels = _for_cuda(query, keys, values)
+    if kernels is not None and query.stride(1) == dim:
+        found: Tensor = kernels.paged_attention(
+            query, keys, values, tables, lengths, scaling, window
+        )
+        return found
+    functions = _compiled()
     if functions is not None and dim % 8 == 0 and dim <= _MAX_HEAD_DIM:
         function = functions.paged_attention.get(query.dtype)
         if (
@@ -158,6 +185,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         x: (..., hidden); a part of a wider tensor may be passed in two dimensions.
         weight: (hidden,), in the dtype of `x`.
     """
+    if (kernels := _for_cuda(x, weight)) is not None:
+        found: Tensor = kernels.rms_norm(x, weight, eps)
+        return found
     functions = _compiled()
     if functions is not None:
         function = functions.rms_norm.get(x.dtype)
@@ -188,6 +218,10 @@ def silu_and_mul(gate: Tensor, up: Tensor) -> Tensor:
     Args:
         gate, up: (..., width); parts of a wider tensor may be passed in two dimensions.
     """
+    kernels = _for_cuda(gate, up)
+    if kernels is not None and gate.ndim == 2 and up.shape == gate.shape:
+        found: Tensor = kernels.silu_and_mul(gate, up)
+        return found
     functions = _compiled() if gate.numel() > _FEW else None
     if functions is not None:
         function = functions.silu_and_mul.get(gate.dtype)
@@ -255,8 +289,12 @@ def rotate_and_write(
         key_blocks, value_blocks: of one layer, (num_blocks, block, kv_heads, head_dim).
         slots: int64 (tokens,), block times tokens of a block plus the place in it.
     """
-    functions = _compiled()
     tokens, heads, dim = query.shape
+    kernels = _for_cuda(query, keys, values, cos, sin)
+    if kernels is not None and query.stride(1) == keys.stride(1) == values.stride(1) == dim:
+        kernels.rotate_and_write(query, keys, values, cos, sin, key_blocks, value_blocks, slots)
+        return
+    functions = _compiled()
     if functions is not None:
         function = functions.rotate_and_write.get((query.dtype, cos.dtype))
         if (

@@ -8,6 +8,8 @@ Float32 products are exact here (no TF32), so answers are equal up to ties, whic
 import os
 import random
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ import torch
 from minicpmv import Chat, load
 from minicpmv.engine.graphs import RecordedSteps
 from minicpmv.engine.limits import EngineLimits
+from minicpmv.kernels import ops
 from minicpmv.scenes import render
 from tests.helpers.alone import Report
 from tests.helpers.chats import FOLDERS
@@ -29,6 +32,57 @@ NUM_MIXES = int(os.environ.get("MIXES", "40"))
 def _exact_products() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+
+
+def in_torch(function: Callable, *given: Any) -> Any:
+    """What an operation gives without kernels."""
+    kernels = ops.triton_kernels
+    ops.triton_kernels = lambda: None
+    try:
+        return function(*given)
+    finally:
+        ops.triton_kernels = kernels
+
+
+def near(found: torch.Tensor, expected: torch.Tensor) -> None:
+    limits = {
+        torch.float32: (1e-5, 1e-5),
+        torch.bfloat16: (2e-2, 2e-2),
+        torch.float16: (2e-3, 2e-3),
+    }
+    rtol, atol = limits[found.dtype]
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_kernels_are_the_operations_in_torch(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"dtype": dtype, "device": DEVICE}
+    for width in (64, 1152, 3584):
+        x, weight = torch.randn(7, width, **options), torch.randn(width, **options)
+        near(ops.rms_norm(x, weight, 1e-6), in_torch(ops.rms_norm, x, weight, 1e-6))
+        near(ops.silu_and_mul(x, x.flip(0)), in_torch(ops.silu_and_mul, x, x.flip(0)))
+    for heads, kv_heads, dim in ((28, 4, 128), (36, 36, 64), (4, 2, 24), (32, 8, 80)):
+        keys, values = torch.randn(2, 40, 32, kv_heads, dim, **options)
+        tables = torch.randint(0, 40, (5, 24), dtype=torch.int32, device=DEVICE)
+        lengths = torch.tensor([1, 768, 65, 32, 333], dtype=torch.int32, device=DEVICE)
+        query = torch.randn(5, heads, dim, **options)
+        for window in (None, 50):
+            given = (query, keys, values, tables, lengths, dim**-0.5, window)
+            near(ops.paged_attention(*given), in_torch(ops.paged_attention, *given))
+        for angle in {dtype, torch.float32}:
+            turns = torch.randn(5, dim, device=DEVICE)
+            cos, sin = turns.cos().to(angle), turns.sin().to(angle)
+            key, value = torch.randn(2, 5, kv_heads, dim, **options)
+            slots = torch.tensor([3, 40, 99, 140, 1279], device=DEVICE)
+            given = (query, key, value, cos, sin, keys, values, slots)
+            one = [part.clone() for part in given]
+            other = [part.clone() for part in given]
+            ops.rotate_and_write(*one)
+            in_torch(ops.rotate_and_write, *other)
+            for found, expected in zip(one, other, strict=True):
+                if found.is_floating_point():
+                    near(found, expected)
 
 
 @pytest.fixture(scope="module")
