@@ -45,6 +45,7 @@ import torch
 from .processor import fingerprint, instruction_sets, processor_name
 
 VARIABLE = "MINICPMV_KERNELS"
+_OFF = ("off", "0", "no", "false")
 SUFFIXES = {torch.float32: "f32", torch.bfloat16: "bf16"}  # of functions
 SOURCES = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")
@@ -135,6 +136,7 @@ class _State:
     reason: str | None = None  # why there is none, once that is sure
     looked = False  # for a library that is compiled already
     finished = False  # compiled, or failed
+    disabled = 0  # how often, by `disabled()`
 
 
 def library() -> Library | None:
@@ -179,20 +181,27 @@ def disabled() -> Iterator[None]:
     with _State.lock:
         kept = _State.library, _State.looked, _State.finished
         _State.library, _State.looked, _State.finished = None, True, True
+        _State.disabled += 1
     try:
         yield
     finally:
         with _State.lock:
             _State.library, _State.looked, _State.finished = kept
+            _State.disabled -= 1
+
+
+def are_off() -> bool:
+    """Whether no kernels of any kind are wanted: by the variable, or inside `disabled()`."""
+    return _State.disabled > 0 or _wanted().lower() in _OFF
 
 
 def _find(compiling: bool) -> None:
     """Set the state; the caller holds the lock."""
     if _State.library is not None:
         return
-    wanted = os.environ.get(VARIABLE, "").strip()
+    wanted = _wanted()
     _State.reason = None
-    if wanted.lower() in ("off", "0", "no", "false"):
+    if wanted.lower() in _OFF:
         _State.reason = f"{VARIABLE} is {wanted}"
         return
     insisting = wanted.lower() in ("on", "1", "yes", "true")
@@ -213,6 +222,10 @@ def _find(compiling: bool) -> None:
         _State.reason = str(error)
         if compiling or wanted:
             _warn(_State.reason)
+
+
+def _wanted() -> str:
+    return os.environ.get(VARIABLE, "").strip()
 
 
 def _warn(reason: str) -> None:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .build import SUFFIXES, Library, built, disabled
+from .build import SUFFIXES, Library, are_off, built
 
 _POINTER, _INTEGER, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _PAIRS = [
@@ -70,10 +70,14 @@ def _compiled() -> type[_Functions] | None:
     return _Functions
 
 
-@cache
 def triton_kernels() -> ModuleType | None:
-    """Those for CUDA; None where torch came without Triton, or MINICPMV_KERNELS is off."""
-    if disabled() or find_spec("triton") is None:
+    """Those for CUDA; None where torch came without Triton, or kernels are off."""
+    return None if are_off() else _imported()
+
+
+@cache
+def _imported() -> ModuleType | None:
+    if find_spec("triton") is None:
         return None
     from . import cuda
 
