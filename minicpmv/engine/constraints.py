@@ -9,6 +9,7 @@ constraint is made, so that `--help` stays light.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from ..errors import ArgumentError, short
@@ -50,9 +51,21 @@ class Constraint:
     text: str
 
     def __post_init__(self) -> None:
-        error = llguidance().LLMatcher.validate_grammar(self.compiled())
-        if error:
-            raise refused(self, error)
+        try:
+            self.text.encode()
+        except UnicodeEncodeError:
+            raise ArgumentError(
+                f"The {self.kind} of `constraint` has half a character (a lone surrogate). Remove "
+                "it."
+            ) from None
+        matcher = llguidance().LLMatcher(_bytes(), self.compiled(), log_level=0, limits=limits())
+        first = matcher.compute_bitmask()  # builds what it needs for the first token
+        matcher = matcher.deep_copy()
+        matcher.compute_bitmask()  # a limit that was passed shows the second time
+        if matcher.is_error():
+            raise refused(self, matcher.get_error())
+        if not any(first[:_END]) and first[_END] & 1:
+            raise refused(self, "only an empty answer matches")
 
     @classmethod
     def json(cls) -> "Constraint":
@@ -138,6 +151,35 @@ class Constraint:
             f"The kind of `constraint` is {self.kind!r}; expected 'json', 'json_schema', 'regex', "
             "'choice' or 'grammar'."
         )
+
+
+_MOST_FUEL = 200_000
+_END = 32  # the byte of a mask that begins with the end of the text
+
+
+class _Bytes:
+    """A vocabulary of single bytes, and the end."""
+
+    eos_token_id = 256
+    bos_token_id = None
+    special_token_ids = (256,)
+    tokens = (*(bytes([value]) for value in range(256)), b"\xff<end>")
+
+    def __call__(self, text: str) -> list[int]:
+        return list(text.encode() if isinstance(text, str) else text)
+
+
+@cache
+def _bytes() -> Any:
+    """For constraints that are not of a model yet."""
+    library = llguidance()
+    return library.LLTokenizer(library.TokenizerWrapper(_Bytes()))
+
+
+def limits(**more: int) -> Any:
+    """What a constraint may take: a fifth of the library's own limit for what is done once, so that
+    an expression of a hundred characters cannot keep everybody waiting for a second."""
+    return llguidance().LLParserLimits(initial_lexer_fuel=_MOST_FUEL, verbose_errors=False, **more)
 
 
 def llguidance() -> Any:

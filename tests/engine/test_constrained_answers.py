@@ -196,13 +196,14 @@ class Released:
         self.tokenizer, self.compat = processor.tokenizer, "released"
 
 
-def test_an_answer_that_cannot_go_on_fails_alone(seeing: Chat) -> None:
+def test_an_answer_that_cannot_go_on_fails_alone() -> None:
     """Here its grammar names a token that stands for a picture."""
-    tag = seeing.processor.tokenizer.convert_tokens_to_ids("<image>")
+    chat = loaded("2.0")
+    tag = chat.processor.tokenizer.convert_tokens_to_ids("<image>")
     dead = Constraint.grammar(f'start: "a" <[{tag}]>')
     with ThreadPoolExecutor(2) as threads:
-        bad = threads.submit(seeing.ask, QUESTION, constraint=dead, **GREEDY)
-        good = threads.submit(seeing.ask, QUESTION, constraint=OF_SCHEMA, **GREEDY)
+        bad = threads.submit(chat.ask, QUESTION, constraint=dead, **GREEDY)
+        good = threads.submit(chat.ask, QUESTION, constraint=OF_SCHEMA, **GREEDY)
         with pytest.raises(ValueError, match="No token of the vocabulary can follow"):
             bad.result()
         check(good.result())

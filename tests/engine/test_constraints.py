@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from minicpmv import Constraint
-from minicpmv.engine.matching import vocabulary_of
+from minicpmv.engine.matching import Vocabulary, vocabulary_of
 from minicpmv.errors import ArgumentError
 
 from ..helpers.chats import loaded
@@ -96,6 +96,8 @@ def test_an_answer_may_end_where_the_grammar_may() -> None:
         (lambda: Constraint.json_schema("{"), "The schema of constraint is no JSON: Expecting"),
         (lambda: Constraint.json_schema([1]), "is [1]; expected a JSON object"),  # type: ignore
         (lambda: Constraint.json_schema({"enum": [float("nan")]}), "cannot be written as JSON"),
+        (lambda: Constraint.regex("a\ud800"), "has half a character (a lone surrogate)."),
+        (lambda: Constraint.choice(["\udc00"]), "has half a character (a lone surrogate)."),
         (lambda: Constraint.regex("("), "cannot be kept to: unclosed group."),
         (lambda: Constraint.regex("a(?=b)"), "look-around, including look-ahead"),
         (lambda: Constraint.regex(""), "is ''; expected a text that is not empty."),
@@ -113,10 +115,27 @@ def test_what_cannot_be_kept_to_is_refused(make: Any, message: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_many_answers_do_not_use_a_constraint_up() -> None:
+    """Its lexer has a state for each of the last 15 letters, of which there may be a thousand."""
+    vocabulary = Vocabulary(loaded("2.6").processor, most_states=20_000)
+    constraint = Constraint.regex("(a|b)*a(a|b){14}c")
+    letters = [token for text in "ab" for token in vocabulary.spelling.ids_of(text)]
+    rng = Random(0)
+    matchers = [vocabulary.matcher(constraint) for _ in range(3)]
+    for _ in range(10):
+        for matcher in [*matchers, vocabulary.matcher(constraint)]:
+            for token in rng.choices(letters, k=200):
+                assert matcher.allowed()[letters].all()
+                matcher.append(token)
+    known = vocabulary.compiled(constraint)
+    assert vocabulary.compiled(constraint, failed=None) is known
+    assert vocabulary.compiled(constraint, failed=known) is not known
+
+
 def test_an_empty_answer_is_refused() -> None:
-    vocabulary = vocabulary_of(loaded("2.6").processor)
-    with pytest.raises(ArgumentError, match=r"regex of .*: only an empty answer"):
-        vocabulary.matcher(Constraint.regex("(?:)"))
+    for pattern in ("(?:)", "a{0}", "^$"):
+        with pytest.raises(ArgumentError, match=r"regex of .*: only an empty answer"):
+            Constraint.regex(pattern)
 
 
 def test_a_grammar_can_write_no_tag() -> None:
@@ -136,13 +155,13 @@ def test_equal_constraints_are_compiled_once() -> None:
     assert one == same
     assert hash(one) == hash(same)
     vocabulary.matcher(one)
-    assert vocabulary.num_compiled <= 64
+    assert vocabulary.num_compiled <= 32
     number = vocabulary.num_compiled
     vocabulary.matcher(same)
     assert vocabulary.num_compiled == number
-    for value in range(70):
+    for value in range(40):
         vocabulary.matcher(Constraint.choice([str(value)]))
-    assert vocabulary.num_compiled == 64
+    assert vocabulary.num_compiled == 32
     turned = dict(reversed(POINT["properties"].items()))  # type: ignore[attr-defined]
     assert Constraint.json_schema(POINT) != Constraint.json_schema(POINT | {"properties": turned})
 
