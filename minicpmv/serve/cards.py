@@ -42,8 +42,16 @@ def card_of(name: str, entry: Entry[Chat]) -> ModelCard:
             chat.supports_images,
             defaults_of(chat),
             pictures_of(chat),
+            knows_tools(chat.processor),
         )
     return cards[name]
+
+
+def knows_tools(processor: Any) -> bool:
+    """Whether the chat template writes `tools`."""
+    template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+    texts = template.values() if isinstance(template, Mapping) else [template]
+    return any("tools" in str(text) for text in texts)
 
 
 def pictures_of(chat: Chat) -> Mapping[str, Any] | None:

@@ -92,6 +92,7 @@ class ModelCard:
         defaults: generation options that hold where a request names none.
         pictures: the settings by which pictures are cut, as `CutSettings` names them; None where
             they are not known, or there is nothing to cut.
+        supports_tools: whether the chat template has a form for functions and their calls.
     """
 
     name: str
@@ -101,6 +102,7 @@ class ModelCard:
     supports_images: bool | None
     defaults: Mapping[str, Any]
     pictures: Mapping[str, Any] | None = None
+    supports_tools: bool = False
 
 
 class Backend(Protocol):

@@ -11,10 +11,12 @@ from ...engine.answer import Answer, TokenLogprob
 from ..answering import messages_of, stream, whole
 from ..bodies import json_body
 from ..errors import ApiError
+from ..forms import Form, form_of
 from ..jobs import Event, Finished, Job, Piece, Started
 from ..parameters import generation, num_answers
 from ..schema.openai import ChatRequest
 from ..sse import DONE, EVENT_STREAM, KEEP_ALIVE, data
+from ..tools import Call, CallDelta
 from ..version import VERSION
 
 router = APIRouter(tags=["chat"])
@@ -32,12 +34,14 @@ async def chat_completions(
     record = request.state.record
     card = await server.backend.card(body.model)
     options = generation(body, card, server.settings, ignored=server.metrics.parameter_ignored)
-    messages = await messages_of(server, request, body)
-    job = Job(body.model, messages, options, num_answers(body), record.request_id)
-    form = ChatForm(body, record.request_id)
+    ignored = server.metrics.parameter_ignored
+    form = await form_of(body, card, options, server.settings, ignored)
+    messages = form.shown(await messages_of(server, request, body))
+    job = Job(body.model, messages, form.options, num_answers(body), record.request_id)
+    writer = ChatForm(body, record.request_id, form)
     if body.stream:
-        return stream(server, request, job, form)
-    return JSONResponse(form.whole(await whole(server, request, job)))
+        return stream(server, request, job, writer)
+    return JSONResponse(writer.whole(await whole(server, request, job)))
 
 
 class ChatForm:
@@ -46,7 +50,7 @@ class ChatForm:
     media_type = EVENT_STREAM
     keep_alive = KEEP_ALIVE
 
-    def __init__(self, body: ChatRequest, request_id: str):
+    def __init__(self, body: ChatRequest, request_id: str, form: Form):
         self._head = {
             "id": f"chatcmpl-{request_id}",
             "created": int(time.time()),
@@ -57,31 +61,54 @@ class ChatForm:
         self._has_logprobs = bool(body.logprobs)
         options = body.stream_options
         self._tells_usage = options is not None and bool(options.include_usage)
+        self._form = form
+        self._readers = [form.reader() for _ in range(self._num_answers)]
         self._finished: list[Answer] = []
 
     def whole(self, answers: Sequence[Answer]) -> dict[str, Any]:
-        choices = [
-            {
-                "index": index,
-                "message": {"role": "assistant", "content": answer.text, "refusal": None},
-                "finish_reason": finish_reason(answer),
-                "logprobs": self._logprobs(answer.logprobs or ()),
-            }
-            for index, answer in enumerate(answers)
-        ]
+        choices = []
+        for index, answer in enumerate(answers):
+            words, calls = self._form.said(answer.text)
+            message: dict[str, Any] = {"role": "assistant", "content": words, "refusal": None}
+            if calls:
+                message |= {"content": words or None, "tool_calls": list(map(_call, calls))}
+            choices.append(
+                {
+                    "index": index,
+                    "message": message,
+                    "finish_reason": finish_reason(answer, has_calls=bool(calls)),
+                    "logprobs": self._logprobs(answer.logprobs or ()),
+                }
+            )
         head = {**self._head, "object": "chat.completion"}
         return {**head, "choices": choices, "usage": usage(answers)}
 
     def write(self, event: Event) -> bytes:
         if isinstance(event, Started):
-            role = {"role": "assistant", "content": ""}
+            calls = self._form.calls
+            content = "" if calls is None or calls.may_be_text else None
+            role = {"role": "assistant", "content": content}
             return b"".join(self._chunk(index, role) for index in range(self._num_answers))
         if isinstance(event, Piece):
-            logprobs = self._logprobs(event.tokens)
-            return self._chunk(event.index, {"content": event.text}, logprobs=logprobs)
+            return self._piece(event)
         assert isinstance(event, Finished)
         self._finished.append(event.answer)
-        return self._chunk(event.index, {}, finish_reason(event.answer))
+        has_calls = self._readers[event.index].num_calls > 0
+        return self._chunk(event.index, {}, finish_reason(event.answer, has_calls=has_calls))
+
+    def _piece(self, piece: Piece) -> bytes:
+        words, calls = self._readers[piece.index].read(piece.text)
+        logprobs = self._logprobs(piece.tokens)
+        if self._form.calls is None or words:
+            return self._chunk(piece.index, {"content": words}, logprobs=logprobs)
+        deltas = [{"tool_calls": [_call_delta(call)]} for call in calls]
+        if not deltas and logprobs is not None:
+            return self._chunk(piece.index, {}, logprobs=logprobs)
+        chunks = b""
+        for delta in deltas:  # one each, which every client reads
+            chunks += self._chunk(piece.index, delta, logprobs=logprobs)
+            logprobs = self._logprobs(())
+        return chunks
 
     def end(self) -> bytes:
         last = data(self._with_choices([], usage(self._finished))) if self._tells_usage else b""
@@ -124,8 +151,22 @@ def _token(token: TokenLogprob) -> dict[str, Any]:
     }
 
 
-def finish_reason(answer: Answer) -> str:
+def _call(call: Call) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _call_delta(delta: CallDelta) -> dict[str, Any]:
+    if delta.id is None:
+        return {"index": delta.index, "function": {"arguments": delta.arguments}}
+    function = {"name": delta.name, "arguments": delta.arguments}
+    return {"index": delta.index, "id": delta.id, "type": "function", "function": function}
+
+
+def finish_reason(answer: Answer, *, has_calls: bool = False) -> str:
     """In OpenAI's words, which has none for a limit of time."""
+    if has_calls and answer.finish_reason == "stop" and answer.stop_text is None:
+        return "tool_calls"
     return "length" if answer.finish_reason == "time" else answer.finish_reason
 
 
