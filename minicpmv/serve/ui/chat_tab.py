@@ -48,6 +48,7 @@ class ChatTab:
         self.models = models
         self.examples = examples
         self.turns = gr.State([])
+        self.last_seen = gr.State(None)
         self.kept = gr.BrowserState([], storage_key="minicpmv-chat")
         self._draw()
         self._connect()
@@ -79,23 +80,18 @@ class ChatTab:
                     self.new = add(
                         gr.Button(size="sm", variant="secondary", min_width=90), value="new_chat"
                     )
-                    self.open_camera = add(
-                        gr.Button(size="sm", variant="secondary", min_width=90), value="camera"
+                    self.camera = add(
+                        gr.HTML(
+                            elem_id="camera",
+                            min_width=90,
+                            js_on_load=(ASSETS / "camera.js").read_text(encoding="utf-8"),
+                            apply_default_css=False,
+                        ),
+                        value=looks.camera,
                     )
                     self.colours = add(
                         gr.Checkbox(False, elem_id="colours", min_width=220, container=False),
                         label="probabilities",
-                    )
-                with gr.Group(visible=False, elem_id="camera") as self.camera_group:
-                    self.camera = add(
-                        gr.Image(
-                            sources=["webcam"],
-                            type="filepath",
-                            format="jpeg",
-                            webcam_options=gr.WebcamOptions(mirror=False),
-                            height=320,
-                        ),
-                        label="camera_take",
                     )
             with gr.Column(scale=2, min_width=300, elem_id="side"):
                 with add(gr.Accordion(elem_id="seen"), label="seen"):
@@ -110,8 +106,6 @@ class ChatTab:
         ask = [self.language, self.colours, self.turns, self.model, *self.controls.inputs()]
         told = [self.chat, self.turns, self.box]
         running = {**quiet, "concurrency_limit": None}
-        seen = ([self.turns, self.box, self.pages, self.model, self.language], self.seen)
-        cut = [*seen[0], self.controls.slices]
 
         begun = self.box.submit(self.begin, [self.box, self.pages, *ask[:3]], told, **running)
         asked = begun.success(self.answer, ask, told, **running)
@@ -126,27 +120,32 @@ class ChatTab:
         for event in (asked, again, anew, first, stopped):
             event.then(conversation.dump, self.turns, self.kept, **light)
         for event in (begun, retried, edited, shown):
-            event.then(self.see, cut, self.seen, **quiet)
+            event.then(self.see, self.cut, self.drawn, **quiet)
 
         cleared = self.new.click(self.clear, ask[:3], told, cancels=events, **light)
         cleared.then(conversation.dump, self.turns, self.kept, **light)
-        cleared.then(self.see, cut, self.seen, **quiet)
+        cleared.then(self.see, self.cut, self.drawn, **quiet)
         self.colours.change(self.redraw, ask[:4], self.chat, **light)
         gr.on(
             [self.box.change, self.pages.change, self.controls.slices.release, self.model.change],
             self.see,
-            cut,
-            self.seen,
+            self.cut,
+            self.drawn,
             trigger_mode="always_last",
             **quiet,
         )
-        self.open_camera.click(lambda: gr.update(visible=True), None, self.camera_group, **light)
-        self.camera.input(
-            self.photograph,
-            [self.camera, self.box],
-            [self.box, self.camera, self.camera_group],
-            **quiet,
-        )
+        self.camera.upload(self.photograph, self.box, self.box, **light)
+
+    @property
+    def cut(self) -> list[Any]:
+        """What `see` needs to know."""
+        told = [self.turns, self.box, self.pages, self.model, self.language]
+        return [*told, self.controls.slices, self.last_seen]
+
+    @property
+    def drawn(self) -> list[Any]:
+        """What `see` changes."""
+        return [self.seen, self.last_seen]
 
     def redraw(self, language: str, colours: bool, turns: list[Turn], model: str = "") -> str:
         """The conversation, or what there is to see before it begins."""
@@ -249,24 +248,36 @@ class ChatTab:
         model: str,
         language: str,
         slices: int,
-    ) -> str:
-        """How the pictures in the box are cut; those of the last turn where it holds none."""
+        last: Any,
+    ) -> tuple[Any, Any]:
+        """How the pictures in the box are cut; those of the last turn where it holds none.
+
+        `last` is what was drawn before: nothing is drawn anew while somebody types.
+        """
+        message = message or {}
+        asked = next((turn.files for turn in reversed(turns) if turn.files), ())
+        now = (
+            message.get("files") or [file.path for file in asked],
+            pages,
+            model,
+            language,
+            slices,
+        )
+        if now == last:
+            return gr.skip(), gr.skip()
         files: Sequence[Attachment] = ()
         with suppress(PageError):  # said when it is sent
-            files = self._attach(message or {}, pages)
-        shown = files or next((turn.files for turn in reversed(turns) if turn.files), ())
-        return panel(
-            shown, self.uploads, self.models.get(model), int(slices or 0), LANGUAGES[language]
-        )
+            files = self._attach(message, pages)
+        offered = self.models.get(model)
+        code = LANGUAGES[language]
+        return panel(files or asked, self.uploads, offered, int(slices or 0), code), now
 
-    def photograph(self, path: str | None, message: dict[str, Any]) -> Any:
-        """Put the picture of the camera into the box, and close the camera."""
-        if path is None:
-            return gr.skip(), gr.skip(), gr.skip()
+    def photograph(self, message: dict[str, Any], data: gr.EventData) -> Any:
+        """Put the picture of the camera into the box."""
         message = message or {}
-        files = [*(message.get("files") or ()), str(self.uploads.check(path))]
-        box = {"text": message.get("text") or "", "files": files}
-        return gr.update(value=box), None, gr.update(visible=False)
+        photo = self.uploads.check(str(data._data.get("path")))
+        files = [*(message.get("files") or ()), str(photo)]
+        return gr.update(value={"text": message.get("text") or "", "files": files})
 
 
 def _place(data: gr.EventData, name: str, items: Sequence[Any]) -> int:

@@ -46,10 +46,10 @@ class CompareTab:
 
     def _draw(self) -> None:
         add = self.texts.add
-        add(gr.HTML(elem_classes="hint"), value=lambda language: say("compare_hint", language))
-        with gr.Row(elem_id="sides"):
-            self.sides = [self._draw_side(letter) for letter in LETTERS]
-        self.verdict = gr.HTML("", elem_classes="hint verdict")
+        add(
+            gr.HTML(elem_id="compare-hint", elem_classes="hint"),
+            value=lambda language: say("compare_hint", language),
+        )
         self.box = add(
             gr.MultimodalTextbox(
                 elem_id="compare-ask",
@@ -62,6 +62,9 @@ class CompareTab:
             label="ask",
             placeholder="ask_placeholder",
         )
+        with gr.Row(elem_id="sides"):
+            self.sides = [self._draw_side(letter) for letter in LETTERS]
+        self.verdict = gr.HTML("", elem_id="verdict", elem_classes="hint")
 
     def _draw_side(self, letter: str) -> _Side:
         add = self.texts.add
@@ -76,9 +79,7 @@ class CompareTab:
             )
             with settings:
                 controls = make_controls(self.texts, compact=True)
-            answer = gr.HTML(
-                "", elem_id=f"answer-{letter.lower()}", elem_classes="one", apply_default_css=False
-            )
+            answer = gr.HTML("", elem_id=f"answer-{letter.lower()}", apply_default_css=False)
         return _Side(model, controls, answer)
 
     def _connect(self) -> None:
@@ -109,7 +110,7 @@ class CompareTab:
                 title=say("error", LANGUAGES[language]),
                 print_exception=False,
             ) from error
-        yield self._drawn(turns, language, submit_btn=False, stop_btn=True, value=None)
+        yield self._drawn(turns, language, submit_btn=False, stop_btn=True)
         growing = [
             conversation.answer(self.client, body, turn)
             for body, turn in zip(asked, turns, strict=True)

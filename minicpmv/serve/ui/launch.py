@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 START_S = 1800.0  # a large model is read from a slow disk, or fetched
 # How the small page, a process of its own, is told whom it asks and where it keeps files.
@@ -95,6 +97,8 @@ def server_process(settings: PageSettings) -> "Iterator[subprocess.Popen[bytes] 
     environment = dict(os.environ)
     if settings.api_key:
         environment["MINICPMV_API_KEY"] = settings.api_key  # not for everyone to read in `ps`
+    # `kill` ends the page while the server still starts: the server is ended on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     process = subprocess.Popen(_command(settings), env=environment)
     try:
         _wait(process, f"{settings.server_url}/health")
@@ -152,7 +156,7 @@ def run_page(settings: PageSettings) -> None:
 
     check_port(settings.host, settings.port, "--port")
     client = Client(settings.server_url, settings.api_key)
-    with server_process(settings), uploads_folder() as folder:
+    with server_process(settings) as process, uploads_folder() as folder:
         app = make_app(
             client, folder, root_path=settings.root_path, max_file_mb=settings.max_file_mb
         )
@@ -168,7 +172,18 @@ def run_page(settings: PageSettings) -> None:
         _tell(f"page at {settings.address} (Ctrl-C ends it)")
         if settings.opens:
             webbrowser.open(settings.address)
-        uvicorn.Server(config).run()
+        page = uvicorn.Server(config)
+        if process is not None:
+            threading.Thread(target=_end_together, args=(process, page), daemon=True).start()
+        page.run()
+        if process is not None and process.poll() is not None:
+            raise OSError(f"The server ended with exit code {process.returncode}; see above.")
+
+
+def _end_together(process: "subprocess.Popen[bytes]", page: Any) -> None:
+    """End the page when the server has ended: it could answer nothing any more."""
+    process.wait()
+    page.should_exit = True
 
 
 def run_streamlit(settings: PageSettings) -> int:

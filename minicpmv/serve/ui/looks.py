@@ -48,6 +48,28 @@ def welcome(examples: Sequence[Example], language: str, note: str = "") -> str:
     )
 
 
+def camera(language: str) -> str:
+    """The button of the camera, and the dialog that it opens."""
+    notes = " ".join(
+        f'data-{name}="{escape(say(f"live_{name}", language))}"'
+        for name in ("insecure", "missing", "refused")
+    )
+    buttons = "".join(
+        f'<button type="button" data-do="{do}"{extra}>{say(word, language)}</button>'
+        for do, word, extra in (
+            ("take", "camera_take", ' class="primary" disabled'),
+            ("flip", "live_flip", ""),
+            ("close", "close", ""),
+        )
+    )
+    word = say("camera", language)
+    return (
+        f'<button type="button" class="plain" data-do="open">{word}</button>'
+        f'<dialog class="camera" aria-label="{word}"><video playsinline muted></video>'
+        f'<p role="status" {notes}></p><div>{buttons}</div></dialog>'
+    )
+
+
 def _question(turn: Turn, language: str) -> str:
     files = "".join(_file(file) for file in turn.files)
     shown = f'<div class="files">{files}</div>' if files else ""

@@ -144,11 +144,12 @@ def make_page(client: Client) -> gr.Blocks:
                 return [gr.skip(), _status(False, error.message, language), *_same(compare)]
             models.clear()
             models.update({model.name: model for model in found})
+            up = _status(True, client.base_url, language)
             names = list(models)
-            chosen = name if name in models else next(iter(names), None)
-            update = gr.update(choices=names, value=chosen)
+            if name in models:  # what is chosen stays
+                return [gr.update(choices=names), up, *[gr.update(choices=names)] * 2]
             sides = [gr.update(choices=names, value=value) for value in _two(names)]
-            return [update, _status(True, client.base_url, language), *sides]
+            return [gr.update(choices=names, value=next(iter(names), None)), up, *sides]
 
         def translate(language: str, colours: bool, turns: Any, model: str) -> list[Any]:
             said = chat.redraw(language, colours, turns, model)
@@ -167,14 +168,17 @@ def make_page(client: Client) -> gr.Blocks:
         spoken_of = [language, chat.colours, chat.turns, model]
         asked = opened.then(offered, [model, language], [model, status, *compare.models], **light)
         restored = asked.then(chat.restore, chat.kept, chat.turns, **light)
-        restored.then(translate, spoken_of, spoken, **light)
-        language.input(
+        shown = restored.then(translate, spoken_of, spoken, **light)
+        shown.then(chat.see, chat.cut, chat.drawn, **light)
+        spoken_anew = language.input(
             translate,
             spoken_of,
             spoken,
             js="(...values) => { window.minicpmv.speak(values[0]); return values; }",
             **light,
         )
+        told_anew = spoken_anew.then(chat.see, chat.cut, chat.drawn, **light)
+        told_anew.then(offered, [model, language], [model, status, *compare.models], **light)
     page.queue(default_concurrency_limit=16, api_open=False)
     return page
 

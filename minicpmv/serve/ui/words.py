@@ -32,7 +32,8 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     "new_chat": ("New chat", "新对话"),
     "camera": ("Camera", "相机"),
-    "camera_take": ("Take a picture", "拍照"),
+    "camera_take": ("Take the picture", "拍照"),
+    "close": ("Close", "关闭"),
     # the panel
     "seen": ("What the model sees", "模型看到的内容"),
     "seen_hint": (
@@ -59,7 +60,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "system": ("System prompt", "系统提示词"),
     "system_hint": ("How the model is to answer", "希望模型如何回答"),
     "draw": ("Choice of words", "用词方式"),
-    "draw_model": ("as released", "模型默认"),
+    "draw_model": ("default", "模型默认"),
     "draw_likeliest": ("likeliest", "最可能"),
     "draw_sampled": ("sampled", "随机采样"),
     "temperature": ("Temperature", "温度"),

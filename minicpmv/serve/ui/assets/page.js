@@ -23,12 +23,20 @@
   Object.defineProperty(navigator, "language", { get: () => spoken, configurable: true });
   Object.defineProperty(navigator, "languages", { get: () => [spoken], configurable: true });
 
-  const isDark = () =>
-    (stored("colours") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-  const paint = () => document.body && document.body.classList.toggle("dark", isDark());
+  const isDark = () => stored("colours") === "dark";
+  // Gradio paints by the system's colours; what was chosen here wins.
+  const paint = () => {
+    const { classList } = document.body;
+    if (stored("colours") && classList.contains("dark") !== isDark()) classList.toggle("dark", isDark());
+  };
   const tell = () => {
     document.documentElement.lang = code === "zh" ? "zh-CN" : "en";
     window.dispatchEvent(new CustomEvent("minicpmv-language", { detail: code }));
+  };
+
+  // Thumbnails of Gradio call themselves items of a list that is not there.
+  const mend = () => {
+    for (const item of document.querySelectorAll("[role=listitem].thumbnail-wrapper")) item.setAttribute("role", "group");
   };
 
   window.minicpmv = {
@@ -47,5 +55,7 @@
   document.addEventListener("DOMContentLoaded", () => {
     tell();
     paint();
+    new MutationObserver(paint).observe(document.body, { attributeFilter: ["class"] });
+    new MutationObserver(mend).observe(document.body, { childList: true, subtree: true });
   });
 })();
