@@ -1,9 +1,10 @@
 """An answer as the events of Anthropic's `/v1/messages`, and as the message they add up to."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
-from ...engine.answer import Answer
+from ...engine.answer import Answer, TokenLogprob
 
 Event = dict[str, Any]
 
@@ -37,8 +38,8 @@ class MessageEvents:
         message = {**self.message, "content": []}
         return [{"type": "message_start", "message": message}, {"type": "ping"}]
 
-    def text(self, delta: str) -> list[Event]:
-        """More text, in the block that its first piece opens."""
+    def text(self, delta: str, tokens: Iterable[TokenLogprob] = ()) -> list[Event]:
+        """More text, in the block that its first piece opens; there is no place for `tokens`."""
         events: list[Event] = []
         if not self._is_open or self._block["type"] != "text":
             events = self._start({"type": "text", "text": ""})
@@ -48,7 +49,8 @@ class MessageEvents:
     def call(self, call_id: str, name: str) -> list[Event]:
         """The begin of a call of a tool."""
         self._arguments = ""
-        return self._start({"type": "tool_use", "id": call_id, "name": name, "input": {}})
+        block_id = call_id.replace("call_", "toolu_", 1)
+        return self._start({"type": "tool_use", "id": block_id, "name": name, "input": {}})
 
     def arguments(self, delta: str) -> list[Event]:
         """More of the input of the call that is open, as JSON text."""
@@ -82,10 +84,10 @@ class MessageEvents:
             is_full = answer.finish_reason == "length"
             is_full &= answer.num_output_tokens < self._max_tokens
             return "model_context_window_exceeded" if is_full else "max_tokens", None
-        if any(block["type"] == "tool_use" for block in self.message["content"]):
-            return "tool_use", None
         if answer.stop_text is not None:
             return "stop_sequence", answer.stop_text
+        if any(block["type"] == "tool_use" for block in self.message["content"]):
+            return "tool_use", None
         return "end_turn", None
 
     def _start(self, block: dict[str, Any]) -> list[Event]:
@@ -108,7 +110,7 @@ class MessageEvents:
             return []
         self._is_open = False
         if self._block["type"] == "tool_use":
-            self._block["input"] = _input(self._arguments)
+            self._block["input"] = arguments_of(self._arguments)
         return [{"type": "content_block_stop", "index": len(self.message["content"]) - 1}]
 
 
@@ -122,7 +124,7 @@ def message_usage(num_input: int, num_output: int, num_cached: int) -> dict[str,
     }
 
 
-def _input(arguments: str) -> dict[str, Any]:
+def arguments_of(arguments: str) -> dict[str, Any]:
     """The arguments of a call; what was cut by length and is no JSON stands under "partial"."""
     try:
         value = json.loads(arguments or "{}")

@@ -1,19 +1,22 @@
 """What every protocol does alike once its request is a chat completion: read it, and answer."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ...engine.answer import Answer
+from ...engine.answer import Answer, TokenLogprob
 from ..answering import messages_of, stream, whole
 from ..bodies import validate
+from ..forms import Form, form_of
 from ..jobs import Job, ModelCard
 from ..parameters import generation
 from ..schema.openai import ChatRequest
 from ..sse import Writer
+from ..tools import CallReader
 from .names import Names
 
 
@@ -23,11 +26,13 @@ class Question:
 
     Fields:
         chat: what it asks, as a chat completion.
+        form: of the answer: text, or calls of functions.
         names: the client's own names of that one's fields.
     """
 
     chat: ChatRequest
     card: ModelCard
+    form: Form
     job: Job
     names: Names
 
@@ -42,13 +47,15 @@ async def read(request: Request, fields: dict[str, Any], names: Names) -> Questi
         ApiError: about a field, by the client's own name of it.
     """
     server = request.app.state.server
+    settings, ignored = server.settings, server.metrics.parameter_ignored
     with names.errors():
         chat = validate(ChatRequest, fields)
         card = await server.backend.card(chat.model)
-        options = generation(chat, card, server.settings, ignored=server.metrics.parameter_ignored)
-        messages = await messages_of(server, request, chat)
-    job = Job(chat.model, messages, options, 1, request.state.record.request_id)
-    return Question(chat, card, job, names)
+        options = generation(chat, card, settings, ignored=ignored)
+        form = await form_of(chat, card, options, settings, ignored)
+        messages = form.shown(await messages_of(server, request, chat))
+    job = Job(chat.model, messages, form.options, 1, request.state.record.request_id)
+    return Question(chat, card, form, job, names)
 
 
 async def answer(request: Request, question: Question) -> Answer:
@@ -61,6 +68,32 @@ async def answer(request: Request, question: Question) -> Answer:
     with question.names.errors():
         (only,) = await whole(request.app.state.server, request, question.job)
     return only
+
+
+class Events(Protocol):
+    """One protocol's form of text and calls as they come."""
+
+    def text(self, delta: str, tokens: Iterable[TokenLogprob] = ()) -> list[dict[str, Any]]: ...
+
+    def call(self, call_id: str, name: str) -> list[dict[str, Any]]: ...
+
+    def arguments(self, delta: str) -> list[dict[str, Any]]: ...
+
+
+def said(
+    events: Events, reader: CallReader, text: str, tokens: Iterable[TokenLogprob] = ()
+) -> list[dict[str, Any]]:
+    """A piece of an answer as events: words, or calls of functions."""
+    words, deltas = reader.read(text)
+    if words or (tokens and not deltas):
+        return events.text(words, tokens)
+    found = []
+    for delta in deltas:
+        if delta.id is not None and delta.name is not None:
+            found += events.call(delta.id, delta.name)
+        if delta.arguments:
+            found += events.arguments(delta.arguments)
+    return found
 
 
 def answer_in_parts(request: Request, question: Question, writer: Writer) -> Response:

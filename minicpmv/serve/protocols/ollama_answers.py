@@ -1,11 +1,13 @@
 """An answer as the lines of Ollama's stream, and as the object that they add up to."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from ...engine.answer import Answer, TokenLogprob
+from ..tools import Call
+from .anthropic_events import arguments_of
 
 Line = dict[str, Any]
 _NANOSECONDS = 1_000_000_000
@@ -32,9 +34,8 @@ class OllamaLines:
             line["logprobs"] = ollama_logprobs(tokens)
         return line
 
-    def calls(self, calls: list[dict[str, Any]]) -> Line:
-        """Calls of tools: `calls` has their names and arguments."""
-        message = {"role": "assistant", "content": "", "tool_calls": calls}
+    def calls(self, calls: Sequence[Call]) -> Line:
+        message = {"role": "assistant", "content": "", "tool_calls": ollama_calls(calls)}
         return {**self._head(), "message": message, "done": False}
 
     def last(self, answer: Answer) -> Line:
@@ -57,13 +58,13 @@ class OllamaLines:
         self,
         answer: Answer,
         text: str,
-        calls: list[dict[str, Any]] | None = None,
+        calls: Sequence[Call] = (),
         tokens: Iterable[TokenLogprob] = (),
     ) -> Line:
         """All of it in one object."""
         line = {**self.last(answer), **self._said(text)}
         if calls:
-            line["message"]["tool_calls"] = calls
+            line["message"]["tool_calls"] = ollama_calls(calls)
         if self._shows_logprobs:
             line["logprobs"] = ollama_logprobs(tokens)
         return line
@@ -79,6 +80,21 @@ class OllamaLines:
         if self._is_chat:
             return {"message": {"role": "assistant", "content": text}}
         return {"response": text}
+
+
+def ollama_calls(calls: Sequence[Call]) -> list[dict[str, Any]]:
+    """Their arguments are objects; what was cut by length and is no JSON stands as {"partial"}."""
+    return [
+        {
+            "id": call.id,
+            "function": {
+                "index": index,
+                "name": call.name,
+                "arguments": arguments_of(call.arguments),
+            },
+        }
+        for index, call in enumerate(calls)
+    ]
 
 
 def ollama_logprobs(tokens: Iterable[TokenLogprob]) -> list[dict[str, Any]]:

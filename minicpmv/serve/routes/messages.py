@@ -10,7 +10,7 @@ from ..errors import ApiError, error_body
 from ..jobs import Event, Finished, Piece, Started
 from ..protocols.anthropic_events import MessageEvents
 from ..protocols.anthropic_request import chat_of_messages
-from ..protocols.ask import answer, answer_in_parts, read
+from ..protocols.ask import Question, answer, answer_in_parts, read, said
 from ..schema.anthropic import CountTokensRequest, MessagesRequest
 from ..sse import EVENT_STREAM, named
 
@@ -24,14 +24,14 @@ async def messages(
 ) -> Response:
     """Answer a conversation: as one JSON object, or with `stream` as server-sent events."""
     question = await read(request, *chat_of_messages(body))
-    form = MessagesForm(body, question.job.request_id)
+    writer = MessagesForm(body, question)
     if body.stream:
-        return answer_in_parts(request, question, form)
+        return answer_in_parts(request, question, writer)
     only = await answer(request, question)
-    form.events.begin(only.num_input_tokens)
-    form.events.text(only.text)
-    form.events.finish(only)
-    return JSONResponse(form.events.message)
+    writer.events.begin(only.num_input_tokens)
+    writer.read(only.text)
+    writer.events.finish(only)
+    return JSONResponse(writer.events.message)
 
 
 @router.post(f"{PATH}/count_tokens")
@@ -52,14 +52,19 @@ class MessagesForm:
     media_type = EVENT_STREAM
     keep_alive = named("ping", {"type": "ping"})
 
-    def __init__(self, body: MessagesRequest, request_id: str):
-        self.events = MessageEvents(f"msg_{request_id}", body.model, body.max_tokens)
+    def __init__(self, body: MessagesRequest, question: Question):
+        message_id = f"msg_{question.job.request_id}"
+        self.events = MessageEvents(message_id, body.model, body.max_tokens)
+        self._reader = question.form.reader()
+
+    def read(self, text: str) -> list[dict[str, Any]]:
+        return said(self.events, self._reader, text)
 
     def write(self, event: Event) -> bytes:
         if isinstance(event, Started):
             return _lines(self.events.begin(event.num_input_tokens))
         if isinstance(event, Piece):
-            return _lines(self.events.text(event.text))
+            return _lines(self.read(event.text))
         assert isinstance(event, Finished)
         return _lines(self.events.finish(event.answer))
 

@@ -1,5 +1,6 @@
-"""`/v1/models`: what is served."""
+"""`/v1/models`: what is served, in the words of OpenAI and of Anthropic at once."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,7 +15,14 @@ router = APIRouter(tags=["models"])
 async def models(request: Request) -> dict[str, Any]:
     """All models, loaded or not."""
     cards = request.app.state.server.backend.models()
-    return {"object": "list", "data": [as_model(card) for card in cards]}
+    names = [card.name for card in cards]
+    return {
+        "object": "list",
+        "data": [as_model(card) for card in cards],
+        "has_more": False,
+        "first_id": names[0] if names else None,
+        "last_id": names[-1] if names else None,
+    }
 
 
 @router.get("/v1/models/{name:path}")
@@ -33,6 +41,9 @@ def as_model(card: ModelCard) -> dict[str, Any]:
         "object": "model",
         "created": card.created,
         "owned_by": "minicpmv",
+        "type": "model",
+        "display_name": card.name,
+        "created_at": datetime.fromtimestamp(card.created, UTC).isoformat(),
         "max_model_len": card.context,
         "is_loaded": card.is_loaded,
         "supports_images": card.supports_images,

@@ -135,9 +135,10 @@ async def _answer(
     else:
         question = await read(request, *chat_of_ollama(body))
     if body.stream is not False:
-        return answer_in_parts(request, question, OllamaForm(lines))
+        return answer_in_parts(request, question, OllamaForm(lines, question))
     only = await answer(request, question)
-    return JSONResponse(lines.whole(only, only.text, tokens=only.logprobs or ()))
+    words, calls = question.form.said(only.text)
+    return JSONResponse(lines.whole(only, words, calls, only.logprobs or ()))
 
 
 async def _raw(request: Request, body: GenerateRequest) -> Question:
@@ -151,21 +152,32 @@ async def _raw(request: Request, body: GenerateRequest) -> Question:
 
 
 class OllamaForm:
-    """How these routes write an answer in parts: a line of JSON each."""
+    """How these routes write an answer in parts: a line of JSON each.
+
+    Calls of functions come with the last words, since Ollama's have whole arguments.
+    """
 
     media_type = "application/x-ndjson"
     keep_alive = b""  # there is no line that means nothing
 
-    def __init__(self, lines: OllamaLines):
+    def __init__(self, lines: OllamaLines, question: Question):
         self._lines = lines
+        self._form = question.form
+        self._reader = question.form.reader()
+        self._said = ""
 
     def write(self, event: Event) -> bytes:
         if isinstance(event, Started):
             return b""
         if isinstance(event, Piece):
-            return _line(self._lines.text(event.text, event.tokens))
+            self._said += event.text
+            words, _ = self._reader.read(event.text)
+            shows = words or event.tokens
+            return _line(self._lines.text(words, event.tokens)) if shows else b""
         assert isinstance(event, Finished)
-        return _line(self._lines.last(event.answer))
+        last = _line(self._lines.last(event.answer))
+        _, calls = self._form.said(self._said)
+        return _line(self._lines.calls(calls)) + last if calls else last
 
     def end(self) -> bytes:
         return b""

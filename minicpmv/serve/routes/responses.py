@@ -1,15 +1,17 @@
 """`POST /v1/responses`: OpenAI's newer way to ask, without a memory of earlier responses."""
 
 import time
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from ...engine.answer import TokenLogprob
 from ..bodies import json_body
 from ..errors import ApiError
 from ..jobs import Event, Finished, Piece, Started
-from ..protocols.ask import Question, answer, answer_in_parts, read
+from ..protocols.ask import Question, answer, answer_in_parts, read, said
 from ..protocols.responses_events import ResponseEvents
 from ..protocols.responses_request import chat_of_responses
 from ..schema.responses import ResponsesRequest
@@ -24,13 +26,13 @@ async def responses(
 ) -> Response:
     """Answer text and pictures: as one JSON object, or with `stream` as server-sent events."""
     question = await read(request, *chat_of_responses(body))
-    form = ResponsesForm(body, question)
+    writer = ResponsesForm(body, question)
     if body.stream:
-        return answer_in_parts(request, question, form)
+        return answer_in_parts(request, question, writer)
     only = await answer(request, question)
-    form.events.text(only.text, only.logprobs or ())
-    form.events.finish(only)
-    return JSONResponse(form.events.response)
+    writer.read(only.text, only.logprobs or ())
+    writer.events.finish(only)
+    return JSONResponse(writer.events.response)
 
 
 class ResponsesForm:
@@ -41,12 +43,16 @@ class ResponsesForm:
 
     def __init__(self, body: ResponsesRequest, question: Question):
         self.events = ResponseEvents(_head(body, question), bool(question.chat.logprobs))
+        self._reader = question.form.reader()
+
+    def read(self, text: str, tokens: Iterable[TokenLogprob] = ()) -> list[dict[str, Any]]:
+        return said(self.events, self._reader, text, tokens)
 
     def write(self, event: Event) -> bytes:
         if isinstance(event, Started):
             return _lines(self.events.begin())
         if isinstance(event, Piece):
-            return _lines(self.events.text(event.text, event.tokens))
+            return _lines(self.read(event.text, event.tokens))
         assert isinstance(event, Finished)
         return _lines(self.events.finish(event.answer))
 
