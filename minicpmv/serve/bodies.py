@@ -169,9 +169,15 @@ def _unknown(model: type[BaseModel], name: str, param: str) -> ApiError:
     meant = f" Did you mean {close[0]!r}?" if close else ""
     if known and not close and len(known) <= _MOST_KNOWN:
         meant = f" Known: {', '.join(known)}."
+    if name in _FORMER:
+        meant = f" Did you mean {_FORMER[name]}?"
     message = f"{param} is not a parameter of this request; remove it.{meant}"
     return ApiError(400, "unknown_parameter", message, param=param)
 
+
+# As vLLM called them before version 0.12, and now.
+_FORMS = ("json", "regex", "choice", "grammar")
+_FORMER = {f"guided_{name}": f"structured_outputs.{name}" for name in _FORMS}
 
 _EXPECTED = {
     "string_type": "a string",

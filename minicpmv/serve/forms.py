@@ -19,6 +19,7 @@ from ..engine.request import Messages
 from .errors import ApiError
 from .jobs import ModelCard
 from .parameters import Ignored
+from .schema.completions import CompletionRequest
 from .schema.openai import ChatRequest
 from .structured import constraint_of
 from .tools import Call, CallReader, Calls, calls_of, with_instructions
@@ -52,7 +53,7 @@ class Form:
 
 
 async def form_of(
-    body: ChatRequest,
+    body: ChatRequest | CompletionRequest,
     card: ModelCard,
     options: Mapping[str, Any],
     settings: Any = None,
@@ -68,16 +69,19 @@ async def form_of(
     Raises:
         ApiError: a field is not possible, or would have no effect; it names the field.
     """
-    asks = (body.response_format, body.structured_outputs, body.tools or None, body.tool_choice)
-    if all(each is None for each in asks):
+    chat = body if isinstance(body, ChatRequest) else None
+    asks = (body.response_format, body.structured_outputs)
+    if asks == (None, None) and (chat is None or not (chat.tools or chat.tool_choice)):
         return Form(options)
     is_lenient = bool(getattr(settings, "lenient", False))
 
     def asked() -> tuple[Constraint | None, Calls | None]:
-        return constraint_of(body), calls_of(body, card, is_lenient=is_lenient)
+        calls = None if chat is None else calls_of(chat, card, is_lenient=is_lenient)
+        return constraint_of(body), calls
 
     constraint, calls = await asyncio.to_thread(asked)
-    if body.tools and calls is None and body.tool_choice != "none" and ignored is not None:
+    wants_calls = chat is not None and bool(chat.tools) and chat.tool_choice != "none"
+    if wants_calls and calls is None and ignored is not None:
         ignored("tools")
     name = "response_format" if body.structured_outputs is None else "structured_outputs"
     if calls is not None and constraint is not None:

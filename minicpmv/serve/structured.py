@@ -21,6 +21,7 @@ from typing import Any
 from ..engine.constraints import Constraint
 from ..errors import ArgumentError
 from .errors import ApiError
+from .schema.completions import CompletionRequest
 from .schema.openai import ChatRequest, ResponseFormat, StructuredOutputs
 
 MAX_BYTES = 64 << 10  # of a schema, an expression, a list of choices or a grammar
@@ -34,7 +35,7 @@ _OF_OBJECTS = {"properties", "patternProperties", "additionalProperties", "requi
 _OPENING = {"additionalProperties", "patternProperties", "unevaluatedProperties"}
 
 
-def constraint_of(body: ChatRequest) -> Constraint | None:
+def constraint_of(body: ChatRequest | CompletionRequest) -> Constraint | None:
     """What the answer to a request must match; None: it is free. Takes milliseconds, or more for a
     large schema: call it in a thread.
 

@@ -301,9 +301,20 @@ def _instructions(
     lines = [f"You can call functions. {how}"]
     for function, schema in zip(functions, arguments, strict=True):
         described = f": {function.description.strip()}" if function.description else ""
-        written = json.dumps(schema, ensure_ascii=False)
+        written = json.dumps(_told(schema), ensure_ascii=False, separators=(",", ":"))
         lines.append(f"\n{function.name}{described}\narguments: {written}")
     return "\n".join(lines)
+
+
+def _told(schema: Schema) -> Schema:
+    """A copy without what tells a model nothing: titles, and that nothing else is allowed."""
+    copy: Schema = json.loads(json.dumps(schema))
+    for part in subschemas(copy):
+        if isinstance(part.get("title"), str):
+            del part["title"]
+        if part.get("additionalProperties") is False:
+            del part["additionalProperties"]
+    return copy
 
 
 def _error(param: str, reason: str) -> ApiError:

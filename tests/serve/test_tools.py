@@ -1,6 +1,7 @@
 """Calls of functions: what is demanded of the model, and what its answers say."""
 
 import json
+from functools import cache
 from itertools import count, repeat
 from random import Random
 
@@ -63,14 +64,18 @@ def asked(*functions, card=CARD, is_lenient=False, **fields):
     return calls_of(body, card, is_lenient=is_lenient)
 
 
+@cache
+def vocabulary():
+    return vocabulary_of(load("nano").processor)
+
+
 def accepts(calls, text):
-    vocabulary = vocabulary_of(load("nano").processor)
-    matcher = vocabulary.matcher(calls.constraint)
-    for token in vocabulary.spelling.ids_of(text):
+    matcher = vocabulary().matcher(calls.constraint)
+    for token in vocabulary().spelling.ids_of(text):
         if not matcher.num_allowed([token]):
             return False
         matcher.append(token)
-    return matcher.is_complete or bool(matcher.allowed()[vocabulary.terminators].all())
+    return matcher.is_complete or bool(matcher.allowed()[vocabulary().terminators].all())
 
 
 def test_a_named_function_is_called_once():
@@ -164,15 +169,18 @@ def test_a_lenient_server_forgets_what_the_model_cannot_choose():
 
 
 def test_the_model_is_told_what_it_can_call():
-    calls = asked(WEATHER, NOTHING, tool_choice="required")
+    parameters = {"title": "Weather", "additionalProperties": False, **WEATHER["parameters"]}
+    parameters["properties"] = {**parameters["properties"], "title": {"type": "string"}}
+    function = {**WEATHER, "parameters": parameters}
+    calls = asked(function, NOTHING, tool_choice="required")
     assert calls.instructions == (
         'You can call functions. Answer with a call {"name": NAME, "arguments": {...}} and nothing '
         "else.\n"
         "\nget_weather: The weather at a place.\n"
-        'arguments: {"type": "object", "properties": {"place": {"type": "string", "description": '
-        '"A town"}}, "required": ["place"], "additionalProperties": false}\n'
+        'arguments: {"type":"object","properties":{"place":{"type":"string","description":'
+        '"A town"},"title":{"type":"string"}},"required":["place"]}\n'
         "\nstop\n"
-        'arguments: {"type": "object", "properties": {}, "additionalProperties": false}'
+        'arguments: {"type":"object","properties":{}}'
     )
     user = {"role": "user", "content": "Hello"}
     assert with_instructions([user], "Do.") == [{"role": "system", "content": "Do."}, user]

@@ -11,6 +11,7 @@ from ...engine.answer import Answer, TokenLogprob
 from ..answering import stream, whole
 from ..bodies import json_body
 from ..errors import ApiError
+from ..forms import form_of
 from ..jobs import Backend, Event, Finished, Job, Piece, Started
 from ..parameters import fields_of, generation, num_answers
 from ..schema.completions import CompletionRequest
@@ -39,7 +40,9 @@ async def completions(
     card = await server.backend.card(body.model)
     fields = {name: value for name, value in fields_of(body).items() if name not in _OWN}
     fields.setdefault("max_tokens", max(_MAX_TOKENS, body.min_tokens or 0))
-    options = generation(fields, card, server.settings, ignored=server.metrics.parameter_ignored)
+    ignored = server.metrics.parameter_ignored
+    options = generation(fields, card, server.settings, ignored=ignored)
+    options = dict((await form_of(body, card, options, server.settings, ignored)).options)
     jobs = [Job(body.model, prompt, options, num_each, record.request_id) for prompt in prompts]
     texts = await _texts(server.backend, body.model, prompts) if body.echo else [""] * len(prompts)
     form = CompletionForm(body, record.request_id, texts)
