@@ -22,6 +22,7 @@ FORMATS_OF_CLIENTS = (
 # Reachable from a rented machine only, and answering with its secrets (Azure); the addresses of
 # other providers are link-local or private.
 _METADATA = {ipaddress.ip_address("168.63.129.16")}
+_LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # an IPv4 address in the last 32 bits
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -189,7 +190,8 @@ def is_public(address: Address) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(inner)
-        if address.is_site_local:
+        is_compatible = int(address) >> 32 == 0  # the first form of an IPv4 address in one of IPv6
+        if is_compatible or address.is_site_local or address in _LOCAL_NAT64:
             return False
     return address.is_global and not address.is_multicast and address not in _METADATA
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from .base import Body
-from .parts import ChatMessage, text_or
+from .parts import ChatMessage, text_or, text_or_list, text_or_object
 
 MAX_ANSWERS = 16
 MAX_STOPS = 16
@@ -27,6 +27,7 @@ Stop = Annotated[
     Annotated[StopText, Tag("<string>")]
     | Annotated[list[StopText], Field(max_length=MAX_STOPS), Tag("<list>")],
     Discriminator(text_or("<list>")),
+    text_or_list(),
 ]
 
 
@@ -119,6 +120,7 @@ class StructuredOutputs(Body):
         Annotated[
             Annotated[str, Tag("<string>")] | Annotated[dict[str, Any], Tag("<object>")],
             Discriminator(text_or("<object>")),
+            text_or_object(),
         ]
         | None
     ) = Field(None, alias="json")
@@ -179,6 +181,7 @@ class ChatRequest(Sampling):
             Annotated[Literal["none", "auto", "required"], Tag("<string>")]
             | Annotated[NamedTool, Tag("<object>")],
             Discriminator(text_or("<object>")),
+            text_or_object(),
         ]
         | None
     ) = None

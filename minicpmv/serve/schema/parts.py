@@ -7,7 +7,7 @@ each kind that it might have been.
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, StringConstraints, Tag
 from pydantic_core import PydanticCustomError
 
 from ...errors import short
@@ -20,6 +20,37 @@ Uuid = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 def text_or(tag: str) -> Callable[[Any], str]:
     """Tells a text from what has this tag; tags stand in `<>`, as no field does."""
     return lambda value: "<string>" if isinstance(value, str) else tag
+
+
+def text_or_list() -> BeforeValidator:
+    """Refuses what is neither, naming both."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str | list):
+            return value
+        return _refuse(f"it is {_shown(value)}; expected a string or a list.")
+
+    return BeforeValidator(check)
+
+
+def text_or_object() -> BeforeValidator:
+    """Refuses what is neither, naming both."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str | dict | BaseModel):
+            return value
+        return _refuse(f"it is {_shown(value)}; expected a string or an object.")
+
+    return BeforeValidator(check)
+
+
+def _shown(value: Any) -> str:
+    """As JSON names it, cut short."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return "an object" if isinstance(value, dict) else short(value)
 
 
 class TextPart(Body):
@@ -57,6 +88,7 @@ class ImagePart(Body):
         Annotated[
             Annotated[str, Tag("<string>")] | Annotated[ImageUrl, Tag("<object>")],
             Discriminator(text_or("<object>")),
+            text_or_object(),
         ]
         | None
     ) = None
@@ -88,6 +120,7 @@ class VideoPart(Body):
         Annotated[
             Annotated[str, Tag("<string>")] | Annotated[VideoUrl, Tag("<object>")],
             Discriminator(text_or("<object>")),
+            text_or_object(),
         ]
         | None
     ) = None
@@ -117,16 +150,16 @@ def _known(*kinds: str) -> BeforeValidator:
 
     def check(value: Any) -> Any:
         if not isinstance(value, dict):
-            return _refuse(f"it is {short(value)}; expected an object with a type")
+            return _refuse(f"it is {_shown(value)}; expected an object with a type.")
         kind = value.get("type")
         if isinstance(kind, str) and kind in kinds:
             return value
         advice = _ADVICE.get(kind) if isinstance(kind, str) else None
         if advice is not None:
-            return _refuse(f"it is a part of type {kind}: {advice}")
+            return _refuse(f"it is a part of type {kind}: {advice}.")
         known = ", ".join(kinds)
         found = "without a type" if kind is None else f"of type {short(kind)}"
-        return _refuse(f"it is a part {found}; expected one of {known}")
+        return _refuse(f"it is a part {found}; expected one of {known}.")
 
     return BeforeValidator(check)
 
@@ -164,14 +197,17 @@ OnlyText = Annotated[TextPart, _known(*_TEXTS)]
 Content = Annotated[
     Annotated[str, Tag("<string>")] | Annotated[list[Part], Tag("<parts>")],
     Discriminator(_content_kind),
+    text_or_list(),
 ]
 AnswerContent = Annotated[
     Annotated[str, Tag("<string>")] | Annotated[list[AnswerPart], Tag("<parts>")],
     Discriminator(_content_kind),
+    text_or_list(),
 ]
 TextContent = Annotated[
     Annotated[str, Tag("<string>")] | Annotated[list[OnlyText], Tag("<parts>")],
     Discriminator(_content_kind),
+    text_or_list(),
 ]
 
 
@@ -239,12 +275,12 @@ _ROLES = {
 
 def _check_message(value: Any) -> Any:
     if not isinstance(value, dict):
-        return _refuse(f"it is {short(value)}; expected an object with role and content")
+        return _refuse(f"it is {_shown(value)}; expected an object with role and content.")
     role = value.get("role")
     if isinstance(role, str) and role in _ROLES:
         return value
     found = "without a role" if role is None else f"of the role {short(role)}"
-    return _refuse(f"it is a message {found}; expected one of {', '.join(_ROLES)}")
+    return _refuse(f"it is a message {found}; expected one of {', '.join(_ROLES)}.")
 
 
 def _role_of(value: Any) -> str:
