@@ -20,7 +20,13 @@ from weakref import WeakKeyDictionary
 from .checkpoint.consistency import check_pair
 from .conversation import Conversation
 from .decisions.calibration import Calibration
-from .decisions.decide import STAND_IN, check_decision_options, decide_all, without_stand_in
+from .decisions.decide import (
+    STAND_IN,
+    check_decision_options,
+    decide_all,
+    opening_of,
+    without_stand_in,
+)
 from .decisions.decision import Decision
 from .decisions.question import Kind, Orders, Question
 from .engine.answer import Answer, AnswerStream
@@ -239,19 +245,19 @@ class Chat:
 
         Args:
             questions: from `minicpmv.Question.of`, which takes the arguments of `decide`.
-            before: a conversation in place of pictures, to whose last message, a user's, each
-                question is added.
+            before: a conversation in place of pictures. Each question is added to its last message,
+                or follows it where that is not a user's.
             cancelled: ends the work early with an error, once another thread sets it.
         """
         check_decision_options(options)
         found = None if calibration is None else Calibration.of(calibration)
         if found is not None:
             found.check(self.model, questions)
-        shown = messages_of(STAND_IN if before is None else before, images, videos)
+        shown, has_stand_in = opening_of(before, images, videos)
         with use_policy(self.media_policy):
             (conversation,), settings = self._resolved([shown], options)
             conversation = settings.read(conversation)
-            if before is None:
+            if has_stand_in:
                 conversation = without_stand_in(conversation)
             asked = [(question, conversation) for question in questions]
             decisions = decide_all(self.engine, asked, settings.after_reading(), cancelled)

@@ -10,7 +10,7 @@ from ..engine.engine import Engine
 from ..engine.inputs import Settings
 from ..engine.limits import QueueFullError
 from ..engine.options import GENERATION
-from ..engine.request import Messages
+from ..engine.request import Messages, messages_of
 from ..engine.scoring import Scores
 from ..errors import ArgumentError
 from .answers import AnswerTokens, Tokens
@@ -106,6 +106,19 @@ def check_decision_options(options: Mapping[str, Any]) -> None:
     for name in GENERATION:
         if options.get(name) is not None:
             raise ArgumentError(f"`{name}` would have no effect on a decision. Remove it.")
+
+
+def opening_of(
+    before: Messages | None, images: Iterable[Any], videos: Iterable[Any]
+) -> tuple[Messages, bool]:
+    """What questions are added to, and whether `STAND_IN` stands at its end in their place."""
+    if before is None:
+        return messages_of(STAND_IN, images, videos), True
+    messages = messages_of(before, images, videos)
+    last = messages[-1] if messages else None
+    if isinstance(last, Mapping) and last.get("role") != "user":
+        return [*messages, {"role": "user", "content": STAND_IN}], True
+    return messages, False
 
 
 def without_stand_in(messages: Messages) -> Messages:

@@ -24,6 +24,7 @@ from .own import OwnBackend
 from .routes import (
     chat,
     completions,
+    decisions,
     health,
     messages,
     metrics,
@@ -38,7 +39,18 @@ from .version import VERSION
 if TYPE_CHECKING:
     from .answering import Interruptible
 
-_ROUTES = (chat, completions, tokens, responses, messages, ollama, models, health, metrics)
+_ROUTES = (
+    chat,
+    completions,
+    tokens,
+    decisions,
+    responses,
+    messages,
+    ollama,
+    models,
+    health,
+    metrics,
+)
 _POLL_S = 0.02  # while the server waits for running requests to end
 
 

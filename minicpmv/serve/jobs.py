@@ -35,8 +35,8 @@ class DecisionJob:
     """Questions about one conversation.
 
     Fields:
-        prompt: a conversation as in `Job`, to whose last message, a user's, each question is added;
-            the message may be empty.
+        prompt: a conversation as in `Job`. Each question is added to its last message, or follows
+            it where that is not a user's.
         questions: made by `Question.of`.
         options: processing options, as `max_slice_nums`.
     """
