@@ -29,6 +29,7 @@ from .sources import Source, source_of
 from .turns import Media, turns_of
 
 _CACHE_BYTES = 256 * 2**20
+_LONG = 1 << 16  # characters of an address that are looked at in a thread
 _PICTURES = 8  # of the largest size, in all of a request together
 _BYTES_PER_PIXEL = 3
 
@@ -125,6 +126,13 @@ class MediaReader:
 
     # For `_Request`.
 
+    async def digest_all(self, sources: Sequence[Source]) -> None:
+        """Look at long addresses, which are pictures themselves, in a thread."""
+        long = [source for source in sources if len(source.address or "") > _LONG]
+        if long:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._decoding, lambda: [each.digest for each in long])
+
     def named(self, source: Source, owner: str) -> Shown:
         """What the owner has shown under this uuid."""
         found = self._cache.get(_key_of_uuid(source, owner))
@@ -191,6 +199,7 @@ class _Request:
 
     async def read_all(self, sources: Sequence[Source]) -> list[Shown]:
         """All at once, the same source once; the first error ends the others."""
+        await self._reader.digest_all(sources)
         tasks: dict[Any, asyncio.Task[Shown]] = {}
         for source in sources:
             key = (source.digest, source.uuid)

@@ -3,6 +3,7 @@
 import hashlib
 import urllib.parse
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from .errors import ApiError
@@ -31,7 +32,7 @@ class Source:
     sampling: tuple[int | None, float | None] = (None, None)
     is_low: bool = False
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """Equal for what gives the same pixels."""
         found = hashlib.blake2b(digest_size=16)
