@@ -14,12 +14,12 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from .bodies import add_bodies
 from .content import MediaReader
 from .errors import ApiError
 from .jobs import Backend
 from .metrics import Metrics
 from .middleware import Front, error_response, route_path
+from .openapi import complete
 from .own import OwnBackend
 from .routes import (
     chat,
@@ -155,7 +155,9 @@ def _document(app: FastAPI, make: Callable[[], dict[str, Any]]) -> dict[str, Any
     is_made = app.openapi_schema is not None
     document = make()
     if not is_made:
-        add_bodies(document, [module.router for module in _ROUTES])
+        cards = app.state.server.backend.models()
+        routers = [module.router for module in _ROUTES]
+        complete(document, routers, [card.name for card in cards])
     return document
 
 

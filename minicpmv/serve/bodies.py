@@ -1,23 +1,21 @@
 """Bodies of requests: bytes to a checked model, with one error that names the field.
 
-Routes take a body by `body: Annotated[Model, json_body(Model)]`; `add_bodies` puts the models into
+Routes take a body by `body: Annotated[Model, json_body(Model)]`; `openapi.py` puts the models into
 the OpenAPI document, since FastAPI does not see them.
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
-from pydantic.json_schema import models_json_schema
 from pydantic_core import ErrorDetails, from_json
 
 from ..errors import short
 from .errors import ApiError
 
 MAX_DEPTH = 64
-_REF = "#/components/schemas/{model}"
 _MOST_KNOWN = 12  # names in a message about an unknown one
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -229,34 +227,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return f"a list of {len(value)}"
     return short(value, 60)
-
-
-# The OpenAPI document.
-
-
-def body_models(routers: Iterable[APIRouter]) -> Iterator[tuple[str, str, type[BaseModel]]]:
-    """Path, method and model of every route that takes a body by `json_body`."""
-    for route in (route for router in routers for route in router.routes):
-        dependant = getattr(route, "dependant", None)
-        for each in getattr(dependant, "dependencies", ()):
-            model = getattr(each.call, "body_model", None)
-            if model is not None:
-                for method in route.methods:  # type: ignore[attr-defined]
-                    yield route.path_format, method.lower(), model  # type: ignore[attr-defined]
-
-
-def add_bodies(document: dict[str, Any], routers: Iterable[APIRouter]) -> None:
-    """Complete the document that FastAPI makes by the bodies of `json_body`."""
-    found = [each for each in body_models(routers) if each[0] in document["paths"]]
-    models = list(dict.fromkeys(model for _, _, model in found))
-    names, definitions = models_json_schema(
-        [(model, "validation") for model in models], ref_template=_REF
-    )
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas.update(definitions.get("$defs", {}))
-    for path, method, model in found:
-        schema = names[(model, "validation")]
-        document["paths"][path][method]["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": schema}},
-        }

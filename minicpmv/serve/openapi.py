@@ -1,0 +1,81 @@
+"""The OpenAPI document: what FastAPI knows, with bodies, names of models, and errors."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from .errors import ApiError, error_body
+
+_REF = "#/components/schemas/"
+
+
+def complete(document: dict[str, Any], routers: Iterable[APIRouter], models: Sequence[str]) -> None:
+    """Add what FastAPI does not see.
+
+    Args:
+        routers: whose routes take bodies by `json_body`.
+        models: names that are served.
+    """
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which never show
+        schemas.pop(name, None)
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+            operation["responses"] |= {kind: _error_at(path) for kind in ("4XX", "5XX")}
+    _add_bodies(document["paths"], schemas, list(_bodies(routers)), models)
+
+
+def _bodies(routers: Iterable[APIRouter]) -> Iterator[tuple[str, str, type[BaseModel]]]:
+    """Path, method and model of every route that takes a body."""
+    for route in (route for router in routers for route in router.routes):
+        dependant = getattr(route, "dependant", None)
+        for each in getattr(dependant, "dependencies", ()):
+            model = getattr(each.call, "body_model", None)
+            if model is not None:
+                for method in route.methods:  # type: ignore[attr-defined]
+                    yield route.path_format, method.lower(), model  # type: ignore[attr-defined]
+
+
+def _add_bodies(
+    paths: dict[str, Any],
+    schemas: dict[str, Any],
+    bodies: Sequence[tuple[str, str, type[BaseModel]]],
+    models: Sequence[str],
+) -> None:
+    classes = list(dict.fromkeys(model for _, _, model in bodies))
+    names, definitions = models_json_schema(
+        [(model, "validation") for model in classes], ref_template=f"{_REF}{{model}}"
+    )
+    schemas.update(definitions.get("$defs", {}))
+    for path, method, model in bodies:
+        if path not in paths:
+            continue  # left out of the document
+        schema = names[(model, "validation")]
+        fields = schemas[str(schema["$ref"]).removeprefix(_REF)]["properties"]
+        if "model" in fields:
+            fields["model"] |= {"enum": list(models)}
+        paths[path][method]["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schema}},
+        }
+
+
+def _error_at(path: str) -> dict[str, Any]:
+    """An error in the form of the protocol of this path."""
+    sample = error_body(
+        ApiError(400, "invalid_value", "max_tokens is 0; expected at least 1."), path
+    )
+    schema = {
+        "type": "object",
+        "required": list(sample),
+        "properties": {
+            name: {"type": "object" if isinstance(value, dict) else "string"}
+            for name, value in sample.items()
+        },
+    }
+    content = {"application/json": {"schema": schema, "example": sample}}
+    return {"description": "An error.", "content": content}
