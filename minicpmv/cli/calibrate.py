@@ -83,7 +83,7 @@ def _add_scene_options(parser: argparse.ArgumentParser) -> None:
         "--examples", type=int, metavar="N", help="how many are drawn (default: 2000)"
     )
     group.add_argument(
-        "--tasks", nargs="+", metavar="TASK", help="yes-no, colour, shape, counting, position"
+        "--tasks", nargs="+", metavar="TASK", help="yes-no, colour, shape, counting, position, word"
     )
 
 

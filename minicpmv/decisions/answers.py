@@ -16,23 +16,29 @@ class AnswerTokens:
     """What a processor's chat template and tokenizer make of answers.
 
     A text is encoded behind the opening of an answer, where it stands in training and in a
-    dialogue, so that its first token is the one that follows the opening.
+    dialogue, so that its first token is the one that follows the opening. A tokenizer whose file
+    sets `spells_print` belongs to a model that writes what it reads off a picture with one token a
+    character: each text has a second form then.
     """
 
     def __init__(self, processor: Processor):
         self._processor = processor
         self._asked = [{"role": "user", "content": "?"}]
         self._opening = self._ids(self._asked, add_generation_prompt=True)
-        self._known: dict[str, Tokens] = {}
+        self._known: dict[str, tuple[Tokens, ...]] = {}
+        self._spells = bool(processor.tokenizer.init_kwargs.get("spells_print"))
 
-    def of(self, text: str) -> Tokens:
-        """Ids of an answer, without a terminator.
+    def of(self, text: str) -> tuple[Tokens, ...]:
+        """Ids of an answer in each of its forms, the usual one first, without a terminator.
 
         Raises:
             ArgumentError: the model cannot write the text, or it is too long.
         """
         if text not in self._known:
-            self._known[text] = self._encoded(text)
+            forms = [self._encoded(text)]
+            if self._spells:
+                forms.append(self._spelt(text))
+            self._known[text] = tuple(dict.fromkeys(forms))
         return self._known[text]
 
     def _encoded(self, text: str) -> Tokens:
@@ -62,8 +68,13 @@ class AnswerTokens:
             )
         return tuple(ids)
 
+    def _spelt(self, text: str) -> Tokens:
+        encode = self._processor.tokenizer.encode
+        return tuple(token for char in text for token in encode(char, add_special_tokens=False))
+
     def of_question(self, question: Question) -> dict[str, list[Tokens]]:
-        """Of each label the whole answers that count as it: each spelling with each terminator.
+        """Of each label the whole answers that count as it: each form of each spelling with each
+        terminator.
 
         Raises:
             ArgumentError: a choice cannot be written, or two are written alike.
@@ -73,14 +84,14 @@ class AnswerTokens:
         for label, texts in question.spellings.items():
             found[label] = []
             for text in texts:
-                ids = self.of(text)
-                if ids in owners:
-                    raise ArgumentError(
-                        f"The choices {short(owners[ids])} and {short(text)} have the same tokens; "
-                        "each answer counts once."
-                    )
-                owners[ids] = text
-                found[label] += [(*ids, end) for end in self._processor.terminator_ids]
+                for ids in self.of(text):
+                    if ids in owners:
+                        raise ArgumentError(
+                            f"The choices {short(owners[ids])} and {short(text)} have the same "
+                            "tokens; each answer counts once."
+                        )
+                    owners[ids] = text
+                    found[label] += [(*ids, end) for end in self._processor.terminator_ids]
         return found
 
     def _ids(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool) -> Any:

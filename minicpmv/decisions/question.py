@@ -12,7 +12,7 @@ Kind = Literal["choice", "yesno", "score"]
 Orders = Literal["cyclic", "all"]
 
 MAX_ORDERS = 24  # all orders of four choices
-_YES_NO = {
+YES_NO = {
     "yes": ("yes", "Yes", "yes.", "Yes."),
     "no": ("no", "No", "no.", "No."),
 }
@@ -70,7 +70,7 @@ class Question:
         if choices is None:
             if kind != "yesno":
                 raise ArgumentError("`choices` is missing; give two texts or more.")
-            choices = _YES_NO
+            choices = YES_NO
         spellings = _spellings(choices)
         if len(spellings) < 2 or (kind == "yesno" and len(spellings) > 2):
             wanted = "two, yes and no" if kind == "yesno" else "two at least"

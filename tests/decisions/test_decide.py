@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from minicpmv import Chat, Decision, Question, load
+from minicpmv.evaluate.decisions import draw_examples
 from minicpmv.scenes import ask, render
 
 from ..helpers.chats import FOLDERS, loaded
@@ -193,6 +194,29 @@ def test_the_likeliest_choice_is_the_free_answer_of_nano() -> None:
     free_right = [each == answer for each, (_, _, answer) in zip(free, cases, strict=True)]
     assert sum(right) >= sum(free_right)
     assert sum(right) >= 30
+
+
+def test_words_that_nano_spells_are_found_in_their_letters() -> None:
+    """It writes what it reads with a token a character, and what it knows with whole words."""
+    chat = nano()
+    examples = draw_examples(12, tasks=["word"], seed=2)
+    right = free = 0
+    for each in examples:
+        (image,) = each.images
+        found = chat.decide(each.question.text, [image], choices=each.question.labels)
+        answer = chat.ask(each.question.text, [image], sampling=False, num_beams=1)
+        right += found.choice == each.answer
+        free += answer == each.answer
+        if answer in each.question.labels:
+            assert found.mass > 0.2
+    assert right >= max(free, 10)
+    plain = load("nano", device="cpu", dtype="float32")
+    del plain.processor.tokenizer.init_kwargs["spells_print"]
+    shown = examples[0].question.text, examples[0].images
+    usual = plain.decide(*shown, choices=examples[0].question.labels)
+    both = chat.decide(*shown, choices=examples[0].question.labels)
+    for label, logprob in usual.logprobs.items():
+        assert both.logprobs[label] >= logprob - 1e-4
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         "extra_special_tokens": list(SPECIAL_TOKENS[4:]),
         "clean_up_tokenization_spaces": False,
         "model_max_length": 4096,
+        "spells_print": True,  # for those who score given answers
     }
     text = json.dumps(config, indent=2) + "\n"
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
