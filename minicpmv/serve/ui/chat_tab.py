@@ -232,9 +232,9 @@ class ChatTab:
         ready = gr.update(submit_btn=True, stop_btn=False)
         return self.redraw(language, colours, turns), turns, ready
 
-    def clear(self, language: str, colours: bool, turns: list[Turn]) -> Any:
+    def clear(self, language: str, colours: bool, turns: list[Turn], model: str) -> Any:
         empty = gr.update(value=None, submit_btn=True, stop_btn=False)
-        return self.redraw(language, colours, []), [], empty
+        return self.redraw(language, colours, [], model), [], empty
 
     def restore(self, kept: Any) -> list[Turn]:
         """The conversation that the browser kept, when the page is opened again."""

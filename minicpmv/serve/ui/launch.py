@@ -169,15 +169,27 @@ def run_page(settings: PageSettings) -> None:
             ssl_keyfile=settings.ssl_keyfile,
             timeout_graceful_shutdown=2,
         )
-        _tell(f"page at {settings.address} (Ctrl-C ends it)")
-        if settings.opens:
-            webbrowser.open(settings.address)
-        page = uvicorn.Server(config)
+        page = _page_server(config, settings)
         if process is not None:
             threading.Thread(target=_end_together, args=(process, page), daemon=True).start()
         page.run()
         if process is not None and process.poll() is not None:
             raise OSError(f"The server ended with exit code {process.returncode}; see above.")
+
+
+def _page_server(config: Any, settings: PageSettings) -> Any:
+    """A server of uvicorn that says where it is once it listens."""
+    import uvicorn
+
+    class PageServer(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                _tell(f"page at {settings.address} (Ctrl-C ends it)")
+                if settings.opens:
+                    webbrowser.open(settings.address)
+
+    return PageServer(config)
 
 
 def _end_together(process: "subprocess.Popen[bytes]", page: Any) -> None:

@@ -155,30 +155,33 @@ def make_page(client: Client) -> gr.Blocks:
             said = chat.redraw(language, colours, turns, model)
             return [*texts.updates(LANGUAGES[language]), said]
 
+        async def begin(language: str, kept: Any, name: str | None) -> list[Any]:
+            """The page in the language of this browser, with the conversation it kept."""
+            offer = await offered(name, language)
+            turns = chat.restore(kept)
+            shown = name or next(iter(models), "")
+            return [language, turns, *offer, *translate(language, False, turns, shown)]
+
         light: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         spoken = [*texts.components, chat.chat]
+        told = [model, status, *compare.models]
         opened = page.load(
-            lambda language: language,
-            language,
-            language,
-            js="(language) => window.minicpmv.language()",
-            queue=False,
+            begin,
+            [language, chat.kept, model],
+            [language, chat.turns, *told, *spoken],
+            js="(language, ...rest) => [window.minicpmv.name(), ...rest]",
             **light,
         )
-        spoken_of = [language, chat.colours, chat.turns, model]
-        asked = opened.then(offered, [model, language], [model, status, *compare.models], **light)
-        restored = asked.then(chat.restore, chat.kept, chat.turns, **light)
-        shown = restored.then(translate, spoken_of, spoken, **light)
-        shown.then(chat.see, chat.cut, chat.drawn, **light)
+        opened.then(chat.see, chat.cut, chat.drawn, **light)
         spoken_anew = language.input(
             translate,
-            spoken_of,
+            [language, chat.colours, chat.turns, model],
             spoken,
             js="(...values) => { window.minicpmv.speak(values[0]); return values; }",
             **light,
         )
         told_anew = spoken_anew.then(chat.see, chat.cut, chat.drawn, **light)
-        told_anew.then(offered, [model, language], [model, status, *compare.models], **light)
+        told_anew.then(offered, [model, language], told, **light)
     page.queue(default_concurrency_limit=16, api_open=False)
     return page
 

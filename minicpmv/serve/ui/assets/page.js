@@ -41,7 +41,7 @@
 
   window.minicpmv = {
     code: () => code,
-    language: () => [names[code]],
+    name: () => names[code],
     speak(name) {
       code = name === names.zh ? "zh" : "en";
       store("language", code);
@@ -52,10 +52,12 @@
       paint();
     },
   };
-  document.addEventListener("DOMContentLoaded", () => {
+  const begin = () => {
     tell();
     paint();
     new MutationObserver(paint).observe(document.body, { attributeFilter: ["class"] });
     new MutationObserver(mend).observe(document.body, { childList: true, subtree: true });
-  });
+  };
+  if (document.body) begin();
+  else document.addEventListener("DOMContentLoaded", begin);
 })();
