@@ -15,6 +15,7 @@ from ..schema.anthropic import (
     ToolUseBlock,
 )
 from .names import Names
+from .only import Ignored, Only, check_only
 
 _SAME = ("max_tokens", "temperature", "top_p", "top_k", "stream")
 _RENAMED = {"stop": "stop_sequences"}
@@ -23,8 +24,26 @@ _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 Part = dict[str, Any]
 
 
-def chat_of_messages(body: CountTokensRequest) -> tuple[dict[str, Any], Names]:
-    """The body of a chat completion that asks the same, and where its fields came from."""
+_ONLY: Only = {
+    "thinking.type": (("disabled",), "the model answers without thinking"),
+    "output_config.effort": ((), "the model answers without thinking"),
+    "service_tier": (("auto", "standard_only"), "there is one tier"),
+    "speed": (("standard",), "there is one"),
+}
+
+
+def chat_of_messages(
+    body: CountTokensRequest, ignored: Ignored | None = None
+) -> tuple[dict[str, Any], Names]:
+    """The body of a chat completion that asks the same, and where its fields came from.
+
+    Args:
+        ignored: called with each field that would have no effect; None: it is an error.
+
+    Raises:
+        ApiError: a field would have no effect.
+    """
+    check_only(body, _ONLY, ignored)
     names = Names(_RENAMED)
     chat: dict[str, Any] = {"model": body.model, "messages": _messages(body, names)}
     if isinstance(body, MessagesRequest):

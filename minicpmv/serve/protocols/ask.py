@@ -18,6 +18,7 @@ from ..schema.openai import ChatRequest
 from ..sse import Writer
 from ..tools import CallReader
 from .names import Names
+from .only import Ignored
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class Question:
     form: Form
     job: Job
     names: Names
+
+
+def ignored_of(request: Request) -> Ignored | None:
+    """What counts fields without effect; None where they are refused."""
+    server = request.app.state.server
+    return server.metrics.parameter_ignored if server.settings.lenient else None
 
 
 async def read(request: Request, fields: dict[str, Any], names: Names) -> Question:

@@ -7,6 +7,7 @@ from typing import Any
 from ..errors import ApiError
 from ..schema.ollama import ChatRequest, GenerateRequest, GenerationRequest, Message, Options
 from .names import Names
+from .only import Ignored, Only, check_only
 
 LATEST = ":latest"
 _OPTIONS = {
@@ -22,6 +23,17 @@ _OPTIONS = {
     "frequency_penalty": "frequency_penalty",
 }
 
+_ONLY: Only = {
+    "think": ((False,), "the model answers without thinking"),
+    "options.repeat_last_n": ((-1, 0), "the penalty counts all tokens (-1) or none (0)"),
+    "options.tfs_z": ((1.0,), "it is not there"),
+    "options.typical_p": ((1.0,), "it is not there"),
+    "options.mirostat": ((0,), "it is not there"),
+    "suffix": (("",), "the model writes answers, not what stands between two texts"),
+    "template": (("",), "the model has its own"),
+    "context": (([],), "nothing of earlier requests is kept; ask /api/chat with all messages"),
+}
+
 
 def model_name(name: str, known: Collection[str]) -> str:
     """The name without the tag that Ollama's clients put behind it, where that is served."""
@@ -34,17 +46,18 @@ def tagged(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else name + LATEST
 
 
-def chat_of_ollama(body: ChatRequest | GenerateRequest) -> tuple[dict[str, Any], Names]:
+def chat_of_ollama(
+    body: ChatRequest | GenerateRequest, ignored: Ignored | None = None
+) -> tuple[dict[str, Any], Names]:
     """The body of a chat completion that asks the same, and where its fields came from.
 
+    Args:
+        ignored: called with each field that would have no effect; None: it is an error.
+
     Raises:
-        ApiError: a field asks for what these models do not do.
+        ApiError: a field would have no effect.
     """
-    if body.think:
-        message = (
-            f"think is {json.dumps(body.think)}, and {body.model!r} does not think; leave it out."
-        )
-        raise ApiError(400, "invalid_value", message, param="think")
+    check_only(body, _ONLY, ignored)
     names = Names({chat: f"options.{own}" for chat, own in _OPTIONS.items()})
     chat: dict[str, Any] = {"model": body.model, "stream": body.stream is not False}
     if isinstance(body, ChatRequest):
@@ -64,7 +77,7 @@ def chat_of_ollama(body: ChatRequest | GenerateRequest) -> tuple[dict[str, Any],
 
 def options_of(body: GenerationRequest) -> dict[str, Any]:
     """The options of sampling, by the names of a chat completion."""
-    given = body.options or Options()
+    given = body.options or Options.model_validate({})
     options = {chat: getattr(given, own) for chat, own in _OPTIONS.items()}
     if given.num_predict is not None and given.num_predict < 0:
         if given.num_predict < -2:
@@ -135,10 +148,10 @@ def _pictures(images: list[str], place: str, own: str, names: Names) -> list[dic
     for index, data in enumerate(images):
         at = f"{own}.images[{index}]" if own else f"images[{index}]"
         names.add(f"{place}.content[{index}]", at, is_whole=True)
-        if data.startswith(("http://", "https://", "file://", "data:")):
+        if data.startswith(("http://", "https://", "file://")):
             message = f"{at} is an address; expected the bytes of a picture in base64."
             raise ApiError(400, "invalid_image", message, param=at)
-        url = f"data:image/png;base64,{data}"
+        url = data if data.startswith("data:") else f"data:image/png;base64,{data}"
         parts.append({"type": "image_url", "image_url": {"url": url}})
     return parts
 

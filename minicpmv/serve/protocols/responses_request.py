@@ -14,9 +14,11 @@ from ..schema.responses import (
     JsonObjectFormat,
     JsonSchemaFormat,
     NamedFunction,
+    Refusal,
     ResponsesRequest,
 )
 from .names import Names
+from .only import Ignored, Only, check_only
 
 LOGPROBS = "message.output_text.logprobs"
 _SAME = (
@@ -52,12 +54,29 @@ _STATELESS = (
 )
 
 
-def chat_of_responses(body: ResponsesRequest) -> tuple[dict[str, Any], Names]:
+_ONLY: Only = {
+    "store": ((False,), "this server is stateless and keeps no responses"),
+    "truncation": (("disabled",), "the beginning of a long conversation is never left out"),
+    "service_tier": (("auto", "default"), "there is one tier"),
+    "text.verbosity": (("medium",), "ask for it in the prompt"),
+    "reasoning.effort": (("none",), "the model answers without reasoning"),
+    "reasoning.summary": ((), "the model answers without reasoning"),
+    "stream_options.include_obfuscation": ((False,), "the pieces are sent as they are"),
+}
+
+
+def chat_of_responses(
+    body: ResponsesRequest, ignored: Ignored | None = None
+) -> tuple[dict[str, Any], Names]:
     """The body of a chat completion that asks the same, and where its fields came from.
 
+    Args:
+        ignored: called with each field that would have no effect; None: it is an error.
+
     Raises:
-        ApiError: a field needs a memory of earlier requests.
+        ApiError: a field would have no effect, or needs a memory of earlier requests.
     """
+    check_only(body, _ONLY, ignored)
     check_stateless(body)
     names = Names(_RENAMED | _MOVED)
     chat: dict[str, Any] = {"model": body.model, "messages": _messages(body, names)}
@@ -75,7 +94,7 @@ def check_stateless(body: ResponsesRequest) -> None:
     Raises:
         ApiError: a field needs a memory of earlier requests.
     """
-    asked: dict[str, Any] = {"store": body.store, "background": body.background}
+    asked: dict[str, Any] = {"background": body.background}
     asked |= {"previous_response_id": body.previous_response_id}
     asked |= {"conversation": body.conversation, "prompt": body.prompt}
     for name, value in asked.items():
@@ -133,6 +152,9 @@ def _content(
         names.add(f"{place}[{index}]", f"{own}[{index}]")
         if isinstance(part, InputText):
             parts.append({"type": "text", "text": part.text})
+            continue
+        if isinstance(part, Refusal):
+            parts.append({"type": "refusal", "refusal": part.refusal})
             continue
         kind = "image_url" if isinstance(part, InputImage) else "video_url"
         url = {"url": part.image_url if isinstance(part, InputImage) else part.video_url}

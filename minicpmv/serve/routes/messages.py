@@ -10,7 +10,7 @@ from ..errors import ApiError, error_body
 from ..jobs import Event, Finished, Piece, Started
 from ..protocols.anthropic_events import MessageEvents
 from ..protocols.anthropic_request import chat_of_messages
-from ..protocols.ask import Question, answer, answer_in_parts, read, said
+from ..protocols.ask import Question, answer, answer_in_parts, ignored_of, read, said
 from ..schema.anthropic import CountTokensRequest, MessagesRequest
 from ..sse import EVENT_STREAM, named
 
@@ -23,7 +23,7 @@ async def messages(
     request: Request, body: Annotated[MessagesRequest, json_body(MessagesRequest)]
 ) -> Response:
     """Answer a conversation: as one JSON object, or with `stream` as server-sent events."""
-    question = await read(request, *chat_of_messages(body))
+    question = await read(request, *chat_of_messages(body, ignored_of(request)))
     writer = MessagesForm(body, question)
     if body.stream:
         return answer_in_parts(request, question, writer)
@@ -39,7 +39,7 @@ async def count_tokens(
     request: Request, body: Annotated[CountTokensRequest, json_body(CountTokensRequest)]
 ) -> dict[str, int]:
     """How many tokens the prompt of a request has, pictures included."""
-    question = await read(request, *chat_of_messages(body))
+    question = await read(request, *chat_of_messages(body, ignored_of(request)))
     backend = request.app.state.server.backend
     with question.names.errors():
         ids = await backend.tokenize(body.model, question.job.prompt)

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from ..bodies import json_body
 from ..errors import ApiError
 from ..jobs import Event, Finished, ModelCard, Piece, Started
-from ..protocols.ask import Question, answer, answer_in_parts, read
+from ..protocols.ask import Question, answer, answer_in_parts, ignored_of, read
 from ..protocols.ollama_answers import OllamaLines, timestamp
 from ..protocols.ollama_request import chat_of_ollama, model_name, tagged
 from ..registry import unknown_model
@@ -128,12 +128,15 @@ async def _answer(
     body.model = _card(request, asked_name).name
     lines = OllamaLines(asked_name, isinstance(body, ChatRequest), bool(body.logprobs))
     if not has_question:  # clients ask so for the model to be loaded
+        if body.keep_alive in (0, "0", "0s"):  # and so for it to be unloaded
+            message = "keep_alive is 0; models stay loaded as long as there is memory."
+            raise ApiError(400, "not_supported", message, param="keep_alive")
         await request.app.state.server.backend.card(body.model)
         return JSONResponse(lines.loaded())
     if isinstance(body, GenerateRequest) and body.raw:
         question = await _raw(request, body)
     else:
-        question = await read(request, *chat_of_ollama(body))
+        question = await read(request, *chat_of_ollama(body, ignored_of(request)))
     if body.stream is not False:
         return answer_in_parts(request, question, OllamaForm(lines, question))
     only = await answer(request, question)
@@ -147,7 +150,7 @@ async def _raw(request: Request, body: GenerateRequest) -> Question:
         if getattr(body, name):
             message = f"{name} has no effect on a raw prompt; leave it out, or raw."
             raise ApiError(400, "invalid_value", message, param=name)
-    question = await read(request, *chat_of_ollama(body))
+    question = await read(request, *chat_of_ollama(body, ignored_of(request)))
     return replace(question, job=replace(question.job, prompt=body.prompt or ""))
 
 

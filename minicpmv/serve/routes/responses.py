@@ -11,7 +11,7 @@ from ...engine.answer import TokenLogprob
 from ..bodies import json_body
 from ..errors import ApiError
 from ..jobs import Event, Finished, Piece, Started
-from ..protocols.ask import Question, answer, answer_in_parts, read, said
+from ..protocols.ask import Question, answer, answer_in_parts, ignored_of, read, said
 from ..protocols.responses_events import ResponseEvents
 from ..protocols.responses_request import chat_of_responses
 from ..schema.responses import ResponsesRequest
@@ -25,7 +25,7 @@ async def responses(
     request: Request, body: Annotated[ResponsesRequest, json_body(ResponsesRequest)]
 ) -> Response:
     """Answer text and pictures: as one JSON object, or with `stream` as server-sent events."""
-    question = await read(request, *chat_of_responses(body))
+    question = await read(request, *chat_of_responses(body, ignored_of(request)))
     writer = ResponsesForm(body, question)
     if body.stream:
         return answer_in_parts(request, question, writer)

@@ -192,19 +192,15 @@ class OutputConfig(Body):
     """The form of the answer."""
 
     format: OutputFormat | None = None
+    effort: str | None = Field(None, description="The model answers without thinking: refused.")
 
 
-class ThinkingDisabled(Body):
-    """No thinking before the answer, which is what these models do."""
+class Thinking(Body):
+    """These models answer without thinking."""
 
-    type: Literal["disabled"]
-
-
-_NO_THINKING = "these models do not think; send disabled, or leave it out"
-Thinking = Annotated[
-    ThinkingDisabled,
-    known_kinds("disabled", enabled=_NO_THINKING, adaptive=_NO_THINKING),
-]
+    type: str = Field(description="Only disabled.")
+    budget_tokens: int | None = None
+    display: str | None = None
 
 
 class Metadata(Body):
@@ -240,5 +236,5 @@ class MessagesRequest(CountTokensRequest):
     top_k: Annotated[int, Field(ge=-1)] | None = None
     stream: bool | None = None
     metadata: Metadata | None = None
-    service_tier: Literal["auto", "standard_only"] | None = None
-    speed: Literal["standard"] | None = None
+    service_tier: str | None = Field(None, description="Only auto or standard_only.")
+    speed: str | None = Field(None, description="Only standard.")

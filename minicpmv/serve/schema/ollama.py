@@ -8,8 +8,6 @@ from .base import Body
 from .openai import MAX_LOGPROBS, Stop
 from .parts import text_or
 
-Off = Annotated[float, Field(ge=1, le=1)]
-
 
 class Function(Body):
     """The name of a tool, and what it was called with."""
@@ -39,6 +37,7 @@ class Message(Body):
     images: list[str] | None = None
     tool_calls: list[ToolCall] | None = None
     tool_name: str | None = None
+    thinking: str | None = Field(None, description="Without effect.")
     tool_call_id: str | None = None
 
 
@@ -63,7 +62,7 @@ class Options(Body):
     Fields:
         temperature: 0 for the likeliest answer.
         num_predict: most tokens of the answer; -1 and -2: as many as the context holds.
-        repeat_last_n: -1, all tokens count as repeated, or 0, none does.
+        repeat_last_n: -1, all tokens count as repeated, or 0, none does; others have no effect.
 
     What tells Ollama how to load a model is accepted without effect: `num_ctx`, `num_batch`,
     `num_gpu`, `main_gpu`, `num_thread`, `num_keep`, `numa`, `low_vram`, `f16_kv`, `use_mmap`,
@@ -78,7 +77,7 @@ class Options(Body):
     top_p: float | None = None
     min_p: float | None = None
     repeat_penalty: float | None = None
-    repeat_last_n: Literal[-1, 0] | None = None
+    repeat_last_n: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     num_ctx: Annotated[int, Field(ge=1)] | None = None
@@ -92,9 +91,9 @@ class Options(Body):
     f16_kv: bool | None = None
     use_mmap: bool | None = None
     use_mlock: bool | None = None
-    tfs_z: Off | None = None
-    typical_p: Off | None = None
-    mirostat: Literal[0] | None = None
+    tfs_z: float | None = Field(None, description="Only 1.")
+    typical_p: float | None = Field(None, description="Only 1.")
+    mirostat: int | None = Field(None, description="Only 0.")
 
 
 Format = Annotated[
@@ -141,6 +140,9 @@ class GenerateRequest(GenerationRequest):
     system: str | None = None
     images: list[str] | None = None
     raw: bool | None = None
+    suffix: str | None = Field(None, description="Only empty.")
+    template: str | None = Field(None, description="Only empty.")
+    context: list[int] | None = Field(None, description="Only empty.")
 
 
 class ShowRequest(Body):

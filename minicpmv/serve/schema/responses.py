@@ -26,6 +26,13 @@ class InputText(Body):
     prompt_cache_breakpoint: dict[str, Any] | None = None
 
 
+class Refusal(Body):
+    """What an earlier answer refused, as text."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
 class InputImage(Body):
     """A picture: a data URL, or an address that the server may open."""
 
@@ -47,12 +54,14 @@ class InputVideo(Body):
 InputPart = Annotated[
     Annotated[InputText, Tag("<input_text>")]
     | Annotated[InputText, Tag("<output_text>")]
+    | Annotated[Refusal, Tag("<refusal>")]
     | Annotated[InputImage, Tag("<input_image>")]
     | Annotated[InputVideo, Tag("<input_video>")],
     Discriminator(kind_of()),
     known_kinds(
         "input_text",
         "output_text",
+        "refusal",
         "input_image",
         "input_video",
         input_file=_NO_FILES,
@@ -155,7 +164,7 @@ class TextConfig(Body):
     """The form of the answer's text."""
 
     format: Format | None = None
-    verbosity: Literal["medium"] | None = None
+    verbosity: str | None = Field(None, description="Only medium.")
 
 
 class FunctionTool(Body):
@@ -205,13 +214,14 @@ ToolChoice = Annotated[
 class StreamOptions(Body):
     """Options of a stream."""
 
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: bool | None = Field(None, description="Only false.")
 
 
 class Reasoning(Body):
-    """No reasoning before the answer, which is what these models do."""
+    """These models answer without reasoning."""
 
-    effort: Literal["none"] | None = None
+    effort: str | None = Field(None, description="Only none.")
+    summary: str | None = Field(None, description="There is nothing to sum up: refused.")
 
 
 class ResponsesRequest(Body):
@@ -249,15 +259,21 @@ class ResponsesRequest(Body):
     mm_processor_kwargs: MediaSettings | None = None
     media_io_kwargs: MediaIo | None = None
     reasoning: Reasoning | None = None
-    truncation: Literal["disabled"] | None = None
-    store: bool | None = None
-    background: bool | None = None
-    previous_response_id: str | None = None
-    conversation: str | dict[str, Any] | None = None
-    prompt: dict[str, Any] | None = None
+    truncation: str | None = Field(None, description="Only disabled.")
+    store: bool | None = Field(None, description="Only false: nothing is stored.")
+    background: bool | None = Field(None, description="Only false: nothing is stored.")
+    previous_response_id: str | None = Field(None, description="Refused: nothing is stored.")
+    conversation: (
+        Annotated[
+            Annotated[str, Tag("<string>")] | Annotated[dict[str, Any], Tag("<object>")],
+            Discriminator(text_or("<object>")),
+        ]
+        | None
+    ) = Field(None, description="Refused: nothing is stored.")
+    prompt: dict[str, Any] | None = Field(None, description="Refused: nothing is stored.")
     user: str | None = None
     metadata: dict[str, str] | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    service_tier: str | None = Field(None, description="Only auto or default.")
     prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None

@@ -150,7 +150,7 @@ def test_an_item_of_an_earlier_response_is_refused() -> None:
         ("/v1/messages", {"temperature": 2.5}, "temperature"),
         ("/v1/messages", {"messages": []}, "messages"),
         ("/v1/messages", {"stop_sequences": [""]}, "stop_sequences[0]"),
-        ("/v1/messages", {"thinking": {"type": "enabled", "budget_tokens": 2048}}, "thinking"),
+        ("/v1/messages", {"thinking": {"type": "enabled", "budget_tokens": 2048}}, "thinking.type"),
         ("/v1/messages", {"tools": [{"name": "a b", "input_schema": {}}]}, "tools[0].name"),
         ("/v1/messages", {"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0]"),
         ("/v1/messages", {"container": "c"}, "container"),
@@ -165,6 +165,13 @@ def test_an_item_of_an_earlier_response_is_refused() -> None:
         ("/api/chat", {"top_logprobs": 3}, "top_logprobs"),
         ("/api/generate", {"images": ["file:///etc/hostname"]}, "images[0]"),
         ("/api/generate", {"suffix": "x"}, "suffix"),
+        ("/api/generate", {"context": [1]}, "context"),
+        ("/api/chat", {"options": {"repeat_last_n": 64}}, "options.repeat_last_n"),
+        ("/api/chat", {"options": {"typical_p": 0.5}}, "options.typical_p"),
+        ("/v1/responses", {"truncation": "auto"}, "truncation"),
+        ("/v1/responses", {"text": {"verbosity": "high"}}, "text.verbosity"),
+        ("/v1/messages", {"output_config": {"effort": "high"}}, "output_config.effort"),
+        ("/v1/messages", {"speed": "fast"}, "speed"),
     ],
 )  # fmt: skip
 def test_errors_name_the_clients_own_field(path: str, change: dict[str, Any], param: str) -> None:
@@ -172,6 +179,25 @@ def test_errors_name_the_clients_own_field(path: str, change: dict[str, Any], pa
     error = refused(path, body | change)
     assert (error.status, error.param) == (400, param)
     assert error.message.startswith(param)
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "field"),
+    [
+        ("/v1/responses", {"store": True}, "store"),
+        ("/v1/responses", {"reasoning": {"effort": "high"}}, "reasoning.effort"),
+        ("/v1/messages", {"thinking": {"type": "adaptive"}}, "thinking.type"),
+        ("/api/chat", {"think": True, "options": {"mirostat": 1}}, "think"),
+    ],
+)
+def test_fields_without_effect_can_be_let_pass(
+    path: str, change: dict[str, Any], field: str
+) -> None:
+    model, convert = ALL[path]
+    _, body = next(recorded(path))
+    ignored: list[str] = []
+    convert(validate(model, body | change), ignored.append)  # type: ignore[operator]
+    assert ignored[0] == field
 
 
 def test_an_address_is_no_picture_of_ollamas() -> None:
