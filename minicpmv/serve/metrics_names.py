@@ -50,23 +50,23 @@ BUCKETS: dict[str, tuple[float, ...]] = {
 # know: what a lenient server drops is counted under these names.
 _NAMES = """
     add_generation_prompt add_special_tokens allowed_token_ids audio background bad_words
-    best_of cache_salt chat_template chat_template_kwargs continue_final_message conversation
-    documents echo enable_thinking format frequency_penalty function_call functions grammar
-    guided_choice guided_decoding_backend guided_grammar guided_json guided_regex
-    guided_whitespace_pattern ignore_eos include include_reasoning include_stop_str_in_output
-    instructions keep_alive kv_transfer_params length_penalty logit_bias logits_processors
-    logprob_token_ids logprobs max_completion_tokens max_output_tokens max_tokens max_tool_calls
-    media_io_kwargs metadata min_p min_tokens mirostat mirostat_eta mirostat_tau
-    mm_processor_kwargs modalities moderation n num_batch num_ctx num_gpu num_keep num_thread
-    options parallel_tool_calls penalize_newline prediction presence_penalty
-    previous_response_id priority prompt prompt_cache_key prompt_cache_options
-    prompt_cache_retention prompt_logprobs raw reasoning reasoning_effort repeat_last_n
-    repeat_penalty repetition_detection repetition_penalty request_id response_format
-    return_token_ids return_tokens_as_token_ids safety_identifier seed service_tier session_id
-    skip_special_tokens spaces_between_special_tokens stop stop_sequences stop_token_ids store
-    stream stream_interval stream_options structured_outputs suffix system temperature template
-    tfs_z think thinking tool_choice tools top_a top_k top_logprobs top_n top_p truncation
-    truncate_prompt_tokens typical_p use_beam_search use_mmap user verbosity vllm_xargs
-    web_search_options
+    best_of cache_salt chat_template chat_template_kwargs container context context_management
+    continue_final_message conversation documents echo enable_thinking format frequency_penalty
+    function_call functions grammar guided_choice guided_decoding_backend guided_grammar
+    guided_json guided_regex guided_whitespace_pattern ignore_eos include include_reasoning
+    include_stop_str_in_output instructions keep_alive kv_transfer_params length_penalty
+    logit_bias logits_processors logprob_token_ids logprobs max_completion_tokens
+    max_output_tokens max_tokens max_tool_calls media_io_kwargs metadata min_p min_tokens
+    mirostat mirostat_eta mirostat_tau mm_processor_kwargs modalities moderation n num_batch
+    num_ctx num_gpu num_keep num_thread options output_config parallel_tool_calls
+    penalize_newline prediction presence_penalty previous_response_id priority prompt
+    prompt_cache_key prompt_cache_options prompt_cache_retention prompt_logprobs raw reasoning
+    reasoning_effort repeat_last_n repeat_penalty repetition_detection repetition_penalty
+    request_id response_format return_token_ids return_tokens_as_token_ids safety_identifier
+    seed service_tier session_id skip_special_tokens spaces_between_special_tokens speed stop
+    stop_sequences stop_token_ids store stream stream_interval stream_options structured_outputs
+    suffix system temperature template text tfs_z think thinking tool_choice tools top_a top_k
+    top_logprobs top_n top_p truncate_prompt_tokens truncation typical_p use_beam_search
+    use_mmap user verbosity vllm_xargs web_search_options
 """
 FIELDS = frozenset(_NAMES.split())

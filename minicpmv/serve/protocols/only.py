@@ -16,7 +16,8 @@ def check_only(body: BaseModel, only: Only, ignored: Ignored | None) -> None:
     """
     Args:
         only: by field, as `reasoning.effort`: the values that are taken, and why no other is.
-        ignored: called with each field that would have no effect; None: it is an error.
+        ignored: called with the name of each field that would have no effect; None: it is an
+            error.
 
     Raises:
         ApiError: the first such field.
@@ -30,4 +31,4 @@ def check_only(body: BaseModel, only: Only, ignored: Ignored | None) -> None:
         if ignored is None:
             message = f"{field} is {short(value)}, which has no effect: {reason}."
             raise ApiError(400, "invalid_value", message, param=field)
-        ignored(field)
+        ignored(field.removeprefix("options.").partition(".")[0])

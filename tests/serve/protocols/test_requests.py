@@ -185,8 +185,8 @@ def test_errors_name_the_clients_own_field(path: str, change: dict[str, Any], pa
     ("path", "change", "field"),
     [
         ("/v1/responses", {"store": True}, "store"),
-        ("/v1/responses", {"reasoning": {"effort": "high"}}, "reasoning.effort"),
-        ("/v1/messages", {"thinking": {"type": "adaptive"}}, "thinking.type"),
+        ("/v1/responses", {"reasoning": {"effort": "high"}}, "reasoning"),
+        ("/v1/messages", {"thinking": {"type": "adaptive"}}, "thinking"),
         ("/api/chat", {"think": True, "options": {"mirostat": 1}}, "think"),
     ],
 )
