@@ -35,12 +35,14 @@ class LivePiece:
         tokens: with their log-probabilities where these were asked for; joined, those of the text
             and of what wrote a text of `stop`, without the terminator.
         answer: the whole of it, with its last piece.
+        num_tokens: of the answer so far; 0 where `generate` computes it.
     """
 
     index: int
     text: str
     tokens: tuple[TokenLogprob, ...] = ()
     answer: Answer | None = None
+    num_tokens: int = 0
 
 
 class LiveAnswer(AsyncIterator[LivePiece]):
@@ -232,7 +234,8 @@ class _Part:
         """What has come; tokens whose text is held back stay."""
         if not self._text and self._answer is None:
             return LivePiece(index, "")
-        piece = LivePiece(index, self._text, tuple(self._tokens), self._answer)
+        number = 0 if self._reading is None else len(self._reading.choices)
+        piece = LivePiece(index, self._text, tuple(self._tokens), self._answer, number)
         self._text, self._tokens = "", []
         return piece
 

@@ -62,11 +62,13 @@ class Piece:
     Fields:
         tokens: with their log-probabilities where `logprobs` was asked for; joined over all pieces,
             those of the text, without the terminator.
+        num_tokens: of the answer so far, as far as they are counted before its end.
     """
 
     index: int
     text: str
     tokens: Sequence[TokenLogprob] = ()
+    num_tokens: int = 0
 
 
 @dataclass(frozen=True)

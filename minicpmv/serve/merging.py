@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from .jobs import Event, Finished, Piece, Started
 
@@ -56,6 +57,4 @@ async def merged(
 
 
 def _moved(event: Piece | Finished, by: int) -> Piece | Finished:
-    if isinstance(event, Piece):
-        return Piece(event.index + by, event.text, event.tokens)
-    return Finished(event.index + by, event.answer)
+    return replace(event, index=event.index + by)

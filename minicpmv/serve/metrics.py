@@ -141,6 +141,7 @@ class RequestRecord:
         self._model = model
         self._begin = begin
         self._newest: dict[int, float] = {}  # by answer: when its newest piece came
+        self._counted: dict[int, int] = {}
         self._is_read = False
         self._is_over = False
 
@@ -153,6 +154,7 @@ class RequestRecord:
             if event.index in self._newest:
                 self._observe("inter_token_latency_seconds", now - self._newest[event.index])
             self._newest[event.index] = now
+            self._count(event.index, event.num_tokens)
         elif isinstance(event, Finished):
             self._finish(event, now)
         else:
@@ -170,7 +172,7 @@ class RequestRecord:
             self._observe("request_queue_time_seconds", answer.queue_seconds)
             prefill = max(answer.prompt_seconds - answer.queue_seconds, 0)
             self._observe("request_prefill_time_seconds", prefill)
-        self._metrics.count("generation_tokens", model, answer.num_output_tokens)
+        self._count(event.index, answer.num_output_tokens)
         self._metrics.count("request_success", model, 1, answer.finish_reason)
         self._observe("request_generation_tokens", answer.num_output_tokens)
         self._observe("request_decode_time_seconds", answer.decode_seconds)
@@ -178,6 +180,13 @@ class RequestRecord:
             per_token = answer.decode_seconds / (answer.num_output_tokens - 1)
             self._observe("request_time_per_output_token_seconds", per_token)
         self._observe("e2e_request_latency_seconds", now - self._begin)
+
+    def _count(self, index: int, number: int) -> None:
+        """Tokens of an answer so far, as they come: also of one that never becomes complete."""
+        more = number - self._counted.get(index, 0)
+        if more > 0:
+            self._counted[index] = number
+            self._metrics.count("generation_tokens", self._model, more)
 
     def _observe(self, name: str, value: float) -> None:
         self._metrics.observe(name, self._model, value)
@@ -215,7 +224,7 @@ class _Engines(Collector):
             name: CounterMetricFamily(f"{self._prefix}:{name}", text, labels=["model_name"])
             for name, (_, _, text) in _ENGINE_COUNTERS.items()
         }
-        for model in self.models:
+        for model in dict.fromkeys([*self.models, *stats]):
             groups = stats.get(model, {})
             # Where transformers' `generate` answers, nobody waits: every request has its thread.
             requests = groups.get("requests") or {"running": self.in_flight.get(model, 0)}

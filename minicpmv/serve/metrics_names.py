@@ -5,7 +5,7 @@ FINISH_REASONS = ("stop", "length", "time")
 # By name: labels, and what it counts.
 COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
     "prompt_tokens": (("model_name",), "Tokens of prompts, those of pictures among them."),
-    "generation_tokens": (("model_name",), "Tokens of answers that are complete."),
+    "generation_tokens": (("model_name",), "Tokens of answers."),
     "request_success": (("model_name", "finished_reason"), "Answers that are complete."),
     "request_errors": (("code",), "Requests that ended with an error, or whose client went."),
     "ignored_parameters": (("name",), "Fields that --lenient dropped."),

@@ -100,7 +100,7 @@ class OwnBackend:
                 yield Started(live.num_input_tokens)
                 async for piece in live:
                     if piece.text or piece.tokens:
-                        yield Piece(piece.index, piece.text, piece.tokens)
+                        yield Piece(piece.index, piece.text, piece.tokens, piece.num_tokens)
                     if piece.answer is not None:
                         yield Finished(piece.index, piece.answer)
             finally:

@@ -346,9 +346,14 @@ class _Parameters:
         stream = _plain(self._fields.get("stream_options"))
         if stream and not self._fields.get("stream"):
             self._ineffective("stream_options", "has no effect without stream: true")
-        for name in ("include_obfuscation", "continuous_usage_stats"):
-            if stream.get(name):
-                self._ineffective(f"stream_options.{name}", "is true, which has no effect here")
+        if stream.get("include_obfuscation"):
+            self._ineffective("stream_options.include_obfuscation", "has no effect here")
+        if stream.get("continuous_usage_stats") and not stream.get("include_usage"):
+            self._ineffective(
+                "stream_options.continuous_usage_stats", "has no effect without include_usage"
+            )
+        if self._fields.get("return_tokens_as_token_ids") and not self._fields.get("logprobs"):
+            self._ineffective("return_tokens_as_token_ids", "has no effect without logprobs: true")
 
     # Errors.
 

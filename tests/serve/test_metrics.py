@@ -97,6 +97,18 @@ def test_several_answers_share_their_prompt():
     assert found["request_generation_tokens_count",] == 2
 
 
+def test_tokens_are_counted_as_they_come():
+    metrics = Metrics(models=["nano"])
+    before = samples(metrics)
+    record = metrics.request_started("nano")
+    record.event(Piece(0, "a", num_tokens=2))
+    record.event(Piece(1, "b", num_tokens=1))
+    assert risen(before, samples(metrics))["generation_tokens_total",] == 3
+    record.event(Finished(0, answer_of("a", 5)))
+    record.end(CLIENT_GONE)  # before the second was complete
+    assert risen(before, samples(metrics))["generation_tokens_total",] == 6
+
+
 def test_errors_are_counted_by_code_and_no_answer_with_them():
     metrics = Metrics(models=["nano"])
     before = samples(metrics)

@@ -61,6 +61,10 @@ class ChatForm:
         self._has_logprobs = bool(body.logprobs)
         options = body.stream_options
         self._tells_usage = options is not None and bool(options.include_usage)
+        self._tells_all = options is not None and bool(options.continuous_usage_stats)
+        self._shows_ids = bool(body.return_tokens_as_token_ids)
+        self._num_input_tokens = 0
+        self._num_tokens = [0] * self._num_answers  # of each answer so far
         self._form = form
         self._readers = [form.reader() for _ in range(self._num_answers)]
         self._finished: list[Answer] = []
@@ -85,13 +89,16 @@ class ChatForm:
 
     def write(self, event: Event) -> bytes:
         if isinstance(event, Started):
+            self._num_input_tokens = event.num_input_tokens
             calls = self._form.calls
             content = "" if calls is None or calls.may_be_text else None
             role = {"role": "assistant", "content": content}
             return b"".join(self._chunk(index, role) for index in range(self._num_answers))
         if isinstance(event, Piece):
+            self._num_tokens[event.index] = event.num_tokens
             return self._piece(event)
         assert isinstance(event, Finished)
+        self._num_tokens[event.index] = event.answer.num_output_tokens
         self._finished.append(event.answer)
         has_calls = self._readers[event.index].num_calls > 0
         return self._chunk(event.index, {}, finish_reason(event.answer, has_calls=has_calls))
@@ -125,7 +132,10 @@ class ChatForm:
         logprobs: Mapping[str, Any] | None = None,
     ) -> bytes:
         choice = {"index": index, "delta": delta, "finish_reason": reason, "logprobs": logprobs}
-        return data(self._with_choices([choice]))
+        so_far = None
+        if self._tells_all:
+            so_far = usage_of(self._num_input_tokens, self._num_tokens[index])
+        return data(self._with_choices([choice], so_far))
 
     def _with_choices(
         self, choices: Sequence[Any], total: Mapping[str, Any] | None = None
@@ -137,18 +147,17 @@ class ChatForm:
         if not self._has_logprobs:
             return None
         content = [
-            {**_token(token), "top_logprobs": [_token(other) for other in token.top]}
+            {**self._token(token), "top_logprobs": [self._token(other) for other in token.top]}
             for token in tokens
         ]
         return {"content": content, "refusal": None}
 
-
-def _token(token: TokenLogprob) -> dict[str, Any]:
-    return {
-        "token": token.text,
-        "logprob": max(token.logprob, _LEAST),
-        "bytes": list(token.text.encode()),
-    }
+    def _token(self, token: TokenLogprob) -> dict[str, Any]:
+        return {
+            "token": f"token_id:{token.token_id}" if self._shows_ids else token.text,
+            "logprob": max(token.logprob, _LEAST),
+            "bytes": list(token.text.encode()),
+        }
 
 
 def _call(call: Call) -> dict[str, Any]:
@@ -175,9 +184,12 @@ def usage(answers: Sequence[Answer]) -> dict[str, Any]:
     prompt = max((answer.num_input_tokens for answer in answers), default=0)
     completion = sum(answer.num_output_tokens for answer in answers)
     cached = max((answer.num_cached_tokens for answer in answers), default=0)
+    return usage_of(prompt, completion) | {"prompt_tokens_details": {"cached_tokens": cached}}
+
+
+def usage_of(prompt: int, completion: int) -> dict[str, Any]:
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": cached},
     }

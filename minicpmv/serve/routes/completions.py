@@ -16,7 +16,7 @@ from ..jobs import Backend, Event, Finished, Job, Piece, Started
 from ..parameters import fields_of, generation, num_answers
 from ..schema.completions import CompletionRequest
 from ..sse import DONE, EVENT_STREAM, KEEP_ALIVE, data
-from .chat import FINGERPRINT, finish_reason
+from .chat import FINGERPRINT, finish_reason, usage_of
 
 router = APIRouter(tags=["completions"])
 
@@ -122,6 +122,9 @@ class CompletionForm:
         self._has_logprobs = body.logprobs is not None
         options = body.stream_options
         self._tells_usage = options is not None and bool(options.include_usage)
+        self._tells_all = options is not None and bool(options.continuous_usage_stats)
+        # Of one prompt it is known before its answers are complete.
+        self._num_input_tokens = 0
         self._lengths = [0] * (len(echoes) * self._num_each)  # of texts of tokens so far
         self._finished: dict[int, Answer] = {}
 
@@ -139,16 +142,20 @@ class CompletionForm:
 
     def write(self, event: Event) -> bytes:
         if isinstance(event, Started):
+            self._num_input_tokens = event.num_input_tokens if len(self._echoes) == 1 else 0
             return b"".join(
                 self._chunk(index, self._echoes[index // self._num_each])
                 for index in range(len(self._lengths))
                 if self._echoes[index // self._num_each]
             )
         if isinstance(event, Piece):
-            return self._chunk(event.index, event.text, event.tokens)
+            so_far = usage_of(self._num_input_tokens, event.num_tokens)
+            return self._chunk(event.index, event.text, event.tokens, total=so_far)
         assert isinstance(event, Finished)
-        self._finished[event.index] = event.answer
-        return self._chunk(event.index, "", reason=finish_reason(event.answer))
+        answer = event.answer
+        self._finished[event.index] = answer
+        total = usage_of(answer.num_input_tokens, answer.num_output_tokens)
+        return self._chunk(event.index, "", reason=finish_reason(answer), total=total)
 
     def end(self) -> bytes:
         if not self._tells_usage:
@@ -164,11 +171,14 @@ class CompletionForm:
         text: str,
         tokens: Sequence[TokenLogprob] = (),
         reason: str | None = None,
+        total: Mapping[str, Any] | None = None,
     ) -> bytes:
         logprobs = self._logprobs(index, tokens) if tokens else None
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
         chunk = {**self._head, "choices": [choice]}
-        return data({**chunk, "usage": None} if self._tells_usage else chunk)
+        if not self._tells_usage:
+            return data(chunk)
+        return data({**chunk, "usage": total if self._tells_all else None})
 
     def _logprobs(self, index: int, tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
         """By column; `text_offset` counts characters of the answer."""
@@ -194,9 +204,4 @@ class CompletionForm:
         prompt = sum(answer.num_input_tokens for answer in firsts)
         completion = sum(answer.num_output_tokens for answer in answers.values())
         cached = sum(answer.num_cached_tokens for answer in firsts)
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-            "prompt_tokens_details": {"cached_tokens": cached},
-        }
+        return usage_of(prompt, completion) | {"prompt_tokens_details": {"cached_tokens": cached}}

@@ -32,11 +32,16 @@ Stop = Annotated[
 
 
 class StreamOptions(Body):
-    """What a stream tells besides the text."""
+    """What a stream tells besides the text.
+
+    Fields:
+        continuous_usage_stats: whether each chunk tells the usage of its answer so far, as vLLM
+            does; with `include_usage` alone.
+    """
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = Field(None, description="True has no effect: refused.")
-    continuous_usage_stats: bool | None = Field(None, description="True has no effect: refused.")
+    continuous_usage_stats: bool | None = None
 
 
 class MediaSettings(Body):
@@ -171,6 +176,9 @@ class ChatRequest(Sampling):
     max_completion_tokens: Whole | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    return_tokens_as_token_ids: bool | None = Field(
+        None, description="Whether tokens of logprobs are named token_id:7, as vLLM does."
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
