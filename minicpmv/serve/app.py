@@ -34,6 +34,7 @@ from .routes import (
     tokens,
 )
 from .settings import ServeSettings
+from .upstream.backend import VllmBackend
 from .version import VERSION
 
 if TYPE_CHECKING:
@@ -111,7 +112,9 @@ def create_app(settings: ServeSettings | None = None, backend: Backend | None = 
     """
     settings = settings or ServeSettings()
     backend = backend or make_backend(settings)
-    counters = Metrics(settings.metrics_prefix, settings.names, backend.stats)
+    # What other servers have is known when they answer.
+    names = () if settings.engine == "vllm" else settings.names
+    counters = Metrics(settings.metrics_prefix, names, backend.stats)
     server = Server(settings, backend, MediaReader(settings), counters)
 
     @asynccontextmanager
@@ -162,6 +165,8 @@ def _document(app: FastAPI, make: Callable[[], dict[str, Any]]) -> dict[str, Any
 
 
 def make_backend(settings: ServeSettings) -> Backend:
+    if settings.engine == "vllm":
+        return VllmBackend(settings)
     return OwnBackend(settings)
 
 

@@ -103,6 +103,9 @@ class ServeSettings:
     upstream: tuple[str, ...] = setting(
         (), "list", "address of a vLLM server, with --engine vllm", metavar="URL"
     )
+    upstream_api_key: str | None = setting(
+        None, "text", "key that the servers of --upstream ask for", metavar="KEY"
+    )
     memory_budget: int | None = setting(
         None,
         "size",

@@ -12,7 +12,7 @@ from ..schema.decisions import Choice, DecisionsRequest, Instructions, Predicate
 # What models answer a question with, and some a statement.
 _TRUE = ("yes", "true")
 _FALSE = ("no", "false")
-_STATEMENT = "Is this correct: {}"
+STATEMENT = "Is this correct: {}"
 
 
 def _forms(words: Sequence[str]) -> tuple[str, ...]:
@@ -52,7 +52,7 @@ def _asked(body: DecisionsRequest, each: Predicate | Choice | Score, param: str)
     if isinstance(each, Predicate):
         is_question = text.rstrip().endswith(("?", "？"))
         question = Question.of(
-            text if is_question else _STATEMENT.format(text.strip()),
+            text if is_question else STATEMENT.format(text.strip()),
             {"true": _forms(_TRUE), "false": _forms(_FALSE)},
             kind="yesno",
         )

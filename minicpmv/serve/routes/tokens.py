@@ -33,7 +33,7 @@ async def tokenize(
 ) -> TokenizeResponse:
     """Tokens of a text, or of a conversation with those of its pictures."""
     server = request.app.state.server
-    card = await server.backend.card(body.model or server.settings.names[0])
+    card = await server.backend.card(body.model or server.backend.models()[0].name)
     _check(body)
     options: dict[str, Any] = {}
     prompt: Messages | str
@@ -65,7 +65,7 @@ async def detokenize(
 ) -> DetokenizeResponse:
     """The text of tokens."""
     server = request.app.state.server
-    model = body.model or server.settings.names[0]
+    model = body.model or server.backend.models()[0].name
     return DetokenizeResponse(prompt=await server.backend.detokenize(model, body.tokens))
 
 

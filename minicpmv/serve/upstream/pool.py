@@ -1,0 +1,229 @@
+"""The servers behind this one: which are well, what they serve, and who is asked next."""
+
+import asyncio
+import hashlib
+import re
+import time
+import urllib.parse
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...errors import ArgumentError
+from ..access_log import logger
+from ..errors import ApiError
+from .client import httpx
+from .request import Kind
+from .stats import Stats, read_page
+
+_CHECK_S = 2.0  # between two questions after the health
+_ANSWER_S = 5.0  # within which a server that is well answers
+_FAILURES = 2  # in a row, after which a server that is slow is not asked any more
+_EVERY_MODELS = 15  # checks between two questions after models
+_EVERY_STATS = 3
+_RETRY_S = 2
+
+
+@dataclass(frozen=True)
+class UpstreamModel:
+    """What a server says of a model.
+
+    Fields:
+        kind: which software serves it.
+        context: most tokens of prompt and answer.
+    """
+
+    name: str
+    kind: Kind
+    created: int
+    context: int | None
+
+
+@dataclass(eq=False)
+class Upstream:
+    """One server.
+
+    Fields:
+        url: without a path.
+        in_flight: requests that it answers for us.
+        went: set when it stops being well; a new one each time.
+        stats: of its metrics, by model.
+    """
+
+    url: str
+    in_flight: int = 0
+    is_up: bool = False
+    num_failures: int = 0
+    models: dict[str, UpstreamModel] = field(default_factory=dict)
+    stats: Stats = field(default_factory=dict)
+    went: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def rise(self) -> None:
+        if not self.is_up:
+            logger.info("upstream %s answers", shown(self.url))
+            self.is_up, self.went = True, asyncio.Event()
+        self.num_failures = 0
+
+    def fall(self, reason: str) -> None:
+        if self.is_up:
+            logger.warning("upstream %s does not answer: %s", shown(self.url), reason)
+        self.is_up = False
+        self.went.set()
+
+
+class Pool:
+    """All servers, and a task that looks after them.
+
+    Args:
+        urls: addresses, with or without `/v1`.
+
+    Raises:
+        ArgumentError: one is no address.
+    """
+
+    def __init__(
+        self, urls: Sequence[str], client: "httpx.AsyncClient", *, check_s: float = _CHECK_S
+    ):
+        self.servers = [Upstream(url) for url in dict.fromkeys(map(checked, urls))]
+        self._client = client
+        self._check_s = check_s
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Look for the first time; servers that come later are found later."""
+        await self._look_at_all(0)
+        self._task = asyncio.create_task(self._look_after())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _look_after(self) -> None:
+        number = 0
+        while True:
+            await asyncio.sleep(self._check_s)
+            number += 1
+            await self._look_at_all(number)
+
+    async def _look_at_all(self, number: int) -> None:
+        await asyncio.gather(*(self._look_at(server, number) for server in self.servers))
+
+    async def _look_at(self, server: Upstream, number: int) -> None:
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                answer = await self._client.get(f"{server.url}/health")
+                if answer.status_code >= 400:
+                    server.fall(f"/health gives {answer.status_code}")
+                    return
+                if not server.is_up or not server.models or number % _EVERY_MODELS == 0:
+                    server.models = await self._models_of(server)
+                server.rise()
+                if number % _EVERY_STATS == 0:
+                    page = await self._client.get(f"{server.url}/metrics")
+                    server.stats = read_page(page.text) if page.status_code == 200 else {}
+        except httpx.ConnectError as error:
+            server.fall(str(error) or "no connection")
+        except TimeoutError:
+            self._failed(server, f"nothing came for {_ANSWER_S:g} s")
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            self._failed(server, str(error) or type(error).__name__)
+
+    def _failed(self, server: Upstream, reason: str) -> None:
+        server.num_failures += 1
+        if server.num_failures >= _FAILURES:
+            server.fall(reason)
+
+    async def _models_of(self, server: Upstream) -> dict[str, UpstreamModel]:
+        answer = await self._client.get(f"{server.url}/v1/models")
+        answer.raise_for_status()
+        found = {}
+        for card in answer.json()["data"]:
+            context = card.get("max_model_len")
+            found[str(card["id"])] = UpstreamModel(
+                str(card["id"]),
+                "minicpmv" if card.get("owned_by") == "minicpmv" else "vllm",
+                int(card.get("created") or time.time()),
+                None if context is None else int(context),
+            )
+        return found
+
+    def models(self) -> dict[str, UpstreamModel]:
+        """What any server serves, or served when it last answered; the shortest context counts.
+
+        Raises:
+            ApiError: no server has answered yet.
+        """
+        found: dict[str, UpstreamModel] = {}
+        for server in self.servers:
+            for name, model in server.models.items():
+                other = found.get(name)
+                if other is None or (model.context or 0) < (other.context or 0):
+                    found[name] = model
+        if not found:
+            raise nobody("")
+        return found
+
+    def choose(self, model: str, key: str, tried: Collection[Upstream]) -> Upstream | None:
+        """The server that is asked next: the one with least to do, and among those the one that
+        was asked with this key before, which may remember its pictures.
+
+        Args:
+            tried: servers that were asked already.
+        """
+        usable = [
+            server
+            for server in self.servers
+            if server.is_up and model in server.models and server not in tried
+        ]
+        return min(usable, key=lambda s: (s.in_flight, _draw(key, s.url)), default=None)
+
+    @property
+    def in_flight(self) -> int:
+        return sum(server.in_flight for server in self.servers)
+
+    def stats_of(self, model: str) -> Iterable[dict[str, dict[str, int]]]:
+        return (server.stats[model] for server in self.servers if model in server.stats)
+
+
+def _draw(key: str, url: str) -> bytes:
+    """Every key orders the servers in its own way (rendezvous hashing)."""
+    return hashlib.blake2b(f"{key}\0{url}".encode(), digest_size=8).digest()
+
+
+def nobody(model: str) -> ApiError:
+    which = f" that serves {model!r}" if model else ""
+    return ApiError(
+        503,
+        "unavailable",
+        f"No server behind this one{which} answers. Try again in a moment.",
+        retry_after=_RETRY_S,
+    )
+
+
+def checked(url: str) -> str:
+    """The address of a server without a path.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    found = re.sub(r"/+(v1/*)?$", "", url.strip())
+    try:
+        parts = urllib.parse.urlsplit(found)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query
+        _ = parts.port
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise ArgumentError(
+            f"--upstream is {url!r}; expected the address of a server, as in http://10.0.0.2:8000."
+        )
+    return found
+
+
+def shown(url: str) -> str:
+    """Without a password."""
+    parts: Any = urllib.parse.urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
