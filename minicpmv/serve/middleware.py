@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _OPEN = ("/health", "/ping")
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _RETRY_STOPPING_S = 5
+SILENCE_S = 60.0  # of a client that has not sent all; it would take the place of others
 _DRAIN_S = 10.0  # for the rest of a body that is too large
 _DRAIN_BYTES = 256 * 2**20
 
@@ -130,7 +131,15 @@ class _Body:
         self._more = True
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        if not self._more:
+            return await self._receive()  # says when the client goes
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                message = await self._receive()
+        except TimeoutError:
+            raise ApiError(
+                408, "timeout", f"Nothing of the body came for {SILENCE_S:g} s. Send it again."
+            ) from None
         if message["type"] == "http.request":
             self._count += len(message.get("body", b""))
             self._more = message.get("more_body", False)

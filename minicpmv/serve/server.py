@@ -17,10 +17,12 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from ..errors import ArgumentError, first_line
 from .access_log import logger
 from .app import Server, create_app
+from .errors import ApiError
 from .settings import ServeSettings
 
 _KEEP_ALIVE_S = 75  # longer than proxies and clients keep a connection, so that they close it
@@ -59,6 +61,7 @@ def run(settings: ServeSettings) -> int:
             access_log=False,
             lifespan="off",  # here, so that an error of a model stays one line
             ws="none",
+            http=_Protocol,
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_CLOSING_S,
@@ -85,6 +88,21 @@ async def _serve(app: FastAPI, server: "_Uvicorn", sockets: list[socket.socket])
             await server.serve(sockets)
         except OSError as error:
             raise _of_port(error, *sockets[0].getsockname()[:2]) from error
+
+
+class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """uvicorn's own, with the one body of errors for what is no HTTP."""
+
+    def send_400_response(self, msg: str) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            error = ApiError(400, "invalid_http", msg)
+            body = json.dumps(error.body()).encode()
+            head = (
+                "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+        self.transport.close()
 
 
 class _Uvicorn(uvicorn.Server):

@@ -94,7 +94,8 @@ class Exchange:
     def __init__(self, app, path="/v1/chat/completions", body=QUESTION, method="POST", headers=()):
         self.sent = []
         self._gone = asyncio.Event()
-        self._more = [json.dumps(body).encode() if isinstance(body, dict) else body]
+        body = json.dumps(body).encode() if isinstance(body, dict) else body
+        self._more = [] if body is None else [body]  # None: it never comes
         self._new = asyncio.Event()
         scope = {
             "type": "http",

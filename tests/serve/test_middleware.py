@@ -7,6 +7,7 @@ import json
 import pytest
 from starlette.testclient import TestClient
 
+from minicpmv.serve import middleware
 from minicpmv.serve.access_log import AccessLog
 from minicpmv.serve.access_log import Exchange as Record
 
@@ -103,6 +104,18 @@ def test_more_requests_than_may_wait_are_refused_at_once():
         backend.waits.set()
         assert [(await each.end()).status for each in running] == [200, 200]
         assert (await Exchange(app).end()).status == 200
+
+    asyncio.run(run())
+
+
+def test_a_body_that_never_comes_does_not_keep_its_place(monkeypatch):
+    monkeypatch.setattr(middleware, "SILENCE_S", 0.01)
+
+    async def run():
+        request = Exchange(fake_app(), body=None)
+        await request.end()
+        assert request.status == 408
+        assert request.json["error"]["code"] == "timeout"
 
     asyncio.run(run())
 

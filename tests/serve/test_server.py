@@ -109,6 +109,11 @@ def test_a_second_signal_ends_at_once(post):
 
 def test_after_the_grace_a_stream_ends_with_an_error(post):
     with serving("--grace", "0", "--device", "cpu") as (process, port):
+        with socket.create_connection(("127.0.0.1", port)) as raw:
+            raw.sendall(b"nonsense\r\n\r\n")
+            head, _, body = raw.makefile("rb").read().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert json.loads(body)["error"]["code"] == "invalid_http"
         stream = post(port, {**LONG, "stream": True, "max_tokens": 3000})
         stream.readline()
         process.send_signal(signal.SIGINT)
