@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,7 +16,9 @@ from ..decisions.calibration import Calibration, fingerprint_of
 from ..decisions.decision import Decision
 from ..engine.limits import EngineLimits, QueueFullError
 from ..engine.live import LiveAnswer
+from ..engine.matching import vocabulary_of
 from ..engine.request import Messages
+from ..errors import ArgumentError
 from ..loader import load, read_config
 from ..media.policy import MediaPolicy, use_policy
 from .access_log import logger
@@ -217,6 +220,10 @@ class OwnBackend:
             limits=limits,
             progress=False,
         )
+        # Made by the first request, it would keep the streams of all others waiting for a second.
+        # A vocabulary that cannot be used is an error of requests with a constraint.
+        with suppress(ArgumentError):
+            vocabulary_of(chat.processor)
         logger.info("loaded %s in %.1f s", place, time.perf_counter() - begin)
         return chat
 
