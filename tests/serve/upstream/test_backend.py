@@ -1,8 +1,7 @@
 """Answers of servers behind this one: least loaded first, and what happens when one breaks."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -15,37 +14,11 @@ from minicpmv.serve.jobs import Event, Finished, Job, Piece, Started
 from minicpmv.serve.settings import ServeSettings
 from minicpmv.serve.upstream.backend import VllmBackend
 
+from ...helpers.before_vllm import run
 from ...helpers.fake_vllm import END, IDS, NUM_INPUT, WORDS, FakeVllm
 
 TEXT = "".join(WORDS)
 ASK = [{"role": "user", "content": "What is it?"}]
-
-
-def backend_for(*servers: FakeVllm, **rest: Any) -> VllmBackend:
-    urls = tuple(server.url for server in servers)
-    timing = {name: rest.pop(name) for name in ("check_s", "stall_s") if name in rest}
-    return VllmBackend(ServeSettings(engine="vllm", upstream=urls, **rest), **timing)
-
-
-def run(
-    servers: list[FakeVllm],
-    work: Callable[[VllmBackend], Coroutine[Any, Any, Any]],
-    **rest: Any,
-) -> Any:
-    """What `work` makes of a backend before running servers."""
-
-    async def main() -> Any:
-        backend = backend_for(*servers, **rest)
-        await backend.start()
-        try:
-            return await work(backend)
-        finally:
-            await backend.stop()
-
-    with ExitStack() as stack:
-        for server in servers:
-            stack.enter_context(server.running())
-        return asyncio.run(main())
 
 
 async def events_of(backend: VllmBackend, job: Job) -> list[Event]:

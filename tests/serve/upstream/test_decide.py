@@ -12,8 +12,8 @@ from minicpmv.serve.jobs import DecisionJob
 from minicpmv.serve.upstream.decide import by_minicpmv
 from minicpmv.serve.upstream.failures import UpstreamError
 
+from ...helpers.before_vllm import run
 from ...helpers.fake_vllm import IDS, NUM_INPUT, FakeVllm
-from .test_backend import run
 
 ASK = [{"role": "user", "content": "Look."}]
 # Texts whose tokens the fake server knows.
