@@ -354,7 +354,8 @@ class Chat:
         others = {name: value for name, value in options.items() if name not in PROCESSING}
         plan = plan_generation(self.processor, self.model.generation_config, others)
         context = context_length(self.model.config)
-        if others.get("max_new_tokens") is not None and plan.config.max_new_tokens >= context:
+        must_fit = others.get("max_new_tokens") is not None and not others.get("up_to_context")
+        if must_fit and plan.config.max_new_tokens >= context:
             raise ArgumentError(
                 f"`max_new_tokens` is {plan.config.max_new_tokens}; it must be less than the "
                 f"model's context, {context} tokens."

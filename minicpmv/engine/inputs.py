@@ -24,7 +24,7 @@ class Settings:
     Fields:
         processing: keywords of the processor.
         max_inp_length: a longer prompt is an error.
-        max_new_tokens: as asked for; None when not.
+        max_new_tokens: that there must be room for; None when not asked for.
     """
 
     plan: GenerationPlan
@@ -84,7 +84,8 @@ class Preparation:
             cut = self.processor.release.max_inp_length if limit is None else limit
             processing["max_inp_length"], limit = cut, None
         plan = plan_generation(self.processor, self.model.generation_config, options)
-        return Settings(plan, processing, limit, options.get("max_new_tokens"), image_features)
+        wanted = None if options.get("up_to_context") else options.get("max_new_tokens")
+        return Settings(plan, processing, limit, wanted, image_features)
 
     def encode(
         self, conversations: Sequence[Messages], settings: Settings, with_pixels: bool = True

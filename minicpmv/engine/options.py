@@ -48,6 +48,8 @@ class GenerationOptions(TypedDict, total=False):
             its text, beside the terminators of the model.
         ignore_eos: the terminators of the model cannot come; the answer goes on until something
             else ends it.
+        up_to_context: `max_new_tokens` that the context has no room for are no error: the answer
+            ends where the context does.
         logprobs: gives `Answer.logprobs`: natural logarithms of probabilities, of each token and of
             this many of the likeliest (0 to 20) at its place, by the softmax of the model's own
             logits, before penalties, bias and temperature. Not with beams.
@@ -73,6 +75,7 @@ class GenerationOptions(TypedDict, total=False):
     early_stopping: bool | None
     max_new_tokens: int | None
     min_new_tokens: int | None
+    up_to_context: bool | None
     max_time: float | None
     stop: str | Sequence[str] | None
     stop_token_ids: int | Sequence[int] | None
@@ -295,6 +298,12 @@ GENERATION = _table(
     Option("early_stopping", bool, "stop as soon as enough beams are finished", needs="beams"),
     Option("max_new_tokens", int, "longest answer, in tokens", least=1),
     Option("min_new_tokens", int, "shortest answer, in tokens", least=0),
+    Option(
+        "up_to_context",
+        bool,
+        "an answer whose longest length the context has no room for ends where the context does",
+        has_flag=False,
+    ),
     Option(
         "max_time",
         float,

@@ -125,7 +125,8 @@ def plan_generation(
     for name in ("min_new_tokens", "no_repeat_ngram_size", "min_p"):
         if getattr(stored, name, None) is not None:  # `generate` would fill it in
             values.setdefault(name, 0)
-    values |= {name: given[name] for name in given if name not in ("sampling", "seed")}
+    elsewhere = ("sampling", "seed", "up_to_context")
+    values |= {name: given[name] for name in given if name not in elsewhere}
     values["do_sample"] = draws
     _check_effect(given, draws, values.get("num_beams", 1))
     if values.get("min_new_tokens", 0) > values["max_new_tokens"]:

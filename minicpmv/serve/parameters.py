@@ -130,6 +130,7 @@ def generation(
     *,
     names: Mapping[str, str] | None = None,
     ignored: Ignored | None = None,
+    must_fit: bool = True,
 ) -> dict[str, Any]:
     """Options of the engine for a request; those that nothing was said about are left out.
 
@@ -139,11 +140,13 @@ def generation(
         settings: of the server: `max_tokens`, `timeout` and `lenient` are read.
         names: what the client calls a field, where that is not OpenAI's name of it.
         ignored: called with the name of each field that `lenient` lets pass without effect.
+        must_fit: whether a length that the context or the server has no room for is an error;
+            otherwise the answer ends there. For protocols whose clients must name a length.
 
     Raises:
         ApiError: a value is out of range, or would have no effect; it names the client's field.
     """
-    return _Parameters(fields_of(body), card, settings, names or {}, ignored).options()
+    return _Parameters(fields_of(body), card, settings, names or {}, ignored, must_fit).options()
 
 
 def num_answers(body: BaseModel | Mapping[str, Any]) -> int:
@@ -161,7 +164,9 @@ class _Parameters:
         settings: Any,
         names: Mapping[str, str],
         ignored: Ignored | None,
+        must_fit: bool,
     ):
+        self._must_fit = must_fit
         self._fields = fields
         self._card = card
         self._settings = settings
@@ -203,6 +208,9 @@ class _Parameters:
         wanted = short_ if long is None else long
         limit = getattr(self._settings, "max_tokens", None)
         usual = self._card.defaults.get("max_new_tokens")
+        if wanted is not None and not self._must_fit:
+            most = wanted if limit is None else min(wanted, limit)
+            return {"max_new_tokens": most, "up_to_context": True}
         if wanted is not None and limit is not None and wanted > limit:
             self._refuse(
                 name, f"is {wanted}; the limit of this server is {limit} (--max-tokens). Lower it"

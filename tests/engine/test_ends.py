@@ -4,6 +4,7 @@ import pytest
 
 from minicpmv import Chat
 from minicpmv.engine.constraints import Constraint
+from minicpmv.engine.inputs import context_length
 from minicpmv.engine.options import GENERATION
 from minicpmv.errors import ArgumentError
 
@@ -59,6 +60,17 @@ def test_the_model_cannot_end_an_answer_that_ignores_its_terminators(
     assert answer.finish_reason == "length"
     assert end not in answer.token_ids
     assert seeing.ask(QUESTION, **options, ignore_eos=False).token_ids != answer.token_ids
+
+
+def test_an_answer_may_end_where_the_context_does(seeing: Chat) -> None:
+    options = GREEDY | {"max_new_tokens": 10**6, "ignore_eos": True}
+    with pytest.raises(ArgumentError, match="max_new_tokens is 1000000"):
+        seeing.ask(QUESTION, **options)
+    messages = [{"role": "user", "content": QUESTION}]
+    inputs, plan = seeing.prepare([messages], **options, up_to_context=True)
+    num_tokens = inputs["input_ids"].shape[1] + plan.config.max_new_tokens
+    assert num_tokens == context_length(seeing.model.config)
+    seeing.check_options(options | {"up_to_context": True})
 
 
 def test_log_probabilities_stay_those_of_the_model(

@@ -57,7 +57,9 @@ def test_every_option_has_a_flag() -> None:
     """But for another name of one, and what only Python can say or read."""
     without = [option.name for option in OPTIONS.values() if not option.has_flag]
     ends = ["stop_token_ids", "ignore_eos"]
-    assert without == ["do_sample", "logit_bias", *ends, "constraint", "logprobs"]
+    assert without == [
+        "do_sample", "logit_bias", "up_to_context", *ends, "constraint", "logprobs",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,13 @@ def test_an_answer_longer_than_the_context_has_its_own_code() -> None:
     assert "4096" in error.message
 
 
+def test_a_protocol_that_must_name_a_length_may_name_any() -> None:
+    found = generation({"max_tokens": 10**6}, card(), settings(max_tokens=100), must_fit=False)
+    assert found == {"sampling": False, "max_new_tokens": 100, "up_to_context": True}
+    found = generation({"max_tokens": 10**6}, card(), settings(), must_fit=False)
+    assert found["max_new_tokens"] == 10**6
+
+
 def test_the_limit_of_the_server_is_named() -> None:
     assert "--max-tokens" in refused({"max_tokens": 101}, max_tokens=100).message
     assert refused({"min_tokens": 101}, max_tokens=100).param == "min_tokens"

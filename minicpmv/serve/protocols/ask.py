@@ -44,11 +44,14 @@ def ignored_of(request: Request) -> Ignored | None:
     return server.metrics.parameter_ignored if server.settings.lenient else None
 
 
-async def read(request: Request, fields: dict[str, Any], names: Names) -> Question:
+async def read(
+    request: Request, fields: dict[str, Any], names: Names, *, must_fit: bool = True
+) -> Question:
     """The request, its pictures fetched and decoded.
 
     Args:
         fields: of a chat completion.
+        must_fit: see `parameters.generation`.
 
     Raises:
         ApiError: about a field, by the client's own name of it.
@@ -58,7 +61,7 @@ async def read(request: Request, fields: dict[str, Any], names: Names) -> Questi
     with names.errors():
         chat = validate(ChatRequest, fields)
         card = await server.backend.card(chat.model)
-        options = generation(chat, card, settings, ignored=ignored)
+        options = generation(chat, card, settings, ignored=ignored, must_fit=must_fit)
         form = await form_of(chat, card, options, settings, ignored)
         messages = form.shown(await messages_of(server, request, chat))
     job = Job(chat.model, messages, form.options, 1, request.state.record.request_id)

@@ -23,7 +23,7 @@ async def messages(
     request: Request, body: Annotated[MessagesRequest, json_body(MessagesRequest)]
 ) -> Response:
     """Answer a conversation: as one JSON object, or with `stream` as server-sent events."""
-    question = await read(request, *chat_of_messages(body, ignored_of(request)))
+    question = await read(request, *chat_of_messages(body, ignored_of(request)), must_fit=False)
     writer = MessagesForm(body, question)
     if body.stream:
         return answer_in_parts(request, question, writer)
@@ -39,7 +39,7 @@ async def count_tokens(
     request: Request, body: Annotated[CountTokensRequest, json_body(CountTokensRequest)]
 ) -> dict[str, int]:
     """How many tokens the prompt of a request has, pictures included."""
-    question = await read(request, *chat_of_messages(body, ignored_of(request)))
+    question = await read(request, *chat_of_messages(body, ignored_of(request)), must_fit=False)
     backend = request.app.state.server.backend
     with question.names.errors():
         ids = await backend.tokenize(body.model, question.job.prompt)

@@ -136,7 +136,7 @@ async def _answer(
     if isinstance(body, GenerateRequest) and body.raw:
         question = await _raw(request, body)
     else:
-        question = await read(request, *chat_of_ollama(body, ignored_of(request)))
+        question = await read(request, *chat_of_ollama(body, ignored_of(request)), must_fit=False)
     if body.stream is not False:
         return answer_in_parts(request, question, OllamaForm(lines, question))
     only = await answer(request, question)
@@ -150,7 +150,7 @@ async def _raw(request: Request, body: GenerateRequest) -> Question:
         if getattr(body, name):
             message = f"{name} has no effect on a raw prompt; leave it out, or raw."
             raise ApiError(400, "invalid_value", message, param=name)
-    question = await read(request, *chat_of_ollama(body, ignored_of(request)))
+    question = await read(request, *chat_of_ollama(body, ignored_of(request)), must_fit=False)
     return replace(question, job=replace(question.job, prompt=body.prompt or ""))
 
 
