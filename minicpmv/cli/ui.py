@@ -1,6 +1,8 @@
 """`minicpmv ui`: a page to talk about pictures, and the server behind it."""
 
 import argparse
+import os
+import re
 import sys
 from dataclasses import fields
 from ipaddress import ip_address
@@ -61,7 +63,10 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     server.add_argument("models", metavar="MODEL", nargs="*", help=ROWS["model"].help)
     server.add_argument("--base-url", metavar="URL", help="ask this running server", **given)
     server.add_argument(
-        "--api-key", metavar="KEY", help="that the server asks for, a started one as well", **given
+        "--api-key",
+        metavar="KEY",
+        help="that the server asks for (default: $MINICPMV_API_KEY)",
+        **given,
     )
     server.add_argument(
         "--server-port",
@@ -80,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
 
     names = [field.name for field in fields(PageSettings)]
     given = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    if "api_key" not in given:
+        given["api_key"] = _key_of_environment()
     given["models"] = tuple(args.models) or PageSettings.models
     given["opens"] = args.open
     given["server_flags"] = _server_flags(args)
@@ -98,6 +105,12 @@ def run(args: argparse.Namespace) -> int:
         return run_streamlit(settings)
     run_page(settings)
     return 0
+
+
+def _key_of_environment() -> str | None:
+    """The first of those that the server reads; any will do."""
+    keys = re.split(r"[,\s]+", os.environ.get("MINICPMV_API_KEY", "").strip())
+    return keys[0] or None
 
 
 def _server_flags(args: argparse.Namespace) -> tuple[str, ...]:

@@ -77,3 +77,11 @@ def test_a_missing_extra_names_what_to_install(run, monkeypatch):
     code, _, err = run("ui")
     assert code == 1
     assert "pip install 'minicpmv[serve,ui]'" in err
+
+
+def test_the_key_of_the_environment_is_used(run, opened, monkeypatch):
+    monkeypatch.setenv("MINICPMV_API_KEY", "first, second")
+    assert run("ui")[0] == 0
+    monkeypatch.setenv("MINICPMV_API_KEY", "")
+    assert run("ui", "--api-key", "mine")[0] == 0
+    assert [settings.api_key for _, settings in opened] == ["first", "mine"]

@@ -1,5 +1,6 @@
 """Files for containers, Prometheus, Grafana and systemd: they can be read, and agree."""
 
+import argparse
 import configparser
 import json
 import re
@@ -10,12 +11,15 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from minicpmv.cli import parse
 from minicpmv.serve.metrics import Metrics
+from minicpmv.serve.settings import ROWS, ServeSettings, read_settings
 
 ROOT = Path(__file__).parents[2]
 BOARD = json.loads((ROOT / "docs/grafana.json").read_text(encoding="utf-8"))
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES = COMPOSE["services"]
+DEFAULTS = ServeSettings()
 
 
 def read_yaml(path: str) -> Any:
@@ -32,6 +36,12 @@ def dockerfile() -> list[tuple[str, str]]:
         word, _, rest = line.strip().partition(" ")
         found.append((word, rest.strip()))
     return found
+
+
+def last_stage() -> list[tuple[str, str]]:
+    lines = dockerfile()
+    words = [word for word, _ in lines]
+    return lines[len(words) - 1 - words[::-1].index("FROM") :]
 
 
 def unit() -> configparser.ConfigParser:
@@ -121,17 +131,14 @@ def test_services_are_open_on_this_machine_alone_and_named_by_version() -> None:
 
 
 def test_the_image_runs_without_root_and_says_whether_it_is_well() -> None:
-    lines = dockerfile()
-    words = [word for word, _ in lines]
-    last_stage = lines[len(words) - 1 - words[::-1].index("FROM") :]
-    given = dict(last_stage)
+    given = dict(last_stage())
     assert given["USER"].isdigit()
     assert int(given["USER"]) > 0
     assert "/health" in given["HEALTHCHECK"]
     assert json.loads(given["ENTRYPOINT"]) == ["minicpmv"]
     assert json.loads(given["CMD"]) == ["serve"]
     assert given["EXPOSE"] == container_port("server")
-    assert all(re.search(r":\d", rest) for word, rest in lines if word == "FROM")
+    assert all(re.search(r":\d", rest) for word, rest in dockerfile() if word == "FROM")
     check = json.loads(given["HEALTHCHECK"].partition("CMD ")[2])
     compile(check[-1], "HEALTHCHECK", "exec")
 
@@ -155,9 +162,48 @@ def test_what_the_image_copies_is_not_ignored_and_is_there() -> None:
 def test_extras_of_the_images_exist() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     default = dict(rest.split("=") for word, rest in dockerfile() if word == "ARG")["EXTRAS"]
-    for extras in (default,):
+    for extras in (default, SERVICES["page"]["build"]["args"]["EXTRAS"]):
         for extra in extras.split(","):
             assert re.search(rf"^{extra} = \[", project, re.MULTILINE), extra
+
+
+def flags_of(words: list[str]) -> set[str]:
+    return {word for word in words if word.startswith("--")}
+
+
+def test_commands_have_the_flags_that_are_given_to_them() -> None:
+    unit_words = unit()["Service"]["ExecStart"].split()
+    commands = [SERVICES["server"]["command"], SERVICES["page"]["command"], unit_words[1:]]
+    assert Path(unit_words[0]).name == "minicpmv"
+    for words in commands:
+        args = argparse.Namespace()
+        parse([word.replace("${MODEL:-nano}", "nano") for word in words], args)
+        assert (args.models if words[0] == "serve" else args.base_url) or "--config" in words
+    assert flags_of(unit_words) == {"--config"}
+
+
+def test_variables_are_settings_of_the_server() -> None:
+    names = {name for name, _ in re.findall(r"(MINICPMV_[A-Z_]+)=(\S+)", dict(last_stage())["ENV"])}
+    names |= {name for name in SERVICES["server"]["environment"] if name.startswith("MINICPMV")}
+    assert {name.removeprefix("MINICPMV_").lower() for name in names} <= set(ROWS)
+
+
+def test_the_settings_of_the_service_are_read() -> None:
+    settings = read_settings({}, {}, ROOT / "deploy/serve.yaml")
+    assert (settings.model, settings.log_format) == (("nano",), "json")
+    assert settings.max_body == 64 * 2**20
+    lines = (ROOT / "deploy/serve.yaml").read_text(encoding="utf-8").splitlines()
+    options = [line[2:] for line in lines if re.match(r"# [a-z-]+: \S+$", line)]
+    assert len(options) == 2  # those that are shown as comments
+    for line in options:
+        assert next(iter(yaml.safe_load(line))).replace("-", "_") in ROWS
+
+
+def test_ports_are_those_of_the_commands() -> None:
+    assert container_port("server") == str(DEFAULTS.port)
+    words = SERVICES["page"]["command"]
+    assert container_port("page") == words[words.index("--port") + 1]
+    assert words[words.index("--base-url") + 1].startswith(f"http://server:{DEFAULTS.port}")
 
 
 def test_torch_of_the_image_is_one_that_the_package_takes() -> None:
