@@ -5,6 +5,7 @@ A flag wins over a variable `MINICPMV_*`, and that over a line of the file given
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,8 +15,11 @@ from ..errors import ArgumentError, short
 from .settings_table import Setting, row_of, rows, setting
 
 PREFIX = "MINICPMV_"
-# Variables of other parts of the package.
-_OTHERS = {"MINICPMV_FONTS", "MINICPMV_GOLDEN", "MINICPMV_KERNELS", "MINICPMV_CONFIG"}
+# Variables of other parts of the package, and what Kubernetes sets where a service has its name.
+_OTHERS = re.compile(
+    "(AXE|CONFIG|FONTS|GOLDEN|KERNELS|(TEST|UI)_.*|SERVICE_(HOST|PORT.*)|PORT_[0-9]+_.*)"
+)
+_OF_KUBERNETES = re.compile("(tcp|udp|sctp)://.*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,15 +217,16 @@ def _of_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     known = {f"{PREFIX}{name.upper()}": name for name in ROWS}
     for variable in sorted(environment):
-        if not variable.startswith(PREFIX) or variable in _OTHERS:
+        value, name = environment[variable], variable.removeprefix(PREFIX)
+        if name == variable or _OTHERS.fullmatch(name) or _OF_KUBERNETES.match(value):
             continue
         if variable not in known:
             raise ArgumentError(
                 f"{variable} is not a setting of the server.{_meant(variable, list(known))}"
             )
-        if environment[variable].strip():  # set to nothing: not set
+        if value.strip():  # set to nothing: not set
             name = known[variable]
-            values[name] = ROWS[name].read(environment[variable], variable)
+            values[name] = ROWS[name].read(value, variable)
     return values
 
 

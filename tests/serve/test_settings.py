@@ -99,7 +99,23 @@ def test_a_wrong_file_is_refused_by_line(tmp_path, text, message):
 def test_an_unknown_variable_is_refused_and_those_of_others_are_not():
     with pytest.raises(ArgumentError, match="Did you mean 'MINICPMV_PORT'"):
         read_settings({}, {"MINICPMV_PROT": "1"})
-    assert read_settings({}, {"MINICPMV_KERNELS": "0", "MINICPMV_PORT": ""}) == ServeSettings()
+    others = {
+        "MINICPMV_KERNELS": "0",
+        "MINICPMV_PORT": "",
+        "MINICPMV_UI_API_KEY": "a",
+        "HOME": "/root",
+    }
+    assert read_settings({}, others) == ServeSettings()
+
+
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_no_setting():
+    set_there = {
+        "MINICPMV_PORT": "tcp://10.0.0.1:80",
+        "MINICPMV_PORT_80_TCP_ADDR": "10.0.0.1",
+        "MINICPMV_SERVICE_HOST": "10.0.0.1",
+        "MINICPMV_SERVICE_PORT_HTTP": "80",
+    }
+    assert read_settings({}, set_there) == ServeSettings()
 
 
 def test_one_model_may_have_several_names():
