@@ -202,6 +202,8 @@ def refused(constraint: Constraint, error: str) -> ArgumentError:
     lines = [line.strip() for line in error.strip().splitlines()]
     own = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     reason = (own or lines or ["no reason given"])[0].rstrip(".")
+    if "coerce_one_of" in reason:
+        reason = "oneOf has schemas that may match at once; send anyOf"
     name = {"json_schema": "schema"}.get(constraint.kind, constraint.kind)
     return ArgumentError(f"The {name} of `constraint` cannot be kept to: {reason}.")
 

@@ -87,6 +87,8 @@ def test_an_answer_may_end_where_the_grammar_may() -> None:
     ("make", "message"),
     [
         (lambda: Constraint.json_schema({"not": {}}), 'kept to: Unimplemented keys: ["not"].'),
+        (lambda: Constraint.json_schema({"oneOf": [{"type": "number"}, {"type": "integer"}]}),
+         "kept to: oneOf has schemas that may match at once; send anyOf."),
         (lambda: Constraint.json_schema({"type": "list"}), "kept to: Invalid type: list."),
         (lambda: Constraint.json_schema({"enum": []}), "Unsatisfiable schema: anyOf is empty."),
         (lambda: Constraint.json_schema({"format": "song", "type": "string"}), "format: song."),
