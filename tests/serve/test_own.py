@@ -1,5 +1,6 @@
 """The server over the bundled model: what comes out is what the library answers."""
 
+import asyncio
 import base64
 import io
 import weakref
@@ -14,7 +15,7 @@ from minicpmv.serve.own import OwnBackend
 from minicpmv.serve.settings import ServeSettings
 
 from ..helpers.golden import CHECKPOINTS
-from ..helpers.serving import events_of
+from ..helpers.serving import Exchange, events_of
 
 CHAT = "/v1/chat/completions"
 EXACT = {"device": "cpu", "dtype": "float32"}
@@ -187,3 +188,39 @@ def test_what_cannot_be_loaded_is_an_error_at_the_start(tmp_path):
     app = create_app(ServeSettings(model=("nano", str(tmp_path))))
     with pytest.raises(OSError, match=r"no config\.json"), TestClient(app):
         pass
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_the_engine_is_free_when_the_client_goes(streams):
+    async def run():
+        app = create_app(ServeSettings(max_num_seqs=1, max_queue=1, **EXACT))
+        async with app.router.lifespan_context(app):
+            backend = app.state.server.backend
+
+            def running():
+                return backend.stats()["nano"]["requests"]["running"]
+
+            body = request("Tell a story.", max_tokens=3000, ignore_eos=True, stream=streams)
+            long = Exchange(app, body=body)
+            while not running():
+                await asyncio.sleep(0)
+            if streams:
+                await long.until('"content":"')
+            long.hang_up()
+            await long.end()
+            # The one place is free: what comes next is answered, long before the first would end.
+            short = await Exchange(app, body=request("What do you see?", max_tokens=2)).end()
+            assert short.status == 200
+            while running():
+                await asyncio.sleep(0)
+            assert backend.stats()["nano"]["requests"]["cancelled"] == 1
+
+    asyncio.run(run())
+
+
+def test_an_answer_ends_at_the_limit_of_time():
+    with TestClient(create_app(ServeSettings(timeout=0.05, **EXACT))) as client:
+        body = request("Tell a story.", max_tokens=3000, ignore_eos=True)
+        answer = client.post(CHAT, json=body).json()
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert answer["usage"]["completion_tokens"] < 3000
