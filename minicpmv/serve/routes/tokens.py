@@ -5,9 +5,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 
 from ...engine.request import Messages
+from ..answering import messages_of
 from ..bodies import json_body
 from ..errors import ApiError
-from ..parameters import fields_of, generation, media_options
+from ..parameters import fields_of, generation
 from ..schema.tokens import (
     DetokenizeRequest,
     DetokenizeResponse,
@@ -47,9 +48,7 @@ async def tokenize(
             ignored=server.metrics.parameter_ignored,
         )
         options = {name: found[name] for name in _SHOWN if name in found}
-        prompt = await server.media.read(
-            body.messages, owner=request.state.owner, options=media_options(body)
-        )
+        prompt = await messages_of(server, request, body)
     ids = await server.backend.tokenize(
         card.name, prompt, options=options, begins=body.add_special_tokens is not False
     )

@@ -37,6 +37,7 @@ _SAME = {
 _DONE_HERE = {
     *("sampling", "do_sample", "max_time"),
     *("system_prompt", "max_slice_nums", "use_image_id"),  # in the messages, or beside them
+    "up_to_context",  # the server there says what does not fit
 }
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 _UNLIMITED_SLICES = 1 << 16
