@@ -113,12 +113,16 @@ async def root() -> Response:
     return PlainTextResponse("minicpmv is running")
 
 
-@router.api_route("/api/{name}", methods=["POST", "DELETE"], include_in_schema=False)
-async def missing(name: str) -> Response:
+async def missing(request: Request) -> Response:
     """The rest of Ollama's `/api`; clients are told why, and not to try again."""
-    if name not in _MISSING:
-        raise ApiError(404, "not_found", f"There is no /api/{name}.")
-    raise ApiError(400, "not_supported", f"/api/{name} is not supported. {_MISSING[name]}")
+    path = request.scope["path"]
+    reason = _MISSING[path.rpartition("/")[2]]
+    raise ApiError(400, "not_supported", f"{path} is not supported. {reason}")
+
+
+for _name in _MISSING:
+    _methods = ["DELETE"] if _name == "delete" else ["POST"]
+    router.add_api_route(f"/api/{_name}", missing, methods=_methods, include_in_schema=False)
 
 
 async def _answer(

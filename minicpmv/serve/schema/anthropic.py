@@ -213,7 +213,7 @@ class CountTokensRequest(Body):
     """A request to `/v1/messages/count_tokens`."""
 
     model: str
-    messages: list[Message]
+    messages: Annotated[list[Message], Field(min_length=1)]
     system: System | None = None
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None

@@ -124,7 +124,8 @@ InputItem = Annotated[
     ),
 ]
 Input = Annotated[
-    Annotated[str, Tag("<string>")] | Annotated[list[InputItem], Tag("<items>")],
+    Annotated[str, Tag("<string>")]
+    | Annotated[list[InputItem], Field(min_length=1), Tag("<items>")],
     Discriminator(text_or("<items>")),
 ]
 
