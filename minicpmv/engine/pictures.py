@@ -5,6 +5,7 @@ image be changed in place.
 """
 
 import hashlib
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,9 +49,26 @@ def digest(block: Mapping[str, Any]) -> bytes:
     """A hash of the pixels, as RGB, of a block from `request.media_of`."""
     found = hashlib.blake2b(block["type"].encode(), digest_size=16)
     for image in frames_of(block):
-        pixels = to_rgb(image)
-        found.update(repr(pixels.size).encode())
-        found.update(pixels.tobytes())
+        found.update(_KEPT.get(id(image)) or _digest_of(image))
+    return found.digest()
+
+
+def keep_digest(image: Image.Image) -> None:
+    """Look at the pixels of an image once for all requests that will show it. Whoever calls this
+    does not change the image afterwards.
+    """
+    if id(image) not in _KEPT:
+        _KEPT[id(image)] = _digest_of(image)
+        weakref.finalize(image, _KEPT.pop, id(image)).atexit = False
+
+
+_KEPT: dict[int, bytes] = {}  # by the identity of images that live
+
+
+def _digest_of(image: Image.Image) -> bytes:
+    pixels = to_rgb(image)
+    found = hashlib.blake2b(repr(pixels.size).encode(), digest_size=16)
+    found.update(pixels.tobytes())
     return found.digest()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..engine.pictures import keep_digest
 from ..engine.request import Message, Messages
 from ..errors import first_line, short
 from ..media.image import load_image, to_rgb
@@ -264,6 +265,7 @@ def _decoded(data: str | bytes, source: Source, max_pixels: int) -> Shown:
 def _as_rgb(image: Image.Image) -> Image.Image:
     image = to_rgb(image)
     image.info.clear()  # profiles and comments are not looked at
+    keep_digest(image)  # it stays as it is, for all that show it
     return image
 
 
