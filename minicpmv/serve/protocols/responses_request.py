@@ -126,7 +126,10 @@ def _messages(body: ResponsesRequest, names: Names) -> list[dict[str, Any]]:
             content = _content(item.content, f"{place}.content", f"{own}.content", names)
             messages.append({"role": item.role, "content": content})
         else:
-            message = f"{own} refers to an item of an earlier response. {_STATELESS}"
+            message = (
+                f"{own} refers to an item of an earlier response. {_STATELESS} Clients that refer "
+                "to items send them again when they are told not to store (store: false)."
+            )
             raise ApiError(400, "unsupported_parameter", message, param=own)
     return messages
 
