@@ -31,9 +31,8 @@ HEAD = (
     "mass of the choices",
     "calibration error before",
     "after",
-    "answer, ms",
-    "decision, ms",
 )
+OF_TIMES = ("answer, ms", "decision, ms")
 
 Part = tuple[list[Labelled], list[dict[str, float]]]
 
@@ -42,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=200, help="of each task, and as many to fit")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--times", action="store_true", help="time single requests, too")
     args = parser.parse_args()
     chat = load("nano")
     fitted, tested = (
@@ -51,15 +51,16 @@ def main() -> None:
     found = fit(*_flat(fitted.values()), with_bias=False)
     print(f"{args.items} examples of each task, as many others to fit: ", end="")
     print(f"temperature {found.temperature:.3f}; {chat.precision}\n")
-    print(f"| {' | '.join(HEAD)} |")
-    print("|---|" + "---|" * (len(HEAD) - 1))
+    head = (*HEAD, *OF_TIMES) if args.times else HEAD
+    print(f"| {' | '.join(head)} |")
+    print("|---" * len(head) + "|")
     frees = {name: _free(chat, tested[name][0]) for name in args.tasks}
     for name, part in tested.items():
-        some = part[0][:TIMED]
-        times = [f"{_ms(chat, some, way):.1f}" for way in (_answer, _decide)]
+        some, ways = part[0][:TIMED], (_answer, _decide) if args.times else ()
+        times = [f"{_ms(chat, some, way):.1f}" for way in ways]
         print(_row(name, str(len(part[0][0].question.labels)), [part], found, frees[name], times))
     free = statistics.mean(frees.values())
-    print(_row("all", "", list(tested.values()), found, free, ["", ""]))
+    print(_row("all", "", list(tested.values()), found, free, [""] * (len(head) - len(HEAD))))
 
 
 def _part(chat: Chat, name: str, seed: int, number: int) -> Part:

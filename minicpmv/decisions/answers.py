@@ -1,5 +1,6 @@
 """Texts of answers as the tokens that a model writes them with, up to the end of its turn."""
 
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from ..errors import ArgumentError, short
 from .question import Question
 
 MAX_TOKENS = 64  # of one choice
+MAX_KNOWN = 4096  # choices that are remembered
 
 Tokens = tuple[int, ...]
 
@@ -21,8 +23,17 @@ class AnswerTokens:
     character: each text has a second form then.
     """
 
+    @classmethod
+    def of_processor(cls, processor: Processor) -> "AnswerTokens":
+        """The one of a processor, which remembers what it has encoded."""
+        found = _KNOWN.get(processor)
+        if found is None:
+            found = _KNOWN[processor] = cls(processor)
+        return found
+
     def __init__(self, processor: Processor):
-        self._processor = processor
+        # Remembered by its processor: it must not keep that one itself.
+        self._reference = weakref.ref(processor)
         self._asked = [{"role": "user", "content": "?"}]
         self._opening = self._ids(self._asked, add_generation_prompt=True)
         self._known: dict[str, tuple[Tokens, ...]] = {}
@@ -34,12 +45,22 @@ class AnswerTokens:
         Raises:
             ArgumentError: the model cannot write the text, or it is too long.
         """
-        if text not in self._known:
+        found = self._known.get(text)
+        if found is None:
             forms = [self._encoded(text)]
             if self._spells:
                 forms.append(self._spelt(text))
-            self._known[text] = tuple(dict.fromkeys(forms))
-        return self._known[text]
+            found = tuple(dict.fromkeys(forms))
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[text] = found
+        return found
+
+    @property
+    def _processor(self) -> Processor:
+        found = self._reference()
+        assert found is not None
+        return found
 
     def _encoded(self, text: str) -> Tokens:
         processor = self._processor
@@ -103,3 +124,6 @@ class AnswerTokens:
             processor_kwargs={},
         )
         return inputs["input_ids"][0].tolist()
+
+
+_KNOWN: "weakref.WeakKeyDictionary[Processor, AnswerTokens]" = weakref.WeakKeyDictionary()

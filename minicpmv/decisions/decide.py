@@ -72,7 +72,7 @@ def decide_all(
         QueueFullError: others have filled the queue.
         ValueError: a choice or a prompt is wrong, or `cancelled` was set.
     """
-    tokens = AnswerTokens(engine.processor)
+    tokens = AnswerTokens.of_processor(engine.processor)
     opened = [_Open(question, messages, tokens) for question, messages in asked]
     left = deque((one, prompt) for one in opened for prompt in one.prompts)
     begun: deque[tuple[_Open, Scores]] = deque()

@@ -56,15 +56,15 @@ def test_wrong_flags(run, flags, message):
 
 def test_a_calibration_is_made_and_used(run, tmp_path):
     out, plot, decided = (tmp_path / name for name in ("c.json", "c.png", "d.jsonl"))
-    arguments = ("calibrate", "scenes", "-m", "nano", "--examples", "60", "--tasks", "counting")
+    arguments = ("calibrate", "scenes", "-m", "nano", "--examples", "40", "--tasks", "counting")
     files = ("--out", out, "--plot", plot, "--decisions", decided)
     code, table, err = run(*arguments, *files)
     assert code == 0, err
     assert "| expected calibration error |" in table
     assert f"{out}: temperature" in table
     found = json.loads(out.read_text())
-    assert (found["model"], found["num_fitted"], found["num_held_out"]) == ("nano", 30, 30)
-    assert len(decided.read_text().splitlines()) == 60
+    assert (found["model"], found["num_fitted"], found["num_held_out"]) == ("nano", 20, 20)
+    assert len(decided.read_text().splitlines()) == 40
     with Image.open(plot) as image:
         assert image.format == "PNG"
     first = out.read_text()
@@ -82,7 +82,7 @@ def test_a_calibration_is_made_and_used(run, tmp_path):
 
 def test_examples_of_a_file(run, tmp_path):
     lines = []
-    for number, each in enumerate(draw_examples(42, tasks=["counting"])):
+    for number, each in enumerate(draw_examples(40, tasks=["counting"])):
         name = f"{number}.png"
         each.images[0].save(tmp_path / name)
         line = {"question": each.question.text, "images": [name], "answer": each.answer}
@@ -91,7 +91,7 @@ def test_examples_of_a_file(run, tmp_path):
     data.write_text("\n".join(lines))
     code, out, err = run("calibrate", data, "-m", "nano", "--out", tmp_path / "c.json")
     assert code == 0, err
-    assert "21 examples held out" in out
+    assert "20 examples held out" in out
 
 
 @pytest.mark.parametrize(

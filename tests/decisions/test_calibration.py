@@ -292,3 +292,17 @@ def test_probabilities_far_below_the_smallest_float() -> None:
     assert decision.probabilities["a"] == pytest.approx(1 / (1 + math.exp(-1)))
     assert decision.mass == 0
     assert decision.confidence == 0
+
+
+@pytest.mark.slow
+def test_nano_is_calibrated_on_held_out_scenes() -> None:
+    chat = load("nano")
+    examples = draw_examples(1200)
+    report = calibrate(chat.model, "nano", examples, decide_examples(chat, examples))
+    assert report.calibration.after.ece <= 0.05
+    free = chat.batch(
+        [(each.question.text, each.images) for each in examples], sampling=False, num_beams=1
+    )
+    pairs = zip(free, examples, strict=True)
+    right = sum(str(a) in e.question.spellings[e.answer] for a, e in pairs) / len(examples)
+    assert report.calibration.after.accuracy >= right - 0.02  # of one half, and of all

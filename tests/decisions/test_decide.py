@@ -184,16 +184,16 @@ def test_the_likeliest_choice_is_the_free_answer_of_nano() -> None:
         asked = ask(scene, "colour", random.Random(seed))
         if asked is not None and asked.answer in COLOURS:
             cases.append((scene.image, asked.text, asked.answer))
-        if len(cases) == 40:
+        if len(cases) == 24:
             break
     free = chat.batch([(text, [image]) for image, text, _ in cases], sampling=False, num_beams=1)
     decided = [chat.decide(text, [image], choices=COLOURS) for image, text, _ in cases]
     same = sum(each.choice == answer for each, answer in zip(decided, free, strict=True))
-    assert same >= 38
+    assert same >= 22
     right = [each.choice == answer for each, (_, _, answer) in zip(decided, cases, strict=True)]
     free_right = [each == answer for each, (_, _, answer) in zip(free, cases, strict=True)]
     assert sum(right) >= sum(free_right)
-    assert sum(right) >= 30
+    assert sum(right) >= 18
 
 
 def test_words_that_nano_spells_are_found_in_their_letters() -> None:
