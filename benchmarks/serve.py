@@ -64,6 +64,7 @@ TARGETS = {
     "second": ("at most 1/8", lambda found: found <= 1 / 8),
     "memory": ("within 2 %", lambda found: found <= 1.02),
 }
+_SMALL = 112  # pixels of a side: one slice
 _WARM_UP = 1000  # requests before the memory is read for the first time
 
 
@@ -208,15 +209,16 @@ class Pictures:
         self._rng = random.Random(seed)
         self._number = 0
 
-    def new(self, number: int) -> list[str]:
-        """So many, as data URLs."""
-        return [self._one() for _ in range(number)]
+    def new(self, number: int, side: int | None = None) -> list[str]:
+        """So many, as data URLs; of `side` pixels where that is given."""
+        return [self._one(side) for _ in range(number)]
 
-    def _one(self) -> str:
+    def _one(self, side: int | None) -> str:
         self._number += 1
         offset = self._rng.randrange(-24, 25), self._rng.randrange(-24, 25)
         scene = Image.new("RGB", self._scene.size, "white")
         scene.paste(self._scene, offset)
+        scene = scene if side is None else scene.resize((side, side))
         scene.putpixel((0, 0), tuple(self._number.to_bytes(3, "big")))  # no two are the same
         file = io.BytesIO()
         scene.save(file, "PNG")
@@ -321,11 +323,11 @@ class Run:
         server.note("second", statistics.median(seconds) / statistics.median(firsts))
 
     async def memory(self) -> None:
-        """Half of the pictures are new ones; streamed and whole, and a few that are wrong."""
+        """Small pictures, half of them new ones; streamed and whole."""
         server, done, readings = self.servers[0], 0, {}
-        shown = self.pictures.new(32)
+        shown = self.pictures.new(32, _SMALL)
         while done < self.args.requests:
-            some = [*self.pictures.new(16), *random.Random(done).sample(shown, 16)]
+            some = [*self.pictures.new(16, _SMALL), *random.Random(done).sample(shown, 16)]
             question = random.Random(done).choice(QUESTIONS)
             await asked(server, asks_of(some, question), self.args.clients, bool(done // 32 % 2))
             server.texts.clear()
