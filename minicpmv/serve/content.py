@@ -23,7 +23,7 @@ from ..media.policy import MediaLimitError, MediaPolicy, MediaRefusedError, use_
 from ..media.video import VideoFile
 from .errors import ApiError
 from .fetching import PER_REQUEST, Fetcher
-from .media_cache import MediaCache, Shown, num_bytes
+from .media_cache import MediaCache, Shown, num_pixels
 from .parameters import MediaOptions
 from .schema.parts import ChatMessage
 from .sources import Source, source_of
@@ -32,7 +32,6 @@ from .turns import Media, turns_of
 _CACHE_BYTES = 256 * 2**20
 _LONG = 1 << 16  # characters of an address that are looked at in a thread
 _PICTURES = 8  # of the largest size, in all of a request together
-_BYTES_PER_PIXEL = 3
 
 # Flags of the server by the fields of the policy.
 _FLAGS = {"max_frames": "--max-frames", "max_duration_s": "--max-video-seconds"}
@@ -218,7 +217,7 @@ class _Request:
             shown = self._reader.named(source, self._owner)
         else:
             shown = await self._reader.shown(source, self._owner, self._places)
-        self._num_pixels += num_bytes(shown) // _BYTES_PER_PIXEL
+        self._num_pixels += num_pixels(shown)
         self._reader.check_room(source, self._num_pixels)
         return shown
 

@@ -15,10 +15,13 @@ class MediaCache:
 
     Args:
         max_bytes: of all pixels; 0 keeps nothing.
+        max_items: however small they are, so that the cache is full, and grows no more, early in
+            the life of a server.
     """
 
-    def __init__(self, max_bytes: int):
+    def __init__(self, max_bytes: int, max_items: int = 1024):
         self._max_bytes = max_bytes
+        self._max_items = max_items
         self._lock = threading.Lock()
         self._items: OrderedDict[Hashable, Shown] = OrderedDict()
         self._sizes: dict[Hashable, int] = {}
@@ -44,7 +47,7 @@ class MediaCache:
             self._items[key] = shown
             self._sizes[key] = size
             self._bytes += size
-            while self._bytes > self._max_bytes:
+            while self._bytes > self._max_bytes or len(self._items) > self._max_items:
                 self._drop(next(iter(self._items)))
 
     def clear(self) -> None:
@@ -66,7 +69,15 @@ class MediaCache:
 
 
 def num_bytes(shown: Shown) -> int:
-    """Of the pixels."""
-    if isinstance(shown, Image.Image):
-        return shown.width * shown.height * len(shown.getbands())
-    return sum(map(num_bytes, shown))
+    """As Pillow keeps colours: 4 bytes a pixel, and some for each picture."""
+    images = [shown] if isinstance(shown, Image.Image) else shown
+    return sum(4 * num_pixels(image) + _OVERHEAD for image in images)
+
+
+def num_pixels(shown: Shown) -> int:
+    """Of a picture, or of all frames."""
+    images = [shown] if isinstance(shown, Image.Image) else shown
+    return sum(image.width * image.height for image in images)
+
+
+_OVERHEAD = 1024

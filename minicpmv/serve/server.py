@@ -23,6 +23,7 @@ from ..errors import ArgumentError, first_line
 from .access_log import logger
 from .app import Server, create_app
 from .errors import ApiError
+from .memory import limit_primitives
 from .settings import ServeSettings
 
 _KEEP_ALIVE_S = 75  # longer than proxies and clients keep a connection, so that they close it
@@ -45,6 +46,7 @@ def run(settings: ServeSettings) -> int:
         ValueError: a setting or a model is wrong.
     """
     _set_up_logging(settings.log_format)
+    limit_primitives()
     _check_tls(settings)
     sockets = bind(settings.host, settings.port)
     try:
