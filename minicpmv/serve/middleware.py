@@ -53,6 +53,8 @@ class Front:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
                 extra = [(b"x-request-id", record.request_id.encode())]
+                if record.path.startswith("/v1/messages"):  # Anthropic's name of it
+                    extra.append((b"request-id", record.request_id.encode()))
                 if self.server.is_stopping:
                     extra.append((b"connection", b"close"))
                 message = {**message, "headers": [*message.get("headers", ()), *extra]}

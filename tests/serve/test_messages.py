@@ -27,7 +27,9 @@ def asked(**fields):
 
 
 def test_a_whole_message_has_every_field_that_clients_read(client, backend):
-    answer = client.post(PATH, json=asked(system="Be kind.", stop_sequences=["!"])).json()
+    response = client.post(PATH, json=asked(system="Be kind.", stop_sequences=["!"]))
+    assert response.headers["request-id"] == response.headers["x-request-id"]
+    answer = response.json()
     assert answer.pop("id").startswith("msg_")
     assert answer == {
         "type": "message",

@@ -1,9 +1,14 @@
 """`/v1/responses` over a fake backend."""
 
+from dataclasses import replace
+
 import openai
 import pytest
 from pydantic import BaseModel
 from starlette.testclient import TestClient
+
+from minicpmv.engine.answer import TokenLogprob
+from minicpmv.serve.jobs import Piece
 
 from ..helpers.serving import FakeBackend, events_of, fake_app, refusal
 
@@ -82,6 +87,19 @@ def test_a_call_comes_whole_and_in_pieces(client, backend):
     pieces = [each["delta"] for each in events if each["type"].endswith("arguments.delta")]
     assert "".join(pieces) == '{"colour": "red"}'
     assert backend.jobs[0].options["constraint"].kind == "json_schema"
+
+
+def test_tokens_of_a_call_make_no_message():
+    class WithTokens(FakeBackend):
+        async def answer(self, job):
+            async for event in super().answer(job):
+                is_piece = isinstance(event, Piece)
+                yield replace(event, tokens=[TokenLogprob(1, "x", -1.0)]) if is_piece else event
+
+    with TestClient(fake_app(WithTokens(words=CALL))) as client:
+        body = asked(tools=[TOOL], tool_choice="required", top_logprobs=1, stream=True)
+        last = events_of(client.post(PATH, json=body).text)[-1]
+    assert [item["type"] for item in last["response"]["output"]] == ["function_call"]
 
 
 def test_a_schema_is_kept_to(client, backend):

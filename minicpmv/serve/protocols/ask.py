@@ -16,7 +16,6 @@ from ..jobs import Job, ModelCard
 from ..parameters import generation
 from ..schema.openai import ChatRequest
 from ..sse import Writer
-from ..tools import CallReader
 from .names import Names
 from .only import Ignored
 
@@ -90,20 +89,30 @@ class Events(Protocol):
     def arguments(self, delta: str) -> list[dict[str, Any]]: ...
 
 
-def said(
-    events: Events, reader: CallReader, text: str, tokens: Iterable[TokenLogprob] = ()
-) -> list[dict[str, Any]]:
-    """A piece of an answer as events: words, or calls of functions."""
-    words, deltas = reader.read(text)
-    if words or (tokens and not deltas):
-        return events.text(words, tokens)
-    found = []
-    for delta in deltas:
-        if delta.id is not None and delta.name is not None:
-            found += events.call(delta.id, delta.name)
-        if delta.arguments:
-            found += events.arguments(delta.arguments)
-    return found
+class Reader:
+    """Reads an answer as it comes into the events of a protocol.
+
+    Args:
+        form: of the answer.
+    """
+
+    def __init__(self, form: Form, events: Events):
+        self._is_text = form.calls is None
+        self._reader = form.reader()
+        self._events = events
+
+    def read(self, text: str, tokens: Iterable[TokenLogprob] = ()) -> list[dict[str, Any]]:
+        """A piece of it: words, or calls of functions, whose tokens have no place."""
+        words, deltas = self._reader.read(text)
+        if words or self._is_text:
+            return self._events.text(words, tokens)
+        found = []
+        for delta in deltas:
+            if delta.id is not None and delta.name is not None:
+                found += self._events.call(delta.id, delta.name)
+            if delta.arguments:
+                found += self._events.arguments(delta.arguments)
+        return found
 
 
 def answer_in_parts(request: Request, question: Question, writer: Writer) -> Response:

@@ -10,7 +10,7 @@ from ..errors import ApiError, error_body
 from ..jobs import Event, Finished, Piece, Started
 from ..protocols.anthropic_events import MessageEvents
 from ..protocols.anthropic_request import chat_of_messages
-from ..protocols.ask import Question, answer, answer_in_parts, ignored_of, read, said
+from ..protocols.ask import Question, Reader, answer, answer_in_parts, ignored_of, read
 from ..schema.anthropic import CountTokensRequest, MessagesRequest
 from ..sse import EVENT_STREAM, named
 
@@ -29,7 +29,7 @@ async def messages(
         return answer_in_parts(request, question, writer)
     only = await answer(request, question)
     writer.events.begin(only.num_input_tokens)
-    writer.read(only.text)
+    writer.reader.read(only.text)
     writer.events.finish(only)
     return JSONResponse(writer.events.message)
 
@@ -55,16 +55,13 @@ class MessagesForm:
     def __init__(self, body: MessagesRequest, question: Question):
         message_id = f"msg_{question.job.request_id}"
         self.events = MessageEvents(message_id, body.model, body.max_tokens)
-        self._reader = question.form.reader()
-
-    def read(self, text: str) -> list[dict[str, Any]]:
-        return said(self.events, self._reader, text)
+        self.reader = Reader(question.form, self.events)
 
     def write(self, event: Event) -> bytes:
         if isinstance(event, Started):
             return _lines(self.events.begin(event.num_input_tokens))
         if isinstance(event, Piece):
-            return _lines(self.read(event.text))
+            return _lines(self.reader.read(event.text))
         assert isinstance(event, Finished)
         return _lines(self.events.finish(event.answer))
 

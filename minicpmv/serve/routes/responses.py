@@ -1,17 +1,15 @@
 """`POST /v1/responses`: OpenAI's newer way to ask, without a memory of earlier responses."""
 
 import time
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from ...engine.answer import TokenLogprob
 from ..bodies import json_body
 from ..errors import ApiError
 from ..jobs import Event, Finished, Piece, Started
-from ..protocols.ask import Question, answer, answer_in_parts, ignored_of, read, said
+from ..protocols.ask import Question, Reader, answer, answer_in_parts, ignored_of, read
 from ..protocols.responses_events import ResponseEvents
 from ..protocols.responses_request import chat_of_responses
 from ..schema.responses import ResponsesRequest
@@ -30,7 +28,7 @@ async def responses(
     if body.stream:
         return answer_in_parts(request, question, writer)
     only = await answer(request, question)
-    writer.read(only.text, only.logprobs or ())
+    writer.reader.read(only.text, only.logprobs or ())
     writer.events.finish(only)
     return JSONResponse(writer.events.response)
 
@@ -43,16 +41,13 @@ class ResponsesForm:
 
     def __init__(self, body: ResponsesRequest, question: Question):
         self.events = ResponseEvents(_head(body, question), bool(question.chat.logprobs))
-        self._reader = question.form.reader()
-
-    def read(self, text: str, tokens: Iterable[TokenLogprob] = ()) -> list[dict[str, Any]]:
-        return said(self.events, self._reader, text, tokens)
+        self.reader = Reader(question.form, self.events)
 
     def write(self, event: Event) -> bytes:
         if isinstance(event, Started):
             return _lines(self.events.begin())
         if isinstance(event, Piece):
-            return _lines(self.read(event.text, event.tokens))
+            return _lines(self.reader.read(event.text, event.tokens))
         assert isinstance(event, Finished)
         return _lines(self.events.finish(event.answer))
 
