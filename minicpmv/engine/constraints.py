@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, Literal
 
 from ..errors import ArgumentError, short
+from .schemas import OBJECT, with_finite_numbers
 
 Kind = Literal["json", "json_schema", "regex", "choice", "grammar"]
 
@@ -26,7 +27,6 @@ _JSON = {
     "coerce_one_of": False,
     "lenient": False,
 }
-_FREE_JSON: Mapping[str, Any] = {"type": "object"}
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ class Constraint:
     text of `stop`.
 
     Make one with the methods that have the names of the kinds. JSON is written on one line.
-    Strings, arrays and numbers may be as long as the schema lets them (`maxLength`, `maxItems`):
-    give limits, or the answer may come to `max_new_tokens` before its end.
+    Strings and arrays may be as long as the schema lets them (`maxLength`, `maxItems`): give
+    limits, or the answer may come to `max_new_tokens` before its end. Numbers without limits are
+    those of `schemas.with_finite_numbers`.
 
     Fields:
         kind: "json": any JSON object; "json_schema"; "regex"; "choice"; "grammar".
@@ -132,14 +133,17 @@ class Constraint:
         matcher = llguidance().LLMatcher
         match self.kind:
             case "json":
-                return matcher.grammar_from_json_schema(dict(_FREE_JSON), overrides=_JSON)
+                return matcher.grammar_from_json_schema(OBJECT, overrides=_JSON)
             case "json_schema":
-                if "x-guidance" in json.loads(self.text):
+                schema = json.loads(self.text)
+                if "x-guidance" in schema:
                     raise ArgumentError(
                         "The schema of `constraint` has `x-guidance`; white space is set here. "
                         "Remove it."
                     )
-                return matcher.grammar_from_json_schema(self.text, overrides=_JSON)
+                return matcher.grammar_from_json_schema(
+                    json.dumps(with_finite_numbers(schema)), overrides=_JSON
+                )
             case "regex":
                 return matcher.grammar_from_regex(self.text)
             case "choice":

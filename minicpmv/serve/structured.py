@@ -15,10 +15,11 @@ properties speak, and the prompt should say what is wanted.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..engine.constraints import Constraint
+from ..engine.schemas import Schema, subschemas
 from ..errors import ArgumentError
 from .errors import ApiError
 from .schema.completions import CompletionRequest
@@ -27,9 +28,6 @@ from .schema.openai import ChatRequest, ResponseFormat, StructuredOutputs
 MAX_BYTES = 64 << 10  # of a schema, an expression, a list of choices or a grammar
 MAX_DEPTH = 32  # of a schema
 
-Schema = dict[str, Any]
-
-_OF_VALUES = ("const", "enum", "default", "examples")  # whose values are no schemas
 _COMBINING = {"allOf", "anyOf", "oneOf", "$ref", "$dynamicRef", "dependentSchemas", "if", "not"}
 _OF_OBJECTS = {"properties", "patternProperties", "additionalProperties", "required"}
 _OPENING = {"additionalProperties", "patternProperties", "unevaluatedProperties"}
@@ -161,22 +159,6 @@ def closed(schema: Schema) -> Schema:
         if "properties" in part and not _OPENING & part.keys():
             part["additionalProperties"] = False
     return copy
-
-
-def subschemas(schema: Schema) -> Iterator[Schema]:
-    """The schema and all parts of it that are schemas, those in the places of values left out."""
-    left: list[Any] = [schema]
-    while left:
-        part = left.pop()
-        if isinstance(part, list):
-            left += part
-        elif isinstance(part, dict):
-            yield part
-            for name, value in part.items():
-                if name in _OF_VALUES:
-                    continue
-                names_schemas = name in ("properties", "$defs", "definitions", "patternProperties")
-                left += value.values() if names_schemas and isinstance(value, dict) else [value]
 
 
 def _error(param: str, reason: str) -> ApiError:

@@ -27,10 +27,11 @@ from dataclasses import dataclass, replace
 
 from ..engine.constraints import Constraint
 from ..engine.request import Messages
+from ..engine.schemas import Schema, subschemas, with_finite_numbers
 from .errors import ApiError
 from .jobs import ModelCard
 from .schema.openai import ChatRequest, Function, NamedTool
-from .structured import MAX_BYTES, Schema, check_schema, closed, made, subschemas
+from .structured import MAX_BYTES, check_schema, closed, made
 
 MAX_CALLS = 16
 
@@ -284,7 +285,7 @@ def _moved(schema: Schema, place: str) -> Schema:
 def _either(schema: Schema) -> Constraint:
     """Words or calls: what begins as JSON is a call."""
     compact = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
-    written = json.dumps({"x-guidance": compact, **schema}, ensure_ascii=False)
+    written = json.dumps({"x-guidance": compact, **with_finite_numbers(schema)})
     lines = ["start: words | calls", "words: /[^\\s{\\[](.|\\n)*/", f"calls: %json {written}"]
     return Constraint.grammar("\n".join(lines))
 

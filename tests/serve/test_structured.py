@@ -8,9 +8,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from minicpmv import Constraint
+from minicpmv.engine.schemas import subschemas
 from minicpmv.serve.errors import ApiError
 from minicpmv.serve.schema.openai import ChatRequest
-from minicpmv.serve.structured import closed, constraint_of, subschemas
+from minicpmv.serve.structured import closed, constraint_of
 
 from ..helpers.schemas import random_object
 from ..helpers.serving import QUESTION, FakeBackend, fake_app
