@@ -1,6 +1,5 @@
 """Fields of requests to options of the engine: used, accepted without effect, refused by name."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,24 +7,9 @@ from pydantic import ValidationError
 
 from minicpmv.engine.options import OPTIONS, checked
 from minicpmv.serve.errors import ApiError
-from minicpmv.serve.jobs import ModelCard
 from minicpmv.serve.parameters import generation, media_options, num_answers
-from minicpmv.serve.schema.openai import ChatRequest
 
-GREEDY = {"do_sample": False, "num_beams": 1, "max_new_tokens": 512}
-SAMPLED = {"do_sample": True, "temperature": 0.7, "max_new_tokens": 512}
-
-
-def card(defaults: dict[str, Any] | None = None, context: int | None = 4096) -> ModelCard:
-    return ModelCard("m", 0, context, True, True, GREEDY if defaults is None else defaults)
-
-
-def settings(**changes: Any) -> Any:
-    return SimpleNamespace(**{"max_tokens": None, "lenient": False, "timeout": None} | changes)
-
-
-def request(**fields: Any) -> ChatRequest:
-    return ChatRequest(**{"model": "m", "messages": [{"role": "user", "content": "Hi"}]} | fields)
+from ..helpers.chat_requests import SAMPLED, card, request, settings
 
 
 def options(fields: dict[str, Any], defaults: Any = None, **changes: Any) -> dict[str, Any]:

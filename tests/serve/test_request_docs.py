@@ -10,7 +10,7 @@ from minicpmv.serve.errors import ApiError
 from minicpmv.serve.parameters import _ONLY, _WITHOUT_EFFECT, generation
 from minicpmv.serve.schema.openai import ChatRequest, Sampling
 
-from .test_parameters import card, request, settings
+from ..helpers.chat_requests import card, request, settings
 
 TEXT = (Path(__file__).parents[2] / "docs" / "requests.md").read_text(encoding="utf-8")
 
