@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from .frames import FRAMES_PER_SECOND, Timeline
-from .image import check_pixels, identify_image
+from .image import DECODE_ERRORS, check_pixels, identify_image
 from .policy import MediaLimitError, current_policy
 
 MIN_ANIMATION_FRAMES = 4  # animations are short; when there are as many
@@ -18,18 +18,8 @@ class Animation:
 
     def timeline(self, file: Any, name: str) -> Timeline:
         durations_ms: list[float] = []
-        limit = current_policy().max_animation_pixels
         for frame in self._frames(file, name):
-            num_pixels = frame.width * frame.height * (len(durations_ms) + 1)
-            if limit is not None and num_pixels > limit:
-                raise MediaLimitError(
-                    f"{name} has more than {len(durations_ms)} frames of {frame.width} x "
-                    f"{frame.height} pixels; the limit is {limit:,} pixels in all. Make it smaller "
-                    "or shorter.",
-                    "max_animation_pixels",
-                )
             # Browsers show a frame whose duration is 0 for a tenth of a second.
-            frame.load()  # only then a WebP file tells
             durations_ms.append(frame.info.get("duration", 0) or 100)
         ends_s = np.cumsum(durations_ms) / 1000
         return Timeline(
@@ -49,10 +39,26 @@ class Animation:
         image = identify_image(file)
         assert image is not None
         check_pixels(f"{name} has frames of", *image.size)
-        try:
-            yield from ImageSequence.Iterator(image)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(
-                f"{name} is a {image.format} animation, but its data is damaged or cut short "
-                f"({error}). Save or download it again."
-            ) from None
+        frames = ImageSequence.Iterator(image)
+        limit = current_policy().max_animation_pixels
+        count = 0
+        while True:
+            try:
+                frame = next(frames, None)
+                count += 1
+                if frame is None:
+                    return
+                if limit is None or count * frame.width * frame.height <= limit:
+                    frame.load()  # only then a WebP file tells how long it is shown
+            except DECODE_ERRORS as error:
+                raise ValueError(
+                    f"{name} is a {image.format} animation, but its data is damaged or cut short "
+                    f"({error}). Save or download it again."
+                ) from None
+            if limit is not None and count * frame.width * frame.height > limit:
+                raise MediaLimitError(
+                    f"{name} has more than {count - 1} frames of {frame.width} x {frame.height} "
+                    f"pixels; the limit is {limit:,} pixels in all. Make it smaller or shorter.",
+                    "max_animation_pixels",
+                )
+            yield frame

@@ -23,9 +23,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _SKIPPED_FORMATS = {"EPS", "WMF", "MPEG", "HDF5", "GRIB", "BUFR"}
 _ORIENTATION = 0x0112  # Exif tag
 # What Pillow's decoders raise on damaged data, found by feeding them damaged data.
-_DECODE_ERRORS = (
+DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, AttributeError,
-    struct.error, zlib.error, OverflowError, Image.DecompressionBombError,
+    struct.error, zlib.error, OverflowError, RuntimeError, Image.DecompressionBombError,
 )  # fmt: skip
 _SIGNATURES = (
     (b"%PDF", "a PDF document; render the page you need as an image first"),
@@ -175,7 +175,7 @@ def _identify(file: Any, prefix: bytes) -> tuple[Image.Image | None, str | None]
                     continue
                 file.seek(0)
                 return factory(file, ""), None
-            except _DECODE_ERRORS:
+            except DECODE_ERRORS:
                 claimed = claimed or (format_id if accept and accepted else None)
     return None, claimed
 
@@ -193,7 +193,7 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
     try:
         _notice_others(image, name)
         image.load()
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         kind = f"a {image.format} image" if image.format else "an image"
         raise ValueError(
             f"{name} is {kind} of {width} x {height} pixels, but its data is damaged or cut short "
@@ -216,7 +216,10 @@ def check_pixels(what: str, width: int, height: int) -> None:
 def is_animated(image: Image.Image) -> bool:
     """Whether a file holds pictures that follow each other; the pages of a TIFF do not."""
     formats = ("GIF", "WEBP", "PNG", "AVIF")
-    return image.format in formats and getattr(image, "n_frames", 1) > 1
+    try:
+        return image.format in formats and getattr(image, "n_frames", 1) > 1
+    except DECODE_ERRORS:
+        return True  # whoever reads the frames is told of the damage
 
 
 def _notice_others(image: Image.Image, name: str) -> None:
@@ -266,7 +269,7 @@ def describe(prefix: bytes) -> str:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except _DECODE_ERRORS:
+    except DECODE_ERRORS:
         return image  # damaged Exif data next to sound pixels
     if orientation in (None, 1):
         return image

@@ -134,7 +134,7 @@ class MediaPolicy:
             max_download_bytes=64 * 2**20,
             max_pixels=50_000_000,
             max_frames=64,
-            max_animation_pixels=400_000_000,
+            max_animation_pixels=100_000_000,
             formats=FORMATS_OF_CLIENTS,
             warns=False,
             timeout_s=5.0,

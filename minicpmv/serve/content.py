@@ -29,9 +29,11 @@ from .schema.parts import ChatMessage
 from .sources import Source, source_of
 from .turns import Media, turns_of
 
-_CACHE_BYTES = 256 * 2**20
+_NAMED_BYTES = 128 * 2**20
+_SEEN_BYTES = 128 * 2**20
 _LONG = 1 << 16  # characters of an address that are looked at in a thread
 _PICTURES = 8  # of the largest size, in all of a request together
+_ANIMATION = 2  # of the largest size, in an animation, whose frames are all decoded
 
 # Flags of the server by the fields of the policy.
 _FLAGS = {"max_frames": "--max-frames", "max_duration_s": "--max-video-seconds"}
@@ -43,7 +45,8 @@ class MediaReader:
     Args:
         settings: of the server; see `policy_of` for what is read.
         policy: in place of the one that the settings mean, for programs and tests.
-        cache_bytes: of decoded pictures that are remembered.
+        named_bytes: of decoded pictures that are remembered under their `uuid`; seen_bytes: under
+            the bytes they come from.
     """
 
     def __init__(
@@ -51,14 +54,15 @@ class MediaReader:
         settings: Any,
         *,
         policy: MediaPolicy | None = None,
-        cache_bytes: int = _CACHE_BYTES,
+        named_bytes: int = _NAMED_BYTES,
+        seen_bytes: int = _SEEN_BYTES,
     ):
         policy = policy or policy_of(settings)
         video_bytes = int(settings.max_video_mb * 2**20)
         of_video = replace(policy, max_bytes=video_bytes, max_download_bytes=video_bytes)
         self._policies = {"image": policy, "video": of_video}
         self._max_images = settings.max_images
-        self._cache = MediaCache(cache_bytes)
+        self._named, self._seen = MediaCache(named_bytes), MediaCache(seen_bytes)
         num_threads = max(2, min(os.cpu_count() or 2, 16))
         self._decoding = ThreadPoolExecutor(num_threads, "minicpmv-decode")
         self._fetcher = Fetcher()
@@ -67,11 +71,13 @@ class MediaReader:
         """End the threads; what waits for them is cancelled."""
         self._decoding.shutdown(wait=False, cancel_futures=True)
         self._fetcher.close()
-        self._cache.clear()
+        self._named.clear()
+        self._seen.clear()
 
     def stats(self) -> dict[str, int]:
         """Of the pictures that are remembered; see `MediaCache.stats`."""
-        return self._cache.stats()
+        named, seen = self._named.stats(), self._seen.stats()
+        return {name: named[name] + seen[name] for name in named}
 
     async def read(
         self,
@@ -135,7 +141,7 @@ class MediaReader:
 
     def named(self, source: Source, owner: str) -> Shown:
         """What the owner has shown under this uuid."""
-        found = self._cache.get(_key_of_uuid(source, owner))
+        found = self._named.get(_key_of_uuid(source, owner))
         if found is None:
             raise source.error(
                 f"no {source.kind} of the uuid {short(source.uuid)} is remembered; send its url, "
@@ -146,17 +152,16 @@ class MediaReader:
     async def shown(self, source: Source, owner: str, places: asyncio.Semaphore) -> Shown:
         """What is at the address of a source."""
         # An address may show another picture tomorrow; under a uuid it is the one it was.
-        is_kept = bool(source.uuid) or not source.is_remote
-        key: Any = source.digest
-        if source.is_remote:
-            key = (owner, source.uuid, key)
-        shown = self._cache.get(key) if is_kept else None
+        name = _key_of_uuid(source, owner) if source.uuid else None
+        shown = None if name is None else self._named.get(name, source.digest)
+        if shown is None and not source.is_remote:
+            shown = self._seen.get(source.digest)
         if shown is None:
             shown = await self._load(source, places)
-            if is_kept:
-                self._cache.put(key, shown)
-        if source.uuid:
-            self._cache.put(_key_of_uuid(source, owner), shown)
+            if not source.is_remote:
+                self._seen.put(source.digest, shown)
+        if name is not None:
+            self._named.put(name, shown, source.digest)
         return shown
 
     async def _load(self, source: Source, places: asyncio.Semaphore) -> Shown:
@@ -238,7 +243,7 @@ def policy_of(settings: Any) -> MediaPolicy:
         max_bytes=settings.max_body,
         max_download_bytes=settings.max_body,
         max_pixels=settings.max_pixels,
-        max_animation_pixels=_PICTURES * settings.max_pixels,
+        max_animation_pixels=_ANIMATION * settings.max_pixels,
         max_frames=settings.max_frames,
         max_duration_s=settings.max_video_seconds,
     )

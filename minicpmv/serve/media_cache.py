@@ -25,19 +25,21 @@ class MediaCache:
         self._lock = threading.Lock()
         self._items: OrderedDict[Hashable, Shown] = OrderedDict()
         self._sizes: dict[Hashable, int] = {}
+        self._origins: dict[Hashable, bytes] = {}
         self._bytes = 0
         self._hits = self._queries = 0
 
-    def get(self, key: Hashable) -> Shown | None:
+    def get(self, key: Hashable, origin: bytes | None = None) -> Shown | None:
+        """What is remembered; with an `origin`, only if it was put with the same."""
         with self._lock:
             self._queries += 1
-            if key not in self._items:
+            if key not in self._items or origin not in (None, self._origins[key]):
                 return None
             self._hits += 1
             self._items.move_to_end(key)
             return self._items[key]
 
-    def put(self, key: Hashable, shown: Shown) -> None:
+    def put(self, key: Hashable, shown: Shown, origin: bytes = b"") -> None:
         """Remember it, unless it alone is larger than all that may be kept."""
         size = num_bytes(shown)
         with self._lock:
@@ -46,6 +48,7 @@ class MediaCache:
                 return
             self._items[key] = shown
             self._sizes[key] = size
+            self._origins[key] = origin
             self._bytes += size
             while self._bytes > self._max_bytes or len(self._items) > self._max_items:
                 self._drop(next(iter(self._items)))
@@ -54,6 +57,7 @@ class MediaCache:
         with self._lock:
             self._items.clear()
             self._sizes.clear()
+            self._origins.clear()
             self._bytes = 0
 
     def stats(self) -> dict[str, int]:
@@ -66,6 +70,7 @@ class MediaCache:
         if key in self._items:
             del self._items[key]
             self._bytes -= self._sizes.pop(key)
+            del self._origins[key]
 
 
 def num_bytes(shown: Shown) -> int:

@@ -1,13 +1,17 @@
 """Frames of a video: decoded once, as many as asked for, or it is said that they are not."""
 
+import io
 import warnings
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from minicpmv.cli.attachments import read_video
 from minicpmv.media import video
 from minicpmv.media.frames import choose_indices
+from minicpmv.media.image import load_image
+from minicpmv.media.policy import MediaLimitError, MediaPolicy, use_policy
 from minicpmv.media.video import VideoFile
 from minicpmv.processing.batching import videos_as_frames
 
@@ -57,3 +61,44 @@ def test_uneven_films_give_every_number_of_frames():
         assert chosen == sorted(set(chosen))
         assert len(chosen) == min(count, 10)
         assert 0 <= chosen[0] <= chosen[-1] <= 9
+
+
+def animation(count: int = 4) -> bytes:
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (40, 30), (60 * index, 0, 0)) for index in range(count)]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=100)
+    return file.getvalue()
+
+
+def test_damaged_frames_of_an_animation_are_told_as_such() -> None:
+    data = animation()
+    places = [place for place in range(20, len(data)) if data[place : place + 5] == b",\0\0\0\0"]
+    assert len(places) == 4
+    for place in places[1:]:
+        cut = data[: place + 10]
+        huge = data[: place + 5] + b"\xff\xff\xff\xff" + data[place + 9 :]
+        for damaged in (cut, huge):
+            with pytest.raises(ValueError, match=r"damaged or cut short|frames of 65535 x 65535"):
+                list(VideoFile(damaged))
+
+
+def test_frames_of_an_animation_have_a_limit_together() -> None:
+    with use_policy(MediaPolicy(max_animation_pixels=3 * 40 * 30)):
+        assert len(VideoFile(animation(3))) > 0
+        with pytest.raises(MediaLimitError, match="more than 3 frames of 40 x 30") as caught:
+            list(VideoFile(animation(4)))
+    assert caught.value.limit == "max_animation_pixels"
+
+
+def test_a_video_has_a_limit_of_seconds() -> None:
+    with use_policy(MediaPolicy(max_duration_s=0.35)):
+        assert len(VideoFile(animation(3))) > 0
+        with pytest.raises(MediaLimitError, match=r"takes 0\.4 s; the limit is 0\.35 s"):
+            list(VideoFile(animation(4)))
+
+
+def test_formats_may_be_few_and_warnings_off() -> None:
+    with use_policy(MediaPolicy(formats=["PNG"])), pytest.raises(ValueError, match="not an image"):
+        load_image(animation())
+    with use_policy(MediaPolicy(warns=False)):
+        assert load_image(animation()).size == (40, 30)

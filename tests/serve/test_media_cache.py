@@ -25,3 +25,13 @@ def test_what_is_larger_than_all_is_not_kept() -> None:
     cache = MediaCache(100)
     cache.put("a", Image.new("RGB", (16, 16)))
     assert cache.stats()["items"] == 0
+
+
+def test_a_value_of_another_origin_is_none() -> None:
+    cache = MediaCache(1 << 20)
+    cache.put("a", Image.new("RGB", (16, 16)), b"1")
+    assert cache.get("a", b"2") is None
+    assert cache.get("a", b"1") is not None
+    assert cache.get("a") is not None
+    cache.clear()
+    assert cache.get("a") is None
