@@ -1,13 +1,18 @@
 """One line for each request: for people, or as JSON."""
 
+import contextlib
 import json
 import logging
+import queue
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TextIO
 
 logger = logging.getLogger("minicpmv.serve")
+
+MOST_LINES = 10_000  # that wait to be written
 
 
 @dataclass
@@ -33,22 +38,71 @@ class Exchange:
     is_counted: bool = False
 
 
-class AccessLog:
-    """Writes the lines.
+class LineWriter:
+    """Writes lines in a thread of its own: a pipe that nobody reads stops no request.
+
+    What comes while `MOST_LINES` wait is dropped; how many were is a line, too.
 
     Args:
-        form: "text" or "json".
         stream: stderr by default.
     """
 
-    def __init__(self, form: str, stream: TextIO | None = None):
-        self._is_json = form == "json"
+    def __init__(self, stream: TextIO | None = None):
         self._stream = stream
+        self._lines: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
+        self._num_dropped = 0
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def write(self, line: str) -> None:
+        if self._lines.qsize() >= MOST_LINES:
+            self._num_dropped += 1
+            return
+        if self._num_dropped:
+            self._lines.put(f"{self._num_dropped} lines were dropped, since nobody read them")
+            self._num_dropped = 0
+        self._lines.put(line)
+        if self._thread is None:
+            self._start()
+
+    def flush(self, timeout_s: float = 1.0) -> None:
+        """Wait until all is written that was given before, but not for ever."""
+        if self._thread is not None:
+            is_done = threading.Event()
+            self._lines.put(is_done)
+            is_done.wait(timeout_s)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="minicpmv-log", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            line = self._lines.get()
+            if isinstance(line, threading.Event):
+                line.set()
+                continue
+            with contextlib.suppress(OSError, ValueError):  # nobody is there, or it is closed
+                print(line, file=self._stream or sys.stderr, flush=True)
+
+
+class AccessLog:
+    """The lines about requests.
+
+    Args:
+        form: "text" or "json".
+    """
+
+    def __init__(self, form: str, lines: LineWriter | None = None):
+        self._is_json = form == "json"
+        self.lines = lines or LineWriter()
 
     def write(self, record: Exchange) -> None:
         now = time.time()
         line = self._as_json(record, now) if self._is_json else self._as_text(record, now)
-        print(line, file=self._stream or sys.stderr, flush=True)
+        self.lines.write(line)
 
     @staticmethod
     def _as_json(record: Exchange, now: float) -> str:
@@ -85,3 +139,22 @@ def _plain(text: str, most: int = 200) -> str:
     """On one line and without blanks, so that no client writes lines of its own."""
     quoted = "".join(c if c.isprintable() and c != " " else f"\\u{ord(c):04x}" for c in text[:most])
     return quoted or "-"
+
+
+class LogHandler(logging.Handler):
+    """What is said besides requests, through the same thread."""
+
+    def __init__(self, lines: LineWriter, form: str):
+        super().__init__()
+        self._lines = lines
+        self._is_json = form == "json"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else None
+        if not self._is_json:
+            line = f"minicpmv: {record.getMessage()}"
+            self._lines.write(line if trace is None else f"{line}\n{trace}")
+            return
+        level = record.levelname.lower()
+        fields = {"time": round(record.created, 3), "level": level, "message": record.getMessage()}
+        self._lines.write(json.dumps(fields if trace is None else {**fields, "traceback": trace}))

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
+from .access_log import AccessLog
 from .content import MediaReader
 from .errors import ApiError
 from .jobs import Backend
@@ -70,6 +71,7 @@ class Server:
     backend: Backend
     media: MediaReader
     metrics: Metrics
+    log: AccessLog
     is_stopping: bool = False
     is_expired: bool = False
     num_requests: int = 0
@@ -115,7 +117,8 @@ def create_app(settings: ServeSettings | None = None, backend: Backend | None = 
     # What other servers have is known when they answer.
     names = () if settings.engine == "vllm" else settings.names
     counters = Metrics(settings.metrics_prefix, names, backend.stats)
-    server = Server(settings, backend, MediaReader(settings), counters)
+    log = AccessLog(settings.log_format)
+    server = Server(settings, backend, MediaReader(settings), counters, log)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -125,6 +128,7 @@ def create_app(settings: ServeSettings | None = None, backend: Backend | None = 
         finally:
             server.media.close()
             await backend.stop()
+            log.lines.flush()
 
     app = FastAPI(
         title="minicpmv",

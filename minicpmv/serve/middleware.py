@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .access_log import AccessLog, Exchange, logger
+from .access_log import Exchange, logger
 from .errors import ApiError, ClientGoneError, error_body
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ class Front:
     def __init__(self, app: ASGIApp, server: "Server"):
         self.app = app
         self.server = server
-        self.log = AccessLog(server.settings.log_format)
         self.keys = [key.encode() for key in server.settings.api_key]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +81,7 @@ class Front:
             self.server.leave(scope["method"])
             if record.error is not None and not record.is_counted:
                 self.server.metrics.request_error(record.error)
-            self.log.write(record)
+            self.server.log.write(record)
 
     def _check(self, method: str, path: str, headers: dict[bytes, bytes]) -> None:
         """Refuse what needs no look at the body.

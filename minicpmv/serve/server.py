@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Generator
@@ -20,7 +19,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from ..errors import ArgumentError, first_line
-from .access_log import logger
+from .access_log import LineWriter, LogHandler, logger
 from .app import Server, create_app
 from .errors import ApiError
 from .memory import limit_primitives
@@ -45,12 +44,12 @@ def run(settings: ServeSettings) -> int:
         OSError: the port cannot be had, or a file cannot be read.
         ValueError: a setting or a model is wrong.
     """
-    _set_up_logging(settings.log_format)
     limit_primitives()
     _check_tls(settings)
     sockets = bind(settings.host, settings.port)
     try:
         app = create_app(settings)
+        _set_up_logging(app.state.server.log.lines, settings.log_format)
         if is_open_to_all(settings):
             logger.warning(
                 "warning: %s can be reached from other machines, and without --api-key anybody "
@@ -73,6 +72,7 @@ def run(settings: ServeSettings) -> int:
         server = _Uvicorn(config, app.state.server)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(_serve(app, server, sockets))
+        app.state.server.log.lines.flush()
     finally:
         for each in sockets:
             each.close()
@@ -148,6 +148,7 @@ class _Uvicorn(uvicorn.Server):
             if time.monotonic() - self._told_at < _SAME_SIGNAL_S:
                 return
             logger.warning("ending at once")
+            self._server.log.lines.flush()
             os._exit(128 + sig)
         self._told_at = time.monotonic()
         self._stop = asyncio.ensure_future(self._drained())
@@ -218,24 +219,9 @@ def _check_tls(settings: ServeSettings) -> None:
         ) from error
 
 
-class _AsJson(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {
-            "time": round(record.created, 3),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields)
-
-
-def _set_up_logging(form: str) -> None:
+def _set_up_logging(lines: LineWriter, form: str) -> None:
     """What is no request goes to stderr too, in the same form."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        _AsJson() if form == "json" else logging.Formatter("minicpmv: %(message)s")
-    )
+    handler = LogHandler(lines, form)
     for name, level in (("minicpmv.serve", logging.INFO), ("uvicorn.error", logging.WARNING)):
         each = logging.getLogger(name)
         each.handlers, each.propagate = [handler], False

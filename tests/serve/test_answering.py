@@ -29,6 +29,7 @@ def test_an_answer_ends_when_its_client_goes(body, capsys):
         assert backend.closed == 1
         server = app.state.server
         assert (server.num_requests, server.answering) == (0, set())
+        server.log.lines.flush()
         return server.metrics.render()[0].decode()
 
     page = asyncio.run(run())

@@ -3,12 +3,14 @@
 import asyncio
 import io
 import json
+import re
+import threading
 
 import pytest
 from starlette.testclient import TestClient
 
-from minicpmv.serve import middleware
-from minicpmv.serve.access_log import AccessLog
+from minicpmv.serve import access_log, middleware
+from minicpmv.serve.access_log import AccessLog, LineWriter
 from minicpmv.serve.access_log import Exchange as Record
 
 from ..helpers.serving import QUESTION, Exchange, FakeBackend, fake_app
@@ -150,8 +152,35 @@ def test_lines_of_json(capsys):
 
 def test_no_client_writes_a_line_of_its_own():
     out = io.StringIO()
-    AccessLog("text", out).write(Record("id", "GET", "/a\nb c", model="x\r\ny", status=404))
+    log = AccessLog("text", LineWriter(out))
+    log.write(Record("id", "GET", "/a\nb c", model="x\r\ny", status=404))
+    log.lines.flush()
     assert len(out.getvalue().splitlines()) == 1
+
+
+def test_a_pipe_that_nobody_reads_stops_nothing(monkeypatch):
+    monkeypatch.setattr(access_log, "MOST_LINES", 3)
+    reads = threading.Event()
+    written = []
+
+    class Pipe(io.StringIO):
+        def write(self, text):
+            reads.wait()
+            written.append(text)
+            return len(text)
+
+    lines = LineWriter(Pipe())
+    for number in range(100):
+        lines.write(f"line {number}")
+    reads.set()
+    lines.flush()
+    lines.write("last")
+    lines.flush()
+    found = "".join(written).splitlines()
+    assert found[0] == "line 0"
+    assert found[-1] == "last"
+    assert re.fullmatch(r"9\d lines were dropped, since nobody read them", found[-2])
+    assert len(found) <= 6
 
 
 def test_errors_are_counted_once():
