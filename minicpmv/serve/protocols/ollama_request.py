@@ -129,6 +129,7 @@ def _turn(message: Message, own: str, names: Names) -> dict[str, Any]:
 
 def _prompt(body: GenerateRequest, names: Names) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
+    names.add("messages", "prompt", is_whole=True)
     if body.system:
         names.add("messages[0].content", "system", is_whole=True)
         messages.append({"role": "system", "content": body.system})

@@ -254,6 +254,12 @@ def test_the_fields_of_ollama() -> None:
     assert [message["role"] for message in chat["messages"]] == ["system", "user"]
 
 
+def test_a_prompt_of_ollamas_is_no_message() -> None:
+    _, names = converted("/api/generate", {"model": "nano", "system": "Be kind.", "prompt": "Hi"})
+    own = [names.own(field) for field in ("messages", "messages[0].content", "messages[1]")]
+    assert own == ["prompt", "system", "prompt"]
+
+
 def test_results_of_ollama_belong_to_the_calls_before_them() -> None:
     chat = chat_of("/api/chat", request_of("/api/chat", "tools"))
     _, assistant, result = chat["messages"]
