@@ -267,6 +267,19 @@ def test_closing_the_engine_ends_readers(options: dict[str, Any]) -> None:
     asyncio.run(run())
 
 
+def test_a_picture_that_two_ask_about_at_once_is_encoded_once(seeing: Chat) -> None:
+    async def run() -> list[str]:
+        questions = [messages(text, picture(80, 60)) for text in ("What?", "Where?", "What?")]
+        lives = await asyncio.gather(*(begun(seeing, each, **GREEDY) for each in questions))
+        return ["".join([piece.text async for piece in live]) for live in lives]
+
+    before = seeing.engine.stats()["steps"]["slices"]
+    texts = asyncio.run(run())
+    assert seeing.engine.stats()["steps"]["slices"] - before == 1
+    for text, question in zip(texts, ("What?", "Where?", "What?"), strict=True):
+        assert text == seeing.ask(messages(question, picture(80, 60)), **GREEDY)
+
+
 def test_a_full_queue_takes_all_or_none() -> None:
     limits = EngineLimits(max_running=1, max_waiting=1)
     chat = load(FOLDERS["2.6"], device="cpu", dtype="float32", limits=limits)

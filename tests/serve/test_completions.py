@@ -143,6 +143,13 @@ def test_sixteen_tokens_where_nothing_is_said(client: TestClient) -> None:
     assert found["choices"][0]["finish_reason"] == "length"
 
 
+def test_the_usual_length_keeps_to_the_limit_of_the_server() -> None:
+    with TestClient(create_app(ServeSettings(max_tokens=4))) as client:
+        body = {"model": "nano", "prompt": "One", "temperature": 0}
+        found = client.post("/v1/completions", json=body).json()
+    assert found["usage"]["completion_tokens"] <= 4
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

@@ -39,7 +39,8 @@ async def completions(
     _check(body, len(prompts) * num_each)
     card = await server.backend.card(body.model)
     fields = {name: value for name, value in fields_of(body).items() if name not in _OWN}
-    fields.setdefault("max_tokens", max(_MAX_TOKENS, body.min_tokens or 0))
+    usual = max(_MAX_TOKENS, body.min_tokens or 0)
+    fields.setdefault("max_tokens", min(usual, server.settings.max_tokens or usual))
     ignored = server.metrics.parameter_ignored
     options = generation(fields, card, server.settings, ignored=ignored)
     options = dict((await form_of(body, card, options, server.settings, ignored)).options)
