@@ -1,7 +1,8 @@
 """One or many running servers as a backend: vLLM's, or others of this package.
 
 A request goes to the server with least to do. If that dies, is full or fails before the first text,
-another is asked; after it, the answer ends with an error, for another server would begin anew.
+another is asked, or the same once more where only the connection broke; after it, the answer ends
+with an error, for another server would begin anew.
 """
 
 import asyncio
@@ -108,12 +109,15 @@ class VllmBackend:
     ) -> AsyncGenerator[Event, None]:
         calls: dict[Kind, Call] = {}
         tried: list[Upstream] = []
+        broken: list[Upstream] = []
         failure: UpstreamError | None = None
         key = _key_of(job)
         is_started = False
         while len(tried) < _MOST_TRIES:
             server = self._pool.choose(model.name, key, tried)
             if server is None:
+                server = await self._pool.revived(broken)
+            if server is None or model.name not in server.models:
                 break
             tried.append(server)
             kind = server.models[model.name].kind
@@ -132,7 +136,9 @@ class VllmBackend:
                 return
             except UpstreamError as error:
                 if error.is_dead:
-                    server.fall(error.error.message)
+                    self._pool.doubt(server)
+                    if server not in tried[:-1]:
+                        broken.append(server)
                 if reader.has_begun or not error.elsewhere:
                     raise error.error from error
                 failure = error
@@ -278,7 +284,7 @@ class VllmBackend:
                 return found
             except UpstreamError as error:
                 if error.is_dead:
-                    server.fall(error.error.message)
+                    self._pool.doubt(server)
                 if not error.elsewhere:
                     raise error.error from error
                 failure = error

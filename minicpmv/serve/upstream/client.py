@@ -15,6 +15,7 @@ from .request import Call
 
 _CONNECT_S = 5.0
 _SEND_S = 60.0
+_KEEP_ALIVE_S = 2.0  # vLLM closes what rests for 5 s
 _MOST_ERROR = 1 << 20  # bytes of an error that are read
 _MOST_LINE = 64 << 20
 
@@ -27,7 +28,9 @@ def make_client(api_key: str | None = None) -> "httpx.AsyncClient":
     return httpx.AsyncClient(
         headers=headers,
         timeout=httpx.Timeout(None, connect=_CONNECT_S, write=_SEND_S),
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+        limits=httpx.Limits(
+            max_connections=None, max_keepalive_connections=64, keepalive_expiry=_KEEP_ALIVE_S
+        ),
         trust_env=False,
     )
 

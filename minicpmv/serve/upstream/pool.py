@@ -6,7 +6,6 @@ import re
 import time
 import urllib.parse
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,6 +88,7 @@ class Pool:
         self._client = client
         self._check_s = check_s
         self._task: asyncio.Task[None] | None = None
+        self._looks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Look for the first time; servers that come later are found later."""
@@ -96,10 +96,16 @@ class Pool:
         self._task = asyncio.create_task(self._look_after())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        tasks = [*self._looks, *([self._task] if self._task is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def doubt(self, server: Upstream) -> None:
+        """Look after a server whose connection broke, now; others that it answers may go on."""
+        task = asyncio.create_task(self._look_at(server, 1))
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
 
     async def _look_after(self) -> None:
         number = 0
@@ -180,9 +186,14 @@ class Pool:
         ]
         return min(usable, key=lambda s: (s.in_flight, _draw(key, s.url)), default=None)
 
-    @property
-    def in_flight(self) -> int:
-        return sum(server.in_flight for server in self.servers)
+    async def revived(self, servers: list[Upstream]) -> Upstream | None:
+        """The first that broke off and is well all the same; those looked at leave the list."""
+        while servers:
+            server = servers.pop(0)
+            await self._look_at(server, 1)
+            if server.is_up:
+                return server
+        return None
 
     def stats_of(self, model: str) -> Iterable[dict[str, dict[str, int]]]:
         return (server.stats[model] for server in self.servers if model in server.stats)

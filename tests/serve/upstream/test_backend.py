@@ -200,11 +200,22 @@ def test_what_all_servers_say_is_passed_on(
 ) -> None:
     servers = [FakeVllm(), FakeVllm()]
     for server in servers:
-        server.breaks = [broken]
+        server.breaks = [broken] * 2
     with pytest.raises(ApiError) as caught:
         run(servers, text_of)
     assert (caught.value.status, caught.value.code) == (status, code)
     assert caught.value.retry_after == retry_after
+
+
+def test_the_only_server_is_asked_again_where_the_connection_broke() -> None:
+    server = FakeVllm()
+    server.breaks = ["die"]
+    assert run([server], text_of) == TEXT
+    server = FakeVllm()
+    server.breaks = ["die"] * 3
+    with pytest.raises(ApiError, match="broke off"):
+        run([server], text_of)
+    assert len(server.bodies) == 2
 
 
 def test_a_request_that_kills_servers_does_not_meet_all_of_them() -> None:
