@@ -157,6 +157,8 @@ def _open_path(path: Path, kind: Kind) -> tuple[BinaryIO, str]:
     policy.check_path(path, name)
     if path.is_dir():
         raise IsADirectoryError(f"{name} is a directory. Name one {kind} file in it.")
+    if policy.folders is not None and path.exists() and not path.is_file():
+        raise OSError(f"{name} is no plain file. Name one {kind} file.")  # a pipe never ends
     try:
         file = path.open("rb")
     except FileNotFoundError:

@@ -1,5 +1,6 @@
 """Content parts to messages with pictures."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,9 @@ def test_files_are_read_from_the_allowed_folder_alone(tmp_path: Path) -> None:
         url = f"file://{tmp_path}/{name}"
         assert refused([shown(url)], reader=own).code == "url_not_allowed"
         assert refused([shown(f"{tmp_path}/{name}")], reader=own).code == "url_not_allowed"
+    os.mkfifo(tmp_path / "open" / "pipe.png")
+    error = refused([shown((tmp_path / "open" / "pipe.png").as_uri())], reader=own)
+    assert "no plain file" in error.message
     error = refused([shown((tmp_path / "open" / "none.png").as_uri())], reader=own)
     assert str(Path.cwd()) not in error.message
     own.close()

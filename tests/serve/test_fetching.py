@@ -13,6 +13,7 @@ from minicpmv.serve.fetching import PER_HOST, PER_REQUEST
 
 from ..helpers.media_requests import colours, encoded, picture, request, settings, shown
 from ..helpers.media_server import MediaServer, served
+from ..helpers.serving import QUESTION, Exchange, FakeBackend, fake_app
 
 
 def reader_of(**changes: Any) -> MediaReader:
@@ -117,3 +118,27 @@ def test_a_server_that_answers_too_late_is_named() -> None:
             reader.close()
 
         asyncio.run(run())
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_client_that_goes_takes_its_downloads_with_it(
+    streams: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with served(slow=encoded()) as server:
+        server.slow = {"/slow": threading.Event()}
+        content = [shown(server.url("/slow"))]
+        body = {**QUESTION, "messages": [{"role": "user", "content": content}], "stream": streams}
+
+        async def run() -> None:
+            app = fake_app(FakeBackend())
+            app.state.server.media.close()
+            app.state.server.media = reader_of()
+            exchange = Exchange(app, body=body)
+            await in_thread(server.waiting)
+            exchange.hang_up()
+            await exchange.end()
+            await in_thread(server.left)
+            app.state.server.media.close()
+
+        asyncio.run(run())
+    assert " 499 " in capsys.readouterr().err
