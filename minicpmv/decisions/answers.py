@@ -48,7 +48,7 @@ class AnswerTokens:
         found = self._known.get(text)
         if found is None:
             forms = [self._encoded(text)]
-            if self._spells:
+            if self._spells and len(text) <= MAX_TOKENS:
                 forms.append(self._spelt(text))
             found = tuple(dict.fromkeys(forms))
             if len(self._known) >= MAX_KNOWN:

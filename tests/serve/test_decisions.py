@@ -1,12 +1,13 @@
 """`/v1/decisions` of the bundled model, over HTTP and by OpenAI's own client."""
 
+import asyncio
 import base64
 import io
 import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import openai
 import pytest
@@ -311,3 +312,34 @@ def test_many_questions_about_one_picture(client: TestClient) -> None:
     assert len(firsts) == 1
     pictures = after["slices"] - before["slices"]
     assert 0 < pictures <= 10
+
+
+def test_decisions_end_with_their_time() -> None:
+    backend = Waiting()
+    app = create_app(ServeSettings(timeout=0.05), cast(Any, backend))
+    with TestClient(app) as client:
+        body = {"model": "nano", "input": "?", "questions": [STAR]}
+        error = refused(client, body)
+    assert (error["code"], error["param"]) == ("deadline_exceeded", "questions")
+    assert backend.num_cancelled == 1
+
+
+class Waiting:
+    """A backend whose decisions never come."""
+
+    num_cancelled = 0
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def card(self, model: str) -> None: ...
+
+    def stats(self) -> dict[str, Any]:
+        return {}
+
+    async def decide(self, job: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.num_cancelled += 1

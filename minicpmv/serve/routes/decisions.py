@@ -1,7 +1,8 @@
 """`POST /v1/decisions`: questions about text and pictures, answered with probabilities."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -11,7 +12,7 @@ from ...decisions.decision import Decision
 from ...engine.answer import Answer
 from ..answering import CLIENT_GONE, Interruptible, messages_of
 from ..bodies import json_body, validate
-from ..errors import ApiError
+from ..errors import ApiError, ClientGoneError
 from ..jobs import DecisionJob, Finished
 from ..parameters import media_options
 from ..protocols.decisions import answers_of, asked_of, usage_of
@@ -79,7 +80,7 @@ async def _decided(request: Request, job: DecisionJob) -> Sequence[Decision]:
     record.model, record.is_counted = job.model, True
     code: str | None = CLIENT_GONE
     try:
-        async with Interruptible(server, request.receive):
+        async with Interruptible(server, request.receive), _limit(server.settings.timeout):
             found: Sequence[Decision] = await server.backend.decide(job)
         usage: dict[str, Any] = usage_of(found)
         record.num_input_tokens, record.num_output_tokens = usage["input_tokens"], 0
@@ -88,11 +89,31 @@ async def _decided(request: Request, job: DecisionJob) -> Sequence[Decision]:
     except ApiError as error:
         code = error.code
         raise
-    except (asyncio.CancelledError, GeneratorExit):
+    except (asyncio.CancelledError, ClientGoneError):
         raise
     except Exception:
-        code = "internal_error" if code != CLIENT_GONE else code
+        code = "internal_error"
         raise
     finally:
         metric.end("unavailable" if code == CLIENT_GONE and server.is_expired else code)
     return found
+
+
+@asynccontextmanager
+async def _limit(seconds: float) -> AsyncIterator[None]:
+    """A time limit.
+
+    Raises:
+        ApiError: it has passed. The client is not to try again: that would take as long.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise ApiError(
+            400,
+            "deadline_exceeded",
+            f"The decisions took longer than {seconds:g} s (--timeout of this server). Ask fewer "
+            "questions.",
+            param="questions",
+        ) from None
