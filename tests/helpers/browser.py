@@ -47,7 +47,7 @@ def page_process(*flags):
     reader.start()
     try:
         assert is_ready.wait(120)
-        assert process.poll() is None, said
+        assert any("page at" in line for line in said), said
         yield f"http://127.0.0.1:{port}/", process
     except BaseException:
         print(*said, sep="")

@@ -5,6 +5,7 @@ import contextlib
 import json
 import math
 import threading
+import time
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -87,6 +88,8 @@ class FakeServer:
         socket = config.bind_socket()
         thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
         thread.start()
+        while not server.started:
+            time.sleep(0.01)
         try:
             yield f"http://127.0.0.1:{socket.getsockname()[1]}"
         finally:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +58,7 @@ class ChatTab:
         with gr.Row(elem_id="chat-row"):
             with gr.Column(scale=5, min_width=320, elem_id="chat-column"):
                 self.chat = gr.HTML(
-                    looks.welcome(self.examples, "en"),
+                    looks.LOADING,  # until `begin` of the page has filled it
                     elem_id="chat",
                     js_on_load=(ASSETS / "chat.js").read_text(encoding="utf-8"),
                     apply_default_css=False,
@@ -72,6 +72,7 @@ class ChatTab:
                         max_plain_text_length=20_000,
                         show_label=False,
                         autofocus=True,
+                        interactive=False,
                     ),
                     label="ask",
                     placeholder="ask_placeholder",
@@ -107,24 +108,18 @@ class ChatTab:
         told = [self.chat, self.turns, self.box]
         running = {**quiet, "concurrency_limit": None}
 
-        begun = self.box.submit(self.begin, [self.box, self.pages, *ask[:3]], told, **running)
-        asked = begun.success(self.answer, ask, told, **running)
-        retried = self.chat.retry(self.retry, ask[:3], told, **running)
-        again = retried.success(self.answer, ask, told, **running)
-        edited = self.chat.edit(self.edit, ask[:3], told, **running)
-        anew = edited.success(self.answer, ask, told, **running)
-        shown = self.chat.example_select(self.example, ask[:3], told, **running)
-        first = shown.success(self.answer, ask, told, **running)
-        events = [begun, asked, retried, again, edited, anew, shown, first]
+        # A question is one event from the click to the last word, so that one stop ends it.
+        events = [
+            self.box.submit(self.ask, [self.box, self.pages, *ask], told, **running),
+            self.chat.retry(self._anew(self.retry), ask, told, **running),
+            self.chat.edit(self._anew(self.edit), ask, told, **running),
+            self.chat.example_select(self._anew(self.example), ask, told, **running),
+        ]
         stopped = self.box.stop(self.stop, ask[:3], told, cancels=events, **light)
-        for event in (asked, again, anew, first, stopped):
+        cleared = self.new.click(self.clear, ask[:4], told, cancels=events, **light)
+        for event in (*events, stopped, cleared):
             event.then(conversation.dump, self.turns, self.kept, **light)
-        for event in (begun, retried, edited, shown):
             event.then(self.see, self.cut, self.drawn, **quiet)
-
-        cleared = self.new.click(self.clear, ask[:3], told, cancels=events, **light)
-        cleared.then(conversation.dump, self.turns, self.kept, **light)
-        cleared.then(self.see, self.cut, self.drawn, **quiet)
         self.colours.change(self.redraw, ask[:4], self.chat, **light)
         gr.on(
             [self.box.change, self.pages.change, self.controls.slices.release, self.model.change],
@@ -155,10 +150,16 @@ class ChatTab:
         note = say("nano_note", code) if model == "nano" else ""
         return looks.welcome(self.examples, code, note)
 
-    async def begin(
-        self, message: dict[str, Any], pages: str, language: str, colours: bool, turns: list[Turn]
-    ) -> Any:
-        """Put the question at the end of the conversation.
+    async def ask(
+        self,
+        message: dict[str, Any],
+        pages: str,
+        language: str,
+        colours: bool,
+        turns: list[Turn],
+        *rest: Any,
+    ) -> AsyncGenerator[Any, None]:
+        """Put the question in the box at the end of the conversation, and answer it.
 
         Raises:
             gr.Error: nothing is asked, or a file cannot be used.
@@ -171,30 +172,32 @@ class ChatTab:
         except PageError as error:
             raise _as_error(error, language) from error
         turns = [*turns, Turn(text, tuple(files))]
-        return self._running(turns, language, colours, value=None)
+        async with aclosing(self.answer(language, colours, turns, *rest, value=None)) as steps:
+            async for step in steps:
+                yield step
 
     def _attach(self, message: dict[str, Any], pages: str) -> list[Attachment]:
         files = [self.uploads.attach(path) for path in message.get("files") or ()]
         return expand(self.uploads, files, pages or "")
 
-    def _running(
-        self, turns: list[Turn], language: str, colours: bool, **box: Any
-    ) -> tuple[Any, list[Turn], Any]:
-        return (
-            self.redraw(language, colours, turns),
-            turns,
-            gr.update(submit_btn=False, stop_btn=True, **box),
-        )
-
     async def answer(
-        self, language: str, colours: bool, turns: list[Turn], model: str, *values: Any
+        self,
+        language: str,
+        colours: bool,
+        turns: list[Turn],
+        model: str,
+        *values: Any,
+        **box: Any,
     ) -> AsyncGenerator[Any, None]:
-        """Answer the last turn."""
+        """Answer the last turn: the conversation as it grows, its turns, and the box.
+
+        Args:
+            box: properties of the box, when the answer begins.
+        """
         ready = gr.update(submit_btn=True, stop_btn=False)
-        if not turns:
-            yield gr.skip(), gr.skip(), ready
-            return
         before = turns[:-1]
+        running = gr.update(submit_btn=False, stop_btn=True, **box)
+        yield self.redraw(language, colours, turns), turns, running
         try:
             asked = await asyncio.to_thread(
                 conversation.request, turns, options(model, *values), self.uploads
@@ -210,22 +213,34 @@ class ChatTab:
                 turns = [*before, turn]
                 if turn.ending or time.monotonic() - drawn > DRAWN_S:
                     drawn = time.monotonic()
-                    box = ready if turn.ending else gr.skip()
-                    yield self.redraw(language, colours, turns), turns, box
+                    state = ready if turn.ending else gr.skip()
+                    yield self.redraw(language, colours, turns), turns, state
 
-    def retry(self, language: str, colours: bool, turns: list[Turn], data: gr.EventData) -> Any:
+    def _anew(self, change: Callable[[gr.EventData, list[Turn], str], list[Turn]]) -> Any:
+        """An event that answers the last turn of the turns that `change` makes."""
+
+        async def answered(
+            data: gr.EventData, language: str, colours: bool, turns: list[Turn], *rest: Any
+        ) -> AsyncGenerator[Any, None]:
+            turns = change(data, turns, LANGUAGES[language])
+            async with aclosing(self.answer(language, colours, turns, *rest)) as steps:
+                async for step in steps:
+                    yield step
+
+        return answered
+
+    def retry(self, data: gr.EventData, turns: list[Turn], language: str) -> list[Turn]:
         place = _place(data, "turn", turns)
-        return self._running([*turns[:place], turns[place].asked_again()], language, colours)
+        return [*turns[:place], turns[place].asked_again()]
 
-    def edit(self, language: str, colours: bool, turns: list[Turn], data: gr.EventData) -> Any:
+    def edit(self, data: gr.EventData, turns: list[Turn], language: str) -> list[Turn]:
         place = _place(data, "turn", turns)
         text = str(data._data.get("text", "")).strip()
-        return self._running([*turns[:place], Turn(text, turns[place].files)], language, colours)
+        return [*turns[:place], Turn(text, turns[place].files)]
 
-    def example(self, language: str, colours: bool, turns: list[Turn], data: gr.EventData) -> Any:
+    def example(self, data: gr.EventData, turns: list[Turn], language: str) -> list[Turn]:
         example = self.examples[_place(data, "example", self.examples)]
-        turns = [Turn(example.text(LANGUAGES[language]), example.files)]
-        return self._running(turns, language, colours)
+        return [Turn(example.text(language), example.files)]
 
     def stop(self, language: str, colours: bool, turns: list[Turn]) -> Any:
         turns = conversation.stop_last(turns)

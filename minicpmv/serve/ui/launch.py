@@ -97,8 +97,6 @@ def server_process(settings: PageSettings) -> "Iterator[subprocess.Popen[bytes] 
     environment = dict(os.environ)
     if settings.api_key:
         environment["MINICPMV_API_KEY"] = settings.api_key  # not for everyone to read in `ps`
-    # `kill` ends the page while the server still starts: the server is ended on the way out.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     process = subprocess.Popen(_command(settings), env=environment)
     try:
         _wait(process, f"{settings.server_url}/health")
@@ -154,6 +152,8 @@ def run_page(settings: PageSettings) -> None:
     from .client import Client
     from .page import make_app
 
+    # `kill` leaves by the same way as Ctrl-C, on which what was started here is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     check_port(settings.host, settings.port, "--port")
     client = Client(settings.server_url, settings.api_key)
     with server_process(settings) as process, uploads_folder() as folder:
@@ -200,6 +200,8 @@ def _end_together(process: "subprocess.Popen[bytes]", page: Any) -> None:
 
 def run_streamlit(settings: PageSettings) -> int:
     """The small page of Streamlit, in a process of its own; return its exit code."""
+    # `kill` leaves by the same way as Ctrl-C, on which what was started here is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     check_port(settings.host, settings.port, "--port")
     page = Path(__file__).with_name("streamlit_page.py")
     words: Sequence[str] = (

@@ -18,6 +18,7 @@ _ICONS = {
     "retry": "M4 12a8 8 0 1 1 2.5 5.8M4 19v-5h5",
     "edit": "M4 20h4L19 9l-4-4L4 16z",
 }
+LOADING = '<div class="loading" aria-hidden="true"></div>'
 
 
 def conversation(turns: Sequence[Turn], language: str, *, colours: bool) -> str:

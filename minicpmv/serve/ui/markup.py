@@ -36,6 +36,11 @@ def _open_link(renderer: Any, tokens: Any, index: int, options: Any, environment
     return str(renderer.renderToken(tokens, index, options, environment))
 
 
+def without_pictures(text: str) -> str:
+    """Markdown whose pictures are links, for a page that would fetch them."""
+    return text.replace("![", "[")
+
+
 def level(logprob: float) -> int:
     """How unsure a token was: 0 (at least 95 %) to 4 (below 20 %)."""
     probability = math.exp(min(logprob, 0.0))

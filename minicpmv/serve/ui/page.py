@@ -44,6 +44,7 @@ def make_app(
         root_path=root_path or None,
         footer_links=[],
         show_error=False,
+        app_kwargs={"openapi_url": None, "docs_url": None, "redoc_url": None},
         max_file_size=f"{max_file_mb}mb",
         ssr_mode=False,
         enable_monitoring=False,
@@ -160,7 +161,8 @@ def make_page(client: Client) -> gr.Blocks:
             offer = await offered(name, language)
             turns = chat.restore(kept)
             shown = name or next(iter(models), "")
-            return [language, turns, *offer, *translate(language, False, turns, shown)]
+            said = translate(language, False, turns, shown)
+            return [language, turns, gr.update(interactive=True), *offer, *said]
 
         light: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         spoken = [*texts.components, chat.chat]
@@ -168,7 +170,7 @@ def make_page(client: Client) -> gr.Blocks:
         opened = page.load(
             begin,
             [language, chat.kept, model],
-            [language, chat.turns, *told, *spoken],
+            [language, chat.turns, chat.box, *told, *spoken],
             js="(language, ...rest) => [window.minicpmv.name(), ...rest]",
             **light,
         )

@@ -15,6 +15,7 @@ from minicpmv.serve.ui import conversation, looks
 from minicpmv.serve.ui.client import Client, ServerError
 from minicpmv.serve.ui.conversation import Options, Turn
 from minicpmv.serve.ui.launch import STREAMLIT_API_KEY, STREAMLIT_BASE_URL, STREAMLIT_UPLOADS
+from minicpmv.serve.ui.markup import without_pictures
 from minicpmv.serve.ui.uploads import ACCEPTED, Uploads, expand
 from minicpmv.serve.ui.words import PageError, language_of, say
 
@@ -80,7 +81,7 @@ def draw_turn(turn: Turn, language: str) -> None:
         if turn.text:
             st.text(turn.text)
     with st.chat_message("assistant"):
-        st.markdown(turn.answer)
+        st.markdown(without_pictures(turn.answer))
         draw_end(turn, language)
 
 
@@ -112,24 +113,24 @@ def ask(message: Any, turns: list[Turn], options: Options, uploads: Uploads, lan
         st.text(turn.text)
     turns.append(turn)
     with st.chat_message("assistant"):
+        place = st.empty()
         try:
-            st.write_stream(pieces(asked, turns))
+            for text in texts(asked, turns):
+                place.markdown(without_pictures(text))
         finally:  # the Stop of the toolbar leaves here
             turns[:] = conversation.stop_last(turns)
         draw_end(turns[-1], language)
 
 
-def pieces(asked: dict[str, Any], turns: list[Turn]) -> Iterator[str]:
-    """The texts of an answer as they come; the last of `turns` grows with them."""
+def texts(asked: dict[str, Any], turns: list[Turn]) -> Iterator[str]:
+    """The answer as it grows; the last of `turns` grows with it."""
     with asyncio.Runner() as runner:
         server = client()
         growing = conversation.answer(server, asked, turns[-1])
         try:
             while (turn := runner.run(_next(growing))) is not None:
-                text = turn.answer[len(turns[-1].answer) :]
                 turns[-1] = turn
-                if text:
-                    yield text
+                yield turn.answer
         finally:
             runner.run(growing.aclose())
             runner.run(server.close())

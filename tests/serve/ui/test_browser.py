@@ -1,6 +1,6 @@
 """The page in a browser: runs where Gradio, Playwright and Chromium are (`-m slow`).
 
-`MINICPMV_AXE` names `axe.min.js` of the npm package axe-core, for the test of accessibility.
+`AXE_JS` is the place of `axe.min.js` of the npm package axe-core, for the test of accessibility.
 """
 
 import os
@@ -281,9 +281,9 @@ def test_dark_chinese_and_a_phone(visit):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_fault(scheme, visit, picture):
-    path = os.environ.get("MINICPMV_AXE")
+    path = os.environ.get("AXE_JS")
     if not path:
-        pytest.skip("MINICPMV_AXE is not set")
+        pytest.skip("AXE_JS is not set")
     page = visit(color_scheme=scheme)
     axe = Path(path).read_text(encoding="utf-8")
     found = []

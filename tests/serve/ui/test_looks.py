@@ -9,7 +9,14 @@ from minicpmv.serve.ui import looks
 from minicpmv.serve.ui.client import Token
 from minicpmv.serve.ui.conversation import Cost, Turn
 from minicpmv.serve.ui.examples import make_examples
-from minicpmv.serve.ui.markup import as_percent, coloured, level, markdown, visible
+from minicpmv.serve.ui.markup import (
+    as_percent,
+    coloured,
+    level,
+    markdown,
+    visible,
+    without_pictures,
+)
 from minicpmv.serve.ui.uploads import Attachment
 
 HOSTILE = [
@@ -71,6 +78,7 @@ def test_markdown_is_read_and_formulas_stay():
     assert 'rel="noopener noreferrer"' in link
     assert 'target="_blank"' in link
     assert "<img" not in markdown("![a](https://example.org/a.png)")
+    assert without_pictures("a ![b](c) d") == "a [b](c) d"
 
 
 def test_coloured_tokens_are_the_answer():
