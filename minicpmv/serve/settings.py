@@ -108,7 +108,7 @@ class ServeSettings:
         (), "list", "address of a vLLM server, with --engine vllm", metavar="URL"
     )
     upstream_api_key: str | None = setting(
-        None, "text", "key that the servers of --upstream ask for", metavar="KEY"
+        None, "text", "key that the servers of --upstream ask for", metavar="KEY", secret=True
     )
     memory_budget: int | None = setting(
         None,

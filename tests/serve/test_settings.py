@@ -130,4 +130,7 @@ def test_flags_say_no_where_the_setting_says_yes():
 
 
 def test_keys_are_not_shown():
-    assert "secret" not in repr(ServeSettings(api_key=("secret",)))
+    settings = ServeSettings(
+        api_key=("secret",), engine="vllm", upstream=("http://a",), upstream_api_key="secret"
+    )
+    assert "secret" not in repr(settings)
