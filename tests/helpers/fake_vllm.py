@@ -217,6 +217,8 @@ def _chunks(body: dict[str, Any], is_chat: bool, name: str) -> Iterator[dict[str
         choice: dict[str, Any] = {"index": index, "finish_reason": reason}
         choice |= {"delta": delta} if is_chat else {"text": delta.get("content", "")}
         choice["logprobs"] = _logprobs(body, tokens, is_chat) if tokens else None
+        if body.get("return_token_ids"):
+            choice["token_ids"] = [IDS.get(token, END) for token in tokens]
         if reason:
             choice["stop_reason"] = None
         found: dict[str, Any] = {"id": "x", "object": "chunk", "model": body["model"]}
@@ -261,10 +263,10 @@ def _logprobs(body: dict[str, Any], tokens: list[str], is_chat: bool) -> Any:
             "text_offset": [0] * len(tokens),
         }
 
+    assert not body.get("return_tokens_as_token_ids")  # which loses the texts of the likeliest
+
     def entry(token: str) -> dict[str, Any]:
-        number = IDS.get(token, END)
-        shown = f"token_id:{number}" if body.get("return_tokens_as_token_ids") else token
-        return {"token": shown, "logprob": -0.5, "bytes": list(token.encode())}
+        return {"token": token, "logprob": -0.5, "bytes": list(token.encode())}
 
     number = body.get("top_logprobs", 0)
     content = [entry(token) | {"top_logprobs": [entry(token)] * number} for token in tokens]

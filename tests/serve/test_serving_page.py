@@ -75,7 +75,7 @@ def test_fields_of_the_page_are_known():
 def test_flags_of_the_page_are_settings():
     flags = {flag_of(name) for name in ROWS} | {"--config"}
     shown = set(re.findall(r"(--[a-z][a-z-]+)", PAGE))
-    others = {"--build", "--trust-request-mm-kwargs"}
+    others = {"--build", "--trust-request-mm-kwargs", "--structured-outputs-config"}
     assert shown - flags - others == set()
     (settings,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
     assert {name.replace("-", "_") for name in yaml.safe_load(settings)} <= set(ROWS)

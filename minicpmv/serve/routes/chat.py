@@ -153,8 +153,9 @@ class ChatForm:
         return {"content": content, "refusal": None}
 
     def _token(self, token: TokenLogprob) -> dict[str, Any]:
+        shows_id = self._shows_ids and token.token_id >= 0  # a server behind may not tell it
         return {
-            "token": f"token_id:{token.token_id}" if self._shows_ids else token.text,
+            "token": f"token_id:{token.token_id}" if shows_id else token.text,
             "logprob": max(token.logprob, _LEAST),
             "bytes": list(token.text.encode()),
         }

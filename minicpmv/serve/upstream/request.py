@@ -104,7 +104,7 @@ def fields_of(options: Mapping[str, Any], kind: Kind, is_chat: bool) -> dict[str
         elif name == "logit_bias":
             fields[name] = {str(token): bias for token, bias in value.items()}
         elif name == "logprobs":
-            fields |= _logprobs(value, is_chat)
+            fields |= _logprobs(value, kind, is_chat)
         elif name == "constraint":
             fields["structured_outputs"] = structured_outputs(value)
         elif name == "num_beams":
@@ -116,11 +116,14 @@ def fields_of(options: Mapping[str, Any], kind: Kind, is_chat: bool) -> dict[str
     return fields
 
 
-def _logprobs(number: int, is_chat: bool) -> dict[str, Any]:
+def _logprobs(number: int, kind: Kind, is_chat: bool) -> dict[str, Any]:
     if not is_chat:
         return {"logprobs": number}
-    # vLLM names tokens by text alone, of which a part of a character has none.
-    return {"logprobs": True, "top_logprobs": number, "return_tokens_as_token_ids": True}
+    fields = {"logprobs": True, "top_logprobs": number}
+    if kind == "minicpmv":
+        return fields | {"return_tokens_as_token_ids": True}
+    # By that name vLLM forgets the texts of the likeliest tokens.
+    return fields | {"return_token_ids": True}
 
 
 def _beams(number: int, kind: Kind) -> dict[str, Any]:

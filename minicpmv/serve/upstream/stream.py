@@ -1,7 +1,7 @@
 """The chunks of a streamed answer as events."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...engine.answer import Answer, FinishReason, TokenLogprob
@@ -97,7 +97,7 @@ class Reader:
         text = each["delta"].get("content") if self._is_chat else each.get("text")
         if text is not None and not isinstance(text, str):
             raise ValueError
-        tokens = self._tokens(each.get("logprobs"))
+        tokens = self._tokens(each)
         reason = each.get("finish_reason")
         stopped_by = each.get("stop_reason")
         if reason is not None:
@@ -119,12 +119,18 @@ class Reader:
         self.has_begun = True
         return [Piece(index, text or "", tuple(tokens), choice.num_tokens or 0)]
 
-    def _tokens(self, logprobs: Any) -> list[TokenLogprob]:
+    def _tokens(self, each: dict[str, Any]) -> list[TokenLogprob]:
+        logprobs = each.get("logprobs")
         if not logprobs or not self._wants_logprobs:
             return []
         if not self._is_chat:
             return _of_completion(logprobs, self._most_top)
-        return [_token(entry, self._most_top) for entry in logprobs.get("content") or ()]
+        tokens = [_token(entry, self._most_top) for entry in logprobs.get("content") or ()]
+        ids = each.get("token_ids")
+        if ids:
+            pairs = zip(tokens, ids, strict=True)
+            tokens = [replace(token, token_id=int(number)) for token, number in pairs]
+        return tokens
 
     def end(self, reason: FinishReason | None = None) -> list[Event]:
         """The answers, after the last chunk.

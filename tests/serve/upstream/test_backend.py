@@ -67,7 +67,7 @@ def test_logprobs_have_ids_and_no_terminator() -> None:
     tokens = [token for event in found if isinstance(event, Piece) for token in event.tokens]
     assert [token.text for token in tokens] == WORDS
     assert [token.token_id for token in tokens] == list(IDS.values())
-    assert all(len(token.top) == 2 for token in tokens)
+    assert [[top.text for top in token.top] for token in tokens] == [[word] * 2 for word in WORDS]
     assert END not in [token.token_id for token in tokens]
     last = found[-1]
     assert isinstance(last, Finished)

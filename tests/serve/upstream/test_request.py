@@ -99,6 +99,8 @@ def test_beams_are_answers_of_vllm() -> None:
 
 def test_logprobs_come_with_ids_in_a_chat() -> None:
     found = fields_of({"logprobs": 3}, "vllm", True)
+    assert found == {"logprobs": True, "top_logprobs": 3, "return_token_ids": True}
+    found = fields_of({"logprobs": 3}, "minicpmv", True)
     assert found == {"logprobs": True, "top_logprobs": 3, "return_tokens_as_token_ids": True}
     assert fields_of({"logprobs": 3}, "vllm", False) == {"logprobs": 3}
 
