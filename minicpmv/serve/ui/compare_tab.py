@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -22,7 +23,6 @@ LETTERS = ("A", "B")
 class _Side:
     model: Any
     controls: Controls
-    answer: Any
 
     def inputs(self) -> list[Any]:
         return [self.model, *self.controls.inputs()]
@@ -63,28 +63,36 @@ class CompareTab:
             placeholder="ask_placeholder",
         )
         with gr.Row(elem_id="sides"):
-            self.sides = [self._draw_side(letter) for letter in LETTERS]
+            models = [
+                add(
+                    gr.Dropdown([], elem_id=f"model-{letter.lower()}", min_width=140),
+                    label=partial(_lettered, "model", letter),
+                )
+                for letter in LETTERS
+            ]
+        with gr.Row(elem_id="answers", equal_height=True):
+            self.answers = [
+                gr.HTML(elem_id=f"answer-{letter.lower()}", min_width=300, apply_default_css=False)
+                for letter in LETTERS
+            ]
         self.verdict = gr.HTML("", elem_id="verdict", elem_classes="hint")
+        with gr.Row(elem_id="settings"):
+            self.sides = [
+                _Side(model, self._draw_options(letter))
+                for model, letter in zip(models, LETTERS, strict=True)
+            ]
 
-    def _draw_side(self, letter: str) -> _Side:
-        add = self.texts.add
-        with gr.Column(min_width=300, elem_classes="compare-side"):
-            model = add(
-                gr.Dropdown([], elem_id=f"model-{letter.lower()}"),
-                label=lambda language: f"{say('model', language)} {letter}",
+    def _draw_options(self, letter: str) -> Controls:
+        with gr.Column(min_width=300):
+            options = self.texts.add(
+                gr.Accordion(open=False), label=partial(_lettered, "options", letter)
             )
-            settings = add(
-                gr.Accordion(open=False),
-                label=lambda language: f"{say('options', language)} {letter}",
-            )
-            with settings:
-                controls = make_controls(self.texts, compact=True)
-            answer = gr.HTML("", elem_id=f"answer-{letter.lower()}", apply_default_css=False)
-        return _Side(model, controls, answer)
+            with options:
+                return make_controls(self.texts, compact=True)
 
     def _connect(self) -> None:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        told = [*(side.answer for side in self.sides), self.turns, self.verdict, self.box]
+        told = [*self.answers, self.turns, self.verdict, self.box]
         inputs = [self.box, self.language, *self.sides[0].inputs(), *self.sides[1].inputs()]
         asked = self.box.submit(self.ask, inputs, told, concurrency_limit=None, **quiet)
         self.box.stop(
@@ -133,14 +141,17 @@ class CompareTab:
     def _drawn(self, turns: Sequence[Turn], language: str, **box: Any) -> tuple[Any, ...]:
         language = LANGUAGES[language]
         answers = [
-            f'<div class="answer">{looks.said(turn, language, colours=False)}</div>'
-            f"{looks.footer(turn, language)}"
-            for turn in turns
+            looks.side(turn, say("answer", language, letter=letter), language)
+            for turn, letter in zip(turns, LETTERS, strict=True)
         ]
         ended = all(turn.ending in ("stop", "length") for turn in turns)
         same = ended and len({turn.answer.strip() for turn in turns}) == 1
         verdict = say("same", language) if same else ""
         return (*answers, list(turns), verdict, gr.update(**box) if box else gr.skip())
+
+
+def _lettered(key: str, letter: str, language: str) -> str:
+    return f"{say(key, language)} {letter}"
 
 
 async def _together(

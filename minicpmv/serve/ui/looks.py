@@ -105,9 +105,13 @@ def said(turn: Turn, language: str, *, colours: bool) -> str:
     return html
 
 
-def footer(turn: Turn, language: str) -> str:
-    """How an answer ended and what it cost, on a line of its own."""
-    return f'<div class="tools">{_cost(turn, language)}</div>'
+def side(turn: Turn, name: str, language: str) -> str:
+    """An answer by itself, beside another."""
+    return (
+        f'<div class="answer" role="group" aria-label="{escape(name)}">'
+        f"{said(turn, language, colours=False)}</div>"
+        f'<div class="tools">{_cost(turn, language)}</div>'
+    )
 
 
 def _cost(turn: Turn, language: str) -> str:

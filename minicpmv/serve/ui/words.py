@@ -96,9 +96,7 @@ _WORDS: dict[str, tuple[str, str]] = {
         "One question, two models or two settings, side by side.",
         "同一问题，两种模型或设置，并排对比。",
     ),
-    "side": ("Side {letter}", "{letter} 侧"),
     "answer": ("Answer {letter}", "回答 {letter}"),
-    "stop": ("Stop", "停止"),
     "ask": ("Ask", "提问"),
     "same": ("Both answers are the same.", "两个回答相同。"),
     # live

@@ -123,7 +123,7 @@ def test_what_an_answer_cost():
     ]
     assert looks.cost_notes(Cost(540, 1, 500, 0.4, 0.4), "zh")[0].startswith("540（500")
     turn = Turn("What?", answer="So", cost=cost, ending="length")
-    assert "cut at the longest answer" in looks.footer(turn, "en")
+    assert "cut at the longest answer" in looks.side(turn, "Answer A", "en")
 
 
 def test_examples_are_there_before_the_first_question(uploads):

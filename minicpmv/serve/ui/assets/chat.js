@@ -62,6 +62,20 @@ function edit(article, turn) {
   });
 }
 
+// What else was likely stays inside of the conversation: further left, or above its token.
+function place(event) {
+  const token = event.target.closest(".token");
+  if (!token || matchMedia("(max-width: 899px)").matches) return;
+  const tip = token.querySelector(".tip");
+  tip.style.cssText = "";
+  const room = box.getBoundingClientRect();
+  const { right, bottom } = tip.getBoundingClientRect();
+  if (right > room.right - 12) tip.style.left = room.right - 12 - right + "px";
+  if (bottom > room.bottom - 4) Object.assign(tip.style, { top: "auto", bottom: "calc(100% + 4px)" });
+}
+element.addEventListener("mouseover", place);
+element.addEventListener("focusin", place);
+
 // With the keyboard, arrows go from token to token.
 element.addEventListener("keydown", (event) => {
   const tokens = event.target.closest(".tokens");
