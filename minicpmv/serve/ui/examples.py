@@ -41,4 +41,4 @@ def make_examples(uploads: Uploads) -> list[Example]:
 def _keep(uploads: Uploads, picture: Image.Image, name: str) -> Attachment:
     data = io.BytesIO()
     picture.save(data, "PNG")
-    return uploads.keep(data.getvalue(), name)
+    return uploads.keep(data.getvalue(), name, is_lasting=True)

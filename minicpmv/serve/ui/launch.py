@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Where a server stands for others; the one started here answers the page alone.
+_OF_OTHERS = {"MINICPMV_ROOT_PATH", "MINICPMV_SSL_CERTFILE", "MINICPMV_SSL_KEYFILE"}
 START_S = 1800.0  # a large model is read from a slow disk, or fetched
 # How the small page, a process of its own, is told whom it asks and where it keeps files.
 STREAMLIT_BASE_URL = "MINICPMV_UI_BASE_URL"
@@ -94,7 +96,7 @@ def server_process(settings: PageSettings) -> "Iterator[subprocess.Popen[bytes] 
         return
     advice = f"If a server runs there, use it: --base-url {settings.server_url}. "
     check_port("127.0.0.1", settings.server_port, "--server-port", advice)
-    environment = dict(os.environ)
+    environment = {name: text for name, text in os.environ.items() if name not in _OF_OTHERS}
     if settings.api_key:
         environment["MINICPMV_API_KEY"] = settings.api_key  # not for everyone to read in `ps`
     process = subprocess.Popen(_command(settings), env=environment)

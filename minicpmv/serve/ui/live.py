@@ -34,7 +34,7 @@ def live_routes(client: Client) -> APIRouter:
         try:
             found = await client.models()
         except ServerError as error:
-            return JSONResponse({"error": error.message}, 502)
+            return JSONResponse({"error": error.message})
         return JSONResponse({"models": [model.name for model in found]})
 
     @router.post("/live/answer")

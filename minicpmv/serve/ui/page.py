@@ -1,6 +1,8 @@
 """The page itself: header, tabs, looks, and the application that serves it."""
 
+import asyncio
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +98,7 @@ def make_page(client: Client) -> gr.Blocks:
     """The components and their events."""
     texts = Texts()
     models: dict[str, Model] = {}
-    with gr.Blocks(
-        title="MiniCPM-V", analytics_enabled=False, fill_width=True, delete_cache=(3600, KEPT_S)
-    ) as page:
+    with gr.Blocks(title="MiniCPM-V", analytics_enabled=False, fill_width=True) as page:
         uploads = Uploads(page.GRADIO_CACHE)
         with gr.Row(elem_id="header"):
             gr.HTML(_brand(), elem_id="brand", min_width=36, apply_default_css=False)
@@ -158,6 +158,7 @@ def make_page(client: Client) -> gr.Blocks:
 
         async def begin(language: str, kept: Any, name: str | None) -> list[Any]:
             """The page in the language of this browser, with the conversation it kept."""
+            await asyncio.to_thread(uploads.forget, time.time() - KEPT_S)
             offer = await offered(name, language)
             turns = chat.restore(kept)
             shown = name or next(iter(models), "")

@@ -43,6 +43,7 @@ class Uploads:
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder).resolve()
+        self._lasting: set[Path] = set()
 
     def attach(self, path: str, name: str | None = None) -> Attachment:
         """A file that a browser named.
@@ -78,8 +79,11 @@ class Uploads:
         kind = mimetypes.guess_type(file.name)[0] or fallback
         return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode('ascii')}"
 
-    def keep(self, data: bytes, name: str) -> Attachment:
+    def keep(self, data: bytes, name: str, *, is_lasting: bool = False) -> Attachment:
         """Put a file of our own beside the uploads: a page of a document, an example.
+
+        Args:
+            is_lasting: `forget` leaves it.
 
         Raises:
             PageError: its name is of no kind that is known.
@@ -88,7 +92,20 @@ class Uploads:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / _plain(name)
         file.write_bytes(data)
+        if is_lasting:
+            self._lasting.add(file)
         return Attachment(str(file), name, kind_of(name))
+
+    def forget(self, before: float) -> int:
+        """Delete the files last written before a time, in seconds since 1970; how many."""
+        old = [
+            file
+            for file in self.folder.rglob("*")
+            if file.is_file() and file not in self._lasting and file.stat().st_mtime < before
+        ]
+        for file in old:
+            file.unlink(missing_ok=True)
+        return len(old)
 
 
 def kind_of(name: str) -> Kind:

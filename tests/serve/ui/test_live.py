@@ -10,6 +10,7 @@ pytest.importorskip("httpx2")
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from minicpmv.serve.ui.client import Client
 from minicpmv.serve.ui.live import MAX_BYTES, MAX_FRAMES, live_routes
 
 from ...helpers.uploads import png
@@ -28,6 +29,13 @@ def page(client):
 
 def test_models_that_may_be_asked(page):
     assert page.get("/live/models").json() == {"models": ["tiny", "other"]}
+
+
+def test_a_server_that_is_not_there_is_said():
+    app = FastAPI()
+    app.include_router(live_routes(Client("http://127.0.0.1:9")))
+    with TestClient(app) as page:
+        assert "cannot be reached" in page.get("/live/models").json()["error"]
 
 
 def test_frames_are_answered_as_lines(page, server):

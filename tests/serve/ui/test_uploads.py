@@ -1,6 +1,8 @@
 """Uploads: nothing else is read, and documents become pictures."""
 
 import base64
+import os
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -51,6 +53,15 @@ def test_a_file_that_is_gone(uploads):
     uploads.check(kept.path).unlink()
     with pytest.raises(PageError, match="no longer kept"):
         uploads.data_url(kept)
+
+
+def test_old_files_are_forgotten_and_examples_last(uploads):
+    example = uploads.keep(png(), "example.png", is_lasting=True)
+    old, new = uploads.keep(png(1), "old.png"), uploads.keep(png(2), "new.png")
+    for file, written in ((example, 0), (old, 100), (new, 300)):
+        os.utime(file.path, (written, written))
+    assert uploads.forget(before=200) == 1
+    assert [Path(file.path).exists() for file in (example, old, new)] == [True, False, True]
 
 
 def test_names_are_kept_and_paths_are_plain(uploads):
