@@ -115,6 +115,27 @@ def test_ask_about_pictures_and_see_the_cut_and_the_cost(visit, picture, server)
     assert page.eval_on_selector_all(".files img", broken) == 0
 
 
+@pytest.mark.parametrize("event", ["drop", "paste"])
+@pytest.mark.parametrize("place", ["#chat", "#ask textarea"])
+def test_pictures_are_dropped_and_pasted_anywhere(event, place, visit):
+    page = visit()
+    page.evaluate(
+        """([event, place, bytes]) => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "a.png", { type: "image/png" }));
+            const kind = event === "drop" ? DragEvent : ClipboardEvent;
+            const given = event === "drop" ? { dataTransfer: data } : { clipboardData: data };
+            const options = { bubbles: true, cancelable: true, ...given };
+            document.querySelector(place).dispatchEvent(new kind(event, options));
+        }""",
+        [event, place, list(png())],
+    )
+    page.wait_for_selector("#ask .thumbnail-wrapper")
+    page.wait_for_timeout(500)
+    assert page.locator("#ask .thumbnail-wrapper").count() == 1
+    assert page.locator(".cuts figure").count() == 1
+
+
 def test_stop_retry_edit_and_reload(visit, server):
     page = visit()
     server.pause_s = 0.3

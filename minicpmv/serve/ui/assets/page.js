@@ -39,6 +39,25 @@
     for (const item of document.querySelectorAll("[role=listitem].thumbnail-wrapper")) item.setAttribute("role", "group");
   };
 
+  // Files may be dropped and pasted anywhere: they go to the box of the tab that is open.
+  const give = (event, files) => {
+    if (event.defaultPrevented || !files || !files.length) return;
+    const boxes = [...document.querySelectorAll("#ask, #compare-ask")];
+    const open = boxes.find((box) => box.offsetParent);
+    if (!open) return;
+    event.preventDefault();
+    const input = open.querySelector("input[type=file]");
+    input.files = files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+  document.addEventListener("dragover", (event) => {
+    if ([...event.dataTransfer.types].includes("Files")) event.preventDefault();
+  });
+  document.addEventListener("drop", (event) => give(event, event.dataTransfer.files));
+  document.addEventListener("paste", (event) => {
+    if (!event.target.closest || !event.target.closest("#ask, #compare-ask")) give(event, event.clipboardData.files);
+  });
+
   window.minicpmv = {
     code: () => code,
     name: () => names[code],
