@@ -6,8 +6,8 @@ first two cancels the task of the request, so that the backend's generator is cl
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,14 +21,13 @@ from .access_log import Exchange, logger
 from .errors import ApiError, ClientGoneError
 from .jobs import Event, Finished, Job, Piece, Started
 from .merging import merged
+from .metrics import CLIENT_GONE, RequestRecord
 from .middleware import internal_message, note_error, stopping
 from .parameters import media_options
 from .sse import Writer
 
 if TYPE_CHECKING:
     from .app import Server
-
-CLIENT_GONE = "client_gone"
 
 
 async def messages_of(server: "Server", request: Request, body: Any) -> Messages:
@@ -93,10 +92,7 @@ def _events(
 
 async def counted(server: "Server", record: Exchange, job: Job) -> AsyncGenerator[Event, None]:
     """The events of a job, told to the log and the metrics on their way."""
-    metric = server.metrics.request_started(job.model, record.begin)
-    record.model, record.is_counted = job.model, True
-    code: str | None = CLIENT_GONE
-    try:
+    with counting(server, record, job.model) as metric:
         async with aclosing(server.backend.answer(job)) as events:
             async for event in events:
                 metric.event(event)
@@ -107,11 +103,21 @@ async def counted(server: "Server", record: Exchange, job: Job) -> AsyncGenerato
                     done = record.num_output_tokens or 0
                     record.num_output_tokens = done + event.answer.num_output_tokens
                 yield event
+
+
+@contextmanager
+def counting(server: "Server", record: Exchange, model: str) -> Iterator[RequestRecord]:
+    """A block that answers a request, whose beginning and end the metrics are told."""
+    metric = server.metrics.request_started(model, record.begin)
+    record.model, record.is_counted = model, True
+    code: str | None = CLIENT_GONE
+    try:
+        yield metric
         code = None
     except ApiError as error:
         code = error.code
         raise
-    except (asyncio.CancelledError, GeneratorExit):
+    except (asyncio.CancelledError, GeneratorExit, ClientGoneError):
         raise
     except Exception:
         code = "internal_error"

@@ -10,9 +10,9 @@ from starlette.responses import JSONResponse, Response
 
 from ...decisions.decision import Decision
 from ...engine.answer import Answer
-from ..answering import CLIENT_GONE, Interruptible, messages_of
+from ..answering import Interruptible, counting, messages_of
 from ..bodies import json_body, validate
-from ..errors import ApiError, ClientGoneError
+from ..errors import ApiError
 from ..jobs import DecisionJob, Finished
 from ..parameters import media_options
 from ..protocols.decisions import answers_of, asked_of, usage_of
@@ -76,26 +76,12 @@ async def _decided(request: Request, job: DecisionJob) -> Sequence[Decision]:
         ClientGoneError: nobody waits any more.
     """
     server, record = request.app.state.server, request.state.record
-    metric = server.metrics.request_started(job.model, record.begin)
-    record.model, record.is_counted = job.model, True
-    code: str | None = CLIENT_GONE
-    try:
+    with counting(server, record, job.model) as metric:
         async with Interruptible(server, request.receive), _limit(server.settings.timeout):
             found: Sequence[Decision] = await server.backend.decide(job)
         usage: dict[str, Any] = usage_of(found)
         record.num_input_tokens, record.num_output_tokens = usage["input_tokens"], 0
         metric.event(Finished(0, Answer("", num_input_tokens=usage["input_tokens"])))
-        code = None
-    except ApiError as error:
-        code = error.code
-        raise
-    except (asyncio.CancelledError, ClientGoneError):
-        raise
-    except Exception:
-        code = "internal_error"
-        raise
-    finally:
-        metric.end("unavailable" if code == CLIENT_GONE and server.is_expired else code)
     return found
 
 
