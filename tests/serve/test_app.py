@@ -14,17 +14,6 @@ def asked(**fields):
     return {**QUESTION, **fields}
 
 
-@pytest.fixture
-def backend():
-    return FakeBackend()
-
-
-@pytest.fixture
-def client(backend):
-    with TestClient(fake_app(backend)) as client:
-        yield client
-
-
 def test_a_whole_answer_has_every_field_that_clients_read(client, backend):
     answer = client.post(CHAT, json=asked()).json()
     assert answer["id"].startswith("chatcmpl-")

@@ -3,22 +3,11 @@
 import pytest
 from starlette.testclient import TestClient
 
-from ..helpers.serving import FakeBackend, events_of, fake_app, refusal
+from ..helpers.serving import events_of, fake_app, refusal
 
 PATH = "/v1/messages"
 CALL = ('{"name": "tell", ', '"arguments": {"colour"', ': "red"}}')
 TOOL = {"name": "tell", "input_schema": {"type": "object"}}
-
-
-@pytest.fixture
-def backend():
-    return FakeBackend()
-
-
-@pytest.fixture
-def client(backend):
-    with TestClient(fake_app(backend)) as client:
-        yield client
 
 
 def asked(**fields):

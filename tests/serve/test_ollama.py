@@ -11,17 +11,6 @@ CHAT, GENERATE = "/api/chat", "/api/generate"
 TOOL = {"type": "function", "function": {"name": "tell", "parameters": {"type": "object"}}}
 
 
-@pytest.fixture
-def backend():
-    return FakeBackend()
-
-
-@pytest.fixture
-def client(backend):
-    with TestClient(fake_app(backend)) as client:
-        yield client
-
-
 def asked(**fields):
     turn = {"role": "user", "content": "How many?"}
     return {"model": "fake", "messages": [turn], **fields}

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from minicpmv.serve.app import create_app
 from minicpmv.serve.settings import ServeSettings
 
-from ..helpers.serving import FakeBackend, fake_app, refusal
+from ..helpers.serving import fake_app, refusal
 
 HELLO = [{"role": "user", "content": "What do you see?"}]
 
@@ -29,11 +29,6 @@ def nano():
     settings = ServeSettings(device="cpu", dtype="float32", api_key=("key",))
     with TestClient(create_app(settings)) as http:
         yield client_of(http)
-
-
-@pytest.fixture
-def backend():
-    return FakeBackend()
 
 
 @pytest.fixture

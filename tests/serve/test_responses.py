@@ -17,17 +17,6 @@ CALL = ('{"name": "tell", ', '"arguments": {"colour"', ': "red"}}')
 TOOL = {"type": "function", "name": "tell", "parameters": {"type": "object"}}
 
 
-@pytest.fixture
-def backend():
-    return FakeBackend()
-
-
-@pytest.fixture
-def client(backend):
-    with TestClient(fake_app(backend)) as client:
-        yield client
-
-
 def asked(**fields):
     return {"model": "fake", "input": "How many?", **fields}
 
