@@ -5,7 +5,7 @@
 
 Spans of a few tokens (a step, or tokens that were guessed ahead) are taken all together: every
 token is a row of its own with the number of tokens that it attends to, so that the mask is a
-length. Longer spans go one by one through PyTorch's attention, over their keys in a row.
+length. Longer spans go one by one over their keys in a row, by a kernel or PyTorch's attention.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..kernels import ops
+from ..kernels import causal_attention, ops
 from .block_store import BLOCK, BlockStore
 
 # Spans of so many tokens are taken together.
@@ -246,14 +246,16 @@ def attend(
         assert rows.index is not None
         output[rows.index] = attend_rows(query[rows.index], keys, values, batch, scaling, window)
     for number, piece in enumerate(batch.pieces):
-        mask = batch.mask(number, window, query.dtype)
-        output[piece.place] = _attend_piece(
-            query[piece.place],
-            keys[piece.blocks].flatten(0, 1)[: piece.total],
-            values[piece.blocks].flatten(0, 1)[: piece.total],
-            mask,
-            scaling,
-        )
+        own = query[piece.place]
+        known = keys[piece.blocks].flatten(0, 1)[: piece.total]
+        held = values[piece.blocks].flatten(0, 1)[: piece.total]
+        found = None
+        if window is None or piece.total <= window:
+            found = causal_attention(own, known, held, scaling)
+        if found is None:
+            mask = batch.mask(number, window, query.dtype)
+            found = _attend_piece(own, known, held, mask, scaling)
+        output[piece.place] = found
     return output
 
 

@@ -51,6 +51,8 @@ def _attention(
     scale: float | None = None,
     **options: Any,
 ) -> Any:
+    if attn_mask is not None and attn_mask.dtype == torch.bool and bool(attn_mask.all()):
+        attn_mask = None  # slices without padding
     if attn_mask is not None or dropout_p or is_causal or any(options.values()):
         return func(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **options)
     scaling = 1 / math.sqrt(query.shape[-1]) if scale is None else scale

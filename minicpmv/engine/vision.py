@@ -7,7 +7,11 @@ import torch
 
 from .compiled import CompiledFunctions
 
-_PATCHES_ON_CPU = 1024  # a slice of 448 x 448 pixels in patches of 14
+# On a CPU: a slice of 448 x 448 pixels in patches of 14; more for a tower smaller than those of
+# the releases, up to a picture of 9 slices and its overview.
+_PATCHES_ON_CPU = 1024
+_LARGE_TOWER = 400_000_000  # parameters
+_MOST_ON_CPU = 10 * 1024
 _PATCHES_ELSEWHERE = 32 * 1024  # 1344 x 1344 pixels, its overview included, three times over
 
 
@@ -23,6 +27,16 @@ class VisionEncoder:
         self._config = model.config.vision_config
         # Where padding takes part in attention (release 2.5), its amount counts.
         self._attends_padding = bool(getattr(self._config, "attend_padding", False))
+        self._budget = self._patches_of_a_piece()
+
+    def _patches_of_a_piece(self) -> int:
+        """About as much work as the released towers have with one slice."""
+        if self._model.device.type != "cpu":
+            return _PATCHES_ELSEWHERE
+        config = self._config
+        of_layer = config.hidden_size * (4 * config.hidden_size + 2 * config.intermediate_size)
+        most = _PATCHES_ON_CPU * _LARGE_TOWER // (config.num_hidden_layers * of_layer)
+        return max(_PATCHES_ON_CPU, min(int(most), _MOST_ON_CPU))
 
     def piece_of(self, target_sizes: torch.Tensor) -> int:
         """How many of the slices, from the first on, make the next piece: at least one.
@@ -31,9 +45,7 @@ class VisionEncoder:
             target_sizes: (num_slices, 2), height and width in patches of what is to be encoded.
         """
         num_patches = target_sizes.prod(dim=1).tolist()
-        on_cpu = self._model.device.type == "cpu"
-        budget = _PATCHES_ON_CPU if on_cpu else _PATCHES_ELSEWHERE
-        most = max(1, budget // max(1, num_patches[0]))
+        most = max(1, self._budget // max(1, num_patches[0]))
         equal = (index for index, number in enumerate(num_patches) if number != num_patches[0])
         return min(next(equal, len(num_patches)), most)
 

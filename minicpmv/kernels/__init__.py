@@ -3,7 +3,7 @@
     packing.py    weights of 4 and 8 bits in groups: their layout in memory and on disk
     linear.py     products of activations with packed weights
     blocked.py    the same for many rows on processors that multiply matrices in hardware
-    dense.py      attention of many tokens over all keys of their sequence
+    dense.py      attention of many tokens over all keys of their sequence, or those before
     ops.py        attention over blocks of keys and values, normalisation, activations
     cuda.py       the same on CUDA, by Triton
     random.py     random numbers of torch's generator, of which few are wanted
@@ -15,7 +15,7 @@ Imports nothing of ours.
 """
 
 from .build import Library, built, disabled, library, why_not
-from .dense import dense_attention
+from .dense import causal_attention, dense_attention
 from .linear import packed_linear
 from .ops import gelu_tanh, paged_attention, rms_norm, rotate_and_write, silu_and_mul
 from .packing import PackedWeight, dequantize, pack, pack_rows, unpack
@@ -25,6 +25,7 @@ __all__ = [
     "Library",
     "PackedWeight",
     "built",
+    "causal_attention",
     "dense_attention",
     "dequantize",
     "disabled",

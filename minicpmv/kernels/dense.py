@@ -1,4 +1,4 @@
-"""Attention of many tokens over all keys of their sequence: vision towers and resamplers."""
+"""Attention of many tokens: over all keys (vision towers), or those before them (prompts)."""
 
 import ctypes
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .build import SUFFIXES, FunctionByDtype, Library, built
 
-_POINTER, _SIZES = ctypes.c_void_p, ctypes.c_int64 * 17
+_POINTER, _SIZES = ctypes.c_void_p, ctypes.c_int64 * 19
 _SIGNATURE = (*[_POINTER] * 5, ctypes.c_float, ctypes.c_int)
 _functions = FunctionByDtype("dense_attention", _SIGNATURE, ctypes.c_int)
 _MOST_CHANNELS = 256
@@ -39,6 +39,26 @@ def dense_attention(query: Tensor, keys: Tensor, values: Tensor, scaling: float)
     return F.scaled_dot_product_attention(query, keys, values, scale=scaling)
 
 
+def causal_attention(query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor | None:
+    """Attention of the last tokens of a sequence, each to all up to itself; sums are float32.
+
+    Args:
+        query: (tokens, heads, head_dim).
+        keys, values: (all tokens, kv_heads, head_dim); `heads` is a multiple of `kv_heads`.
+        scaling: of the scores, above 0.
+
+    Returns:
+        (tokens, heads, head_dim); None where torch is to compute it, see `dense_attention`.
+    """
+    library = built() if query.is_cpu else None
+    if library is None or not pays(library, query.dtype):
+        return None
+    num_seen = len(keys) - len(query) + 1
+    query, keys, values = (x.transpose(0, 1)[None] for x in (query, keys, values))
+    found = compiled_attention(library, query, keys, values, scaling, num_seen)
+    return None if found is None else found[0].transpose(0, 1)
+
+
 def pays(library: Library, dtype: torch.dtype) -> bool:
     """Whether the compiled function is faster than torch on this processor."""
     has_amx = dtype == torch.bfloat16 and "amx_bf16" in library.target
@@ -46,16 +66,26 @@ def pays(library: Library, dtype: torch.dtype) -> bool:
 
 
 def compiled_attention(
-    library: Library, query: Tensor, keys: Tensor, values: Tensor, scaling: float
+    library: Library,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    scaling: float,
+    num_seen: int = 0,
 ) -> Tensor | None:
-    """The same by a compiled library; None for what it does not take."""
+    """The same by a compiled library; None for what it does not take.
+
+    Args:
+        num_seen: keys that the first query attends to, each next one to one more; 0: all to all.
+    """
     inputs = (query, keys, values)
     if query.ndim != 4 or query.dtype not in SUFFIXES or query.numel() == 0 or keys.numel() == 0:
         return None
     batch, heads, num_queries, dim = query.shape
     if (
         keys.shape != values.shape
-        or keys.shape[:2] != (batch, heads)
+        or keys.shape[0] != batch
+        or heads % keys.shape[1]
         or keys.shape[3] != dim
         or dim % 2
         or dim > _MOST_CHANNELS
@@ -66,7 +96,7 @@ def compiled_attention(
         return None
     out = torch.empty(batch, num_queries, heads, dim, dtype=query.dtype).transpose(1, 2)
     strides = [stride for x in (*inputs, out) for stride in x.stride()[:3]]
-    sizes = _SIZES(batch, heads, num_queries, keys.shape[2], dim, *strides)
+    sizes = _SIZES(batch, heads, num_queries, keys.shape[2], dim, *strides, keys.shape[1], num_seen)
     failed = _functions(library)[query.dtype](
         query.data_ptr(), keys.data_ptr(), values.data_ptr(), out.data_ptr(),
         ctypes.addressof(sizes), scaling, torch.get_num_threads(),

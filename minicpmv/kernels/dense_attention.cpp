@@ -1,4 +1,5 @@
-// Attention of many tokens over all keys of their sequence, without a mask: vision towers.
+// Attention of many tokens over all keys of their sequence (vision towers), or over those before them
+// (prompts).
 //
 // A unit of work is some queries of one head. Keys and values of the head are packed once per unit:
 // for the scores into panels of 3 vectors of keys, for the sums into panels of up to 3 vectors of
@@ -69,7 +70,13 @@ template <class T> struct Call {
   Heads<const T> query, keys, values;
   Heads<T> out;
   int64_t batch, heads, num_queries, num_keys, head_dim;
+  int64_t group;  // heads that share keys and values
+  int64_t seen;   // keys that the first query attends to, each next one more; 0: all, all of them
   float scaling;
+
+  int64_t keys_of(int64_t query) const {
+    return seen && seen + query < num_keys ? seen + query : num_keys;
+  }
 };
 
 INLINE int64_t up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
@@ -173,7 +180,7 @@ template <class K> struct Room {
 // Word d of key j lies at panel j / PANEL, row d, column j % PANEL.
 template <class K, class T>
 void pack_keys(const Call<T>& call, int64_t b, int64_t h, const Room<K>& room) {
-  const T* from = call.keys.at(b, h);
+  const T* from = call.keys.at(b, h / call.group);
   const int64_t stride = call.keys.token;
   for (int64_t first = 0; first < room.key_width; first += PANEL) {
     typename K::Word* to = (typename K::Word*)room.keys + first * room.key_depth;
@@ -189,7 +196,7 @@ void pack_keys(const Call<T>& call, int64_t b, int64_t h, const Room<K>& room) {
 // Word j of channel c: panels of up to 3 vectors of channels, one after the other.
 template <class K, class T>
 void pack_values(const Call<T>& call, int64_t b, int64_t h, const Room<K>& room) {
-  const T* from = call.values.at(b, h);
+  const T* from = call.values.at(b, h / call.group);
   const int64_t stride = call.values.token;
   typename K::Word* to = (typename K::Word*)room.values;
   for (int64_t first = 0; first < room.value_width; first += PANEL) {
@@ -215,19 +222,22 @@ void attend(const Call<T>& call, int64_t b, int64_t h, int64_t first_query, int6
     const T* x = call.query.at(b, h, first_query + (r < count ? r : count - 1));
     for (int64_t d = 0; d < keys; ++d) room.query[r * keys + d] = K::word(x + d * K::PER_WORD);
   }
-  for (int64_t first = 0; first < room.key_width; first += PANEL)
+  const int64_t num_seen = call.keys_of(first_query + count - 1);
+  const int64_t depth_seen = up(num_seen, L * K::PER_WORD) / K::PER_WORD;
+  for (int64_t first = 0; first < num_seen; first += PANEL)
     for (int64_t r = 0; r < rows; r += ROWS)
       multiply<K, 3>(room.query + r * keys, keys, room.keys + first * keys, keys,
                      room.scores + r * room.score_width + first, room.score_width, false);
   float totals[BLOCK];
   for (int64_t r = 0; r < rows; ++r)
-    totals[r] = soften<K>(room.scores + r * room.score_width, call.num_keys, values * K::PER_WORD,
-                          call.scaling, room.weights + r * values);
+    totals[r] = soften<K>(room.scores + r * room.score_width,
+                          call.keys_of(first_query + (r < count ? r : count - 1)),
+                          depth_seen * K::PER_WORD, call.scaling, room.weights + r * values);
   const float* panel = room.values;
   for (int64_t first = 0; first < room.value_width; first += PANEL) {
     const int64_t width = room.value_width - first < PANEL ? room.value_width - first : PANEL;
-    for (int64_t j = 0; j < values; j += DEPTH) {
-      const int64_t depth = values - j < DEPTH ? values - j : DEPTH;
+    for (int64_t j = 0; j < depth_seen; j += DEPTH) {
+      const int64_t depth = depth_seen - j < DEPTH ? depth_seen - j : DEPTH;
       for (int64_t r = 0; r < rows; r += ROWS)
         multiply<K>(width / L, room.weights + r * values + j, values, panel + j * width, depth,
                     room.sums + r * room.value_width + first, room.value_width, j > 0);
@@ -284,13 +294,15 @@ Call<T> call_of(const T* query, const T* keys, const T* values, T* out, const in
                 float scaling) {
   return Call<T>{heads(query, sizes + 5), heads(keys, sizes + 8), heads(values, sizes + 11),
                  heads(out, sizes + 14),  sizes[0], sizes[1], sizes[2], sizes[3], sizes[4],
-                 scaling};
+                 sizes[1] / sizes[17], sizes[18], scaling};
 }
 
 }  // namespace
 
 // `sizes`: batch, heads, queries, keys, head_dim, none of them 0; strides of batch, head and token
-// of the queries, the keys, the values and the result. head_dim is even. 1 where memory is short.
+// of the queries, the keys, the values and the result; heads of the keys; how many keys the first
+// query attends to, where each next one attends to one more, or 0. head_dim is even. 1 where memory is
+// short.
 EXPORT int minicpmv_dense_attention_f32(const float* query, const float* keys, const float* values,
                                         float* out, const int64_t* sizes, float scaling,
                                         int threads) {

@@ -38,7 +38,7 @@ def test_features_stay_the_same(version: str, calls: list[str]) -> None:
     assert not calls
     found = VisionEncoder(model).encode(PIXELS, SIZES)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    assert calls.count("dense_attention torch.float32") == 2, "one for each layer of the tower"
+    assert calls.count("dense_attention torch.float32") == 3, "two layers, and the resampler"
 
 
 @torch.inference_mode()
@@ -48,7 +48,7 @@ def test_widened_products_meet_them(calls: list[str]) -> None:
     widen(model)
     found = VisionEncoder(model).encode(PIXELS, SIZES)
     torch.testing.assert_close(found, expected, atol=0.1, rtol=0.1)
-    assert calls.count("dense_attention torch.float32") == 2
+    assert calls.count("dense_attention torch.float32") == 3
 
 
 def test_what_is_recorded_for_training_stays_as_it_was(calls: list[str]) -> None:

@@ -17,6 +17,7 @@ SIZES = torch.tensor(SHAPES)
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Grows by (slices, patches per slice) of every call of the model."""
     monkeypatch.setattr("minicpmv.engine.vision._PATCHES_ON_CPU", 45)
+    monkeypatch.setattr("minicpmv.engine.vision._LARGE_TOWER", 0)
     return []
 
 
@@ -71,9 +72,18 @@ def test_pieces_are_computed_when_asked_for(passes: list[tuple[int, int]]) -> No
     ],
     ids=str,
 )
-def test_slices_of_a_piece(sizes: list[tuple[int, int]], expected: int) -> None:
-    """About one slice of 448 x 448, and of equally many patches."""
+def test_slices_of_a_piece(
+    sizes: list[tuple[int, int]], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """About one slice of 448 x 448 of a large tower, and of equally many patches."""
+    monkeypatch.setattr("minicpmv.engine.vision._LARGE_TOWER", 1)
     assert VisionEncoder(tiny_model("2.6")).piece_of(torch.tensor(sizes)) == expected
+
+
+def test_a_small_tower_takes_a_whole_picture_at_a_time() -> None:
+    encoder = VisionEncoder(tiny_model("2.6"))
+    assert encoder.piece_of(torch.tensor([(32, 32)] * 12)) == 10
+    assert encoder.piece_of(torch.tensor([(16, 16)] * 9)) == 9
 
 
 def test_impossible_sizes_are_named(version: str) -> None:

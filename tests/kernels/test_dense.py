@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicpmv import kernels
-from minicpmv.kernels.dense import compiled_attention, dense_attention
+from minicpmv.kernels.dense import causal_attention, compiled_attention, dense_attention
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -40,6 +40,30 @@ def test_it_is_torch(library, dtype, batch, heads, num_queries, num_keys, half):
     values = random(batch, num_keys, heads, dim, dtype=dtype, seed=2).transpose(1, 2)
     found = compiled_attention(library, query, keys, values, dim**-0.5)
     expected = F.scaled_dot_product_attention(query.double(), keys.double(), values.double())
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(
+    num_queries=st.integers(8, 150),
+    before=st.integers(0, 130),
+    kv_heads=st.integers(1, 3),
+    group=st.integers(1, 4),
+    half=st.integers(1, 50),
+)
+def test_each_token_attends_to_those_before_it(
+    library, dtype, num_queries, before, kv_heads, group, half
+):
+    dim, total = 2 * half, before + num_queries
+    query = random(num_queries, kv_heads * group, dim, dtype=dtype, seed=7)
+    keys, values = random(2, total, kv_heads, dim, dtype=dtype, seed=8)
+    found = causal_attention(query, keys, values, dim**-0.5)
+    if found is None:
+        pytest.skip("torch is as fast here")
+    heads = [x.double().transpose(0, 1)[None] for x in (query, keys, values)]
+    mask = torch.ones(num_queries, total, dtype=torch.bool).tril(before)
+    expected = F.scaled_dot_product_attention(*heads, mask, enable_gqa=True)[0].transpose(0, 1)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)
 
