@@ -18,12 +18,19 @@ class TokenLogprob:
         logprob: the natural logarithm of its probability, after the softmax of the model's own
             logits: before penalties, bias, temperature and what is left out of a draw.
         top: the likeliest tokens at its place, likeliest first; their own `top` is empty.
+        part: the bytes of a token that is a part of a character; None: `text` has all of it.
     """
 
     token_id: int
     text: str
     logprob: float
     top: tuple["TokenLogprob", ...] = ()
+    part: bytes | None = None
+
+    @property
+    def data(self) -> bytes:
+        """Its bytes; those of all tokens, joined, are the text in UTF-8."""
+        return self.text.encode() if self.part is None else self.part
 
 
 class Answer(str):

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from .protocols import Processor
+from .spelling import bytes_of_part
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")  # a token of SentencePiece for one byte
 # A character has up to 4 bytes, and a token one or more: a window that begins 3 tokens before what
@@ -40,17 +41,28 @@ def stream_text(
 
 
 def answer_text(
-    ids: Sequence[int], processor: Processor, strip: bool = True, stop: Sequence[str] = ()
+    ids: Sequence[int],
+    processor: Processor,
+    strip: bool = True,
+    stop: Sequence[str] = (),
+    keeps_end: bool = False,
 ) -> str:
-    """The text of an answer; joined, the pieces of `stream_text` are the same."""
+    """The text of an answer; joined, the pieces of `stream_text` are the same.
+
+    Args:
+        keeps_end: whether white space before a stop text of the caller is not stripped.
+    """
     if not stop:
         return processor.decode_answer(ids, strip=strip)
     text = processor.decode_answer(ids, strip=False)
     if not processor.text_only_grows:  # and may lack the last token
         whole = _as_it_stands(ids, processor)
         text = whole if any(each in whole for each in stop) else text
-    text = _CutAt(*processor.release.stop_texts, *stop).feed(text, is_last=True)
-    return text.strip() if strip else text
+    cut = _CutAt(*processor.release.stop_texts, *stop).feed(text, is_last=True)
+    if strip and keeps_end:
+        own = _CutAt(*processor.release.stop_texts).feed(text, is_last=True)
+        return cut.lstrip() if len(cut) < len(own) else cut.strip()
+    return cut.strip() if strip else cut
 
 
 class Detokenizer:
@@ -66,21 +78,26 @@ class Detokenizer:
         strip: bool = True,
         stop: Sequence[str] = (),
         before: Sequence[int] = (),
+        keeps_end: bool = False,
     ):
         """
         Args:
             before: tokens that these continue: the space between them is not lost.
+            keeps_end: as of `answer_text`.
         """
         self._processor = processor
+        self._keeps_end = keeps_end
         self._strip, self._stop = strip, stop
         self._held: list[int] | None = None if processor.text_only_grows else []
         self._text = _Text(processor, before)
         self._stages: list[_Stage] = [_Replace(*pair) for pair in processor.clean_ups]
-        for texts in (processor.release.stop_texts, stop):
-            if texts:
-                self._stages.append(_CutAt(*texts))
+        if processor.release.stop_texts:
+            self._stages.append(_CutAt(*processor.release.stop_texts))
+        own = _CutAt(*stop)
+        if stop:
+            self._stages.append(own)
         if strip:
-            self._stages.append(_Strip())
+            self._stages.append(_Strip(own if keeps_end else None))
 
     def feed(self, token: int) -> str:
         """Text that is settled by this token, often none."""
@@ -92,7 +109,9 @@ class Detokenizer:
     def finish(self) -> str:
         """The rest of the text."""
         if self._held is not None:
-            return answer_text(self._held, self._processor, self._strip, self._stop)
+            return answer_text(
+                self._held, self._processor, self._strip, self._stop, self._keeps_end
+            )
         text = self._through(self._text.finish())
         for index, stage in enumerate(self._stages):
             rest = stage.finish()
@@ -172,6 +191,12 @@ class TokenTexts:
             else:
                 self._texts[token] = self._processor.text_of([token])
         return self._texts[token]
+
+    def part(self, token: int) -> bytes | None:
+        """The bytes of a token that is a part of a character."""
+        if _INCOMPLETE not in self(token):
+            return None
+        return bytes_of_part(str(self._processor.tokenizer.convert_ids_to_tokens(token)))
 
 
 class _Text:
@@ -294,15 +319,15 @@ class _CutAt:
     def __init__(self, *stops: str):
         self._stops = stops
         self._held = ""
-        self._has_ended = False
+        self.has_ended = False
 
     def feed(self, text: str, is_last: bool = False) -> str:
-        if self._has_ended:
+        if self.has_ended:
             return ""
         text = self._held + text
         places = [(text.find(stop), len(stop)) for stop in self._stops]
         found = [(place + length, place) for place, length in places if place >= 0]
-        self._has_ended = bool(found)
+        self.has_ended = bool(found)
         if found:
             _, place = min(found)
             self._held = ""
@@ -316,9 +341,14 @@ class _CutAt:
 
 
 class _Strip:
-    """`str.strip`."""
+    """`str.strip`.
 
-    def __init__(self) -> None:
+    Args:
+        cut: where this one has found its text, the end of the text stays as it is.
+    """
+
+    def __init__(self, cut: _CutAt | None = None) -> None:
+        self._cut = cut
         self._held = ""
         self._has_begun = False
 
@@ -330,7 +360,7 @@ class _Strip:
         return bare
 
     def finish(self) -> str:
-        return ""
+        return self._held if self._cut is not None and self._cut.has_ended else ""
 
 
 def _overlap(text: str, pattern: str) -> int:

@@ -229,6 +229,7 @@ class Engine:
         loop: asyncio.AbstractEventLoop,
         *,
         num_answers: int = 1,
+        keeps_end: bool = False,
     ) -> LiveAnswer:
         """Begin answers that are read from an event loop; any thread but the loop's may call.
 
@@ -237,6 +238,7 @@ class Engine:
         Args:
             prompt: a conversation; or text or token ids that no template is put around, whose
                 answer goes on where it ends, white space and all.
+            keeps_end: whether white space before a text of `stop` is not stripped.
 
         Raises:
             OSError, ValueError: as of `prepare`.
@@ -251,7 +253,8 @@ class Engine:
         plans = plans * (num_answers if len(plans) == 1 else 1)
         ids, before = asked.prompt.ids, () if asked.is_conversation else asked.prompt.ids
         readings = [
-            Reading(self.processor, plan, len(ids), asked.is_conversation, before) for plan in plans
+            Reading(self.processor, plan, len(ids), asked.is_conversation, before, keeps_end)
+            for plan in plans
         ]
         if asked.runtime is not None:
             scheduler = asked.runtime.scheduler

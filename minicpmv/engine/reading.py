@@ -24,17 +24,19 @@ class Reading:
         num_input_tokens: int,
         strip: bool,
         before: Sequence[int] = (),
+        keeps_end: bool = False,
     ):
         """
         Args:
             before: tokens whose text this one continues.
+            keeps_end: whether white space before a stop text of the caller is not stripped.
         """
         self.choices: list[Choice] = []
         self._processor = plan.reader(processor)
         self._plan = plan
         self._num_input_tokens = num_input_tokens
         strip = strip and plan.constraint is None
-        self._detokenizer = Detokenizer(self._processor, strip, plan.stop, before)
+        self._detokenizer = Detokenizer(self._processor, strip, plan.stop, before, keeps_end)
         self._text_of: TokenTexts | None = None
         self._text = ""
         self._has_ended = False
@@ -68,8 +70,12 @@ class Reading:
     def logprob_of(self, choice: Choice) -> TokenLogprob:
         """A token with its text; the plan asks for log-probabilities."""
         self._text_of = text_of = self._text_of or TokenTexts(self._processor)
-        top = (TokenLogprob(token, text_of(token), value) for token, value in choice.top or ())
-        return TokenLogprob(choice.token, text_of(choice.token), choice.logprob or 0.0, tuple(top))
+
+        def told(token: int, value: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+            return TokenLogprob(token, text_of(token), value, top, text_of.part(token))
+
+        top = tuple(told(token, value) for token, value in choice.top or ())
+        return told(choice.token, choice.logprob or 0.0, top)
 
     def answer(
         self,

@@ -120,6 +120,17 @@ class Verbatim:
         return spelt.decode(errors="replace")
 
 
+def bytes_of_part(piece: str) -> bytes | None:
+    """The bytes of a token with a part of a character, of either kind of vocabulary; None: it has
+    none but whole ones.
+    """
+    byte = _BYTE.fullmatch(piece)
+    if byte:
+        return bytes.fromhex(byte[1])
+    table = _byte_table()
+    return bytes(map(table.__getitem__, piece)) if table.keys() >= set(piece) else None
+
+
 @cache
 def _byte_table() -> dict[str, int]:
     """The byte that each character of a byte-level vocabulary stands for (GPT-2)."""

@@ -145,7 +145,7 @@ class OwnBackend:
             settings = chat.engine.settings(conversations, job.options)
             if self.settings.max_tokens is not None:
                 settings = settings.capped(self.settings.max_tokens)
-            return chat.engine.live(prompt, settings, loop, num_answers=job.n)
+            return chat.engine.live(prompt, settings, loop, num_answers=job.n, keeps_end=True)
 
     async def tokenize(
         self,

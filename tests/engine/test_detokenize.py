@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minicpmv import Chat, load
+from minicpmv.engine.answer import TokenLogprob
 from minicpmv.engine.detokenize import (
     StopTexts,
     TokenTexts,
@@ -103,6 +104,18 @@ def test_the_text_of_a_token_alone(chat: Chat) -> None:
     texts = TokenTexts(chat.processor)
     ids = chat.processor.tokenizer("hello there, hello", add_special_tokens=False)["input_ids"]
     assert "".join(map(texts, ids)).strip() == "hello there, hello"
+    assert not any(map(texts.part, ids))
+
+
+@pytest.mark.parametrize("name", [*FOLDERS, "nano"])
+def test_parts_of_characters_have_their_bytes(name: str) -> None:
+    processor = (load("nano") if name == "nano" else loaded(name)).processor
+    texts = TokenTexts(processor)
+    text = "a grün 麤 \U0001f98b�"
+    ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    tokens = [TokenLogprob(token, texts(token), 0.0, (), texts.part(token)) for token in ids]
+    assert any(token.part for token in tokens)
+    assert b"".join(token.data for token in tokens).decode().strip() == text
 
 
 _RELEASED: dict[str, Chat] = {}

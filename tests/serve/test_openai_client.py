@@ -127,3 +127,32 @@ def test_what_cannot_succeed_is_sent_once(backend):
         with pytest.raises(openai.BadRequestError):
             client.chat.completions.create(model="fake", messages=HELLO)
         assert len(backend.jobs) == 1
+
+
+def test_an_answer_goes_up_to_the_stop_text(nano):
+    """With the white space before it, whole and streamed."""
+    whole = nano.chat.completions.create(model="nano", messages=HELLO, temperature=0)
+    text = whole.choices[0].message.content
+    assert " " in text.strip()
+    for place in (text.index(" ") + 1, text.index(" "), 2):
+        stop = text[place : place + 3]
+        options = {"model": "nano", "messages": HELLO, "temperature": 0, "stop": stop}
+        cut = nano.chat.completions.create(**options)
+        assert cut.choices[0].message.content == text.partition(stop)[0]
+        with nano.chat.completions.create(**options, stream=True) as chunks:
+            pieces = [chunk.choices[0].delta.content or "" for chunk in chunks]
+        assert "".join(pieces) == text.partition(stop)[0]
+
+
+def test_bytes_of_tokens_join_to_the_text(nano):
+    """Also where a character is written by several tokens."""
+    whole = nano.chat.completions.create(
+        model="nano",
+        messages=HELLO,
+        logprobs=True,
+        top_logprobs=2,
+        extra_body={"structured_outputs": {"choice": ["grün 麤"]}},
+    )
+    tokens = whole.choices[0].logprobs.content
+    assert any("\ufffd" in token.token for token in tokens)
+    assert bytes(value for token in tokens for value in token.bytes).decode() == "grün 麤"

@@ -111,6 +111,6 @@ def timestamp(seconds: float) -> str:
 def _token(token: TokenLogprob) -> dict[str, Any]:
     return {
         "token": token.text,
-        "bytes": list(token.text.encode("utf-8")),
+        "bytes": list(token.data),
         "logprob": token.logprob,
     }

@@ -238,6 +238,6 @@ def response_usage(answers: Sequence[Answer]) -> dict[str, Any]:
 def _token(token: TokenLogprob) -> dict[str, Any]:
     return {
         "token": token.text,
-        "bytes": list(token.text.encode("utf-8")),
+        "bytes": list(token.data),
         "logprob": token.logprob,
     }

@@ -157,7 +157,7 @@ class ChatForm:
         return {
             "token": f"token_id:{token.token_id}" if shows_id else token.text,
             "logprob": max(token.logprob, _LEAST),
-            "bytes": list(token.text.encode()),
+            "bytes": list(token.data),
         }
 
 

@@ -10,6 +10,7 @@ from .failures import gone, nonsense, of_error
 
 _REASONS: dict[str, FinishReason] = {"length": "length"}
 _TOKEN_ID = "token_id:"
+_INCOMPLETE = "\ufffd"
 
 
 @dataclass
@@ -184,7 +185,8 @@ def _token(entry: dict[str, Any], most: int, is_top: bool = False) -> TokenLogpr
         number = int(token.removeprefix(_TOKEN_ID))
         token = bytes(data or ()).decode("utf-8", "replace")
     top = () if is_top else tuple(_token(each, 0, True) for each in entry["top_logprobs"][:most])
-    return TokenLogprob(number, token, float(entry["logprob"]), top)
+    part = bytes(data) if data and _INCOMPLETE in token else None
+    return TokenLogprob(number, token, float(entry["logprob"]), top, part)
 
 
 def _of_completion(logprobs: dict[str, Any], most: int) -> list[TokenLogprob]:
