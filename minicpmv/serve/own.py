@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from .. import kernels
 from ..chat import Chat
 from ..checkpoint.hub import Checkpoint
 from ..decisions.calibration import Calibration, fingerprint_of
@@ -220,6 +221,8 @@ class OwnBackend:
             limits=limits,
             progress=False,
         )
+        if chat.model.device.type == "cpu":
+            _compile_kernels()
         # Made by the first request, it would keep the streams of all others waiting for a second.
         # A vocabulary that cannot be used is an error of requests with a constraint.
         with suppress(ArgumentError):
@@ -232,6 +235,13 @@ class OwnBackend:
             return bytes_of_model(chat)
         settings = self.settings
         return bytes_of_place(place, settings.device, settings.dtype, settings.quantize)
+
+
+def _compile_kernels() -> None:
+    """Whatever the size of the model: a server answers many."""
+    if kernels.built() is None and kernels.why_not() is None:
+        logger.info("compiling kernels for this processor, once")
+        kernels.library()
 
 
 def _is_plain(prompt: Messages | str | Sequence[int]) -> bool:
