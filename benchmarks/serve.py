@@ -14,7 +14,8 @@ run. The rows:
     overhead    processor time of the server for a request, less that of the engine alone for the
                 same requests (as `Chat.live` in a process without HTTP), with pictures known
     second      time of the second request about a picture, against the first, one client
-    memory      resident memory after `--requests` requests, against that after 1,000
+    memory      resident memory after `--requests` requests about 32 pictures, against that after
+                1,000; with `--new`, caches of pictures and features fill up to their limits, too
 
 The peer needs `pip install "transformers[serving]"`; `--no-peer` leaves it out.
 """
@@ -323,11 +324,12 @@ class Run:
         server.note("second", statistics.median(seconds) / statistics.median(firsts))
 
     async def memory(self) -> None:
-        """Small pictures, half of them new ones; streamed and whole."""
+        """Small pictures, some of them new ones; streamed and whole."""
         server, done, readings = self.servers[0], 0, {}
         shown = self.pictures.new(32, _SMALL)
         while done < self.args.requests:
-            some = [*self.pictures.new(16, _SMALL), *random.Random(done).sample(shown, 16)]
+            some = self.pictures.new(self.args.new, _SMALL)
+            some += random.Random(done).choices(shown, k=max(32 - len(some), 0))
             question = random.Random(done).choice(QUESTIONS)
             await asked(server, asks_of(some, question), self.args.clients, bool(done // 32 % 2))
             server.texts.clear()
@@ -448,6 +450,8 @@ async def main() -> None:
     parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS[:-1],
                         help="default: all but memory")  # fmt: skip
     parser.add_argument("--requests", type=int, default=5000, help="of memory (default: 5000)")
+    parser.add_argument("--new", type=int, default=0,
+                        help="new pictures in 32 requests of memory (default: 0)")  # fmt: skip
     parser.add_argument("--dtype", default="auto", help="of ours (default: auto)")
     parser.add_argument("--no-peer", action="store_true", help="without transformers' server")
     parser.add_argument("--json", action="store_true", help="all values, for programs")
