@@ -54,12 +54,14 @@ class LiveAnswer(AsyncIterator[LivePiece]):
     Attributes:
         num_input_tokens: of the prompt.
         answers: None where one is not complete, or was cancelled.
+        is_forwarded: whether a thread of its own computes it, beside those of the scheduler.
     """
 
     def __init__(
         self, parts: "Sequence[_Part]", num_input_tokens: int, loop: asyncio.AbstractEventLoop
     ):
         self.num_input_tokens = num_input_tokens
+        self.is_forwarded = False
         self.answers: list[Answer | None] = [None] * len(parts)
         self._loop = loop
         self._parts = list(parts)
@@ -110,6 +112,7 @@ class LiveAnswer(AsyncIterator[LivePiece]):
         """Answers that a thread of their own computes, one after the other."""
         stops = [StopWhenSet() for _ in range(num_answers)]
         live = cls([_Part(stop.event.set) for stop in stops], num_input_tokens, loop)
+        live.is_forwarded = True
         inbox = Inbox(loop)
         outboxes = [_Outbox(inbox, live, index) for index in range(num_answers)]
         arguments = (stream, stops, outboxes, inbox)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -49,6 +50,7 @@ class OwnBackend:
         self._threads = ThreadPoolExecutor(
             max(2, os.cpu_count() or 2), thread_name_prefix="minicpmv-prompt"
         )
+        self._forwarded: Counter[str] = Counter()  # requests of beams that run, by model
         # Decisions wait in their threads, and must not keep others from being read.
         self._deciding = ThreadPoolExecutor(_DECIDING, thread_name_prefix="minicpmv-decide")
         path = settings.calibration
@@ -100,6 +102,7 @@ class OwnBackend:
             except (ValueError, OSError, QueueFullError) as error:
                 param = "prompt" if _is_plain(job.prompt) else None
                 raise from_exception(error, param) from error
+            self._forwarded[job.model] += live.is_forwarded
             try:
                 yield Started(live.num_input_tokens)
                 async for piece in live:
@@ -108,6 +111,7 @@ class OwnBackend:
                     if piece.answer is not None:
                         yield Finished(piece.index, piece.answer)
             finally:
+                self._forwarded[job.model] -= live.is_forwarded
                 live.cancel()
 
     async def decide(self, job: DecisionJob) -> Sequence[Decision]:
@@ -182,12 +186,14 @@ class OwnBackend:
         return await self._use(model, texts)
 
     def stats(self) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
-        entries = self._registry.entries
-        return {
-            name: entry.model.engine.stats()
-            for name, entry in entries.items()
-            if entry.model is not None
-        }
+        found: dict[str, dict[str, dict[str, int]]] = {}
+        for name, entry in self._registry.entries.items():
+            if entry.model is None:
+                continue
+            found[name] = groups = entry.model.engine.stats()
+            if "requests" in groups:  # of the scheduler, which beams do not pass
+                groups["requests"]["running"] += self._forwarded[name]
+        return found
 
     async def _use(
         self, model: str, work: Callable[[Chat], Result], pool: ThreadPoolExecutor | None = None

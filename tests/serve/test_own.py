@@ -218,6 +218,26 @@ def test_the_engine_is_free_when_the_client_goes(streams):
     asyncio.run(run())
 
 
+def test_a_search_with_beams_is_counted_as_running():
+    async def run():
+        app = create_app(ServeSettings(**EXACT))
+        async with app.router.lifespan_context(app):
+            backend = app.state.server.backend
+
+            def running():
+                return backend.stats()["nano"]["requests"]["running"]
+
+            body = request("Tell a story.", max_tokens=3000, ignore_eos=True, num_beams=2)
+            long = Exchange(app, body=body)
+            while not running():
+                await asyncio.sleep(0)
+            long.hang_up()
+            await long.end()
+            assert running() == 0
+
+    asyncio.run(run())
+
+
 def test_an_answer_ends_at_the_limit_of_time():
     with TestClient(create_app(ServeSettings(timeout=0.05, **EXACT))) as client:
         body = request("Tell a story.", max_tokens=3000, ignore_eos=True)
