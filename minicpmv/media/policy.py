@@ -29,7 +29,18 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class MediaRefusedError(ValueError):
-    """The policy does not allow this source."""
+    """The policy does not allow this source.
+
+    Args:
+        rule: the field of `MediaPolicy` that says so; None: several do together.
+    """
+
+    def __init__(self, message: str, rule: str | None = None):
+        super().__init__(message)
+        self.rule = rule
+
+    def __reduce__(self) -> tuple[type["MediaRefusedError"], tuple[str, str | None]]:
+        return type(self), (str(self), self.rule)
 
 
 class MediaLimitError(ValueError):
@@ -150,7 +161,8 @@ class MediaPolicy:
             what = {"file": "files of this computer", "data": "data URLs and base64"}.get(scheme)
             raise MediaRefusedError(
                 f"{name} is refused: {what or scheme + ' addresses'} may not be opened here. "
-                f"Allowed: {', '.join(self.schemes) or 'nothing'}."
+                f"Allowed: {', '.join(self.schemes) or 'nothing'}.",
+                "schemes",
             )
 
     def check_path(self, path: Path, name: str) -> None:
@@ -160,7 +172,9 @@ class MediaPolicy:
             return
         place = path.resolve()
         if not any(place.is_relative_to(folder) for folder in self.folders):
-            raise MediaRefusedError(f"{name} is refused: it lies in none of the allowed folders.")
+            raise MediaRefusedError(
+                f"{name} is refused: it lies in none of the allowed folders.", "folders"
+            )
 
     def check_host(self, host: str, name: str) -> None:
         """Raise `MediaRefusedError` unless that host may be asked."""
@@ -171,7 +185,9 @@ class MediaPolicy:
             allowed = allowed.lower()
             if host == allowed or (allowed.startswith(".") and host.endswith(allowed)):
                 return
-        raise MediaRefusedError(f"{name} is refused: the host {host} is none of the allowed ones.")
+        raise MediaRefusedError(
+            f"{name} is refused: the host {host} is none of the allowed ones.", "hosts"
+        )
 
     def check_size(self, num_bytes: int, name: str) -> None:
         """Raise ValueError for more bytes than `max_bytes`."""

@@ -36,6 +36,7 @@ _PICTURES = 8  # of the largest size, in all of a request together
 _ANIMATION = 2  # of the largest size, in an animation, whose frames are all decoded
 
 # Flags of the server by the fields of the policy.
+_RULES = {"hosts": "--allowed-media-domains", "folders": "--allowed-local-media-path"}
 _FLAGS = {"max_frames": "--max-frames", "max_duration_s": "--max-video-seconds"}
 
 
@@ -177,7 +178,11 @@ class MediaReader:
 
             return await asyncio.get_running_loop().run_in_executor(self._decoding, work)
         except MediaRefusedError as error:
-            raise source.error(first_line(error), "url_not_allowed") from None
+            flag = _RULES.get(error.rule or "")
+            if error.rule == "schemes":
+                flag = "--no-media-urls" if source.is_remote else None
+            told = f" ({flag} of this server)" if flag else ""
+            raise source.error(f"{first_line(error)}{told}", "url_not_allowed") from None
         except MediaLimitError as error:
             flag = _FLAGS.get(error.limit, "--max-pixels")
             if error.limit in ("max_bytes", "max_download_bytes"):

@@ -251,9 +251,16 @@ def test_what_cannot_be_fetched_is_named(reader: MediaReader) -> None:
 def test_addresses_may_be_narrowed_or_refused() -> None:
     with served(red=encoded("red")) as server:
         url = server.url("/red", "localhost")
-        for changes in ({"media_urls": False}, {"allowed_media_domains": ("example.org",)}, {}):
+        hosts = {"allowed_media_domains": ("example.org",)}
+        for changes, flag in (
+            ({"media_urls": False}, "(--no-media-urls of this server)"),
+            (hosts, "(--allowed-media-domains of this server)"),
+            ({}, "a private network"),
+        ):
             own = MediaReader(settings(**changes))
-            assert refused([shown(url)], reader=own).code == "url_not_allowed"
+            error = refused([shown(url)], reader=own)
+            assert error.code == "url_not_allowed"
+            assert flag in error.message
             own.close()
         assert server.asked == []
 
