@@ -47,6 +47,9 @@ def run(settings: ServeSettings) -> int:
     """
     limit_primitives()
     _check_tls(settings)
+    folder = settings.allowed_local_media_path
+    if folder is not None and not os.path.isdir(folder):
+        raise OSError(f"--allowed-local-media-path is {folder!r}; there is no such folder.")
     sockets = bind(settings.host, settings.port)
     try:
         app = create_app(settings)
@@ -101,7 +104,10 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """uvicorn's own, with the one body of errors for what is no HTTP."""
 
     def send_400_response(self, msg: str) -> None:
-        if self.cycle is None or self.cycle.response_complete:
+        cycle = self.cycle
+        # Either nothing is being answered, or the body of what is turns out to be no HTTP.
+        is_mine = cycle is None or cycle.response_complete
+        if is_mine or (cycle.more_body and not cycle.response_started):
             error = ApiError(400, "invalid_http", msg)
             body = json.dumps(error.body()).encode()
             head = (

@@ -114,6 +114,12 @@ def test_after_the_grace_a_stream_ends_with_an_error(post):
             head, _, body = raw.makefile("rb").read().partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400 ")
         assert json.loads(body)["error"]["code"] == "invalid_http"
+        with socket.create_connection(("127.0.0.1", port)) as raw:  # a body that is none
+            raw.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n")
+            raw.sendall(b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n")
+            head, _, body = raw.makefile("rb").read().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert json.loads(body)["error"]["code"] == "invalid_http"
         stream = post(port, {**LONG, "stream": True, "max_tokens": 3000})
         stream.readline()
         process.send_signal(signal.SIGINT)
@@ -151,3 +157,9 @@ def test_a_public_address_without_a_key_is_told():
     assert is_open_to_all(ServeSettings(host="0.0.0.0"))
     assert not is_open_to_all(ServeSettings(host="0.0.0.0", api_key=("a",)))
     assert not any(is_open_to_all(ServeSettings(host=h)) for h in ("127.0.0.1", "::1"))
+
+
+def test_a_folder_of_pictures_must_be_there(tmp_path):
+    settings = ServeSettings(allowed_local_media_path=str(tmp_path / "none"))
+    with pytest.raises(OSError, match="there is no such folder"):
+        run(settings)
