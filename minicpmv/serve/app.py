@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from .access_log import AccessLog
 from .content import MediaReader
@@ -147,7 +148,7 @@ def create_app(settings: ServeSettings | None = None, backend: Backend | None = 
     app.add_middleware(Front, server=server)
     if settings.cors_origin:
         app.add_middleware(
-            CORSMiddleware,
+            _Cors,
             allow_origins=list(settings.cors_origin),
             allow_methods=["*"],
             allow_headers=["*"],
@@ -155,6 +156,20 @@ def create_app(settings: ServeSettings | None = None, backend: Backend | None = 
         )
     app.openapi = partial(_document, app, app.openapi)  # type: ignore[method-assign]
     return app
+
+
+class _Cors(CORSMiddleware):
+    """Starlette's, with the one body of errors."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code < 400:
+            return response
+        reason = bytes(response.body).decode()
+        error = ApiError(400, "cors_refused", f"{reason}. See --cors-origin of this server.")
+        names = ("vary", "access-control-allow-methods", "access-control-max-age")
+        headers = {name: response.headers[name] for name in names if name in response.headers}
+        return JSONResponse(error.body(), status_code=400, headers=headers)
 
 
 def _document(app: FastAPI, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

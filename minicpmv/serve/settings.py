@@ -20,6 +20,8 @@ _OTHERS = re.compile(
     "(AXE|CONFIG|FONTS|GOLDEN|KERNELS|(TEST|UI)_.*|SERVICE_(HOST|PORT.*)|PORT_[0-9]+_.*)"
 )
 _OF_KUBERNETES = re.compile("(tcp|udp|sctp)://.*")
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
+_HOST = re.compile(r"\.?\w[\w-]*(\.[\w-]+)*|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +159,18 @@ class ServeSettings:
             raise ArgumentError("--engine vllm and --upstream belong together; give both.")
         if self.root_path and not self.root_path.startswith("/"):
             raise ArgumentError(f"--root-path is {self.root_path!r}; it must begin with a /.")
+        wrong = next((each for each in self.cors_origin if not _ORIGIN.fullmatch(each)), None)
+        if wrong is not None:
+            raise ArgumentError(
+                f"--cors-origin is {wrong!r}; expected what browsers send, as "
+                "https://app.example.org or http://localhost:3000, without a path, or *."
+            )
+        wrong = next((each for each in self.allowed_media_domains if not _HOST.fullmatch(each)), "")
+        if wrong:
+            raise ArgumentError(
+                f"--allowed-media-domains has {wrong!r}; expected names of hosts, as "
+                "images.example.org, or .example.org for all below."
+            )
         if not self.media_urls and self.allowed_media_domains:
             raise ArgumentError(
                 "--allowed-media-domains has no effect beside --no-media-urls; remove one."
@@ -233,8 +247,16 @@ def _of_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 def _of_file(path: Path) -> dict[str, Any]:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [each.value for each, _ in node.value]
+            twice = next((each for each in keys if keys.count(each) > 1), None)
+            if twice is not None:
+                raise ArgumentError(f"{path}: {short(twice)} is set twice.")
+            return super().construct_mapping(node, deep)
+
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ArgumentError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if found is None:

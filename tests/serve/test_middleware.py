@@ -85,6 +85,10 @@ def test_pages_may_ask_from_the_origins_that_are_named():
         refused = client.post(CHAT, json={}, headers={"origin": "https://a.example"})
         assert refused.status_code == 400
         assert refused.headers["access-control-allow-origin"] == "https://a.example"
+        theirs = client.options(CHAT, headers=asks | {"origin": "https://b.example"})
+        assert theirs.status_code == 400
+        assert theirs.json()["error"]["code"] == "cors_refused"
+        assert "access-control-allow-origin" not in theirs.headers
         other = client.post(CHAT, json=QUESTION, headers={"origin": "https://b.example"})
         assert "access-control-allow-origin" not in other.headers
     with TestClient(fake_app()) as client:

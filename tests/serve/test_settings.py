@@ -34,7 +34,7 @@ def test_every_setting_is_read_from_all_three_places(tmp_path):
         if name in alone:
             continue
         value = row.choices[-1] if row.choices else values[row.kind]
-        value = "/there" if name == "root_path" else value
+        value = {"root_path": "/there", "cors_origin": "http://a, *"}.get(name, value)
         by_environment = read_settings({}, {f"MINICPMV_{name.upper()}": value})
         file = tmp_path / f"{name}.yaml"
         file.write_text(f"{name.replace('_', '-')}: {value!r}\n")
@@ -70,6 +70,10 @@ def test_sizes_have_units(text, value):
         ({"upstream": ["http://a"]}, "--engine vllm and --upstream belong together"),
         ({"root_path": "x"}, "--root-path is 'x'; it must begin with a /"),
         ({"media_urls": False, "allowed_media_domains": ["a"]}, "--allowed-media-domains has no"),
+        ({"cors_origin": ["a.example"]}, "--cors-origin is 'a.example'; expected what browsers"),
+        ({"cors_origin": ["*", "https://a.example/"]}, "--cors-origin is 'https://a.example/'"),
+        ({"allowed_media_domains": ["https://a.org"]}, "--allowed-media-domains has 'https://a"),
+        ({"allowed_media_domains": [".a.org", "b.org:80"]}, "--allowed-media-domains has 'b.org:"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(flags, message):
@@ -84,6 +88,7 @@ def test_what_cannot_be_is_refused_by_name(flags, message):
         ("port: x", "port is 'x'; expected a whole number"),
         ("port: 1\nPort: 2", "'Port' is not a setting"),
         ("max-queue: 1\nmax_queue: 2", "'max_queue' is set twice"),
+        ("port: 1\nport: 2", "'port' is set twice"),
         ("[1]", "expected lines 'setting: value'"),
         ("a: b: c", "is not YAML"),
     ],
