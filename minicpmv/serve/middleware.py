@@ -11,6 +11,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -64,7 +65,7 @@ class Front:
         try:
             self._check(scope["method"], path, headers)
             await self.app(scope, body.receive, reply)
-        except ClientGoneError:
+        except (ClientGoneError, ClientDisconnect):  # the latter before it had sent all
             record.status, record.error = 499, "client_gone"
         except ApiError as error:
             if error.status == 413 and b"expect" not in headers:

@@ -126,6 +126,21 @@ def test_a_body_that_never_comes_does_not_keep_its_place(monkeypatch):
     asyncio.run(run())
 
 
+def test_a_client_that_goes_before_it_has_sent_all_is_no_fault_of_ours(caplog):
+    async def run():
+        app = fake_app()
+        request = Exchange(app, body=None)
+        request.hang_up()
+        await request.end()
+        page = app.state.server.metrics.render()[0].decode()
+        assert 'minicpmv:request_errors_total{code="client_gone"} 1.0' in page
+        assert "internal_error" not in page
+        assert request.status is None
+
+    asyncio.run(run())
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_an_unexpected_error_of_a_route_is_one_body_too(caplog):
     app = fake_app()
     app.add_api_route("/broken", lambda: 1 / 0)
