@@ -1,19 +1,20 @@
 """Keep a server busy with 64 unruly clients, and account for everything.
 
-    python tests/suites/soak_server.py --minutes 30
+    python tests/suites/soak_server.py --minutes 30 [--upstream | --base-url URL]
 
-Starts `minicpmv serve` with nano in float32. Clients ask in four protocols, whole and streamed, go
-away before the first byte or in the middle, stop reading, send broken pictures and wrong bodies.
-Every picture has an answer that was given alone before; no answer may be lost, mixed or cut, and
-what is refused is refused with the right status. At the end memory, files and threads are what they
-were after a warm-up, nothing is running, and a server that is told to stop in the middle loses none
-of the answers it has begun.
+Starts `minicpmv serve` with nano in float32; with `--upstream` two of them behind a third, and
+kills one in the middle. Clients ask in five protocols, whole and streamed, draw several answers,
+stop at texts, ask for answers of a form, go away before the first byte or in the middle, stop
+reading, send broken pictures and wrong bodies. Every picture has an answer that was given alone
+before; no answer may be lost, mixed or cut, and what is refused is refused with the right status.
+At the end memory, files and threads are what they were after a warm-up, nothing is running, the
+metrics have counted every request, and a server that is told to stop in the middle loses none of
+the answers it has begun.
 """
 
 import argparse
 import asyncio
 import base64
-import collections
 import io
 import json
 import random
@@ -22,46 +23,21 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
 import psutil
-
-try:
-    import httpx2 as httpx
-except ImportError:
-    import httpx
+from soak_clients import Client, Known, Tally, chat_body, httpx
 
 from minicpmv.scenes import render
 
 QUESTIONS = ("What colour is the background?", "How many figures are there?", "What is written?")
 NUM_PICTURES = 40
-LONGEST = 16
 GROWTH = 1.05  # of memory, from the warm-up to the end
 WARM_UP_S = 20.0
-
-
-@dataclass(frozen=True)
-class Known:
-    """A question with the answer that it was given alone."""
-
-    picture: str  # base64 of a PNG
-    question: str
-    answer: str
-
-
-@dataclass
-class Tally:
-    counts: collections.Counter[str] = field(default_factory=collections.Counter)
-    wrong: list[str] = field(default_factory=list)
-
-    def check(self, kind: str, found: Any, expected: Any) -> None:
-        self.counts[kind] += 1
-        if found != expected:
-            self.wrong.append(f"{kind}: {found!r} in place of {expected!r}")
+COUNTED = ("request_success_total", "request_errors_total")
 
 
 class Running:
@@ -73,7 +49,9 @@ class Running:
             self.port = free.getsockname()[1]
         command = [sys.executable, "-m", "minicpmv", "serve", "--port", str(self.port)]
         command += ["--dtype", "float32", *flags]
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        self.log = Path(tempfile.mkstemp(suffix=".log")[1])
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, stderr=log)
         self.url = f"http://127.0.0.1:{self.port}"
         for _ in range(600):
             with suppress(httpx.HTTPError):
@@ -81,6 +59,14 @@ class Running:
                     return
             time.sleep(0.2)
         raise SystemExit("the server did not start within two minutes")
+
+    def end(self) -> list[str]:
+        """Kill it; what it said that it should not."""
+        self.process.kill()
+        text = self.log.read_text()
+        self.log.unlink()
+        found = re.findall(r"Traceback.*(?:\n .*)*\n.*", text)
+        return [f"{len(found)} tracebacks: {found[0]}"] if found else []
 
     def size(self) -> dict[str, int]:
         process = psutil.Process(self.process.pid)
@@ -90,191 +76,10 @@ class Running:
             "threads": process.num_threads(),
         }
 
-    def gauge(self, name: str) -> float:
-        text = httpx.get(f"{self.url}/metrics", trust_env=False).text
+    def value(self, name: str) -> float:
+        text = httpx.get(f"{self.url}/metrics", trust_env=False, timeout=60).text
         found = re.findall(rf"^minicpmv:{name}\{{[^}}]*\}} (\S+)$", text, re.MULTILINE)
         return sum(map(float, found))
-
-
-# What a client sends, and where the text is in what comes back.
-
-
-def chat_body(known: Known, streams: bool, **more: Any) -> dict[str, Any]:
-    content = [
-        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{known.picture}"}},
-        {"type": "text", "text": known.question},
-    ]
-    fields = {"model": "nano", "messages": [{"role": "user", "content": content}]}
-    return fields | {"max_tokens": LONGEST, "temperature": 0, "stream": streams} | more
-
-
-def responses_body(known: Known, streams: bool) -> dict[str, Any]:
-    content = [
-        {"type": "input_image", "image_url": f"data:image/png;base64,{known.picture}"},
-        {"type": "input_text", "text": known.question},
-    ]
-    fields = {"model": "nano", "input": [{"role": "user", "content": content}]}
-    return fields | {"max_output_tokens": LONGEST, "temperature": 0, "stream": streams}
-
-
-def messages_body(known: Known, streams: bool) -> dict[str, Any]:
-    source = {"type": "base64", "media_type": "image/png", "data": known.picture}
-    content = [{"type": "image", "source": source}, {"type": "text", "text": known.question}]
-    fields = {"model": "nano", "messages": [{"role": "user", "content": content}]}
-    return fields | {"max_tokens": LONGEST, "temperature": 0, "stream": streams}
-
-
-def ollama_body(known: Known, streams: bool) -> dict[str, Any]:
-    message = {"role": "user", "content": known.question, "images": [known.picture]}
-    options = {"temperature": 0, "num_predict": LONGEST}
-    return {"model": "nano", "messages": [message], "options": options, "stream": streams}
-
-
-def events_of(text: str) -> Iterator[dict[str, Any]]:
-    """What a stream holds: server-sent events, or lines of JSON."""
-    for line in text.splitlines():
-        line = line.removeprefix("data: ")
-        if line.startswith("{"):
-            yield json.loads(line)
-
-
-def chat_text(event: dict[str, Any]) -> str:
-    found = [c.get("message") or c.get("delta") for c in event.get("choices", ())]
-    return "".join(part.get("content") or "" for part in found)
-
-
-def responses_text(event: dict[str, Any]) -> str:
-    if event.get("type") == "response.output_text.delta":
-        return str(event["delta"])
-    if event.get("object") != "response":
-        return ""
-    return "".join(part["text"] for item in event["output"] for part in item["content"])
-
-
-def messages_text(event: dict[str, Any]) -> str:
-    if event.get("type") == "message":
-        return "".join(block["text"] for block in event["content"])
-    return str(event.get("delta", {}).get("text") or "")
-
-
-def ollama_text(event: dict[str, Any]) -> str:
-    return str(event.get("message", {}).get("content") or "")
-
-
-PROTOCOLS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any]], str]]] = {
-    "/v1/chat/completions": (chat_body, chat_text),
-    "/v1/responses": (responses_body, responses_text),
-    "/v1/messages": (messages_body, messages_text),
-    "/api/chat": (ollama_body, ollama_text),
-}
-ENDS = ("data: [DONE]", "response.completed", "response.incomplete", "message_stop", '"done":true')
-
-
-class Client:
-    """One of the unruly clients."""
-
-    def __init__(self, server: Running, known: list[Known], seed: int, tally: Tally):
-        self._url, self._known, self._tally = server.url, known, tally
-        self._rng = random.Random(seed)
-        self._http = httpx.AsyncClient(trust_env=False, timeout=120)
-
-    async def work(self, until: float) -> None:
-        acts = {
-            self.asks: 8, self.streams: 8, self.leaves_early: 3, self.leaves: 3, self.draws: 1,
-            self.stops_reading: 1, self.breaks_picture: 2, self.breaks_body: 2, self.decides: 1,
-        }  # fmt: skip
-        async with self._http:
-            while time.monotonic() < until:
-                act = self._rng.choices(list(acts), list(acts.values()))[0]
-                await act()
-
-    def _pick(self, streams: bool) -> tuple[str, Known, dict[str, Any], Any]:
-        path = self._rng.choice(list(PROTOCOLS))
-        known = self._rng.choice(self._known)
-        body_of, text_of = PROTOCOLS[path]
-        return path, known, body_of(known, streams), text_of
-
-    async def asks(self) -> None:
-        path, known, body, text_of = self._pick(streams=False)
-        answer = await self._http.post(self._url + path, json=body)
-        text = text_of(answer.json()) if answer.status_code == 200 else answer.text
-        self._tally.check(f"whole {path}", text, known.answer)
-
-    async def streams(self) -> None:
-        path, known, body, text_of = self._pick(streams=True)
-        answer = await self._http.post(self._url + path, json=body)
-        has_end = any(end in answer.text.replace('": ', '":') for end in ENDS)
-        text = "".join(text_of(e) for e in events_of(answer.text) if e.get("object") != "response")
-        self._tally.check(f"streamed {path}", (text, has_end), (known.answer, True))
-
-    async def draws(self) -> None:
-        known = self._rng.choice(self._known)
-        body = chat_body(known, False, n=3, seed=7) | {"temperature": 1.0}
-        answer = await self._http.post(f"{self._url}/v1/chat/completions", json=body)
-        self._tally.check("drawn", len(answer.json().get("choices", ())), 3)
-
-    async def decides(self) -> None:
-        known = self._rng.choice(self._known)
-        choices = [{"value": known.answer}, {"value": "zebra crossing"}]
-        question = {"type": "choice", "instructions": known.question, "choices": choices}
-        body = {"model": "nano", "questions": [question]}
-        body["input"] = responses_body(known, False)["input"]
-        answer = await self._http.post(f"{self._url}/v1/decisions", json=body)
-        found = answer.json()["answers"][0] if answer.status_code == 200 else answer.text
-        self._tally.check("decided", isinstance(found, dict) and found["choice"], known.answer)
-
-    async def leaves_early(self) -> None:
-        """Before the first byte, or before all of the body is sent."""
-        path, _, body, _ = self._pick(self._rng.random() < 0.5)
-        data = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-        sent = self._rng.choice([len(data), len(data) // 2])
-        await self._raw(f"{head}content-length: {len(data)}\r\n\r\n".encode() + data[:sent], 0.05)
-        self._tally.counts["left early"] += 1
-
-    async def stops_reading(self) -> None:
-        _, _, body, _ = self._pick(streams=True)
-        data = json.dumps(body).encode()
-        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-        await self._raw(f"{head}content-length: {len(data)}\r\n\r\n".encode() + data, 3.0)
-        self._tally.counts["stopped reading"] += 1
-
-    async def _raw(self, data: bytes, seconds: float) -> None:
-        place = self._url.removeprefix("http://").split(":")
-        _, writer = await asyncio.open_connection(place[0], int(place[1]), limit=1024)
-        writer.write(data)
-        with suppress(ConnectionError):
-            await writer.drain()
-            await asyncio.sleep(seconds * self._rng.random())
-        writer.transport.abort()
-
-    async def leaves(self) -> None:
-        path, _, body, _ = self._pick(streams=True)
-        async with self._http.stream("POST", self._url + path, json=body) as answer:
-            async for _ in answer.aiter_bytes():
-                if self._rng.random() < 0.5:
-                    break
-        self._tally.counts["left"] += 1
-
-    async def breaks_picture(self) -> None:
-        known = self._rng.choice(self._known)
-        data = bytearray(base64.b64decode(known.picture))
-        del data[self._rng.randrange(8, len(data) - 64) :]
-        broken = Known(base64.b64encode(data).decode(), known.question, "")
-        path = self._rng.choice(list(PROTOCOLS))
-        answer = await self._http.post(self._url + path, json=PROTOCOLS[path][0](broken, False))
-        self._tally.check("broken picture", answer.status_code, 400)
-
-    async def breaks_body(self) -> None:
-        path, _, body, _ = self._pick(streams=False)
-        if self._rng.random() < 0.5:
-            body[self._rng.choice(["frobnicate", "spam"])] = 1
-            data = json.dumps(body)
-        else:
-            data = json.dumps(body)[: self._rng.randrange(1, 200)]
-        headers = {"content-type": "application/json"}
-        answer = await self._http.post(self._url + path, content=data, headers=headers)
-        self._tally.check("wrong body", answer.status_code, 400)
 
 
 async def known_answers(server: Running) -> list[Known]:
@@ -293,21 +98,30 @@ async def known_answers(server: Running) -> list[Known]:
     return found
 
 
-async def soak(server: Running, seconds: float, clients: int, seed: int) -> Tally:
+async def soak(
+    server: Running, seconds: float, clients: int, seed: int, victim: Running | None
+) -> Tally:
     known, tally = await known_answers(server), Tally()
     print(f"{len(known)} questions, {len({each.answer for each in known})} answers")
+    counted = [server.value(name) for name in COUNTED]
 
     async def run(seconds: float, first: int) -> None:
         until = time.monotonic() + seconds
-        crowd = [Client(server, known, first + i, tally) for i in range(clients)]
+        crowd = [Client(server.url, known, first + i, tally) for i in range(clients)]
         await asyncio.gather(*(client.work(until) for client in crowd))
+
+    async def kill() -> None:
+        if victim is not None:
+            await asyncio.sleep(seconds / 2)
+            tally.excused = time.monotonic() + 10
+            victim.process.kill()
 
     await run(WARM_UP_S, seed)
     await asyncio.sleep(2)
     before = server.size()
-    await run(seconds, seed + clients)
-    for _ in range(100):
-        running = server.gauge("num_requests_running") + server.gauge("num_requests_waiting")
+    await asyncio.gather(run(seconds, seed + clients), kill())
+    for _ in range(200):
+        running = server.value("num_requests_running") + server.value("num_requests_waiting")
         if not running:
             break
         await asyncio.sleep(0.1)
@@ -322,7 +136,23 @@ async def soak(server: Running, seconds: float, clients: int, seed: int) -> Tall
     for name in ("files", "threads"):
         if after[name] > before[name] + 16:
             tally.wrong.append(f"{name} grew from {before[name]} to {after[name]}")
+    now = [server.value(name) for name in COUNTED]
+    account(tally, *(new - old for new, old in zip(now, counted, strict=True)))
     return tally
+
+
+def account(tally: Tally, answers: float, errors: float) -> None:
+    """Compare what the server has counted with what was sent; one that left counts as either, or
+    as nothing if it went before the server saw it.
+    """
+    sent, broken = tally.sent, tally.counts["broke off with a killed server"]
+    expected = sent["success"] + 3 * sent["drawn"] + sent["error"]
+    print(f"sent {dict(sent)}; counted {answers:.0f} answers, {errors:.0f} errors")
+    excess = answers + errors - expected
+    if not -3 * broken <= excess <= sent["left"] + 3 * broken:
+        tally.wrong.append(f"{answers + errors:.0f} counted, {expected} expected")
+    if errors < sent["error"] - 3 * broken:
+        tally.wrong.append(f"{errors:.0f} errors counted, {sent['error']} expected")
 
 
 async def stops_in_the_middle(server: Running, grace_ends: bool) -> Tally:
@@ -346,6 +176,7 @@ async def stops_in_the_middle(server: Running, grace_ends: bool) -> Tally:
                 text += part
         return text
 
+    stuck = [await stops_reading(server) for _ in range(4 * grace_ends)]
     tasks = [asyncio.create_task(stream()) for _ in range(16)]
     for _ in tasks:
         await begun.acquire()
@@ -356,25 +187,62 @@ async def stops_in_the_middle(server: Running, grace_ends: bool) -> Tally:
         else:
             tally.check("completed", text.rstrip().endswith("data: [DONE]"), True)
     tally.check("exit status", server.process.wait(30), 0)
+    for each in stuck:
+        each.close()
+    print(f"stopped: {dict(tally.counts)}")
     return tally
+
+
+async def stops_reading(server: Running) -> socket.socket:
+    """A client that waits for a long answer and never reads it."""
+    body = chat_body(Known("", "", ""), True, max_tokens=2000, ignore_eos=True)
+    body |= {"messages": [{"role": "user", "content": "Tell me."}], "logprobs": True}
+    data = json.dumps(body | {"top_logprobs": 20}).encode()
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    found.connect(("127.0.0.1", server.port))
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    found.sendall(f"{head}content-length: {len(data)}\r\n\r\n".encode() + data)
+    return found
+
+
+class Given(Running):
+    """A server that somebody else has started, on this machine."""
+
+    def __init__(self, url: str):
+        self.url = url.rstrip("/")
+        self.port = int(self.url.rsplit(":", 1)[1])
+        found = (c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN)
+        self.process = psutil.Process(next(c.pid for c in found if c.laddr.port == self.port))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Keep a server busy, and account for it all.")
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--upstream", action="store_true", help="two servers behind a third")
+    parser.add_argument("--base-url", help="a server that is running here; it is not stopped")
     arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)
     wrong: list[str] = []
-    server = Running()
+    behind = [Running() for _ in range(2 * arguments.upstream)]
+    flags = ["--engine", "vllm", "--upstream", *(each.url for each in behind)] if behind else []
+    started = list(behind)
     try:
-        run = soak(server, 60 * arguments.minutes, arguments.clients, arguments.seed)
+        server = Given(arguments.base_url) if arguments.base_url else Running(*flags)
+        if not arguments.base_url:
+            started.append(server)
+        seconds, victim = 60 * arguments.minutes, behind[0] if behind else None
+        run = soak(server, seconds, arguments.clients, arguments.seed, victim)
         wrong += asyncio.run(run).wrong
-        wrong += asyncio.run(stops_in_the_middle(server, grace_ends=False)).wrong
-        server = Running("--grace", "1")
-        wrong += asyncio.run(stops_in_the_middle(server, grace_ends=True)).wrong
+        if not arguments.base_url:
+            wrong += asyncio.run(stops_in_the_middle(server, grace_ends=False)).wrong
+            started.append(Running("--grace", "1", *flags))
+            wrong += asyncio.run(stops_in_the_middle(started[-1], grace_ends=True)).wrong
     finally:
-        server.process.kill()
+        for each in started:
+            wrong += each.end()
     for line in wrong[:50]:
         print(line)
     print(f"{len(wrong)} wrong")
