@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from .errors import ApiError, error_body
+from .sse import EVENT_STREAM, NDJSON
 
 _REF = "#/components/schemas/"
 
@@ -62,6 +63,10 @@ def _add_bodies(
             "required": True,
             "content": {"application/json": {"schema": schema}},
         }
+        if "stream" in fields:
+            kind = NDJSON if path.startswith("/api/") else EVENT_STREAM.partition(";")[0]
+            content = paths[path][method]["responses"]["200"].setdefault("content", {})
+            content[kind] = {"schema": {"type": "string"}}
 
 
 def _error_at(path: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from .errors import ApiError
 from .jobs import Event
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
+NDJSON = "application/x-ndjson"  # of Ollama
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 

@@ -163,6 +163,18 @@ def test_bodies_are_in_the_openapi_document(client):
     assert {each.partition('"')[0] for each in references} <= set(schemas)
 
 
+def test_streams_are_in_the_openapi_document(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    kinds = {path: set(each["post"]["responses"]["200"]["content"])
+             for path, each in paths.items() if "post" in each}  # fmt: skip
+    streamed = {"application/json", "text/event-stream"}
+    for path in (CHAT, "/v1/completions", "/v1/responses", "/v1/messages"):
+        assert kinds[path] == streamed
+    for path in ("/api/chat", "/api/generate"):
+        assert kinds[path] == {"application/json", "application/x-ndjson"}
+    assert kinds["/tokenize"] == {"application/json"}
+
+
 def test_a_proxy_may_show_the_server_under_a_path():
     app = fake_app(root_path="/vision")
     with TestClient(app) as client:

@@ -16,6 +16,7 @@ from ..protocols.ollama_answers import OllamaLines, timestamp
 from ..protocols.ollama_request import chat_of_ollama, model_name, tagged
 from ..registry import unknown_model
 from ..schema.ollama import ChatRequest, GenerateRequest, ShowRequest
+from ..sse import NDJSON
 from ..version import VERSION
 
 router = APIRouter(tags=["ollama"])
@@ -164,7 +165,7 @@ class OllamaForm:
     Calls of functions come with the last words, since Ollama's have whole arguments.
     """
 
-    media_type = "application/x-ndjson"
+    media_type = NDJSON
     keep_alive = b""  # there is no line that means nothing
 
     def __init__(self, lines: OllamaLines, question: Question):
