@@ -180,3 +180,14 @@ def test_a_proxy_may_show_the_server_under_a_path():
     with TestClient(app) as client:
         assert client.get("/v1/models").status_code == 200
         assert client.get("/vision/v1/models").status_code == 200
+
+
+def test_what_is_no_message_is_called_as_in_json(client):
+    for path, fields in (
+        (CHAT, {"messages": [None]}),
+        ("/v1/responses", {"input": [None]}),
+        ("/v1/messages", {"max_tokens": 5, "messages": [{"role": "user", "content": [None]}]}),
+    ):
+        answer = client.post(path, json={"model": "nano", **fields})
+        assert answer.status_code == 400
+        assert "it is null; expected an object" in answer.json()["error"]["message"]

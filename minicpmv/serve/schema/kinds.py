@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BeforeValidator
 
 from ...errors import short
+from .parts import shown
 
 
 def kind_of(field: str = "type", default: str = "") -> Callable[[Any], str]:
@@ -31,7 +32,7 @@ def known_kinds(*kinds: str, default: str = "", **advice: str) -> BeforeValidato
 
     def check(value: Any) -> Any:
         if not isinstance(value, dict):
-            raise ValueError(f"it is {short(value)}; expected an object with a type")
+            raise ValueError(f"it is {shown(value)}; expected an object with a type")
         kind = value.get("type", default)
         if isinstance(kind, str) and kind in kinds:
             return value

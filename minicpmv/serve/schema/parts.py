@@ -28,7 +28,7 @@ def text_or_list() -> BeforeValidator:
     def check(value: Any) -> Any:
         if isinstance(value, str | list):
             return value
-        return _refuse(f"it is {_shown(value)}; expected a string or a list.")
+        return _refuse(f"it is {shown(value)}; expected a string or a list.")
 
     return BeforeValidator(check)
 
@@ -39,15 +39,15 @@ def text_or_object() -> BeforeValidator:
     def check(value: Any) -> Any:
         if isinstance(value, str | dict | BaseModel):
             return value
-        return _refuse(f"it is {_shown(value)}; expected a string or an object.")
+        return _refuse(f"it is {shown(value)}; expected a string or an object.")
 
     return BeforeValidator(check)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """As JSON names it, cut short."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, list):
         return f"a list of {len(value)}"
     return "an object" if isinstance(value, dict) else short(value)
@@ -150,7 +150,7 @@ def _known(*kinds: str) -> BeforeValidator:
 
     def check(value: Any) -> Any:
         if not isinstance(value, dict):
-            return _refuse(f"it is {_shown(value)}; expected an object with a type.")
+            return _refuse(f"it is {shown(value)}; expected an object with a type.")
         kind = value.get("type")
         if isinstance(kind, str) and kind in kinds:
             return value
@@ -275,7 +275,7 @@ _ROLES = {
 
 def _check_message(value: Any) -> Any:
     if not isinstance(value, dict):
-        return _refuse(f"it is {_shown(value)}; expected an object with role and content.")
+        return _refuse(f"it is {shown(value)}; expected an object with role and content.")
     role = value.get("role")
     if isinstance(role, str) and role in _ROLES:
         return value
