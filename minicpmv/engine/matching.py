@@ -58,7 +58,7 @@ class Matcher:
         own = np.unpackbits(bits, bitorder="little")
         allowed: np.ndarray = own[: self._vocabulary.size].view(np.bool_)
         if not allowed.any():
-            raise ValueError("No token of the vocabulary can follow; the constraint has no end.")
+            raise ArgumentError("No token of the vocabulary can follow; the constraint has no end.")
         return allowed
 
     def append(self, token: int) -> None:
@@ -89,7 +89,7 @@ class Matcher:
             result = work(self._state)
         if self._state.is_error():
             reason = first_line(ValueError(self._state.get_error())).rstrip(".")
-            raise ValueError(f"The constraint cannot be followed any further: {reason}.")
+            raise ArgumentError(f"The constraint cannot be followed any further: {reason}.")
         return result
 
 

@@ -110,6 +110,8 @@ class OwnBackend:
                         yield Piece(piece.index, piece.text, piece.tokens, piece.num_tokens)
                     if piece.answer is not None:
                         yield Finished(piece.index, piece.answer)
+            except ArgumentError as error:  # a constraint that becomes too complex on its way
+                raise from_exception(error) from error
             finally:
                 self._forwarded[job.model] -= live.is_forwarded
                 live.cancel()

@@ -156,3 +156,18 @@ def test_bytes_of_tokens_join_to_the_text(nano):
     tokens = whole.choices[0].logprobs.content
     assert any("\ufffd" in token.token for token in tokens)
     assert bytes(value for token in tokens for value in token.bytes).decode() == "grün 麤"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_constraint_that_becomes_too_complex_is_the_clients_error(nano, stream):
+    """No other try would end otherwise: it is no fault of the server, which clients try again."""
+    with pytest.raises(openai.APIError, match="cannot be followed any further") as caught:
+        list(
+            nano.chat.completions.create(
+                model="nano",
+                messages=HELLO,
+                stream=stream,
+                extra_body={"structured_outputs": {"regex": "a{100000}"}},
+            )
+        )
+    assert caught.value.code == "invalid_value"
