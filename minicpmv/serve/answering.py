@@ -163,7 +163,11 @@ class Interruptible:
                     message = await self._receive()
             except TimeoutError:
                 assert self._beat is not None
-                self._wait_s = await self._beat()
+                try:
+                    self._wait_s = await self._beat()
+                except ClientGoneError:
+                    self.interrupt("gone")
+                    return
                 continue
             if message["type"] == "http.disconnect":
                 self.interrupt("gone")

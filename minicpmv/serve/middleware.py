@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _OPEN = ("/health", "/ping")
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _RETRY_STOPPING_S = 5
-SILENCE_S = 60.0  # of a client that has not sent all; it would take the place of others
+SILENCE_S = 60.0  # of a client that has not sent or read all; it would take the place of others
 _DRAIN_S = 10.0  # for the rest of a body that is too large
 _DRAIN_BYTES = 256 * 2**20
 
@@ -58,7 +58,11 @@ class Front:
                 if self.server.is_stopping:
                     extra.append((b"connection", b"close"))
                 message = {**message, "headers": [*message.get("headers", ()), *extra]}
-            await send(message)
+            try:
+                async with asyncio.timeout(SILENCE_S):
+                    await send(message)
+            except TimeoutError:
+                raise ClientGoneError from None
 
         body = _Body(receive, self.server.settings.max_body)
         self.server.enter(scope["method"])

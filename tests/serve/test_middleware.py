@@ -141,6 +141,22 @@ def test_a_client_that_goes_before_it_has_sent_all_is_no_fault_of_ours(caplog):
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_client_that_never_reads_does_not_keep_its_place(monkeypatch, streams):
+    class Stuck(Exchange):
+        async def _send(self, message):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(middleware, "SILENCE_S", 0.01)
+
+    async def run():
+        app = fake_app()
+        await Stuck(app, body={**QUESTION, "stream": streams}).end()
+        assert app.state.server.num_posts == 0
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
 def test_an_unexpected_error_of_a_route_is_one_body_too(caplog):
     app = fake_app()
     app.add_api_route("/broken", lambda: 1 / 0)
