@@ -325,6 +325,8 @@ async def _unless_gone(server: Upstream, found: AsyncGenerator[Any, None], left:
         if not chunk.done():
             chunk.cancel()
             await asyncio.wait({chunk})
+        if not chunk.cancelled():
+            chunk.exception()  # may have broken in the same moment; asyncio shall not complain
 
 
 def _names_of(settings: "ServeSettings") -> dict[str, str]:

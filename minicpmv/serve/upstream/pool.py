@@ -69,6 +69,8 @@ class Upstream:
             logger.warning("upstream %s does not answer: %s", shown(self.url), reason)
         self.is_up = False
         self.went.set()
+        for groups in self.stats.values():  # what it has counted stays, what it did is over
+            groups.get("requests", {}).update(running=0, waiting=0)
 
 
 class Pool:

@@ -1,6 +1,8 @@
 """Answers of servers behind this one: least loaded first, and what happens when one breaks."""
 
 import asyncio
+import gc
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -12,7 +14,9 @@ from minicpmv.errors import ArgumentError
 from minicpmv.serve.errors import ApiError
 from minicpmv.serve.jobs import Event, Finished, Job, Piece, Started
 from minicpmv.serve.settings import ServeSettings
-from minicpmv.serve.upstream.backend import VllmBackend
+from minicpmv.serve.upstream.backend import VllmBackend, _unless_gone
+from minicpmv.serve.upstream.failures import UpstreamError
+from minicpmv.serve.upstream.pool import Upstream
 
 from ...helpers.before_vllm import run
 from ...helpers.fake_vllm import END, IDS, NUM_INPUT, WORDS, FakeVllm
@@ -358,6 +362,39 @@ def test_counters_of_all_servers_are_added() -> None:
     assert found["prefixes"]["held_bytes"] / found["prefixes"]["max_bytes"] == 0.25
     assert (found["prefixes"]["prompt_tokens"], found["prefixes"]["known_tokens"]) == (100, 60)
     assert found["features"] == {"hits": 8, "misses": 10}
+
+
+def test_a_server_that_is_gone_runs_nothing() -> None:
+    async def stats(backend: VllmBackend) -> Any:
+        backend._pool.servers[0].fall("killed")
+        return backend.stats()
+
+    found = run([FakeVllm(), FakeVllm()], stats)["nano"]
+    assert found["requests"] == {"running": 3, "waiting": 1, "preempted": 10}
+
+
+def test_an_answer_that_breaks_when_it_is_given_up_is_no_complaint() -> None:
+    async def chunks() -> AsyncGenerator[Any, None]:
+        try:
+            await asyncio.Event().wait()
+            yield None
+        except asyncio.CancelledError:
+            raise OSError("broke off") from None
+
+    async def work() -> list[Any]:
+        complaints: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, said: complaints.append(said))
+        server = Upstream("http://a")
+        waiting = asyncio.create_task(_unless_gone(server, chunks(), 60))
+        await asyncio.sleep(0.01)
+        server.went.set()
+        with pytest.raises(UpstreamError):
+            await waiting
+        del waiting
+        gc.collect()
+        return complaints
+
+    assert asyncio.run(work()) == []
 
 
 @pytest.mark.parametrize("url", ["", "10.0.0.2:8000", "ftp://host", "http://", "http://a:b:c"])
