@@ -55,7 +55,7 @@ def check_idle(chat: Chat) -> None:
     Raises:
         AssertionError: it does.
     """
-    for _ in range(500):
+    for _ in range(6000):  # much longer than it takes on a busy processor
         found = chat.engine.stats()
         requests, prefixes = found.get("requests", {}), found.get("prefixes", {})
         held = [requests.get("running", 0), requests.get("waiting", 0)]
