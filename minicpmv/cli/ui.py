@@ -1,6 +1,7 @@
 """`minicpmv ui`: a page to talk about pictures, and the server behind it."""
 
 import argparse
+import importlib
 import os
 import re
 import sys
@@ -93,18 +94,23 @@ def run(args: argparse.Namespace) -> int:
     settings = PageSettings(**given)
     _check(settings, args)
     _warn_of_strangers(settings.host)
-    package = "streamlit" if args.streamlit else "gradio"
-    try:
-        __import__(package)
-    except ModuleNotFoundError as error:
-        extra = "streamlit" if args.streamlit else "ui"
-        raise ImportError(
-            f"The page needs {error.name}: pip install 'minicpmv[serve,{extra}]'"
-        ) from error
+    _check_packages("streamlit" if args.streamlit else "ui")
     if args.streamlit:
         return run_streamlit(settings)
     run_page(settings)
     return 0
+
+
+def _check_packages(extra: str) -> None:
+    """A part of gradio is looked for, since a folder stays behind where it is uninstalled."""
+    for module in {"streamlit": ["streamlit"], "ui": ["gradio.blocks", "uvicorn"]}[extra]:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            package = (error.name or module).partition(".")[0]
+            raise ImportError(
+                f"The page needs {package}: pip install 'minicpmv[serve,{extra}]'"
+            ) from error
 
 
 def _key_of_environment() -> str | None:

@@ -12,7 +12,7 @@ from minicpmv.serve.ui import launch
 def opened(monkeypatch):
     """The settings of pages that would have been opened, and how."""
     found = []
-    for package in ("gradio", "streamlit"):
+    for package in ("gradio", "gradio.blocks", "streamlit"):
         monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
     monkeypatch.setattr(launch, "run_page", lambda settings: found.append(("page", settings)))
     monkeypatch.setattr(
@@ -72,11 +72,13 @@ def test_an_open_door_is_said(run, opened):
     assert "warning: whoever reaches 0.0.0.0 can use the page" in err
 
 
-def test_a_missing_extra_names_what_to_install(run, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    code, _, err = run("ui")
-    assert code == 1
-    assert "pip install 'minicpmv[serve,ui]'" in err
+@pytest.mark.parametrize("missing", ["gradio.blocks", "uvicorn"])
+def test_a_missing_extra_names_what_to_install(run, opened, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    package = missing.partition(".")[0]
+    said = f"minicpmv: error: The page needs {package}: pip install 'minicpmv[serve,ui]'\n"
+    assert run("ui") == (1, "", said)
+    assert opened == []
 
 
 def test_the_key_of_the_environment_is_used(run, opened, monkeypatch):
