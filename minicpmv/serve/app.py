@@ -1,6 +1,7 @@
 """The application: routes over a backend, and one body for every error."""
 
 import asyncio
+import difflib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -206,7 +207,11 @@ async def _refuse(request: Request, error: Exception) -> Response:
 def _of_routing(error: HTTPException, request: Request) -> ApiError:
     path = route_path(request.scope)
     if error.status_code == 404:
-        return ApiError(404, "not_found", f"There is no {path} here.")
+        known = request.app.openapi()["paths"]
+        near = [f"/v1{path}", path.removeprefix("/v1")]
+        near += difflib.get_close_matches(path, known, n=1, cutoff=0.8)
+        meant = next((f" Did you mean {name}?" for name in near if name in known), "")
+        return ApiError(404, "not_found", f"There is no {path} here.{meant}")
     if error.status_code == 405:
         allowed = dict(error.headers or {}).get("Allow", "another method")
         message = f"{request.method} is not allowed at {path}; use {allowed}."

@@ -90,6 +90,22 @@ def test_every_layer_has_the_same_body_of_an_error(client, method, path, status,
     assert response.headers["x-request-id"]
 
 
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", " Did you mean /v1/chat/completions?"),
+        ("/v1/v1/messages", " Did you mean /v1/messages?"),
+        ("/v1/api/chat", " Did you mean /api/chat?"),
+        ("/v1/chat/completion", " Did you mean /v1/chat/completions?"),
+        ("/nowhere", ""),
+    ],
+)
+def test_a_path_that_is_nearly_one_is_told(client, path, meant):
+    message = client.get(path).json()["error"]
+    message = message if isinstance(message, str) else message["message"]
+    assert message == f"There is no {path} here.{meant}"
+
+
 def test_errors_have_the_form_of_the_protocol_of_their_path(client):
     anthropic = client.get("/v1/messages/nothing").json()
     assert anthropic["type"] == "error"
