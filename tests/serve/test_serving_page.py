@@ -42,7 +42,7 @@ def url(place):
 def test_programs_run(number, url, place, monkeypatch):
     monkeypatch.chdir(place)
     program = PROGRAMS[number].replace("http://127.0.0.1:8000", url)
-    program = program.replace("file://clip.mp4", f"file://{place}/clip.mp4")
+    program = program.replace("file:///videos", f"file://{place}")
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         exec(compile(program, "program", "exec"), {"__name__": "__main__"})
