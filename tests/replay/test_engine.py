@@ -64,10 +64,14 @@ def _ask_together(chat: Chat, questions: Sequence[Question]) -> None:
     messages = chat.processor.question(first[0].messages)
     settings = chat.engine.settings([messages], GREEDY)
 
+    held = threading.Event()
+
     def hold_up() -> None:
+        held.set()
         gate.wait(TIMEOUT_S)
 
     holder = chat.engine.stream(messages, settings, on_end=hold_up)
+    assert held.wait(TIMEOUT_S)  # or its steps would take in who comes before its end
     with ThreadPoolExecutor(8) as threads:
 
         def cancelled(place: int) -> None:
