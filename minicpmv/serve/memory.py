@@ -22,6 +22,8 @@ from ..releases import model_type_of
 # nano, memory had grown by 200 MB after 1,000 requests, and went on. To make one anew takes 0.2 ms.
 _PRIMITIVES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "128"}
 
+_SMALL = 400_000_000  # bytes in float32
+
 
 def limit_primitives() -> None:
     """Let fewer compiled products be kept, before the first is computed in this process; what the
@@ -53,10 +55,30 @@ def bytes_of_place(place: str, device: str, dtype: str, quantize: str | None) ->
     if fields.get("quantization_config") and files:
         return sum(file.stat().st_size for file in files) + working_bytes(config)
     target = parse_device(device)
+    dtype = dtype_of_place(place, device, dtype, quantize)
     precision = precision_of(checkpoint, fields, target, dtype, quantize=quantize)
     empty = skeleton(MODEL_CLASSES[model_type_of(fields)], config)
     weights = weight_bytes(empty, quantize, width=precision.dtype.itemsize)
     return weights + working_bytes(config)
+
+
+def dtype_of_place(place: str, device: str, dtype: str, quantize: str | None) -> str:
+    """The dtype to load a model in: where nothing is asked for, float32 for a small one on a CPU.
+
+    In bfloat16 a likely token may differ with what was computed before and beside it. A model like
+    nano is fast enough to answer everybody to the letter as it answers one alone.
+
+    Raises:
+        OSError, ValueError: its files cannot be read.
+    """
+    if dtype != "auto" or quantize is not None or parse_device(device).type != "cpu":
+        return dtype
+    fields = read_config(Checkpoint.find(place))
+    if fields.get("quantization_config"):
+        return dtype
+    config = CONFIG_MAPPING[model_type_of(fields)].from_dict(copy.deepcopy(fields))
+    size = weight_bytes(skeleton(MODEL_CLASSES[model_type_of(fields)], config), None, width=4)
+    return "float32" if size < _SMALL else dtype
 
 
 def free_bytes(device: str) -> int | None:

@@ -27,7 +27,7 @@ from .access_log import logger
 from .cards import card_of
 from .errors import ApiError, from_exception
 from .jobs import DecisionJob, Event, Finished, Job, ModelCard, Piece, Started
-from .memory import bytes_of_model, bytes_of_place, free_bytes
+from .memory import bytes_of_model, bytes_of_place, dtype_of_place, free_bytes
 from .registry import Registry
 from .settings import ServeSettings
 
@@ -223,7 +223,7 @@ class OwnBackend:
         chat = load(
             place,
             settings.device,
-            settings.dtype,
+            dtype_of_place(place, settings.device, settings.dtype, settings.quantize),
             quantize=settings.quantize,  # type: ignore[arg-type]
             media_policy=_NOTHING,
             limits=limits,

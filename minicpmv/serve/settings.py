@@ -119,7 +119,11 @@ class ServeSettings:
         least=1,
     )
     device: str = setting("auto", "text", "cpu, cuda, cuda:1, mps or auto (the default)")
-    dtype: str = setting("auto", "text", "float32, bfloat16, float16 or auto (the default)")
+    dtype: str = setting(
+        "auto",
+        "text",
+        "float32, bfloat16, float16 or auto (the default): float32 for small models on a CPU",
+    )
     quantize: str | None = setting(
         None,
         "text",

@@ -3,6 +3,7 @@
 import pytest
 
 from minicpmv.serve import memory
+from minicpmv.serve.memory import bytes_of_place, dtype_of_place
 
 
 def test_compiled_products_are_limited_unless_the_environment_says_otherwise(
@@ -12,3 +13,14 @@ def test_compiled_products_are_limited_unless_the_environment_says_otherwise(
     monkeypatch.setattr(memory.os, "environ", environment)
     memory.limit_primitives()
     assert environment == {"LRU_CACHE_CAPACITY": "7", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
+
+
+def test_a_small_model_on_a_cpu_is_served_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dtype_of_place("nano", "cpu", "auto", None) == "float32"
+    assert dtype_of_place("nano", "cpu", "bfloat16", None) == "bfloat16"
+    assert dtype_of_place("nano", "cpu", "auto", "int8") == "auto"
+    half = bytes_of_place("nano", "cpu", "bfloat16", None)
+    full = bytes_of_place("nano", "cpu", "auto", None)
+    assert full - half == pytest.approx(23_000_000, rel=0.1)  # two bytes of each weight
+    monkeypatch.setattr(memory, "_SMALL", 1_000_000)
+    assert dtype_of_place("nano", "cpu", "auto", None) == "auto"
