@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 import webbrowser
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,15 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+class Terminated(KeyboardInterrupt):
+    """`kill` leaves by the same way as Ctrl-C, on which what was started here is ended; but to be
+    told to stop is no failure."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
+
+
 def run_page(settings: PageSettings) -> None:
     """Serve the page until it is interrupted.
 
@@ -154,11 +163,14 @@ def run_page(settings: PageSettings) -> None:
     from .client import Client
     from .page import make_app
 
-    # `kill` leaves by the same way as Ctrl-C, on which what was started here is ended.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminate)
     check_port(settings.host, settings.port, "--port")
     client = Client(settings.server_url, settings.api_key)
-    with server_process(settings) as process, uploads_folder() as folder:
+    with (
+        suppress(Terminated),
+        server_process(settings) as process,
+        uploads_folder() as folder,
+    ):
         app = make_app(
             client, folder, root_path=settings.root_path, max_file_mb=settings.max_file_mb
         )
@@ -202,8 +214,7 @@ def _end_together(process: "subprocess.Popen[bytes]", page: Any) -> None:
 
 def run_streamlit(settings: PageSettings) -> int:
     """The small page of Streamlit, in a process of its own; return its exit code."""
-    # `kill` leaves by the same way as Ctrl-C, on which what was started here is ended.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminate)
     check_port(settings.host, settings.port, "--port")
     page = Path(__file__).with_name("streamlit_page.py")
     words: Sequence[str] = (
@@ -225,6 +236,8 @@ def run_streamlit(settings: PageSettings) -> int:
         process = subprocess.Popen(words, env=environment)
         try:
             return process.wait()
+        except Terminated:
+            return 0
         except KeyboardInterrupt:
             return 130
         finally:

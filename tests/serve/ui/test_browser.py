@@ -345,7 +345,8 @@ def test_no_file_beyond_the_uploads_is_served(chromium, address):
     context.close()
 
 
-def test_server_and_page_start_and_end_together(chromium):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_server_and_page_start_and_end_together(chromium, number, code):
     port = free_port()
     with page_process("--server-port", str(port)) as (address, process):
         context = chromium.new_context()
@@ -357,7 +358,7 @@ def test_server_and_page_start_and_end_together(chromium):
         assert len(page.inner_text(".answer")) > 5
         assert "tokens" in page.inner_text(".cost")
         context.close()
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(60) == 130
+        os.killpg(process.pid, number)
+        assert process.wait(60) == code
         with pytest.raises(ProcessLookupError):
             os.killpg(process.pid, 0)
