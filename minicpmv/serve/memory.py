@@ -4,6 +4,7 @@ afterwards; and a limit to what PyTorch remembers beside it.
 
 import copy
 import os
+from typing import Any
 
 import torch
 from transformers import CONFIG_MAPPING
@@ -50,16 +51,16 @@ def bytes_of_place(place: str, device: str, dtype: str, quantize: str | None) ->
     """
     checkpoint = Checkpoint.find(place)
     fields = read_config(checkpoint)
-    config = CONFIG_MAPPING[model_type_of(fields)].from_dict(copy.deepcopy(fields))
+    empty = _empty_model(fields)
     files = checkpoint.kept_weight_files()
     if fields.get("quantization_config") and files:
-        return sum(file.stat().st_size for file in files) + working_bytes(config)
+        return sum(file.stat().st_size for file in files) + working_bytes(empty.config)
     target = parse_device(device)
-    dtype = dtype_of_place(place, device, dtype, quantize)
+    if _is_for_float32(fields, empty, target, dtype, quantize):
+        dtype = "float32"
     precision = precision_of(checkpoint, fields, target, dtype, quantize=quantize)
-    empty = skeleton(MODEL_CLASSES[model_type_of(fields)], config)
     weights = weight_bytes(empty, quantize, width=precision.dtype.itemsize)
-    return weights + working_bytes(config)
+    return weights + working_bytes(empty.config)
 
 
 def dtype_of_place(place: str, device: str, dtype: str, quantize: str | None) -> str:
@@ -71,14 +72,23 @@ def dtype_of_place(place: str, device: str, dtype: str, quantize: str | None) ->
     Raises:
         OSError, ValueError: its files cannot be read.
     """
-    if dtype != "auto" or quantize is not None or parse_device(device).type != "cpu":
-        return dtype
     fields = read_config(Checkpoint.find(place))
-    if fields.get("quantization_config"):
-        return dtype
-    config = CONFIG_MAPPING[model_type_of(fields)].from_dict(copy.deepcopy(fields))
-    size = weight_bytes(skeleton(MODEL_CLASSES[model_type_of(fields)], config), None, width=4)
-    return "float32" if size < _SMALL else dtype
+    is_small = _is_for_float32(fields, _empty_model(fields), parse_device(device), dtype, quantize)
+    return "float32" if is_small else dtype
+
+
+def _empty_model(fields: dict[str, Any]) -> Any:
+    """The model of a `config.json`, without memory for its weights."""
+    model_type = model_type_of(fields)
+    config = CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(fields))
+    return skeleton(MODEL_CLASSES[model_type], config)
+
+
+def _is_for_float32(
+    fields: dict[str, Any], empty: Any, target: torch.device, dtype: str, quantize: str | None
+) -> bool:
+    is_free = dtype == "auto" and quantize is None and not fields.get("quantization_config")
+    return is_free and target.type == "cpu" and weight_bytes(empty, None, width=4) < _SMALL
 
 
 def free_bytes(device: str) -> int | None:
