@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from ..kernels import dense_attention, gelu_tanh
+from ..kernels import dense_attention, dense_linear, gelu_tanh
 
 _HALF_OR_SINGLE = (torch.float32, torch.bfloat16)
 
@@ -63,7 +63,17 @@ def _gelu(func: Callable[..., Any], input: torch.Tensor, *, approximate: str = "
     return gelu_tanh(input) if approximate == "tanh" else func(input, approximate=approximate)
 
 
+def _linear(
+    func: Callable[..., Any],
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+) -> Any:
+    return dense_linear(input, weight, bias)
+
+
 _FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.nn.functional.scaled_dot_product_attention: _attention,
     torch.nn.functional.gelu: _gelu,
+    torch.nn.functional.linear: _linear,
 }

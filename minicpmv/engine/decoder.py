@@ -17,9 +17,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
-from ..kernels import ops
+from ..kernels import dense_linear, ops
 from . import supported
 from .attention import Batcher, FlatBatch, Span, attend
 from .block_store import BlockStore
@@ -268,7 +267,7 @@ class MiniCPMRotary(Rotary):
 def _linear(module: Any, x: torch.Tensor) -> torch.Tensor:
     if supported.is_plain_linear(module):
         parameters = module._parameters
-        return F.linear(x, parameters["weight"], parameters["bias"])
+        return dense_linear(x, parameters["weight"], parameters["bias"])
     result: torch.Tensor = module(x)
     return result
 

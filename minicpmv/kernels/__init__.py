@@ -3,6 +3,7 @@
     packing.py    weights of 4 and 8 bits in groups: their layout in memory and on disk
     linear.py     products of activations with packed weights
     blocked.py    the same for many rows on processors that multiply matrices in hardware
+    products.py   products with plain weights
     dense.py      attention of many tokens over all keys of their sequence, or those before
     ops.py        attention over blocks of keys and values, normalisation, activations
     cuda.py       the same on CUDA, by Triton
@@ -19,6 +20,7 @@ from .dense import causal_attention, dense_attention
 from .linear import packed_linear
 from .ops import gelu_tanh, paged_attention, rms_norm, rotate_and_write, silu_and_mul
 from .packing import PackedWeight, dequantize, pack, pack_rows, unpack
+from .products import dense_linear
 from .random import random_bits
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "built",
     "causal_attention",
     "dense_attention",
+    "dense_linear",
     "dequantize",
     "disabled",
     "gelu_tanh",

@@ -39,6 +39,12 @@ def instruction_sets() -> frozenset[str]:
 
 
 @cache
+def vendor() -> str:
+    """Of an x86 processor in Linux' words, "AuthenticAMD" ...; empty where it is not told."""
+    return _cpuinfo().get("vendor_id", "")
+
+
+@cache
 def _cpuinfo() -> dict[str, str]:
     """The first processor of /proc/cpuinfo; the file of a large server is long."""
     fields = {}

@@ -1,0 +1,53 @@
+"""Products by oneDNN are those of PyTorch's own choice."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from minicpmv.kernels import dense_linear, products
+
+
+@pytest.fixture(autouse=True, params=["EPYC of Zen 5", "other processors"])
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """oneDNN computes on every processor; which one is faster is a matter of the machine."""
+    chosen = request.param == "EPYC of Zen 5"
+    monkeypatch.setattr(products, "vendor", lambda: "AuthenticAMD" if chosen else "other")
+    monkeypatch.setattr(products, "instruction_sets", lambda: {"avx512f"} if chosen else set())
+    products.prefers_onednn.cache_clear()
+    yield request.param
+    products.prefers_onednn.cache_clear()
+
+
+@pytest.mark.parametrize("shape", [(7, 48), (2, 5, 48), (1, 48), (0, 48), (3, 4, 5, 48)], ids=str)
+@pytest.mark.parametrize("has_bias", [True, False])
+@torch.inference_mode()
+def test_products_are_those_of_torch(shape: tuple[int, ...], has_bias: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(s, generator=generator) for s in (shape, (40, 48), (40,)))
+    given = bias if has_bias else None
+    for own in (weight, weight.t().contiguous().t()):  # also as a transposed view
+        torch.testing.assert_close(
+            dense_linear(x, own, given), F.linear(x, weight, given), atol=1e-5, rtol=1e-5
+        )
+
+
+@torch.inference_mode()
+def test_strided_rows_are_read_where_they_are() -> None:
+    x, weight = torch.randn(9, 96)[:, ::2], torch.randn(40, 48)
+    torch.testing.assert_close(dense_linear(x, weight), F.linear(x, weight), atol=1e-5, rtol=1e-5)
+    part = torch.randn(120, 48)[40:80]
+    torch.testing.assert_close(dense_linear(x, part), F.linear(x, part), atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_are_recorded() -> None:
+    x, weight = torch.randn(9, 48), torch.randn(40, 48, requires_grad=True)
+    dense_linear(x, weight).sum().backward()
+    torch.testing.assert_close(weight.grad, x.sum(dim=0).expand(40, 48))
+
+
+@torch.inference_mode()
+def test_it_is_used_where_it_is_faster(processor: str) -> None:
+    assert products.prefers_onednn(torch.float32, False) == (processor == "EPYC of Zen 5")
+    assert not products.prefers_onednn(torch.float16, True)
