@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 from .widen import WidenedMethod
@@ -40,6 +41,23 @@ _LAYERS = _of_transformers("DecoderLayer") | {_OURS + "minicpm.MiniCPMDecoderLay
 _ATTENTIONS = _of_transformers("Attention") | {_OURS + "minicpm.MiniCPMAttention"}
 _NORMS = _of_transformers("RMSNorm")
 _MLPS = _of_transformers("MLP") | {_OURS + "minicpm.MiniCPMMLP"}
+_VISION = frozenset(
+    (
+        *(
+            f"{_OURS}vision.MiniCPMVVision{part}"
+            for part in ("Model", "Embeddings", "EncoderLayer", "Attention", "MLP")
+        ),
+        f"{_OURS}resampler.MiniCPMVResampler",
+        f"{_OURS}resampler.MiniCPMVResamplerAttention",
+        "torch.nn.modules.module._forward_unimplemented",  # lists of modules
+        "torch.nn.modules.linear.Linear",
+        "torch.nn.modules.linear.Identity",
+        "torch.nn.modules.normalization.LayerNorm",
+        "torch.nn.modules.conv.Conv2d",
+        "torch.nn.modules.sparse.Embedding",
+        "transformers.activations.GELUTanh",
+    )
+)
 
 
 def kind_of(module: Any) -> str:
@@ -136,6 +154,35 @@ def max_tokens(text_config: Any) -> int | None:
         return None
     trained = rope.get("original_max_position_embeddings") or text_config.max_position_embeddings
     return int(trained)
+
+
+def has_siglip_tower(model: Any) -> bool:
+    """Whether the vision side is the SigLIP tower with a resampler as `model/` has them."""
+    causal = causal_model(model)
+    inner = getattr(causal, "model", None)
+    if _is_peft(model) or inner is None or kind_of(inner) not in _WRAPPING:
+        return False
+    return (
+        "get_image_features" not in (*vars(causal), *vars(inner))
+        and kind_of(inner.vision_tower) == _OURS + "vision.MiniCPMVVisionModel"
+        and not inner.resampler.stores_positions
+    )
+
+
+def is_plain_vision(tower: Any, resampler: Any) -> bool:
+    """Whether tower and resampler, in evaluation, compute as their classes say, with weights of one
+    dtype that kernels take, and nobody follows a module of them."""
+    return (
+        not tower.training
+        and tower.config._attn_implementation == "sdpa"
+        and tower.dtype == resampler.query.dtype
+        and tower.dtype in (torch.float32, torch.bfloat16)
+        and all(map(_is_plain_vision, (*tower.modules(), *resampler.modules())))
+    )
+
+
+def _is_plain_vision(module: nn.Module) -> bool:
+    return _has_kind(module, _VISION) and not is_followed(module)
 
 
 def is_plain_linear(module: nn.Module) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from .compiled import CompiledFunctions
+from .tower import PlainTower
 
 # On a CPU: a slice of 448 x 448 pixels in patches of 14; more for a tower smaller than those of
 # the releases, up to a picture of 9 slices and its overview.
@@ -27,6 +28,7 @@ class VisionEncoder:
         self._config = model.config.vision_config
         # Where padding takes part in attention (release 2.5), its amount counts.
         self._attends_padding = bool(getattr(self._config, "attend_padding", False))
+        self._tower = PlainTower(model) if PlainTower.takes(model) else None
         self._budget = self._patches_of_a_piece()
 
     def _patches_of_a_piece(self) -> int:
@@ -81,12 +83,15 @@ class VisionEncoder:
         self, pixel_values: torch.Tensor, target_sizes: torch.Tensor, longest: int | None
     ) -> torch.Tensor:
         num_patches = target_sizes.prod(dim=1)
+        patches = int(num_patches.max())
+        own = pixel_values[..., : patches * self._config.patch_size].to(self._model.device)
+        if self._tower is not None and longest in (None, patches) and self._tower.is_usable():
+            return self._tower.encode(own, target_sizes, patches)
         arguments = {}
         if self._attends_padding and longest is not None:
             arguments["row_lengths"] = torch.full_like(num_patches, longest)
-        own = pixel_values[..., : int(num_patches.max()) * self._config.patch_size]
         with CompiledFunctions():
             features: torch.Tensor = self._model.get_image_features(
-                own.to(self._model.device), target_sizes, return_dict=True, **arguments
+                own, target_sizes, return_dict=True, **arguments
             ).pooler_output
         return features

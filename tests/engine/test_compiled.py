@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from minicpmv.engine import compiled
+from minicpmv.engine import compiled, tower
 from minicpmv.engine.compiled import CompiledFunctions
 from minicpmv.engine.vision import VisionEncoder
 from minicpmv.engine.widen import widen
@@ -23,11 +23,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name in ("dense_attention", "gelu_tanh"):
         kernel = getattr(compiled, name)
 
-        def counted(x: torch.Tensor, *args: Any, name: str = name, kernel: Any = kernel) -> Any:
+        def counted(
+            x: torch.Tensor, *args: Any, name: str = name, kernel: Any = kernel, **kwargs: Any
+        ) -> Any:
             seen.append(f"{name} {x.dtype}")
-            return kernel(x, *args)
+            return kernel(x, *args, **kwargs)
 
         monkeypatch.setattr(compiled, name, counted)
+        monkeypatch.setattr(tower, name, counted)
     return seen
 
 
