@@ -23,7 +23,7 @@ from ..errors import ArgumentError, first_line
 from .access_log import LineWriter, LogHandler, logger
 from .app import Server, create_app
 from .errors import ApiError
-from .memory import limit_primitives
+from .memory import keep_freed_memory, limit_primitives
 from .settings import ServeSettings
 
 _KEEP_ALIVE_S = 75  # longer than proxies and clients keep a connection, so that they close it
@@ -46,6 +46,7 @@ def run(settings: ServeSettings) -> int:
         ValueError: a setting or a model is wrong.
     """
     limit_primitives()
+    keep_freed_memory()
     _check_tls(settings)
     folder = settings.allowed_local_media_path
     if folder is not None and not os.path.isdir(folder):
