@@ -16,10 +16,10 @@ ORDER = [
     {"auto", "integrations"},
     {"engine"},
     {
-        *("chat", "decisions", "conversation", "conversation_file", "loader"),
+        *("chat", "decisions", "conversation", "conversation_file", "loader", "adapters"),
         *("released_api", "released_auto", "released_encoding"),
     },
-    {"scenes", "export", "inspection"},
+    {"scenes", "export", "inspection", "data"},
     {"train", "evaluate", "verify", "bench"},
     {"serve"},
     {"cli"},

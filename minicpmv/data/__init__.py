@@ -1,0 +1,1 @@
+"""Training data: rows of any format, checked, encoded as at inference, and packed."""
