@@ -34,7 +34,7 @@ from .runtime import Runtime
 from .sampling import Choice
 from .scoring import Scores, by_forward, by_scheduler, check_continuations, check_room, give_keys
 from .sequence import End, Generation
-from .state import structure_of, weights_of
+from .state import State, state_of, structure_of
 from .vision import VisionEncoder
 
 
@@ -212,10 +212,10 @@ class Engine:
         """
         begin = time.perf_counter()
         checked = check_continuations(continuations, len(self.processor.tokenizer))
-        prompt, inputs, plan = self._prompt(messages, settings)
+        prompt, inputs, plan, state = self._prompt(messages, settings)
         longest = len(prompt.ids) + max(map(len, checked))
         check_room(len(prompt.ids), longest, context_length(self.model.config))
-        runtime = self._current() if inputs["attention_mask"].all() else None
+        runtime = self._current(state.structure) if inputs["attention_mask"].all() else None
         if runtime is None or not runtime.takes(longest):
             source = self._source(prompt, inputs, inputs["attention_mask"])
             return by_forward(self.model, source, checked, len(prompt.ids), self._turn)
@@ -299,11 +299,13 @@ class Engine:
         if conversation is None:
             plain = cast(str | Sequence[int], prompt)
             inputs, plan = self._inputs.encode_plain(plain, settings)
-            found = prompt_of(inputs["input_ids"], (), weights_of(self.model))
+            state = state_of(self.model)
+            found = prompt_of(inputs["input_ids"], (), state.weights)
         else:
-            found, inputs, plan = self._prompt(conversation, settings)
+            found, inputs, plan, state = self._prompt(conversation, settings)
         mask = inputs["attention_mask"] if hides else torch.ones_like(inputs["attention_mask"])
-        runtime = None if _is_of_generate(plan) or not mask.all() else self._current()
+        forwarded = _is_of_generate(plan) or not mask.all()
+        runtime = None if forwarded else self._current(state.structure)
         longest = len(found.ids) + int(plan.config.max_new_tokens)
         if runtime is not None and not runtime.takes(longest):
             runtime = None
@@ -317,9 +319,13 @@ class Engine:
         if self._closed:
             raise ValueError("The engine is closed. Load the model again to ask it.")
 
-    def _current(self) -> Runtime | None:
-        """What computes for the model as it is now; None: `generate` does."""
-        structure = structure_of(self.model)
+    def _current(self, structure: tuple[Any, ...] | None = None) -> Runtime | None:
+        """What computes for the model as it is now; None: `generate` does.
+
+        Args:
+            structure: of the model, where it was just looked at.
+        """
+        structure = structure or structure_of(self.model)
         with self._lock:
             if structure != self._structure:
                 former, self._runtime = self._runtime, None
@@ -332,16 +338,16 @@ class Engine:
 
     def _prompt(
         self, messages: Messages, settings: Settings
-    ) -> tuple[Prompt, dict[str, Any], GenerationPlan]:
-        """A conversation as the scheduler sees it, and its model inputs."""
+    ) -> tuple[Prompt, dict[str, Any], GenerationPlan, State]:
+        """A conversation as the scheduler sees it, its model inputs, and the model's state."""
         self._check_open()
         read = settings.read(messages)
         settings = settings.after_reading()
         with_pixels = self.processor.compat == "released" and settings.image_features is None
         inputs, plan = self._inputs.encode([read], settings, with_pixels=with_pixels)
-        weights = weights_of(self.model)
-        media = self._media(read, inputs, settings, weights)
-        return prompt_of(inputs["input_ids"], media, weights), inputs, plan
+        state = state_of(self.model)
+        media = self._media(read, inputs, settings, state.weights)
+        return prompt_of(inputs["input_ids"], media, state.weights), inputs, plan, state
 
     def _media(
         self,

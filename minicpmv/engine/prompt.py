@@ -61,7 +61,7 @@ def prompt_of(ids: torch.Tensor, media: Sequence[Medium], weights: bytes) -> Pro
 
     Args:
         ids: (1, seq).
-        weights: those of the model, as `state.weights_of` tells; keys of others are not its own.
+        weights: those of the model, as `state.State` tells; keys of others are not its own.
     """
     plain = ids[0].tolist()
     tokens: list[Hashable] = list(plain)
@@ -94,7 +94,7 @@ def media_by_content(
         slices_per_image: of every picture and frame.
         target_sizes: (num_slices, 2), of the whole prompt.
         places: of all placeholders.
-        weights: those of the model, as `state.weights_of` tells.
+        weights: those of the model, as `state.State` tells.
     """
     slices = iter(slices_per_image)
     counts = [sum(next(slices) for _ in frames_of(block)) for block in blocks]

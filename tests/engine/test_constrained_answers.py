@@ -126,7 +126,7 @@ def test_models_that_generate_computes_keep_to_it(
     options = GREEDY | {"constraint": OF_SCHEMA, "max_new_tokens": 70}
     questions = [QUESTION, "What is it?"]
     expected = seeing.batch(questions, **options)
-    monkeypatch.setattr(seeing.engine, "_current", lambda: None)
+    monkeypatch.setattr(seeing.engine, "_current", lambda *_: None)
     answers = seeing.batch(questions, **options)  # of different lengths, in one padded batch
     assert answers == expected
     assert [answer.finish_reason for answer in answers] == ["stop", "stop"]

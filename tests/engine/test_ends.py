@@ -24,7 +24,7 @@ def test_a_token_of_the_caller_ends_an_answer_and_is_no_text(
         pytest.skip("the answer repeats one token")
     token = whole.token_ids[place]
     if by == "generate":
-        monkeypatch.setattr(chat.engine, "_current", lambda: None)
+        monkeypatch.setattr(chat.engine, "_current", lambda *_: None)
     for ends in (token, [token, token]):
         answer = chat.ask(QUESTION, **GREEDY, max_new_tokens=12, stop_token_ids=ends)
         assert answer.finish_reason == "stop"
@@ -52,7 +52,7 @@ def test_the_model_cannot_end_an_answer_that_ignores_its_terminators(
     options = GREEDY | {"max_new_tokens": 6, "logit_bias": {end: 50}}
     assert seeing.ask(QUESTION, **options).num_output_tokens == 1
     if by == "generate":
-        monkeypatch.setattr(seeing.engine, "_current", lambda: None)
+        monkeypatch.setattr(seeing.engine, "_current", lambda *_: None)
     if by == "beams":
         options |= {"num_beams": 2}
     answer = seeing.ask(QUESTION, **options, ignore_eos=True)
@@ -78,7 +78,7 @@ def test_log_probabilities_stay_those_of_the_model(
 ) -> None:
     options = GREEDY | {"max_new_tokens": 4, "ignore_eos": True, "logprobs": 2}
     computed = seeing.ask(QUESTION, **options)
-    monkeypatch.setattr(seeing.engine, "_current", lambda: None)
+    monkeypatch.setattr(seeing.engine, "_current", lambda *_: None)
     generated = seeing.ask(QUESTION, **options)
     assert computed.logprobs is not None
     assert generated.logprobs is not None

@@ -26,7 +26,7 @@ def test_limits_of_pictures_hold_in_the_engine_and_in_generate(
     assert seeing.ask(conversation(1, 1, 1), **OPTIONS).num_input_tokens < answer.num_input_tokens
     again = seeing.ask(messages, **OPTIONS)  # from what is remembered
     assert again.token_ids == answer.token_ids
-    monkeypatch.setattr(seeing.engine, "_current", lambda: None)
+    monkeypatch.setattr(seeing.engine, "_current", lambda *_: None)
     generated = seeing.ask(messages, **OPTIONS)
     assert generated.num_input_tokens == answer.num_input_tokens
     assert generated.token_ids == answer.token_ids

@@ -68,7 +68,7 @@ def test_scores_by_the_forward_of_a_model_that_the_engine_does_not_know(
 ) -> None:
     messages = conversation(chat)
     engine = Engine(chat.model, chat.processor)
-    monkeypatch.setattr(engine, "_current", lambda: None)
+    monkeypatch.setattr(engine, "_current", lambda *_: None)
     settings = engine.settings([messages], {})
     found = engine.score(messages, settings, CONTINUATIONS)
     check(chat, messages, CONTINUATIONS, found, 2e-4)

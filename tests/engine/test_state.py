@@ -1,0 +1,80 @@
+"""What was computed with a model holds while its state is the same, and no longer."""
+
+import pytest
+import torch
+from torch import nn
+
+from minicpmv.engine.state import State, state_of, structure_of
+
+from ..helpers.tiny import tiny_model
+
+
+def changed(before: State, after: State) -> set[str]:
+    return {name for name in State._fields if getattr(before, name) != getattr(after, name)}
+
+
+def test_what_is_looked_at_twice_is_the_same() -> None:
+    model = tiny_model("2.6")
+    state = state_of(model)
+    assert state_of(model) == state
+    assert structure_of(model) == state.structure
+    assert state_of(tiny_model("2.6")) != state
+
+
+def replace_deep(model: nn.Module) -> None:
+    layer = model.model.language_model.layers[-1]
+    layer.mlp.down_proj = nn.Linear(4, 4)
+
+
+def share(model: nn.Module) -> None:
+    first, *_, last = model.model.language_model.layers
+    last.mlp = first.mlp
+
+
+def step(model: nn.Module) -> None:
+    with torch.no_grad():
+        model.lm_head.weight.add_(1)
+
+
+def give_data(model: nn.Module) -> None:
+    model.lm_head.weight.data = model.lm_head.weight.data.clone()
+
+
+def give_parameter(model: nn.Module) -> None:
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+
+
+def add_parameter(model: nn.Module) -> None:
+    model.model.language_model.layers[0].register_parameter("gate", nn.Parameter(torch.ones(1)))
+
+
+@pytest.mark.parametrize(
+    ("change", "fields"),
+    [
+        (replace_deep, {"structure", "weights"}),
+        (share, {"structure", "weights"}),
+        (lambda model: model.to(torch.bfloat16), {"structure", "weights"}),
+        (step, {"weights"}),
+        (give_data, {"weights"}),
+        (give_parameter, {"weights"}),
+        (add_parameter, {"weights"}),
+    ],
+)
+def test_changes_are_seen(change, fields) -> None:
+    model = tiny_model("2.6")
+    before = state_of(model)
+    change(model)
+    assert changed(before, state_of(model)) == fields
+
+
+def test_the_state_of_an_adapter_is_seen() -> None:
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(target_modules=["q_proj"], r=2)
+    model = peft.inject_adapter_in_model(config, tiny_model("2.6"))
+    before = state_of(model)
+    adapted = [module for module in model.modules() if hasattr(module, "base_layer")]
+    adapted[-1].enable_adapters(False)
+    assert changed(before, state_of(model)) == {"weights"}
+    adapted[-1].enable_adapters(True)
+    adapted[0].scaling["default"] = 0.5
+    assert changed(before, state_of(model)) == {"weights"}
