@@ -2,7 +2,7 @@
 
 The tokenizer splits text at special tokens and encodes each piece by itself. So a piece that holds
 a quoted tag (see `messages.py`) can be encoded apart, with special tokens read as characters, and
-no other id changes.
+no other id changes. For the same reason a long run of placeholders is encoded as one of them.
 """
 
 import re
@@ -42,15 +42,25 @@ class Encoded(NamedTuple):
         return (inside & (np.array(self.ids) == token_id)).astype(np.int64)
 
 
-def encode(tokenizer: Any, text: str, add_special_tokens: bool) -> Encoded:
-    """Encode one prompt; tags in quotes become plain characters."""
+def encode(
+    tokenizer: Any, text: str, add_special_tokens: bool, filler: str | None = None
+) -> Encoded:
+    """Encode one prompt; tags in quotes become plain characters.
+
+    Args:
+        filler: a token that the tokenizer cuts out of the text, and that may stand there many times
+            in a row.
+    """
     if QUOTE_START not in text:
-        return _encode_piece(tokenizer, text, add_special_tokens)
+        return _encode_runs(tokenizer, text, add_special_tokens, filler)
     bare, positions, quoted = unquoted(text)
     encoded = _encode_piece(tokenizer, "", add_special_tokens)
     special = _any_of(tuple(map(str, tokenizer.added_tokens_encoder)))
     for start, end, as_characters in stretches(special, bare, quoted):
-        piece = _encode_piece(tokenizer, bare[start:end], False, as_characters)
+        if as_characters:
+            piece = _encode_piece(tokenizer, bare[start:end], False, as_characters=True)
+        else:
+            piece = _encode_runs(tokenizer, bare[start:end], False, filler)
         encoded.ids.extend(piece.ids)
         encoded.offsets.extend(
             (positions[start + first], positions[start + max(last - 1, first)] + (last > first))
@@ -135,6 +145,42 @@ def _outside(special: re.Pattern[str], bare: str, quoted: Sequence[Span]) -> Ite
 def _any_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
     longest_first = sorted(tokens, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+
+@lru_cache(maxsize=32)
+def _runs_of(token: str) -> re.Pattern[str]:
+    return re.compile(f"(?:{re.escape(token)}){{2,}}")
+
+
+def _encode_runs(
+    tokenizer: Any, text: str, add_special_tokens: bool, filler: str | None
+) -> Encoded:
+    """As `_encode_piece`, with one filler of each run encoded and the others copied."""
+    runs = [] if filler is None else [run.span() for run in _runs_of(filler).finditer(text)]
+    if filler is None or not runs:
+        return _encode_piece(tokenizer, text, add_special_tokens)
+    short = _runs_of(filler).sub(lambda _: filler, text)
+    encoded = Encoded([], [])
+    size = len(filler)
+    removed = index = 0
+    first, last = runs[0]
+    for token, (start, end) in zip(
+        *_encode_piece(tokenizer, short, add_special_tokens), strict=True
+    ):
+        start, end = start + removed, end + removed
+        if (start, end) == (first, first + size):
+            starts = range(first, last, size)
+            encoded.ids.extend([token] * len(starts))
+            encoded.offsets.extend([(start, start + size) for start in starts])
+            removed += last - first - size
+            index += 1
+            first, last = runs[index] if index < len(runs) else (-1, -1)
+        else:
+            encoded.ids.append(token)
+            encoded.offsets.append((start, end))
+    if index < len(runs):  # a tokenizer that takes white space into the token, or splits it
+        return _encode_piece(tokenizer, text, add_special_tokens)
+    return encoded
 
 
 def _encode_piece(

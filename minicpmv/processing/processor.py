@@ -169,8 +169,10 @@ class MiniCPMVProcessor(AnswerDecoding):
         video_lists = videos_per_sample(
             videos, [kinds.count("video") for kinds in markers], **sampling
         )
+        filler = None
         if any(markers):
             self._check_tags(images_kwargs)
+            filler = self.image_processor.unk
         every_given = [image for sample in image_lists for image in sample]
         sliced = sliced_images(self.image_processor, every_given, images_kwargs)
         videos_sliced = [
@@ -185,7 +187,9 @@ class MiniCPMVProcessor(AnswerDecoding):
         )
 
         encoded = [
-            encode(self.tokenizer, prompt, self._adds_special_tokens(prompt, explicit, compat))
+            encode(
+                self.tokenizer, prompt, self._adds_special_tokens(prompt, explicit, compat), filler
+            )
             for prompt in prompts
         ]
         limit = self._length_limit(text_kwargs)

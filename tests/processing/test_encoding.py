@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AddedToken
 
 from minicpmv.processing.encoding import Encoded, encode, stretches
 from minicpmv.processing.messages import normalised
@@ -84,6 +85,38 @@ def test_the_mask_finds_every_slice_of_the_placeholders(processor_2_6, grids):
     bounds = bounds_of(mask)
     assert bounds.shape == (num_slices, 2)
     assert (np.diff(bounds) == 5).all()
+
+
+def test_of_a_run_of_placeholders_one_is_encoded(processor, texts, monkeypatch):
+    tokenizer, unk = processor.tokenizer, processor.image_processor.unk
+    tags = reserved_tags(map(str, tokenizer.added_tokens_encoder), keep_markers=False)
+    draw = random.Random(0)
+    pieces = [piece.replace("<unk>", unk) for piece in PIECES]
+    for text in texts[:40]:
+        prompt = f"{quoted(text, tags)}{unk * draw.randint(2, 70)}".join(draw.choices(pieces, k=3))
+        for adds in (False, True):
+            assert encode(tokenizer, prompt, adds, unk) == encode(tokenizer, prompt, adds)
+
+    lengths = []
+    calls = type(tokenizer).__call__
+
+    def counted(self, text, *args, **kwargs):
+        lengths.append(len(text))
+        return calls(self, text, *args, **kwargs)
+
+    monkeypatch.setattr(type(tokenizer), "__call__", counted)
+    encode(tokenizer, f"a{unk * 500}b{unk * 500}", False, unk)
+    assert lengths == [2 + 2 * len(unk)]
+
+
+def test_a_token_that_takes_the_space_beside_it_is_encoded_as_it_stands(new_processor):
+    tokenizer = new_processor().tokenizer
+    token = AddedToken("<gap>", lstrip=True, rstrip=True, special=True)
+    tokenizer.add_special_tokens({"additional_special_tokens": [token]})
+    for text in ("a <gap><gap><gap> b", "a<gap><gap>b <gap><gap>", "<gap><gap>"):
+        plain = encode(tokenizer, text, False)
+        assert plain.ids.count(tokenizer.convert_tokens_to_ids("<gap>")) == text.count("<gap>")
+        assert encode(tokenizer, text, False, "<gap>") == plain
 
 
 class Counted(list):
