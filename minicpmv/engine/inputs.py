@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -13,7 +13,7 @@ from .options import PROCESSING, checked
 from .pictures import with_pictures_read
 from .plan import GenerationPlan, plan_generation
 from .prompt import Pixels
-from .protocols import CausalModel, Processor
+from .protocols import CausalModel, PictureProcessor, Processor
 from .request import Messages, check_effect, shows_pictures
 
 
@@ -144,8 +144,10 @@ class Preparation:
 
     def pixels_of(self, block: dict[str, Any], settings: Settings) -> Pixels:
         """`pixel_values` and `target_sizes` of one picture or video."""
-        content = [block, {"type": "text", "text": "?"}]
-        inputs = self._inputs([[{"role": "user", "content": content}]], settings.processing)
+        # The length of a prompt is no matter of its pixels, and frames are chosen.
+        names = ("max_inp_length", "num_frames", "fps")
+        asked = {name: v for name, v in settings.processing.items() if name not in names}
+        inputs = cast(PictureProcessor, self.processor).pixels_of(block, **asked)
         return inputs["pixel_values"], inputs["target_sizes"]
 
     def _inputs(self, conversations: Sequence[Messages], processing: Mapping[str, Any]) -> Any:

@@ -58,6 +58,14 @@ class Processor(Protocol):
         """The text of tokens as it stands."""
 
 
+class PictureProcessor(Processor, Protocol):
+    """Of a model that supports images: `MiniCPMVProcessor`."""
+
+    def pixels_of(self, block: dict[str, Any], **kwargs: Any) -> Mapping[str, torch.Tensor]:
+        """`pixel_values` and `target_sizes` of one block of type image or video; keywords of the
+        image processor."""
+
+
 class CausalModel(Protocol):
     """A transformers model that generates."""
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import Any
 
 from .batching import default_frame_slices
@@ -43,32 +42,18 @@ def sliced_images(
         images: whatever the image processor opens, or `Limited`.
         kwargs: of the image processor.
     """
-    if not images:
-        return []
-    if any(isinstance(image, Limited) for image in images):
-        return [_sliced_alone(image_processor, image, kwargs) for image in images]
-    features = image_processor.preprocess(list(images), **{**kwargs, "do_pad": False})
-    return [
-        Sliced(
-            features["pixel_values"][start:end],
-            features["target_sizes"][start:end],
-            features["image_sizes"][index],
-            features["grids"][index],
-        )
-        for index, (start, end) in enumerate(
-            pairwise(accumulate(features["num_slices"], initial=0))
-        )
-    ]
+    return [_sliced(image_processor, image, kwargs) for image in images]
 
 
-def _sliced_alone(image_processor: Any, image: Any, kwargs: Mapping[str, Any]) -> Sliced:
+def _sliced(image_processor: Any, image: Any, kwargs: Mapping[str, Any]) -> Sliced:
     if isinstance(image, Limited):
         # One slice is what releases make that never cut.
         if image.max_slice_nums > 1 or image_processor.release.slicing == "adaptive":
             kwargs = {**kwargs, "max_slice_nums": image.max_slice_nums}
         image = image.image
-    (sliced,) = sliced_images(image_processor, [image], kwargs)
-    return sliced
+    features = image_processor.preprocess([image], **{**kwargs, "do_pad": True})
+    (image_size,), (grid,) = features["image_sizes"], features["grids"]
+    return Sliced(features["pixel_values"], features["target_sizes"], image_size, grid)
 
 
 def sliced_video(image_processor: Any, video: Any, kwargs: Mapping[str, Any]) -> list[Sliced]:
@@ -77,4 +62,13 @@ def sliced_video(image_processor: Any, video: Any, kwargs: Mapping[str, Any]) ->
         most = default_frame_slices(len(video), image_processor.max_slice_nums)
         kwargs = {**kwargs, "max_slice_nums": most}
     # One frame at a time: those of a file are decoded as they are asked for.
-    return [sliced for frame in video for sliced in sliced_images(image_processor, [frame], kwargs)]
+    return [_sliced(image_processor, frame, kwargs) for frame in video]
+
+
+def sliced_block(
+    image_processor: Any, block: dict[str, Any], kwargs: Mapping[str, Any]
+) -> list[Sliced]:
+    """The slices of a block of type image or video, which holds images."""
+    if block["type"] == "video":
+        return sliced_video(image_processor, block["video"], kwargs)
+    return sliced_images(image_processor, [_with_limit(block)["image"]], kwargs)

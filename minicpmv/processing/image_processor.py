@@ -33,7 +33,7 @@ from .image_settings import (
     normalise_keys,
     settings_without_file,
 )
-from .pixels import cut, fitted, normalise, pad_strips, patchify, value_table
+from .pixels import cut, pad_strips, strips_of, unpadded, value_table
 from .placeholders import RELEASED_TAGS, image_placeholder
 from .slicing import SlicePlan, plan_slices, plan_uncut
 
@@ -251,7 +251,8 @@ class MiniCPMVImageProcessorPil(PilBackend):
         **kwargs: Any,
     ) -> BatchFeature:
         plans: list[SlicePlan] = []
-        strips_of: list[list[np.ndarray]] = []
+        batches: list[np.ndarray] = []  # one of each image
+        strips_per_sample: list[list[np.ndarray]] = []
         sizes_of: list[list[tuple[int, int]]] = []
         image_sizes: list[list[tuple[int, int]]] = []
         for sample in images:
@@ -278,28 +279,29 @@ class MiniCPMVImageProcessorPil(PilBackend):
                 resized = slice_mode or image_size is not None
                 pieces = cut(image, plan, resample) if resized else [image]
                 table = _table_for(image, **kwargs)
-                strips += [
-                    patchify(fitted(normalise(piece, table), size), patch_size)
-                    for piece, size in zip(pieces, plan.sizes, strict=True)
-                ]
-            strips_of.append(strips)
+                batches.append(strips_of(pieces, plan.sizes, patch_size, table))
+                strips += unpadded(batches[-1], plan.target_sizes(patch_size))
+            strips_per_sample.append(strips)
             sizes_of.append(sizes)
 
         if return_released_layout:
             return BatchFeature(
                 {
                     "pixel_values": [
-                        [_as(strip, return_tensors) for strip in strips] for strips in strips_of
+                        [_as(strip, return_tensors) for strip in strips]
+                        for strips in strips_per_sample
                     ],
                     "tgt_sizes": [_as(_int_rows(sizes), return_tensors) for sizes in sizes_of],
                     "image_sizes": image_sizes,
                 }
             )
-        every_strip = [strip for strips in strips_of for strip in strips]
+        every_strip = [strip for strips in strips_per_sample for strip in strips]
         every_size = _int_rows(size for sizes in sizes_of for size in sizes)
         return BatchFeature(
             {
-                "pixel_values": _as(pad_strips(every_strip), return_tensors)
+                "pixel_values": _as(
+                    batches[0] if len(batches) == 1 else pad_strips(every_strip), return_tensors
+                )
                 if do_pad and every_strip
                 else [_as(strip, return_tensors) for strip in every_strip],
                 "target_sizes": _as(every_size, return_tensors),
@@ -440,6 +442,5 @@ def _int_rows(sizes: Iterable[tuple[int, int]]) -> np.ndarray:
 
 def _as(array: np.ndarray, return_tensors: Any) -> Any:
     kind = getattr(return_tensors, "value", return_tensors)
-    if kind == "pt":
-        return torch.from_numpy(array)
-    return array
+    array = np.ascontiguousarray(array)
+    return torch.from_numpy(array) if kind == "pt" else array

@@ -7,14 +7,31 @@ import numpy as np
 import torch
 from transformers.image_processing_utils import BatchFeature
 
+from .pixels import pad_strips, unpadded
+
 
 class Sliced(NamedTuple):
-    """One image: strips, their sizes in patches (num_slices, 2), its (width, height), its grid."""
+    """One image: its strips, padded to its longest, (num_slices, channels, patch_size, patch_size *
+    max_patches), or [] where sizes alone were asked for; their sizes in patches (num_slices, 2),
+    its (width, height), its grid."""
 
-    strips: list[np.ndarray]
+    pixel_values: Any
     target_sizes: np.ndarray
     image_size: tuple[int, int]
     grid: tuple[int, int]
+
+    @property
+    def strips(self) -> list[np.ndarray]:
+        """Each slice without padding, contiguous."""
+        views = unpadded(self.pixel_values, self.target_sizes) if len(self.pixel_values) else []
+        return [np.ascontiguousarray(strip) for strip in views]
+
+
+def pixels_of(images: Sequence[Sliced]) -> np.ndarray:
+    """The strips of all images in one array, padded to the longest."""
+    if len(images) == 1:
+        return images[0].pixel_values
+    return pad_strips([strip for image in images for strip in image.strips])
 
 
 class ProcessorOutput(BatchFeature):

@@ -3,7 +3,7 @@
 The reference is Pillow's bicubic filter on 8-bit RGB, as the released models were trained and run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -62,6 +62,12 @@ def pad_strips(strips: Sequence[np.ndarray]) -> np.ndarray:
     return batch
 
 
+def unpadded(batch: np.ndarray, target_sizes: Iterable[Sequence[int]]) -> list[np.ndarray]:
+    """Views of the strips of a batch, each as long as its (height, width) in patches says."""
+    lengths = [rows * cols * batch.shape[2] for rows, cols in target_sizes]
+    return [strip[..., :length] for strip, length in zip(batch, lengths, strict=True)]
+
+
 def fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Channels-first pixels of that (height, width): cut, or filled with zeros, right and below."""
     height, width = size
@@ -102,11 +108,49 @@ def normalise(image: Image.Image, table: np.ndarray) -> np.ndarray:
     return np.stack([table[c][pixels[..., c]] for c in range(pixels.shape[-1])])
 
 
+def strips_of(
+    pieces: Sequence[Image.Image],
+    sizes: Sequence[tuple[int, int]],
+    patch_size: int,
+    table: np.ndarray,
+) -> np.ndarray:
+    """The slices of one image as the model reads them: what `normalise`, `fitted`, `patchify` and
+    `pad_strips` make of them one after the other, written once.
+
+    Args:
+        sizes: (height, width) in pixels of each slice, multiples of `patch_size`.
+        table: from `value_table`.
+
+    Returns:
+        (num_slices, channels, patch_size, patch_size * max_patches), float32.
+    """
+    lengths = [height * width // patch_size for height, width in sizes]
+    channels = len(table)
+    batch = np.empty((len(sizes), channels, patch_size, max(lengths)), np.float32)
+    for row, piece, (height, width), length in zip(batch, pieces, sizes, lengths, strict=True):
+        strip = row[..., :length]
+        row[..., length:] = 0
+        if piece.size != (width, height):
+            strip[:] = patchify(fitted(normalise(piece, table), (height, width)), patch_size)
+            continue
+        patches = _patches(
+            np.asarray(piece).reshape(height, width, channels).transpose(2, 0, 1), patch_size
+        )
+        for values, indices, out in zip(table, patches, strip, strict=True):
+            # `clip` writes into `out` itself; 8 bits are always inside the table.
+            np.take(values, indices, out=out.reshape(indices.shape), mode="clip")
+    return batch
+
+
 def patchify(image: np.ndarray, patch_size: int) -> np.ndarray:
+    """Channels-first pixels as one strip, (channels, patch_size, patch_size * patches)."""
+    patches = _patches(image, patch_size)
+    return np.ascontiguousarray(patches.reshape(*patches.shape[:2], -1))
+
+
+def _patches(image: np.ndarray, patch_size: int) -> np.ndarray:
+    """A view of channels-first pixels, (channels, patch_size, rows, cols, patch_size): joined, the
+    last three axes are a strip, whose patches lie row by row."""
     channels, height, width = image.shape
     rows, cols = height // patch_size, width // patch_size
-    patches = image.reshape(channels, rows, patch_size, cols, patch_size)
-    # strip[c, y, patch_size * k + x], k counting patches row by row
-    return np.ascontiguousarray(
-        patches.transpose(0, 2, 1, 3, 4).reshape(channels, patch_size, rows * cols * patch_size)
-    )
+    return image.reshape(channels, rows, patch_size, cols, patch_size).transpose(0, 2, 1, 3, 4)

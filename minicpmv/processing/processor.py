@@ -25,7 +25,7 @@ from .batching import (
     settings_for_videos,
     videos_per_sample,
 )
-from .cutting import sliced_images, sliced_video, with_limits
+from .cutting import sliced_block, sliced_images, sliced_video, with_limits
 from .decoding import AnswerDecoding
 from .encoding import Encoded, Span, encode, pad
 from .image_settings import check_effect, check_settings
@@ -37,10 +37,10 @@ from .packing import (
     check_output,
     converted,
     in_prompt_order,
+    pixels_of,
     released_layout_of,
     to_tensor_type,
 )
-from .pixels import pad_strips
 from .placeholders import IMAGE_MARKER, MARKER, RELEASED_TAGS, VIDEO_MARKER
 from .quoting import reserved_tags
 from .templates import check_template_variables, keys_read, released_chat_template
@@ -134,7 +134,6 @@ class MiniCPMVProcessor(AnswerDecoding):
                 would be cut.
         """
         videos = kwargs.pop("videos", None)
-        with_pixels = kwargs.get("return_pixel_values") is not False
         if text is None and images is None and videos is None:
             raise ValueError("Nothing was given. Pass text, images, or both.")
         if kwargs.pop("audio", None) is not None:
@@ -221,12 +220,12 @@ class MiniCPMVProcessor(AnswerDecoding):
             del data["mm_token_type_ids"]
         every_image = [image for sample in samples for image in sample]
         if every_image:
-            strips = [strip for image in every_image for strip in image.strips]
-            padded = images_kwargs.get("do_pad", True)
-            if with_pixels:
-                data["pixel_values"] = pad_strips(strips) if padded else strips
-            else:
+            if images_kwargs.get("return_pixel_values") is False:
                 data["slices_per_image"] = [len(image.target_sizes) for image in every_image]
+            elif images_kwargs.get("do_pad", True):
+                data["pixel_values"] = pixels_of(every_image)
+            else:
+                data["pixel_values"] = [strip for image in every_image for strip in image.strips]
             data["target_sizes"] = np.concatenate([image.target_sizes for image in every_image])
         out = ProcessorOutput(converted(data, return_tensors))
         out.original_sizes = [[image.image_size for image in sample] for sample in samples]
@@ -345,6 +344,19 @@ class MiniCPMVProcessor(AnswerDecoding):
                 tokenize=tokenize,
                 **kwargs,
             )
+
+    def pixels_of(self, block: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """`pixel_values` and `target_sizes` of one picture or video, as a prompt that shows nothing
+        else has them, without the text around it.
+
+        Args:
+            block: of a conversation in the form of `question`, with images for pictures and frames.
+            kwargs: of the image processor.
+        """
+        images = sliced_block(self.image_processor, block, kwargs)
+        sizes = np.concatenate([image.target_sizes for image in images])
+        found = {"pixel_values": pixels_of(images), "target_sizes": sizes}
+        return {name: to_tensor_type(values, "pt") for name, values in found.items()}
 
     def question(self, conversation: Any) -> list[dict[str, Any]]:
         """The messages of a conversation that asks something, checked and in one form.

@@ -9,7 +9,17 @@ import pytest
 from PIL import Image
 
 from minicpmv.processing import MiniCPMVImageProcessorPil
-from minicpmv.processing.pixels import cut, resize
+from minicpmv.processing.pixels import (
+    cut,
+    fitted,
+    normalise,
+    pad_strips,
+    patchify,
+    resize,
+    strips_of,
+    unpadded,
+    value_table,
+)
 from minicpmv.processing.slicing import SlicePlan
 
 RECORDED = Path(__file__).parents[1] / "golden" / "resize" / "manifest.json"
@@ -76,3 +86,25 @@ def test_transparent_pixels_do_not_bleed_into_their_neighbours():
     grey = noise(2, 40, 80, channels=2)
     premultiplied = one_pass_each(grey.convert("La"), (10, 80), (10, 20))
     assert resize(grey, (20, 10)) == premultiplied.convert("LA")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_strips_are_what_the_steps_make_one_after_the_other(channels):
+    patch = 7
+    sizes = [(21, 14), (14, 14), (14, 14), (28, 21)]
+    # The last two are smaller, and larger, than their slice: filled, and cut.
+    shapes = [(21, 14), (14, 14), (10, 12), (30, 25)]
+    arrays = [
+        np.asarray(noise(i, w, h, channels=4))[..., :channels] for i, (h, w) in enumerate(shapes)
+    ]
+    pieces = [Image.fromarray(a[..., 0] if channels == 1 else a) for a in arrays]
+    table = value_table(channels, 1 / 255, 0.47, 0.29)
+    strips = [
+        patchify(fitted(normalise(piece, table), size), patch)
+        for piece, size in zip(pieces, sizes, strict=True)
+    ]
+    found = strips_of(pieces, sizes, patch, table)
+    assert found.dtype == np.float32
+    assert np.array_equal(found, pad_strips(strips))
+    for strip, own in zip(unpadded(found, [(3, 2), (2, 2), (2, 2), (4, 3)]), strips, strict=True):
+        assert np.array_equal(strip, own)
