@@ -214,6 +214,7 @@ def _of_routing(error: HTTPException, request: Request) -> ApiError:
         return ApiError(404, "not_found", f"There is no {path} here.{meant}")
     if error.status_code == 405:
         allowed = dict(error.headers or {}).get("Allow", "another method")
-        message = f"{request.method} is not allowed at {path}; use {allowed}."
+        method = request.state.record.method
+        message = f"{method} is not allowed at {path}; use {allowed}."
         return ApiError(405, "method_not_allowed", message)
     return ApiError(error.status_code, "invalid_value", str(error.detail))

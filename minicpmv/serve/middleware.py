@@ -48,6 +48,9 @@ class Front:
         record = Exchange(_request_id(headers), scope["method"], scope["path"])
         state = scope.setdefault("state", {})
         state["record"], state["owner"] = record, _owner(headers)
+        has_no_body = scope["method"] == "HEAD"
+        if has_no_body:  # the routes know GET; a copy, since the server looks at its own
+            scope = {**scope, "method": "GET"}
 
         async def reply(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -58,6 +61,8 @@ class Front:
                 if self.server.is_stopping:
                     extra.append((b"connection", b"close"))
                 message = {**message, "headers": [*message.get("headers", ()), *extra]}
+            elif has_no_body and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             try:
                 async with asyncio.timeout(SILENCE_S):
                     await send(message)
@@ -65,9 +70,9 @@ class Front:
                 raise ClientGoneError from None
 
         body = _Body(receive, self.server.settings.max_body)
-        self.server.enter(scope["method"])
+        self.server.enter(record.method)
         try:
-            self._check(scope["method"], path, headers)
+            self._check(record.method, path, headers)
             await self.app(scope, body.receive, reply)
         except (ClientGoneError, ClientDisconnect):  # the latter before it had sent all
             record.status, record.error = 499, "client_gone"
@@ -83,7 +88,7 @@ class Front:
                 raise
             await error_response(failure, record, path)(scope, receive, reply)
         finally:
-            self.server.leave(scope["method"])
+            self.server.leave(record.method)
             if record.error is not None and not record.is_counted:
                 self.server.metrics.request_error(record.error)
             self.server.log.write(record)

@@ -169,6 +169,24 @@ def test_health_and_version_need_no_model(client):
     assert client.get("/load").json() == {"server_load": 0}
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/v1/models/fake", "/metrics", "/version", "/api/tags", "/api/ps"]
+)
+def test_head_is_get_without_the_body(client, path):
+    got, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == got.headers["content-type"]
+    assert int(head.headers["content-length"]) > 0
+
+
+def test_head_of_what_is_not_there_or_only_takes_a_body(client):
+    assert (client.head("/v1/model").status_code, client.head(CHAT).status_code) == (404, 405)
+    assert client.head("/v1/models/other").status_code == 404
+    assert not [
+        path for path, of in client.get("/openapi.json").json()["paths"].items() if "head" in of
+    ]
+
+
 def test_bodies_are_in_the_openapi_document(client):
     document = client.get("/openapi.json").json()
     body = document["paths"][CHAT]["post"]["requestBody"]
