@@ -27,11 +27,11 @@ _SHOWN = (
 _CARDS: WeakKeyDictionary[Chat, dict[str, ModelCard]] = WeakKeyDictionary()
 
 
-def card_of(name: str, entry: Entry[Chat]) -> ModelCard:
+def card_of(name: str, entry: Entry[Chat], file_bytes: int | None = None) -> ModelCard:
     """The card of a model under one of its names."""
     chat = entry.model
     if chat is None:
-        return ModelCard(name, entry.created, None, False, None, {})
+        return ModelCard(name, entry.created, None, False, None, {}, file_bytes=file_bytes)
     cards = _CARDS.setdefault(chat, {})
     if name not in cards:
         cards[name] = ModelCard(
@@ -43,6 +43,9 @@ def card_of(name: str, entry: Entry[Chat]) -> ModelCard:
             defaults_of(chat),
             pictures_of(chat),
             knows_tools(chat.processor),
+            file_bytes,
+            entry.num_bytes,
+            chat.model.device.type == "cuda",
         )
     return cards[name]
 

@@ -95,6 +95,9 @@ class ModelCard:
         pictures: the settings by which pictures are cut, as `CutSettings` names them; None where
             they are not known, or there is nothing to cut.
         supports_tools: whether the chat template has a form for functions and their calls.
+        file_bytes: of the files of its weights; None where they are not on this disk.
+        memory_bytes: that it takes; None before it is loaded, or where it is elsewhere.
+        is_on_gpu: whether that is memory of a GPU.
     """
 
     name: str
@@ -105,6 +108,9 @@ class ModelCard:
     defaults: Mapping[str, Any]
     pictures: Mapping[str, Any] | None = None
     supports_tools: bool = False
+    file_bytes: int | None = None
+    memory_bytes: int | None = None
+    is_on_gpu: bool = False
 
 
 class Backend(Protocol):

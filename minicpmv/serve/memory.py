@@ -60,6 +60,12 @@ def bytes_of_model(chat: Chat) -> int:
     return sum(tensor.nbytes for tensor in tensors) + working_bytes(chat.model.config)
 
 
+def bytes_of_files(checkpoint: Checkpoint) -> int | None:
+    """Of its weights on this disk; None where they are not all there."""
+    files = checkpoint.kept_weight_files()
+    return sum(file.stat().st_size for file in files) if files else None
+
+
 def bytes_of_place(place: str, device: str, dtype: str, quantize: str | None) -> int:
     """The same, before the model is loaded.
 

@@ -27,8 +27,8 @@ from .access_log import logger
 from .cards import card_of
 from .errors import ApiError, from_exception
 from .jobs import DecisionJob, Event, Finished, Job, ModelCard, Piece, Started
-from .memory import bytes_of_model, bytes_of_place, dtype_of_place, free_bytes
-from .registry import Registry
+from .memory import bytes_of_files, bytes_of_model, bytes_of_place, dtype_of_place, free_bytes
+from .registry import Entry, Registry
 from .settings import ServeSettings
 
 _DECIDING = 32  # requests for decisions at a time; each may have many prompts
@@ -50,6 +50,7 @@ class OwnBackend:
         self._threads = ThreadPoolExecutor(
             max(2, os.cpu_count() or 2), thread_name_prefix="minicpmv-prompt"
         )
+        self._file_bytes: dict[str, int | None] = {}  # by place
         self._forwarded: Counter[str] = Counter()  # requests of beams that run, by model
         # Decisions wait in their threads, and must not keep others from being read.
         self._deciding = ThreadPoolExecutor(_DECIDING, thread_name_prefix="minicpmv-decide")
@@ -71,7 +72,7 @@ class OwnBackend:
             except ApiError as error:
                 raise error.__cause__ or ValueError(error.message) from None
         for place in self.settings.model:
-            await self._in_thread(partial(_look_at, place))
+            await self._in_thread(partial(self._look_at, place))
         if self._registry.budget is None:
             free = free_bytes(self.settings.device)
             self._registry.budget = None if free is None else int(_SHARE * free)
@@ -82,13 +83,16 @@ class OwnBackend:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def models(self) -> Sequence[ModelCard]:
-        return [card_of(name, entry) for name, entry in self._registry.entries.items()]
+        return [self._card(name, entry) for name, entry in self._registry.entries.items()]
+
+    def _card(self, name: str, entry: Entry[Chat]) -> ModelCard:
+        return card_of(name, entry, self._file_bytes.get(entry.place))
 
     async def card(self, model: str) -> ModelCard:
         entry = self._registry.entry(model)
         if entry.model is None:
             await self._use(model, lambda chat: None)
-        return card_of(model, entry)
+        return self._card(model, entry)
 
     async def answer(self, job: Job) -> AsyncGenerator[Event, None]:
         most = self.settings.max_num_seqs + self.settings.max_queue
@@ -235,8 +239,15 @@ class OwnBackend:
         # A vocabulary that cannot be used is an error of requests with a constraint.
         with suppress(ArgumentError):
             vocabulary_of(chat.processor)
+        files = Checkpoint.find(place, local_files_only=True)
+        self._file_bytes[place] = bytes_of_files(files)
         logger.info("loaded %s in %.1f s", place, time.perf_counter() - begin)
         return chat
+
+    def _look_at(self, place: str) -> None:
+        checkpoint = Checkpoint.find(place)
+        read_config(checkpoint)
+        self._file_bytes[place] = bytes_of_files(checkpoint)
 
     def _bytes_of(self, place: str, chat: Chat | None) -> int:
         if chat is not None:
@@ -255,10 +266,6 @@ def _compile_kernels() -> None:
 def _is_plain(prompt: Messages | str | Sequence[int]) -> bool:
     """Whether no template is put around it."""
     return isinstance(prompt, str) or isinstance(prompt[0], int)
-
-
-def _look_at(place: str) -> None:
-    read_config(Checkpoint.find(place))
 
 
 def _check_ids(chat: Chat, ids: Sequence[int]) -> None:

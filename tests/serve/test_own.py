@@ -146,6 +146,21 @@ def test_several_models_are_loaded_when_they_are_asked_for():
         assert client.get("/v1/models/a/b").json()["defaults"]
 
 
+def test_ollama_is_told_the_sizes_on_disk_and_in_memory():
+    places = (str(CHECKPOINTS["2.6"]), "nano")
+    settings = ServeSettings(model=places, served_model_name=("tiny", "nano"), **EXACT)
+    with TestClient(create_app(settings)) as client:
+        client.post("/api/generate", json={"model": "tiny"})
+        sizes = {each["name"]: each["size"] for each in client.get("/api/tags").json()["models"]}
+        (loaded,) = client.get("/api/ps").json()["models"]
+    files = CHECKPOINTS["2.6"].glob("*.safetensors")
+    assert sizes["tiny:latest"] == sum(file.stat().st_size for file in files) > 0
+    assert sizes["nano:latest"] > 20_000_000
+    assert loaded["name"] == "tiny:latest"
+    in_memory = pytest.approx(_bytes_of(CHECKPOINTS["2.6"]), rel=0.02)
+    assert (loaded["size"], loaded["size_vram"]) == (in_memory, 0)
+
+
 def test_a_budget_holds_one_model_at_a_time():
     places = {"first": str(CHECKPOINTS["2.6"]), "second": str(CHECKPOINTS["2.5"])}
     needed = max(_bytes_of(place) for place in places.values())

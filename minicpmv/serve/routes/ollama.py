@@ -68,7 +68,8 @@ async def loaded(request: Request) -> dict[str, Any]:
             _listed(card)
             | {
                 "expires_at": "9999-12-31T23:59:59Z",
-                "size_vram": 0,
+                "size": card.memory_bytes or 0,
+                "size_vram": (card.memory_bytes or 0) if card.is_on_gpu else 0,
                 "context_length": card.context or 0,
             }
             for card in cards
@@ -209,13 +210,14 @@ _DETAILS = {
 
 
 def _listed(card: ModelCard) -> dict[str, Any]:
-    """A model as the lists have it; the digest is that of its name."""
+    """A model as the lists have it; the digest is that of its name, and a size that is not known is
+    0."""
     name = tagged(card.name)
     return {
         "name": name,
         "model": name,
         "modified_at": timestamp(card.created),
-        "size": 0,
+        "size": card.file_bytes or 0,
         "digest": hashlib.sha256(card.name.encode()).hexdigest(),
         "details": _DETAILS,
     }
