@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Generator
@@ -19,12 +18,13 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from ..errors import ArgumentError, first_line
+from ..errors import first_line
 from .access_log import LineWriter, LogHandler, logger
 from .app import Server, create_app
 from .errors import ApiError
 from .memory import keep_freed_memory, limit_primitives
 from .settings import ServeSettings
+from .tls import check_pair
 
 _KEEP_ALIVE_S = 75  # longer than proxies and clients keep a connection, so that they close it
 _CLOSING_S = 5
@@ -47,7 +47,7 @@ def run(settings: ServeSettings) -> int:
     """
     limit_primitives()
     keep_freed_memory()
-    _check_tls(settings)
+    check_pair(settings.ssl_certfile, settings.ssl_keyfile)
     folder = settings.allowed_local_media_path
     if folder is not None and not os.path.isdir(folder):
         raise OSError(f"--allowed-local-media-path is {folder!r}; there is no such folder.")
@@ -213,22 +213,6 @@ def _of_port(error: OSError, host: str, port: int) -> OSError:
         return OSError(f"Port {port} needs more rights than we have. Choose one above 1023.")
     reason = error.strerror or first_line(error)
     return OSError(f"{host}:{port} cannot be listened on ({reason}). See --host and --port.")
-
-
-def _check_tls(settings: ServeSettings) -> None:
-    if settings.ssl_certfile is None or settings.ssl_keyfile is None:
-        return
-    files = (settings.ssl_certfile, settings.ssl_keyfile)
-    missing = next((file for file in files if not os.path.isfile(file)), None)
-    if missing is not None:
-        raise OSError(f"There is no file {missing!r}, for https.")
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files)
-    except ssl.SSLError as error:
-        raise ArgumentError(
-            f"--ssl-certfile {files[0]!r} and --ssl-keyfile {files[1]!r} are no pair of "
-            f"certificate and key in PEM ({error.reason or first_line(error)})."
-        ) from error
 
 
 def _set_up_logging(lines: LineWriter, form: str) -> None:

@@ -11,11 +11,13 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ..tls import check_pair
 
 # Where a server stands for others; the one started here answers the page alone.
 _OF_OTHERS = {"MINICPMV_ROOT_PATH", "MINICPMV_SSL_CERTFILE", "MINICPMV_SSL_KEYFILE"}
@@ -158,13 +160,14 @@ def run_page(settings: PageSettings) -> None:
         OSError: a port is taken, or the server does not start.
         ValueError: the address of the server is no address.
     """
+    signal.signal(signal.SIGTERM, _terminate)
+    check_pair(settings.ssl_certfile, settings.ssl_keyfile)
+    check_port(settings.host, settings.port, "--port")
     import uvicorn
 
     from .client import Client
     from .page import make_app
 
-    signal.signal(signal.SIGTERM, _terminate)
-    check_port(settings.host, settings.port, "--port")
     client = Client(settings.server_url, settings.api_key)
     with (
         suppress(Terminated),
@@ -215,16 +218,9 @@ def _end_together(process: "subprocess.Popen[bytes]", page: Any) -> None:
 def run_streamlit(settings: PageSettings) -> int:
     """The small page of Streamlit, in a process of its own; return its exit code."""
     signal.signal(signal.SIGTERM, _terminate)
+    check_pair(settings.ssl_certfile, settings.ssl_keyfile)
     check_port(settings.host, settings.port, "--port")
-    page = Path(__file__).with_name("streamlit_page.py")
-    words: Sequence[str] = (
-        *(sys.executable, "-m", "streamlit", "run", str(page)),
-        *("--server.address", settings.host, "--server.port", str(settings.port)),
-        *("--server.headless", "true" if not settings.opens else "false"),
-        *("--server.maxUploadSize", str(settings.max_file_mb)),
-        *("--browser.gatherUsageStats", "false", "--server.fileWatcherType", "none"),
-        *("--client.toolbarMode", "minimal"),
-    )
+    words = _streamlit_command(settings)
     with server_process(settings), uploads_folder() as folder:
         environment = {
             **os.environ,
@@ -242,6 +238,24 @@ def run_streamlit(settings: PageSettings) -> int:
             return 130
         finally:
             end(process)
+
+
+def _streamlit_command(settings: PageSettings) -> list[str]:
+    page = Path(__file__).with_name("streamlit_page.py")
+    words = [
+        *(sys.executable, "-m", "streamlit", "run", str(page)),
+        *("--server.address", settings.host, "--server.port", str(settings.port)),
+        *("--server.headless", "true" if not settings.opens else "false"),
+        *("--server.maxUploadSize", str(settings.max_file_mb)),
+        *("--browser.gatherUsageStats", "false", "--server.fileWatcherType", "none"),
+        *("--client.toolbarMode", "minimal"),
+    ]
+    if settings.ssl_certfile is not None and settings.ssl_keyfile is not None:
+        words += ["--server.sslCertFile", settings.ssl_certfile]
+        words += ["--server.sslKeyFile", settings.ssl_keyfile]
+    if settings.root_path:
+        words += ["--server.baseUrlPath", settings.root_path]
+    return words
 
 
 def _tell(text: str) -> None:

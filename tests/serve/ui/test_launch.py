@@ -1,9 +1,11 @@
 """The page and its server start and end together; ports are looked at before."""
 
 import os
+import signal
 import socket
 import sys
 import urllib.request
+from itertools import pairwise
 
 import pytest
 
@@ -42,6 +44,26 @@ def test_the_server_gets_the_models_and_flags():
     assert words[4:6] == ["a", "b"]
     assert words[-2:] == ["--dtype", "float32"]
     assert words[words.index("--port") + 1] == "9"
+
+
+def test_the_small_page_gets_what_the_large_one_knows():
+    words = launch._streamlit_command(PageSettings(port=9, opens=True))
+    assert words[words.index("--server.port") + 1] == "9"
+    assert not {"--server.sslCertFile", "--server.baseUrlPath"} & set(words)
+    settings = PageSettings(ssl_certfile="a.crt", ssl_keyfile="a.key", root_path="/talk")
+    words = launch._streamlit_command(settings)
+    given = dict(pairwise(words))
+    assert given["--server.sslCertFile"] == "a.crt"
+    assert given["--server.sslKeyFile"] == "a.key"
+    assert given["--server.baseUrlPath"] == "/talk"
+
+
+@pytest.mark.parametrize("run", [launch.run_page, launch.run_streamlit])
+def test_a_certificate_that_is_not_there_is_named_before_anything_starts(run, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    settings = PageSettings(port=free_port(), ssl_certfile="a.crt", ssl_keyfile="a.key")
+    with pytest.raises(OSError, match=r"There is no file 'a\.crt', for https"):
+        run(settings)
 
 
 def test_a_port_that_is_taken_is_named_with_what_to_do():
