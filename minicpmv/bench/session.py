@@ -158,6 +158,7 @@ def _model(settings: Settings, progress: Callable[[str], None]) -> Iterator[str]
                     f"{str(folder)!r} has another random model; name another folder, or remove it."
                 )
         else:
+            _check_free(folder)
             folder.mkdir(parents=True, exist_ok=True)
             size = bytes_of(settings.shape, settings.layers)
             free = shutil.disk_usage(folder).free
@@ -170,6 +171,20 @@ def _model(settings: Settings, progress: Callable[[str], None]) -> Iterator[str]
             write_checkpoint(folder, settings.shape, settings.layers)
             mark.write_text(text, encoding="utf-8")
         yield str(folder)
+
+
+def _check_free(folder: Path) -> None:
+    """
+    Raises:
+        OSError: a random model would be written over something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OSError(f"--folder is {str(folder)!r}, which is a file; name a folder.")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise OSError(
+            f"--folder {str(folder)!r} has files that are no random model of minicpmv bench, or "
+            "not the whole of one; name another folder, or empty it."
+        )
 
 
 def _peer(settings: Settings, peer: Peer, chat: Chat, model: str) -> Subject:

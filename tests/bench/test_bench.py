@@ -110,6 +110,18 @@ def test_a_random_model_is_kept_and_found_again(bench, tmp_path):
     assert (code, "another random model" in err) == (1, True)
 
 
+def test_a_random_model_is_not_written_over_other_files(bench, tmp_path):
+    (tmp_path / "config.json").write_text("mine")
+    words = ("--shape", "tiny", *ONCE, "--only", "encode", "--folder")
+    code, out, err = bench(*words, tmp_path)
+    assert (code, out) == (1, "")
+    assert "has files that are no random model" in err
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == "mine"
+    code, _, err = bench(*words, tmp_path / "config.json")
+    assert (code, "which is a file; name a folder" in err) == (1, True)
+
+
 def test_another_checkout_measures_in_its_own_process(bench):
     words = ("nano", *ONCE, "--only", "prefill", "--json", "--against", ROOT, "--device", "cpu")
     code, out, err = bench(*words)
