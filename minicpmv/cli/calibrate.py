@@ -92,12 +92,19 @@ def run(args: argparse.Namespace) -> None:
     asking = {"list_choices": args.list_choices, "average_orders": args.average_orders or False}
     examples = _examples(args, asking)
     with imports():
-        from minicpmv.decisions.calibrate import calibrate, decide_examples
+        from minicpmv.decisions.calibrate import calibrate, decide_examples, divide
         from minicpmv.decisions.plot import check_matplotlib, draw
         from minicpmv.loader import load
 
         if args.plot:
             check_matplotlib()
+        # What would fail at the end fails before the model is loaded.
+        dividing: dict[str, Any] = {
+            "with_bias": args.bias,
+            "held_out": args.held_out,
+            "seed": args.seed,
+        }
+        divide(examples, **dividing)
         chat = load(args.model, progress=sys.stderr.isatty(), **load_options(args))
     name_precision(chat)
     options: dict[str, Any] = {}
@@ -113,15 +120,7 @@ def run(args: argparse.Namespace) -> None:
             on_progress=lambda done, total: bar.update(done - bar.n),
             **options,
         )
-    report = calibrate(
-        chat.model,
-        args.model,
-        examples,
-        logprobs,
-        with_bias=args.bias,
-        held_out=args.held_out,
-        seed=args.seed,
-    )
+    report = calibrate(chat.model, args.model, examples, logprobs, **dividing)
     report.calibration.save(args.out)
     if args.plot:
         draw(report, args.plot)
@@ -129,6 +128,12 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps(asdict(report.calibration), ensure_ascii=False, indent=2))
     else:
         print(_table(report, args.out))
+    if report.calibration.after.nll > report.calibration.before.nll:
+        print(
+            "minicpmv: the calibration does not help: the examples that were held out are less "
+            "likely with it than without. Give more, like those it is for.",
+            file=sys.stderr,
+        )
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -105,19 +105,8 @@ def calibrate(
         ArgumentError: `held_out` is out of range, or choices differ where there are biases.
         ValueError: the examples are too few, or determine no calibration.
     """
-    if not 0 < held_out < 1:
-        raise ArgumentError(f"`held_out` is {held_out}; it must be above 0 and below 1.")
-    if len(examples) < 2 * MIN_EXAMPLES:
-        raise ValueError(
-            f"There are {len(examples)} examples; at least {2 * MIN_EXAMPLES} are needed, half of "
-            "them to tell whether the calibration helps."
-        )
+    fitted, tested = divide(examples, with_bias=with_bias, held_out=held_out, seed=seed)
     labels = examples[0].question.labels
-    if with_bias:
-        _check_alike(examples)
-    fitted, tested = _parts(examples, held_out, seed)
-    if with_bias:
-        _check_all_come([examples[i] for i in fitted], labels)
     rows = [list(each.values()) for each in logprobs]
     if with_bias:  # in one order
         rows = [[each[label] for label in labels] for each in logprobs]
@@ -149,6 +138,36 @@ def calibrate(
         after=Quality(ece(after), nll(new, right), accuracy(new, right)),
     )
     return Report(result, before, after)
+
+
+def divide(
+    examples: Sequence[Labelled],
+    *,
+    with_bias: bool = False,
+    held_out: float = 0.5,
+    seed: int = 0,
+) -> tuple[list[int], list[int]]:
+    """Numbers of the examples to fit, and of those that are held out; needs no model.
+
+    Args:
+        with_bias, held_out, seed: as of `calibrate`.
+
+    Raises:
+        ArgumentError, ValueError: as of `calibrate`, but for what only decisions show.
+    """
+    if not 0 < held_out < 1:
+        raise ArgumentError(f"`held_out` is {held_out}; it must be above 0 and below 1.")
+    if len(examples) < 2 * MIN_EXAMPLES:
+        raise ValueError(
+            f"There are {len(examples)} examples; at least {2 * MIN_EXAMPLES} are needed, half of "
+            "them to tell whether the calibration helps."
+        )
+    if with_bias:
+        _check_alike(examples)
+    fitted, tested = _parts(examples, held_out, seed)
+    if with_bias:
+        _check_all_come([examples[i] for i in fitted], examples[0].question.labels)
+    return fitted, tested
 
 
 def _check_alike(examples: Sequence[Labelled]) -> None:

@@ -131,10 +131,12 @@ class Calibration:
     @classmethod
     def _from(cls, data: Any, path: str) -> "Calibration":
         names = {field.name for field in fields(cls)}
-        if not isinstance(data, dict) or set(data) != names:
-            raise ValueError(
-                f"{path} is no calibration: it has {_list(data)}, expected {_list(sorted(names))}."
-            )
+        if not isinstance(data, dict):
+            raise ValueError(f"{path} is no calibration but {short(data)}. Make it with calibrate.")
+        lacking, others = sorted(names - set(data)), sorted(set(data) - names)
+        if lacking or others:
+            reason = f"lacks {_list(lacking)}" if lacking else f"has {_list(others)} besides"
+            raise ValueError(f"{path} is no calibration: it {reason}. Make it with calibrate.")
         if data["version"] != VERSION:
             raise ValueError(
                 f"{path} has version {short(data['version'])}; this program reads {VERSION}. "
@@ -159,8 +161,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _list(texts: Any) -> str:
-    shown = [str(text) for text in texts] if isinstance(texts, Iterable) else [short(texts)]
+def _list(names: Iterable[str]) -> str:
+    shown = list(names)
     return ", ".join(shown[:8]) + (" ..." if len(shown) > 8 else "")
 
 

@@ -95,9 +95,12 @@ def _example(
     kind: Kind = line.get("kind", "choice")
     question = Question.of(text, line.get("choices"), kind=kind, **asking)
     answer = line.get("answer")
-    if answer not in question.labels:
+    if not isinstance(answer, str) or answer not in question.labels:
         known = ", ".join(question.labels[:8])
-        raise ArgumentError(f"answer is {short(answer)}; it must be one of the choices: {known}.")
+        form = "" if isinstance(answer, str) else ", as text"
+        raise ArgumentError(
+            f"answer is {short(answer)}; it must be one of the choices{form}: {known}."
+        )
     images, videos = (_files(line.get(name, ()), name, folder) for name in ("images", "videos"))
     group = json.dumps([images, videos]) if images or videos else text
     return Labelled(question, images, answer, where, videos, group)

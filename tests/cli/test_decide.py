@@ -1,11 +1,13 @@
 """`minicpmv ask --choices` and `minicpmv calibrate`, with nano."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from minicpmv.decisions import calibrate
 from minicpmv.evaluate.decisions import draw_examples
 
 SCENE = Path(__file__).parents[2] / "examples" / "scene.png"
@@ -92,6 +94,25 @@ def test_examples_of_a_file(run, tmp_path):
     code, out, err = run("calibrate", data, "-m", "nano", "--out", tmp_path / "c.json")
     assert code == 0, err
     assert "20 examples held out" in out
+    data.write_text("\n".join(lines[:30]))  # said before a model is looked for
+    code, out, err = run("calibrate", data, "-m", "nowhere", "--out", tmp_path / "d.json")
+    assert (code, out) == (1, "")
+    assert "There are 30 examples; at least 40 are needed" in err
+
+
+def test_a_calibration_that_makes_it_worse_is_said(run, tmp_path, monkeypatch):
+    real = calibrate.calibrate
+
+    def worse(*words, **flags):
+        report = real(*words, **flags)
+        after = replace(report.calibration.before, nll=report.calibration.before.nll + 0.1)
+        return replace(report, calibration=replace(report.calibration, after=after))
+
+    monkeypatch.setattr(calibrate, "calibrate", worse)
+    flags = ("scenes", "--examples", 40, "--tasks", "counting", "-m", "nano")
+    code, _, err = run("calibrate", *flags, "--out", tmp_path / "c.json")
+    assert (code, (tmp_path / "c.json").is_file()) == (0, True)
+    assert "minicpmv: the calibration does not help" in err
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_a_file_holds_what_was_saved(tmp_path: Path) -> None:
         ({"bias": {"a": 1}}, "has bias"),
         ({"bias": [1, 2]}, "has bias"),
         ({"before": {}}, "where ece, nll, accuracy should be"),
-        ({"more": 1}, "is no calibration: it has"),
+        ({"more": 1}, r"is no calibration: it has more besides\. Make it with calibrate"),
     ],
 )
 def test_damaged_files(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -89,6 +89,13 @@ def test_damaged_files(tmp_path: Path, change: dict[str, Any], message: str) -> 
     path.write_text(json.dumps(asdict(made(loaded("2.6"))) | change))
     with pytest.raises(ValueError, match=message):
         Calibration.load(path)
+    for text, reason in (
+        ("{}", "it lacks after, average_orders, .* \\.\\.\\."),
+        ("[3]", r"but \[3\]\."),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=f"is no calibration.*{reason}"):
+            Calibration.load(path)
     path.write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
         Calibration.load(path)
@@ -216,7 +223,11 @@ def test_reading_examples(tmp_path: Path) -> None:
         ("[]", r"line 2 is \[\]; expected an object"),
         (
             '{"question": "Q", "choices": ["a", "b"], "answer": "c"}',
-            "answer is 'c'; it must be one",
+            "answer is 'c'; it must be one of the choices: a, b",
+        ),
+        (
+            '{"question": "Q", "choices": ["1", "2"], "answer": 1}',
+            "answer is 1; it must be one of the choices, as text: 1, 2",
         ),
         (
             '{"question": "Q", "choices": ["a", "a"], "answer": "a"}',
