@@ -38,7 +38,7 @@ HELP = '''\
 /image PATH ...    show pictures with the next message
 /video PATH ...    show a video: a file, an animated GIF, a folder of frames, or its frames
 /system [TEXT]     set the system prompt; without TEXT, remove it
-/set [NAME VALUE]  set an option of the answer (/set temperature 0.3); alone, list them;
+/set [NAME VALUE]  set an option of the answer (/set max_new_tokens 50); alone, list them;
                    without VALUE, back to the default
 /clear             forget the conversation and the pictures not yet sent
 /save FILE         write the conversation, pictures included, as JSON
