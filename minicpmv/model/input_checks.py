@@ -180,20 +180,45 @@ def check_placeholders(
 
 
 def check_images(
-    pixel_values: Any, target_sizes: torch.Tensor | None, image_features: torch.Tensor | None
-) -> None:
-    """Refuse pictures that are given twice, in another layout, or in part."""
-    images = pixel_values if image_features is None else image_features
+    pixel_values: Any,
+    target_sizes: torch.Tensor | None,
+    image_features: torch.Tensor | None,
+    patch_features: torch.Tensor | None = None,
+) -> torch.Tensor | None:
+    """Refuse pictures that are given twice, in another layout, or in part.
+
+    Returns:
+        The one that is given, or None.
+    """
+    given = [x for x in (pixel_values, image_features, patch_features) if x is not None]
+    images = given[0] if given else None
     if images is not None and not isinstance(images, torch.Tensor):
         raise ValueError(
             f"The pictures are {type(images).__name__}; expected one tensor with a row per slice. "
             "The released nested lists are taken by minicpmv.AutoModel's models."
         )
-    if pixel_values is not None and image_features is not None:
-        raise ValueError("Pass either pixel_values or image_features.")
+    if len(given) > 1:
+        raise ValueError("Pass either pixel_values or image_features, or patch_features.")
     if images is None and target_sizes is not None:
         raise ValueError(
             "target_sizes are given without pixel_values; pass both as the processor returns them."
+        )
+    return images
+
+
+def check_patch_features(patch_features: Any, target_sizes: Any, hidden_size: int) -> None:
+    """Refuse features that are not (num_slices, max_patches, vision hidden) with their sizes."""
+    shape = tuple(patch_features.shape)
+    if len(shape) != 3 or shape[2] != hidden_size or target_sizes is None:
+        raise ValueError(
+            f"patch_features has shape {shape}; expected (num_slices, max_patches, {hidden_size}), "
+            "as last_hidden_state of the vision tower, and target_sizes."
+        )
+    if target_sizes.shape != (shape[0], 2) or int(target_sizes.prod(dim=1).max()) > shape[1]:
+        raise ValueError(
+            f"target_sizes of shape {tuple(target_sizes.shape)} does not fit patch_features of "
+            f"shape {shape}; expected one row (height, width) per slice, of at most {shape[1]} "
+            "patches."
         )
 
 
@@ -211,6 +236,7 @@ __all__ = [
     "check_image_features",
     "check_images",
     "check_labels",
+    "check_patch_features",
     "check_placeholders",
     "check_slice_counts",
     "check_slice_shapes",

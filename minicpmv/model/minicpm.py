@@ -41,7 +41,9 @@ from .configuration_minicpm import MiniCPMConfig
 from .devices import DeviceFromEmbeddingsMixin
 from .input_checks import check_labels, check_text
 from .loading import StrictLoadingMixin
+from .loss import IGNORED, loss_of_head
 from .moe import MiniCPMMoE, balance_loss
+from .packed import with_borders
 
 
 class MiniCPMEmbedding(nn.Embedding):
@@ -256,6 +258,9 @@ class MiniCPMModel(MiniCPMPreTrainedModel):
             past_key_values,
             self.config,
         )
+        kwargs = with_borders(self.config, kwargs, attention_mask, past_key_values)
+        if "segment_borders" in kwargs:
+            use_cache = False
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         if use_cache and past_key_values is None:
@@ -314,6 +319,8 @@ class MiniCPMForCausalLM(MiniCPMPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         output_router_logits: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        shift_labels: torch.Tensor | None = None,
+        loss_weights: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> MoeCausalLMOutputWithPast:
         """As `MiniCPMModel.forward`, with logits.
@@ -324,11 +331,16 @@ class MiniCPMForCausalLM(MiniCPMPreTrainedModel, GenerationMixin):
                 `aux_loss`; None: as the config says.
             logits_to_keep: compute only the last so many logits, or those at the given places; 0
                 means all.
+            shift_labels: (batch, seq), the token to emit after each place, -100 for none. The loss
+                is computed in tiles (`model.loss`), `logits` are None, and `labels` are not looked
+                at. Keyword `num_items_in_batch`: what the sum is divided by.
+            loss_weights: (batch, seq), factors of the losses of `shift_labels`.
         """
         config = self.config
         if output_router_logits is None:
             output_router_logits = config.output_router_logits
-        is_balanced = self.training and labels is not None and config.router_aux_loss_coef > 0
+        has_loss = labels is not None or shift_labels is not None
+        is_balanced = self.training and has_loss and config.router_aux_loss_coef > 0
         wants_routers = config.num_experts > 0 and (output_router_logits or is_balanced)
         outputs = self.model(
             input_ids=input_ids,
@@ -340,24 +352,42 @@ class MiniCPMForCausalLM(MiniCPMPreTrainedModel, GenerationMixin):
             output_router_logits=wants_routers,
             **kwargs,
         )
-        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        hidden_states = outputs.last_hidden_state[:, keep]
-        if config.logits_scaling != 1:  # a division by 1 would copy them for the backward pass
-            hidden_states = hidden_states / config.logits_scaling
-        logits = self.lm_head(hidden_states)
+        hidden_states, scaling = outputs.last_hidden_state, config.logits_scaling
         loss: Any = None
         aux_loss = None
-        if labels is not None:
-            check_labels(labels, logits)
-            loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=config.vocab_size, **kwargs
+        logits: Any = None
+        aux_share: Any = 1.0
+        if shift_labels is not None:
+            num_items = kwargs.get("num_items_in_batch")
+            loss = loss_of_head(
+                self.lm_head,
+                hidden_states,
+                shift_labels,
+                scaling=scaling,
+                num_items=num_items,
+                weights=loss_weights,
             )
+            if num_items is not None:  # of the step's rows, this one has so many
+                aux_share = (shift_labels != IGNORED).sum() / num_items
+        else:
+            keep = (
+                slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            )
+            hidden_states = hidden_states[:, keep]
+            if scaling != 1:  # a division by 1 would copy them for the backward pass
+                hidden_states = hidden_states / scaling
+            logits = self.lm_head(hidden_states)
+            if labels is not None:
+                check_labels(labels, logits)
+                loss = self.loss_function(
+                    logits=logits, labels=labels, vocab_size=config.vocab_size, **kwargs
+                )
         if wants_routers:
             aux_loss = balance_loss(
                 outputs.router_logits, config.num_experts_per_tok, attention_mask
             )
         if is_balanced and aux_loss is not None:
-            loss += config.router_aux_loss_coef * aux_loss.to(logits.device)
+            loss += aux_share * config.router_aux_loss_coef * aux_loss.to(hidden_states.device)
         return MoeCausalLMOutputWithPast(
             loss=loss,
             aux_loss=aux_loss,

@@ -36,12 +36,15 @@ from .input_checks import (
     check_image_features,
     check_images,
     check_labels,
+    check_patch_features,
     check_slice_counts,
     check_slice_shapes,
     check_slice_sizes,
     check_text,
 )
 from .loading import StrictLoadingMixin, set_token_ids
+from .loss import loss_of_head
+from .packed import with_borders
 from .placeholders import PlaceholderMixin, longest_of_sample
 from .positions import square_positions
 from .released_parts import ReleasedPartsMixin, with_released_sizes
@@ -182,6 +185,22 @@ class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
             attentions=_concatenate_layers([output.attentions for output in outputs]),
         )
 
+    def resample(self, patch_features: torch.Tensor, target_sizes: torch.Tensor) -> torch.Tensor:
+        """Visual tokens of slices whose patches are encoded: (num_slices, query_num, hidden).
+
+        Args:
+            patch_features: (num_slices, max_patches, vision hidden), `last_hidden_state` of the
+                tower; rows past a slice's own patches are ignored.
+            target_sizes: (num_slices, 2).
+        """
+        check_patch_features(patch_features, target_sizes, self.config.vision_config.hidden_size)
+        dtype = self.resampler.query.dtype
+        groups = range(0, len(patch_features), self.config.vision_config.batch_size)
+        rows = [slice(start, start + self.config.vision_config.batch_size) for start in groups]
+        return _concatenate(
+            [self.resampler(patch_features[r].to(dtype), target_sizes[r]) for r in rows]
+        )
+
     @can_return_tuple
     def forward(
         self,
@@ -195,6 +214,8 @@ class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
         mm_token_type_ids: torch.Tensor | None = None,
         image_bound: list[torch.Tensor] | None = None,
         image_features: torch.Tensor | None = None,
+        patch_features: torch.Tensor | None = None,
+        slices_per_sample: torch.Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
@@ -208,6 +229,12 @@ class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
                 (num_slices, 2).
             image_features: (num_slices, query_num, hidden), instead of `pixel_values`: already
                 encoded.
+            patch_features: (num_slices, max_patches, vision hidden), instead of `pixel_values`:
+                what the vision tower gave; only the resampler is computed.
+            slices_per_sample: of a packed row (`model.packed`), how many slices are each
+                conversation's: (segments,). None: told by the placeholders of each sample. Slices
+                without placeholders (all zeros) give no visual tokens, only gradients of zero, so
+                that all processes train the same parts.
 
         Raises:
             ValueError: inputs do not belong together, such as placeholders and visual tokens of
@@ -218,28 +245,43 @@ class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
             input_ids, inputs_embeds, attention_mask, position_ids, past_key_values, text_config
         )
         target_sizes = with_released_sizes(target_sizes, kwargs)
-        check_images(pixel_values, target_sizes, image_features)
+        images = check_images(pixel_values, target_sizes, image_features, patch_features)
+        kwargs = with_borders(text_config, kwargs, attention_mask, past_key_values)
+        if "segment_borders" in kwargs:
+            use_cache = False
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-        images = pixel_values if image_features is None else image_features
         if images is None:
             self.check_text_alone(inputs_embeds, mm_token_type_ids, image_bound)
         else:
-            mask = self.get_placeholder_mask(
-                input_ids, inputs_embeds, mm_token_type_ids, image_bound
-            )
-            if not is_tracing(mask):
-                self.count_slices(mask, len(images))
-            if image_features is None:
-                counts = mask.sum(dim=1) // self.config.query_num
+            is_idle = slices_per_sample is not None and not bool(slices_per_sample.any())
+            mask: Any = None
+            if not is_idle:
+                mask = self.get_placeholder_mask(
+                    input_ids, inputs_embeds, mm_token_type_ids, image_bound
+                )
+                if not is_tracing(mask):
+                    self.count_slices(mask, len(images))
+            if image_features is None and patch_features is not None:
+                assert target_sizes is not None
+                image_features = self.resample(patch_features, target_sizes)
+            elif image_features is None:
+                counts = slices_per_sample
+                if is_idle:
+                    counts = None
+                elif counts is None:
+                    counts = mask.sum(dim=1) // self.config.query_num
                 image_features = self.get_image_features(
                     pixel_values, target_sizes, counts, return_dict=True
                 ).pooler_output
             check_image_features(image_features, self.config.query_num, inputs_embeds.shape[-1])
-            inputs_embeds = inputs_embeds.masked_scatter(
-                mask.to(inputs_embeds.device)[..., None],
-                image_features.to(inputs_embeds.device, inputs_embeds.dtype),
-            )
+            image_features = image_features.to(inputs_embeds.device, inputs_embeds.dtype)
+            if is_idle:
+                inputs_embeds = inputs_embeds + 0 * image_features.sum()
+            else:
+                inputs_embeds = inputs_embeds.masked_scatter(
+                    mask.to(inputs_embeds.device)[..., None], image_features
+                )
         return self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -289,6 +331,8 @@ class MiniCPMVForConditionalGeneration(
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        shift_labels: torch.Tensor | None = None,
+        loss_weights: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """As `MiniCPMVModel.forward`, with logits.
@@ -298,6 +342,10 @@ class MiniCPMVForConditionalGeneration(
                 never learned: labels at their places count as -100.
             logits_to_keep: compute only the last so many logits, or those at the given places; 0
                 means all.
+            shift_labels: (batch, seq), the token to emit after each place, -100 for none. The loss
+                is computed in tiles (`model.loss`), `logits` are None, and `labels` are not looked
+                at. Keyword `num_items_in_batch`: what the sum is divided by.
+            loss_weights: (batch, seq), factors of the losses of `shift_labels`.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -313,10 +361,22 @@ class MiniCPMVForConditionalGeneration(
             use_cache=use_cache,
             **kwargs,
         )
-        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        hidden_states = outputs.last_hidden_state[:, keep]
         # MiniCPM's head was trained on a smaller scale than its decoder.
         scaling = getattr(self.config.text_config, "logits_scaling", 1.0)
+        if shift_labels is not None:
+            loss = loss_of_head(
+                self.lm_head,
+                outputs.last_hidden_state,
+                shift_labels,
+                scaling=scaling,
+                num_items=kwargs.get("num_items_in_batch"),
+                weights=loss_weights,
+            )
+            return CausalLMOutputWithPast(
+                loss=loss, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+            )
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        hidden_states = outputs.last_hidden_state[:, keep]
         if scaling != 1:  # a division by 1 would copy them for the backward pass
             hidden_states = hidden_states / scaling
         logits = self.lm_head(hidden_states)

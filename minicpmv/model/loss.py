@@ -1,0 +1,316 @@
+"""The head and its loss in tiles: logits exist for a few hundred tokens at a time, and only where a
+target is.
+
+With a vocabulary of 150,000 words the logits of 2,048 tokens are 1.2 GB in float32, and the loss
+needs them several times over. Here each tile's gradient is computed beside its loss, in place in
+the tile, so that no second pass over the head is needed and nothing of the size of the logits is
+kept. The idea is that of Liger's fused linear cross-entropy (arXiv 2410.10989).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+IGNORED = -100  # as in torch.nn.functional.cross_entropy
+
+BUFFER_BYTES = 64 << 20
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor | nn.Module,
+    targets: Tensor,
+    *,
+    scaling: float = 1.0,
+    num_items: int | Tensor | None = None,
+    weights: Tensor | None = None,
+    buffer_bytes: int = BUFFER_BYTES,
+) -> Tensor:
+    """Cross-entropy of `hidden / scaling @ weight.T` with `targets`, a float32 scalar.
+
+    Args:
+        hidden: (n, hidden).
+        weight: (vocab, hidden), or the head itself, which may be an adapter or hold few bits.
+        targets: (n,), the token to emit after each place; -100 for none.
+        num_items: what the sum is divided by; None: the number of targets.
+        weights: (n,), factors of the targets' losses; None: 1.
+        buffer_bytes: memory for the logits of a tile.
+    """
+    hidden, targets, weights = _trained_rows(hidden, targets, weights)
+    factors = torch.ones_like(targets, dtype=torch.float32) if weights is None else weights.float()
+    if num_items is None:
+        num_items = max(1, len(targets))
+    elif isinstance(num_items, Tensor):
+        num_items = num_items.to(factors.device)
+    factors = factors / num_items
+    plain = _plain_weight(weight)
+    if plain is None:
+        assert isinstance(weight, nn.Module)
+        losses = -_logprobs_of_module(weight, hidden, targets, scaling, buffer_bytes)
+        return (losses * factors).sum()
+    dtype = _product_dtype(hidden)
+    loss: Any = _CrossEntropy.apply(hidden, plain, targets, factors, scaling, dtype, buffer_bytes)
+    return loss
+
+
+def token_logprobs(
+    hidden: Tensor,
+    weight: Tensor | nn.Module,
+    targets: Tensor,
+    *,
+    scaling: float = 1.0,
+    buffer_bytes: int = BUFFER_BYTES,
+) -> Tensor:
+    """Natural logarithms of the probabilities of `targets`: (n,) float32, 0 where there is none.
+
+    Differentiable in `hidden` and `weight`; the backward pass computes the logits again. Arguments
+    as of `linear_cross_entropy`.
+    """
+    rows, wanted, _ = _trained_rows(hidden, targets, None)
+    plain = _plain_weight(weight)
+    if plain is None:
+        assert isinstance(weight, nn.Module)
+        values: Any = _logprobs_of_module(weight, rows, wanted, scaling, buffer_bytes)
+    else:
+        dtype = _product_dtype(hidden)
+        values = _LogProbabilities.apply(rows, plain, wanted, scaling, dtype, buffer_bytes)
+    if len(wanted) == len(targets):
+        return values
+    places = (targets != IGNORED).nonzero()[:, 0]
+    return values.new_zeros(len(targets)).index_put((places,), values)
+
+
+def loss_of_head(
+    head: nn.Module,
+    hidden: Tensor,
+    shift_labels: Tensor,
+    *,
+    scaling: float,
+    num_items: int | Tensor | None,
+    weights: Tensor | None,
+) -> Tensor:
+    """`linear_cross_entropy` of whole batches.
+
+    Args:
+        hidden: (batch, seq, hidden); shift_labels, weights: (batch, seq).
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    for name, given in (("shift_labels", shift_labels), ("loss_weights", weights)):
+        if given is not None and given.shape != hidden.shape[:2]:
+            raise ValueError(
+                f"{name} has shape {tuple(given.shape)}; expected {tuple(hidden.shape[:2])}, one "
+                "per token."
+            )
+    return linear_cross_entropy(
+        hidden.flatten(0, 1),
+        head,
+        shift_labels.flatten().to(hidden.device),
+        scaling=scaling,
+        num_items=num_items,
+        weights=None if weights is None else weights.flatten().to(hidden.device),
+    )
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Loss and, in the same pass, its gradients; the backward pass multiplies them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        factors: Tensor,
+        scaling: float,
+        dtype: torch.dtype,
+        buffer_bytes: int,
+    ) -> Tensor:
+        loss = torch.zeros((), device=hidden.device)
+        gradients = _Gradients(hidden, weight, scaling, ctx.needs_input_grad[:2])
+        with torch.autocast(hidden.device.type, enabled=False):
+            table = weight.detach().to(dtype)
+            for rows in _tiles(len(targets), len(weight), buffer_bytes):
+                states = _scaled(hidden[rows], scaling, dtype)
+                logits = F.linear(states, table).float()
+                picked, largest, total = _softmax_(logits, targets[rows])
+                loss += ((largest + total.log() - picked) * factors[rows]).sum()
+                if gradients.any_wanted:
+                    _derivative_(logits, targets[rows], factors[rows], total)
+                    gradients.add(rows, logits.to(dtype), states, table)
+        ctx.save_for_backward(gradients.hidden, gradients.weight)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        grad = grads[0]
+        if grad_hidden is not None:
+            grad_hidden = grad_hidden * grad.to(grad_hidden.dtype)
+        # On a CPU, where looking costs nothing, spare the copy of a table of 2 GB.
+        if grad_weight is not None and not (grad.device.type == "cpu" and grad.item() == 1):
+            grad_weight = grad_weight * grad.to(grad_weight.dtype)
+        return grad_hidden, grad_weight, None, None, None, None, None
+
+
+class _LogProbabilities(torch.autograd.Function):
+    """Logarithms of probabilities; the backward pass, which alone knows their gradients, computes
+    the tiles again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        scaling: float,
+        dtype: torch.dtype,
+        buffer_bytes: int,
+    ) -> Tensor:
+        values = torch.empty(len(targets), device=hidden.device)
+        with torch.autocast(hidden.device.type, enabled=False):
+            table = weight.detach().to(dtype)
+            for rows in _tiles(len(targets), len(weight), buffer_bytes):
+                logits = F.linear(_scaled(hidden[rows], scaling, dtype), table).float()
+                picked, largest, total = _softmax_(logits, targets[rows])
+                values[rows] = picked - largest - total.log()
+        ctx.save_for_backward(hidden, weight, targets)
+        ctx.options = scaling, dtype, buffer_bytes
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        hidden, weight, targets = ctx.saved_tensors
+        scaling, dtype, buffer_bytes = ctx.options
+        factors = -grads[0].float()
+        gradients = _Gradients(hidden, weight, scaling, ctx.needs_input_grad[:2])
+        with torch.autocast(hidden.device.type, enabled=False):
+            table = weight.detach().to(dtype)
+            for rows in _tiles(len(targets), len(weight), buffer_bytes):
+                states = _scaled(hidden[rows], scaling, dtype)
+                logits = F.linear(states, table).float()
+                _, _, total = _softmax_(logits, targets[rows])
+                _derivative_(logits, targets[rows], factors[rows], total)
+                gradients.add(rows, logits.to(dtype), states, table)
+        return gradients.hidden, gradients.weight, None, None, None, None
+
+
+class _Gradients:
+    """Gradients of hidden states and of the head, tile by tile; None where not wanted."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, scaling: float, wanted: Any):
+        self.scaling = scaling
+        self.hidden = torch.empty_like(hidden) if wanted[0] else None
+        self.weight = torch.zeros_like(weight) if wanted[1] else None
+        self.any_wanted = any(wanted)
+
+    def add(self, rows: slice, grad: Tensor, states: Tensor, table: Tensor) -> None:
+        """
+        Args:
+            grad: of the logits, (rows, vocab); states: (rows, hidden), scaled; table: the head.
+        """
+        if self.hidden is not None:
+            part = F.linear(grad, table.t())
+            self.hidden[rows] = part / self.scaling if self.scaling != 1 else part
+        if self.weight is not None:
+            if grad.dtype == self.weight.dtype:
+                self.weight.addmm_(grad.t(), states)
+            else:
+                self.weight += grad.t() @ states
+
+
+def _tiles(num_rows: int, vocab_size: int, buffer_bytes: int) -> Iterator[slice]:
+    step = max(16, buffer_bytes // (4 * vocab_size))  # float32
+    return (slice(start, start + step) for start in range(0, num_rows, step))
+
+
+def _scaled(states: Tensor, scaling: float, dtype: torch.dtype) -> Tensor:
+    """Hidden states as the head takes them."""
+    return (states / scaling if scaling != 1 else states).to(dtype)
+
+
+def _softmax_(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Turn `logits` into exp(logits - largest) in place.
+
+    Returns:
+        The targets' logits, the largest of each row, and the sums of the exponentials: (rows,).
+    """
+    picked = logits.gather(1, targets[:, None])[:, 0]
+    largest = logits.amax(dim=1)
+    logits.sub_(largest[:, None]).exp_()
+    return picked, largest, logits.sum(dim=1)
+
+
+def _derivative_(exps: Tensor, targets: Tensor, factors: Tensor, total: Tensor) -> None:
+    """Turn exponentials into the gradient of `factors` * cross-entropy, in place."""
+    exps.mul_((factors / total)[:, None])
+    exps.scatter_add_(1, targets[:, None], -factors[:, None])
+
+
+def _trained_rows(
+    hidden: Tensor, targets: Tensor, weights: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """All three without the rows that have no target."""
+    is_target = targets != IGNORED
+    if bool(is_target.all()):
+        return hidden, targets.long(), weights
+    rows = is_target.nonzero()[:, 0]
+    return hidden[rows], targets[rows].long(), None if weights is None else weights[rows]
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return hidden.dtype
+
+
+def _plain_weight(head: Tensor | nn.Module) -> Tensor | None:
+    """The table of a head that is nothing but a table; None: the module has to be called."""
+    if isinstance(head, Tensor):
+        return head
+    if (
+        type(head) is not nn.Linear
+        or head.bias is not None
+        or "forward" in head.__dict__  # a hook of accelerate
+        or head._forward_hooks
+        or head._forward_pre_hooks
+        or _is_sharded(head)
+    ):
+        return None
+    weight = head.weight
+    return weight if type(weight) in (Tensor, nn.Parameter) else None
+
+
+def _is_sharded(head: nn.Module) -> bool:
+    """Whether the head's weights are spread over processes (FSDP2, ZeRO-3)."""
+    return any(
+        type(weight).__name__ == "DTensor" or getattr(weight, "ds_id", None) is not None
+        for weight in head.parameters()
+    )
+
+
+def _logprobs_of_module(
+    head: nn.Module, hidden: Tensor, targets: Tensor, scaling: float, buffer_bytes: int
+) -> Tensor:
+    """As `token_logprobs`, through the module: (n,)."""
+
+    def part(states: Tensor, wanted: Tensor) -> Tensor:
+        logits = head(states / scaling if scaling != 1 else states).float()
+        return -F.cross_entropy(logits, wanted, reduction="none")
+
+    # All processes have to gather a sharded head equally often, whatever their targets are.
+    vocab_size = getattr(head, "out_features", 0) or head.weight.shape[0]
+    steps: Any = [slice(None)]
+    if not _is_sharded(head) and len(targets):
+        steps = _tiles(len(targets), vocab_size, buffer_bytes)
+    values = [checkpoint(part, hidden[rows], targets[rows], use_reentrant=False) for rows in steps]
+    return torch.cat(values)
+
+
+__all__ = ["BUFFER_BYTES", "IGNORED", "linear_cross_entropy", "loss_of_head", "token_logprobs"]
