@@ -142,12 +142,27 @@ async def _answer(
     if isinstance(body, GenerateRequest) and body.raw:
         question = await _raw(request, body)
     else:
-        question = await read(request, *chat_of_ollama(body, ignored_of(request)), must_fit=False)
+        question = await _of_template(request, body)
     if body.stream is not False:
         return answer_in_parts(request, question, OllamaForm(lines, question))
     only = await answer(request, question)
     words, calls = question.form.said(only.text)
     return JSONResponse(lines.whole(only, words, calls, only.logprobs or ()))
+
+
+async def _of_template(request: Request, body: ChatRequest | GenerateRequest) -> Question:
+    try:
+        return await read(request, *chat_of_ollama(body, ignored_of(request)), must_fit=False)
+    except ApiError as error:
+        if error.param != "tool_choice":  # which these clients cannot send
+            raise
+        raise ApiError(
+            400,
+            "invalid_value",
+            f"tools has no effect: the chat template of {body.model} knows no tools. Leave it out, "
+            "or send format with the schema of what you want.",
+            param="tools",
+        ) from None
 
 
 async def _raw(request: Request, body: GenerateRequest) -> Question:
