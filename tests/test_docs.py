@@ -99,6 +99,17 @@ def nano():
     return load("nano", "cpu", "float32")
 
 
+@pytest.mark.parametrize(
+    ("index", "folder"),
+    [("README.md", "docs/"), ("README_zh.md", "docs/"), ("docs/README.md", ""), ("mkdocs.yml", "")],
+)
+def test_every_page_is_in_the_lists_of_pages(index, folder):
+    text = (ROOT / index).read_text(encoding="utf-8")
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    ends = "\n" if index.endswith(".yml") else ")"
+    assert {page for page in pages if f"{folder}{page}{ends}" not in text} == set()
+
+
 @pytest.mark.parametrize("block", cases("bash"))
 def test_command_lines_are_ones_we_know(block, nano):
     for line in block.replace("\\\n", " ").splitlines():
