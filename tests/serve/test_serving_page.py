@@ -19,7 +19,11 @@ from ..helpers.fake_vllm import serving
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
-PROGRAMS = re.findall(r"^```py\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+OTHERS = (ROOT / "docs/protocols.md").read_text(encoding="utf-8")
+PROGRAMS, OF_OTHERS = (
+    re.findall(r"^```py\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    for page in (PAGE, OTHERS)
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,20 @@ def test_programs_run(number, url, place, monkeypatch):
     assert said.getvalue().strip()
     if number == 0:
         assert said.getvalue() == "purple"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # left open
+@pytest.mark.parametrize("name", ["anthropic", "ollama"])
+def test_programs_for_other_clients_run(name, url, place, monkeypatch):
+    (program,) = (each for each in OF_OTHERS if f"from {name} import" in each)
+    program = program.replace("http://127.0.0.1:8000", url)
+    compile(program, "program", "exec")
+    pytest.importorskip(name)
+    monkeypatch.chdir(place)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(program, {"__name__": "__main__"})
+    assert said.getvalue().strip() == "purple"
 
 
 def test_paths_of_the_page_are_answered():
