@@ -305,9 +305,9 @@ def _logprobs_of_module(
         return -F.cross_entropy(logits, wanted, reduction="none")
 
     # All processes have to gather a sharded head equally often, whatever their targets are.
-    vocab_size = getattr(head, "out_features", 0) or head.weight.shape[0]
+    vocab_size: Any = getattr(head, "out_features", None)
     steps: Any = [slice(None)]
-    if not _is_sharded(head) and len(targets):
+    if vocab_size and len(targets) and not _is_sharded(head):
         steps = _tiles(len(targets), vocab_size, buffer_bytes)
     values = [checkpoint(part, hidden[rows], targets[rows], use_reentrant=False) for rows in steps]
     return torch.cat(values)

@@ -36,19 +36,16 @@ from .input_checks import (
     check_image_features,
     check_images,
     check_labels,
-    check_patch_features,
-    check_slice_counts,
-    check_slice_shapes,
-    check_slice_sizes,
     check_text,
 )
 from .loading import StrictLoadingMixin, set_token_ids
 from .loss import loss_of_head
 from .packed import with_borders
-from .placeholders import PlaceholderMixin, longest_of_sample
+from .placeholders import PlaceholderMixin
 from .positions import square_positions
 from .released_parts import ReleasedPartsMixin, with_released_sizes
 from .resampler import MiniCPMVResampler, MiniCPMVResamplerAttention
+from .slices import SliceEncodingMixin
 from .vision import MiniCPMVVisionModel
 from .vit import MiniCPMVViTModel
 
@@ -105,7 +102,7 @@ class MiniCPMVPreTrainedModel(StrictLoadingMixin, DeviceFromEmbeddingsMixin, Pre
         return loaded
 
 
-class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
+class MiniCPMVModel(PlaceholderMixin, SliceEncodingMixin, MiniCPMVPreTrainedModel):
     """The model without its language-modelling head."""
 
     _whole_model_parts = ("lm_head.",)
@@ -125,81 +122,6 @@ class MiniCPMVModel(PlaceholderMixin, MiniCPMVPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.language_model.set_input_embeddings(value)
-
-    @can_return_tuple
-    def get_image_features(
-        self,
-        pixel_values: torch.Tensor,
-        target_sizes: torch.Tensor | None = None,
-        slices_per_sample: list[int] | torch.Tensor | None = None,
-        row_lengths: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> BaseModelOutputWithPooling:
-        """Encode slices, `vision_config.batch_size` at a time.
-
-        Args:
-            pixel_values: (num_slices, channels, patch_size, patch_size * max_patches), zero-padded
-                strips.
-            target_sizes: (num_slices, 2), height and width of each slice in patches; also as
-                `tgt_sizes`.
-            slices_per_sample: where padding takes part in attention (release 2.5), how many rows
-                belong to each sample, so that a sample does not depend on its batch mates. None:
-                all rows are one sample's.
-            row_lengths: instead of that, how many patches of each strip take part, padding
-                included: (num_slices,). The strips may be shorter.
-
-        Returns:
-            `pooler_output` (num_slices, query_num, hidden) for the language model, and the tower's
-            output.
-
-        Raises:
-            ValueError: the inputs disagree about the number of slices or patches.
-        """
-        target_sizes = with_released_sizes(target_sizes, kwargs)
-        tower_config = self.config.vision_config
-        check_slice_shapes(pixel_values, target_sizes, tower_config)
-        assert target_sizes is not None
-        check_slice_sizes(pixel_values, target_sizes, tower_config.patch_size)
-        num_slices = len(pixel_values)
-        if not tower_config.attend_padding:
-            row_lengths = None
-        elif row_lengths is not None:
-            pixel_values = _lengthened(pixel_values, int(row_lengths.max()), tower_config)
-        else:
-            # Padding takes part in attention: a sample's slices are padded to its own longest one.
-            counts = [num_slices] if slices_per_sample is None else slices_per_sample
-            check_slice_counts(counts, num_slices)
-            row_lengths = longest_of_sample(target_sizes.prod(dim=1), counts)
-        outputs, visual_tokens = [], []
-        for start in range(0, num_slices, tower_config.batch_size):
-            rows = slice(start, start + tower_config.batch_size)
-            if row_lengths is not None:
-                kwargs["row_lengths"] = row_lengths[rows]
-            output = self.vision_tower(pixel_values[rows], target_sizes[rows], **kwargs)
-            visual_tokens.append(self.resampler(output.last_hidden_state, target_sizes[rows]))
-            outputs.append(output)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=_concatenate([output.last_hidden_state for output in outputs]),
-            pooler_output=_concatenate(visual_tokens),
-            hidden_states=_concatenate_layers([output.hidden_states for output in outputs]),
-            attentions=_concatenate_layers([output.attentions for output in outputs]),
-        )
-
-    def resample(self, patch_features: torch.Tensor, target_sizes: torch.Tensor) -> torch.Tensor:
-        """Visual tokens of slices whose patches are encoded: (num_slices, query_num, hidden).
-
-        Args:
-            patch_features: (num_slices, max_patches, vision hidden), `last_hidden_state` of the
-                tower; rows past a slice's own patches are ignored.
-            target_sizes: (num_slices, 2).
-        """
-        check_patch_features(patch_features, target_sizes, self.config.vision_config.hidden_size)
-        dtype = self.resampler.query.dtype
-        groups = range(0, len(patch_features), self.config.vision_config.batch_size)
-        rows = [slice(start, start + self.config.vision_config.batch_size) for start in groups]
-        return _concatenate(
-            [self.resampler(patch_features[r].to(dtype), target_sizes[r]) for r in rows]
-        )
 
     @can_return_tuple
     def forward(
@@ -364,7 +286,7 @@ class MiniCPMVForConditionalGeneration(
         # MiniCPM's head was trained on a smaller scale than its decoder.
         scaling = getattr(self.config.text_config, "logits_scaling", 1.0)
         if shift_labels is not None:
-            loss = loss_of_head(
+            tiled = loss_of_head(
                 self.lm_head,
                 outputs.last_hidden_state,
                 shift_labels,
@@ -373,14 +295,14 @@ class MiniCPMVForConditionalGeneration(
                 weights=loss_weights,
             )
             return CausalLMOutputWithPast(
-                loss=loss, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+                loss=tiled, hidden_states=outputs.hidden_states, attentions=outputs.attentions
             )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         hidden_states = outputs.last_hidden_state[:, keep]
         if scaling != 1:  # a division by 1 would copy them for the backward pass
             hidden_states = hidden_states / scaling
         logits = self.lm_head(hidden_states)
-        loss = None
+        loss: Any = None
         if labels is not None:
             check_labels(labels, logits)
             if pixel_values is not None or image_features is not None:
@@ -412,23 +334,6 @@ class OmniLMMForConditionalGeneration(MiniCPMVForConditionalGeneration, Generati
     config: OmniLMMConfig
     config_class = OmniLMMConfig
     base_class = OmniLMMModel
-
-
-def _lengthened(pixel_values: torch.Tensor, num_patches: int, vision_config: Any) -> torch.Tensor:
-    """The strips, zero-padded to at least `num_patches`."""
-    missing = num_patches * vision_config.patch_size - pixel_values.shape[3]
-    return nn.functional.pad(pixel_values, (0, missing)) if missing > 0 else pixel_values
-
-
-def _concatenate(parts: list[torch.Tensor]) -> torch.Tensor:
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-
-def _concatenate_layers(parts: list[Any]) -> tuple[torch.Tensor, ...] | None:
-    """Per layer, the slices of all parts; None where none were recorded."""
-    if any(part is None for part in parts):
-        return None
-    return tuple(_concatenate(list(layer)) for layer in zip(*parts, strict=True))
 
 
 __all__ = [

@@ -1,8 +1,12 @@
 """Rows of several conversations, against each conversation alone."""
 
+from functools import partial
+
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from minicpmv.model.packed import (
     use_packed_attention,
@@ -11,9 +15,7 @@ from minicpmv.model.packed import (
 from ..helpers.golden import CHECKPOINTS, GOLDEN
 
 LENGTHS = [9, 1, 17, 5]
-TEXT = {
-    name: GOLDEN / name / "checkpoint" for name in ("minicpm-2b", "minicpm-1b", "minicpm-moe-8x2b")
-}
+TEXT = {name: GOLDEN / name / "ckpt" for name in ("minicpm-2b", "minicpm-1b", "minicpm-moe-8x2b")}
 MODELS = CHECKPOINTS | TEXT
 
 
@@ -79,7 +81,11 @@ def test_packed_text_is_text_alone(name, is_checkpointed):
     expected = loss_and_gradients(model, alone, count)
     use_packed_attention(model)
     if is_checkpointed:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # `gradient_checkpointing_enable` is deprecated in the newest transformers, which sets this.
+        for module in model.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.gradient_checkpointing = True
+                module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
         model.train()
     assert_same(loss_and_gradients(model, [packed_row(texts)], count), expected)
 
