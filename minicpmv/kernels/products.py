@@ -13,6 +13,9 @@ from torch import Tensor
 
 from .processor import instruction_sets, vendor
 
+# PyTorch's own, whatever stands in its place during training (`training.py`).
+torch_linear = F.linear
+
 _MIN_ROWS = 4
 _BFLOAT16 = frozenset(("avx512_bf16", "amx_bf16"))
 
@@ -37,7 +40,7 @@ def dense_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     ):
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
         return product
-    return F.linear(x, weight, bias)
+    return torch_linear(x, weight, bias)
 
 
 @cache

@@ -1,50 +1,45 @@
 """Float32 training on AMD processors with AVX-512, where oneDNN multiplies twice as fast as MKL.
 
-As in `engine/compiled.py`, no module is changed: while a training step runs, calls of PyTorch's
-`linear` are taken up by a `TorchFunctionMode`, forward and backward. In bfloat16, and wherever else
-`prefers_onednn` says no, nothing happens.
+No module is changed: while a training step runs, `torch.nn.functional.linear` is another function.
+A `TorchFunctionMode`, as inference has it (`engine/compiled.py`), would not do: it is off during
+the backward pass, where gradient checkpointing computes layers again and has to meet the same
+functions as before. In bfloat16, and wherever else `prefers_onednn` says no, nothing happens.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from .products import dense_linear, prefers_onednn
-
-
-def fast_training_products() -> AbstractContextManager[Any]:
-    """Around a whole training step, the backward pass included: gradient checkpointing computes
-    layers again there, and has to meet the same functions."""
-    if prefers_onednn(torch.float32, True) and prefers_onednn(torch.float32, False):
-        return _Products()
-    return nullcontext()
+from .products import dense_linear, prefers_onednn, torch_linear
 
 
-class _Products(TorchFunctionMode):
-    """Inside, float32 linear layers on the CPU are computed by oneDNN."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is not F.linear or torch.is_autocast_enabled("cpu"):
-            return func(*args, **kwargs)
-        return _linear(*args, **kwargs)
+@contextmanager
+def fast_training_products() -> Iterator[None]:
+    """Around a whole training step, the backward pass included: linear layers in float32 on the CPU
+    are computed by oneDNN where that is faster."""
+    if not (prefers_onednn(torch.float32, True) and prefers_onednn(torch.float32, False)):
+        yield
+        return
+    before = F.linear
+    F.linear = _linear
+    try:
+        yield
+    finally:
+        F.linear = before
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     operands = [input, weight] if bias is None else [input, weight, bias]
-    if not all(_is_plain(x) for x in operands):
-        return F.linear(input, weight, bias)
+    if (
+        input.ndim < 2
+        or not all(_is_plain(x) for x in operands)
+        or torch.is_autocast_enabled("cpu")
+    ):
+        return torch_linear(input, weight, bias)
     if torch.is_grad_enabled() and any(x.requires_grad for x in operands):
         product: Any = _Linear.apply(input, weight, bias)
         return product
