@@ -176,7 +176,10 @@ class MiniCPMVModel(PlaceholderMixin, SliceEncodingMixin, MiniCPMVPreTrainedMode
         if images is None:
             self.check_text_alone(inputs_embeds, mm_token_type_ids, image_bound)
         else:
-            is_idle = slices_per_sample is not None and not bool(slices_per_sample.any())
+            counts: Any = None
+            if slices_per_sample is not None:
+                counts = torch.as_tensor(slices_per_sample).tolist()
+            is_idle = counts is not None and not any(counts)
             mask: Any = None
             if not is_idle:
                 mask = self.get_placeholder_mask(
@@ -184,11 +187,10 @@ class MiniCPMVModel(PlaceholderMixin, SliceEncodingMixin, MiniCPMVPreTrainedMode
                 )
                 if not is_tracing(mask):
                     self.count_slices(mask, len(images))
-            if image_features is None and patch_features is not None:
+            if patch_features is not None:
                 assert target_sizes is not None
                 image_features = self.resample(patch_features, target_sizes)
             elif image_features is None:
-                counts = slices_per_sample
                 if is_idle:
                     counts = None
                 elif counts is None:
