@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .batching import default_frame_slices
 from .packing import Sliced
 
@@ -14,6 +16,39 @@ class Limited:
 
     image: Any
     max_slice_nums: int
+
+
+@dataclass(frozen=True)
+class Sized:
+    """An image of which the size alone is known, in pixels."""
+
+    height: int
+    width: int
+
+
+def planned(
+    image_processor: Any, looked: Sequence[Sized], limit: int | None, *, is_video: bool = False
+) -> list[Sliced]:
+    """What `sliced_images` and `sliced_video` give for images of these sizes, without pixels.
+
+    Args:
+        limit: the most slices of an image, or of each frame; None: as the image processor says.
+    """
+    most = image_processor.max_slice_nums if limit is None else limit
+    if is_video and limit is None and most is not None:
+        most = default_frame_slices(len(looked), most)
+    found = []
+    for image in looked:
+        plan = image_processor.plan_now(image.height, image.width, most)
+        found.append(
+            Sliced(
+                [],
+                np.array(plan.target_sizes(image_processor.patch_size), np.int64).reshape(-1, 2),
+                (image.width, image.height),
+                plan.grid or (0, 0),
+            )
+        )
+    return found
 
 
 def with_limits(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -333,6 +333,18 @@ class MiniCPMVImageProcessorPil(PilBackend):
             slice_mode=True,
         )
 
+    def plan_now(self, height: int, width: int, max_slice_nums: int | None) -> SlicePlan:
+        """How `preprocess` treats an image of this size with the settings that are in force."""
+        return self._plan(
+            height,
+            width,
+            max_slice_nums=max_slice_nums,
+            scale_resolution=self.scale_resolution,
+            image_size=self.image_size,
+            patch_size=self.patch_size,
+            slice_mode=bool(self.slice_mode),
+        )
+
     def _plan(
         self,
         height: int,

@@ -9,6 +9,7 @@ types is encoded as plain characters; only the template and this file write the 
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from .batching import (
 )
 from .cutting import sliced_block, sliced_images, sliced_video, with_limits
 from .decoding import AnswerDecoding
-from .encoding import Encoded, Span, encode, pad
+from .encoding import Encoded, Span, pad
 from .image_settings import check_effect, check_settings
 from .keywords import MiniCPMVProcessorKwargs, asked, check_keywords, without_image_settings
 from .messages import normalised, question, with_images_at
@@ -42,6 +43,7 @@ from .packing import (
     to_tensor_type,
 )
 from .placeholders import IMAGE_MARKER, MARKER, RELEASED_TAGS, VIDEO_MARKER
+from .prompt import prompt_tokens
 from .quoting import reserved_tags
 from .templates import check_template_variables, keys_read, released_chat_template
 from .tokenizer import name_tags
@@ -168,10 +170,8 @@ class MiniCPMVProcessor(AnswerDecoding):
         video_lists = videos_per_sample(
             videos, [kinds.count("video") for kinds in markers], **sampling
         )
-        filler = None
         if any(markers):
             self._check_tags(images_kwargs)
-            filler = self.image_processor.unk
         every_given = [image for sample in image_lists for image in sample]
         sliced = sliced_images(self.image_processor, every_given, images_kwargs)
         videos_sliced = [
@@ -179,27 +179,20 @@ class MiniCPMVProcessor(AnswerDecoding):
             for sample in video_lists
             for video in sample
         ]
-        prompts, replacements = self.get_text_with_replacements(
+        tokens = prompt_tokens(
+            self,
             prompts,
             self._image_texts([len(sample) for sample in image_lists], sliced, images_kwargs),
             ["\n".join(self._placeholder(frame) for frame in video) for video in videos_sliced],
+            add_special_tokens=explicit.get("add_special_tokens"),
+            compat=compat,
         )
-
-        encoded = [
-            encode(
-                self.tokenizer, prompt, self._adds_special_tokens(prompt, explicit, compat), filler
-            )
-            for prompt in prompts
-        ]
+        encoded, masks = [prompt.encoded for prompt in tokens], [prompt.mask for prompt in tokens]
         limit = self._length_limit(text_kwargs)
-        masks = []
         for index, prompt in enumerate(encoded):
-            spans = [item["new_span"] for item in replacements[index]]
-            mask = prompt.mask(self.image_token_id, spans)
             if limit is not None and len(prompt.ids) > limit:
-                self._check_cut(index, prompt, spans, limit, images_kwargs)
-                encoded[index], mask = prompt.cut(limit), mask[:limit]
-            masks.append(mask)
+                self._check_cut(index, prompt, tokens[index].spans, limit, images_kwargs)
+                encoded[index], masks[index] = prompt.cut(limit), masks[index][:limit]
         data: dict[str, Any] = pad(
             encoded,
             masks,
@@ -230,7 +223,7 @@ class MiniCPMVProcessor(AnswerDecoding):
         out = ProcessorOutput(converted(data, return_tensors))
         out.original_sizes = [[image.image_size for image in sample] for sample in samples]
         if asked(kwargs, merged, "return_text_replacement_offsets", False):
-            out["text_replacement_offsets"] = replacements
+            out["text_replacement_offsets"] = [prompt.replacements for prompt in tokens]
         return out
 
     def replace_image_token(self, image_inputs: Mapping, image_idx: int, **kwargs: Any) -> str:
@@ -313,28 +306,15 @@ class MiniCPMVProcessor(AnswerDecoding):
         )
         processor_kwargs = kwargs.get("processor_kwargs") or {}
         compat = processor_kwargs.get("compat", self.image_processor.compat)
-        quote = None
-        if tokenize and compat != "released":
-            tokens = self.tokenizer.added_tokens_decoder.values()
-            added = [str(token) for token in tokens if token.special]
-            beside = processor_kwargs.get("images") is not None
-            quote = reserved_tags(added, keep_markers=beside)
+        beside = processor_kwargs.get("images") is not None
+        quote = self._reserved_tags(compat, keep_markers=beside) if tokenize else None
         template = chat_template or self.chat_template
         variables = [name for name in ("tools", "documents") if kwargs.get(name)]
         check_template_variables(template, variables)
         conversations = [
-            normalised(
-                messages,
-                quote,
-                check_roles=chat_template is None,
-                other_keys=keys_read(template),
-            )
+            self._normalised(messages, quote, compat, chat_template)
             for messages in (conversation if batched else [conversation])
         ]
-        if compat == "released" and self.release.image_tag is not None:
-            conversations = [
-                with_images_at(self.release.image_tag, messages) for messages in conversations
-            ]
         if tokenize:
             conversations = [with_limits(messages) for messages in conversations]
         with use_policy(media_policy):
@@ -344,6 +324,42 @@ class MiniCPMVProcessor(AnswerDecoding):
                 tokenize=tokenize,
                 **kwargs,
             )
+
+    def prompt_of(self, messages: Any, *, add_generation_prompt: bool = False) -> str:
+        """The prompt that `apply_chat_template(messages, tokenize=True)` encodes: with a marker for
+        each picture, and with reserved tags of the messages in quotes (see `quoting.py`).
+        """
+        quote = self._reserved_tags(self.compat, keep_markers=False)
+        return super().apply_chat_template(
+            self._normalised(messages, quote, self.compat),
+            add_generation_prompt=add_generation_prompt,
+        )
+
+    def _reserved_tags(self, compat: Any, *, keep_markers: bool) -> re.Pattern[str] | None:
+        """What is put in quotes in messages."""
+        if compat == "released":
+            return None
+        tokens = self.tokenizer.added_tokens_decoder.values()
+        added = [str(token) for token in tokens if token.special]
+        return reserved_tags(added, keep_markers=keep_markers)
+
+    def _normalised(
+        self,
+        messages: Any,
+        quote: re.Pattern[str] | None,
+        compat: Any,
+        chat_template: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """The messages in the form that the template reads."""
+        messages = normalised(
+            messages,
+            quote,
+            check_roles=chat_template is None,
+            other_keys=keys_read(chat_template or self.chat_template),
+        )
+        if compat == "released" and self.release.image_tag is not None:
+            return with_images_at(self.release.image_tag, messages)
+        return messages
 
     def pixels_of(self, block: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """`pixel_values` and `target_sizes` of one picture or video, as a prompt that shows nothing
@@ -450,14 +466,6 @@ class MiniCPMVProcessor(AnswerDecoding):
                 f"{self.image_processor.version}. Use the checkpoint's own tokenizer, and "
                 "use_image_id=False where the release has no image ids."
             )
-
-    def _adds_special_tokens(self, prompt: str, explicit: Mapping[str, Any], compat: Any) -> bool:
-        if explicit.get("add_special_tokens") is not None and compat != "released":
-            return explicit["add_special_tokens"]
-        # A prompt that begins with the begin-of-sequence token has come from the template. The
-        # released code lets the tokenizer put a second one in front, if its file says so.
-        bos = self.tokenizer.bos_token
-        return compat == "released" or not (bos and prompt.startswith(bos))
 
     def _length_limit(self, text_kwargs: Mapping[str, Any]) -> int | None:
         limit = text_kwargs.get("max_inp_length")

@@ -4,6 +4,7 @@ It has the part of `MiniCPMVProcessor` that a conversation needs, so that `Chat`
 `engine` take either.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from transformers import BatchFeature
 from ..releases import TextRelease
 from .encoding import encode
 from .messages import normalised, question
+from .prompt import adds_special_tokens
 from .quoting import reserved_tags
 from .templates import keys_read
 from .tokenizer import MiniCPMTokenizerFast
@@ -98,24 +100,20 @@ class TextProcessor:
                 f"{', '.join(processor_kwargs)} has no effect: {self.release.name} reads text only."
             )
         is_batch = bool(conversation) and not isinstance(conversation[0], Mapping)
-        quote = None
-        if tokenize and self.compat != "released":
-            quote = reserved_tags(map(str, self.tokenizer.added_tokens_encoder), keep_markers=False)
         texts = [
-            self.tokenizer.apply_chat_template(
-                [self._as_text(i, message) for i, message in enumerate(turns)],
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
+            self._rendered(
+                turns, self._reserved_tags() if tokenize else None, add_generation_prompt
             )
-            for turns in (
-                normalised(turns, quote, other_keys=keys_read(self.tokenizer.chat_template))
-                for turns in (conversation if is_batch else [conversation])
-            )
+            for turns in (conversation if is_batch else [conversation])
         ]
         if not tokenize:
             return texts if is_batch else texts[0]
         inputs = self._padded([self._ids(text) for text in texts])
         return inputs if return_dict else inputs["input_ids"]
+
+    def prompt_of(self, messages: Any, *, add_generation_prompt: bool = False) -> str:
+        """As in `MiniCPMVProcessor`."""
+        return self._rendered(messages, self._reserved_tags(), add_generation_prompt)
 
     def question(self, conversation: Any) -> list[dict[str, Any]]:
         """As in `MiniCPMVProcessor`."""
@@ -143,6 +141,25 @@ class TextProcessor:
             list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
 
+    def _reserved_tags(self) -> re.Pattern[str] | None:
+        """What is put in quotes in messages."""
+        if self.compat == "released":
+            return None
+        return reserved_tags(map(str, self.tokenizer.added_tokens_encoder), keep_markers=False)
+
+    def _rendered(
+        self, messages: Any, quote: re.Pattern[str] | None, add_generation_prompt: bool
+    ) -> str:
+        """The messages as the template of the tokenizer writes them."""
+        turns = normalised(messages, quote, other_keys=keys_read(self.tokenizer.chat_template))
+        return str(
+            self.tokenizer.apply_chat_template(
+                [self._as_text(i, message) for i, message in enumerate(turns)],
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+            )
+        )
+
     def _as_text(self, index: int, message: dict[str, Any]) -> dict[str, Any]:
         """The message with its blocks as one text."""
         content = message.get("content", "")
@@ -158,8 +175,7 @@ class TextProcessor:
         return {**message, "content": "\n".join(block["text"] for block in content)}
 
     def _ids(self, text: str) -> list[int]:
-        bos = self.tokenizer.bos_token
-        return encode(self.tokenizer, text, not (bos and text.startswith(bos))).ids
+        return encode(self.tokenizer, text, adds_special_tokens(self.tokenizer, text)).ids
 
     def _padded(self, rows: list[list[int]]) -> BatchFeature:
         pad_id = self.tokenizer.pad_token_id
