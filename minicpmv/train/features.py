@@ -55,6 +55,7 @@ class FeatureStore:
 
     def refresh(self) -> None:
         """See what other processes have written."""
+        sizes = {path.name: path.stat().st_size for path in self.folder.glob("shard-*.bin")}
         for path in sorted(self.folder.glob("index-*.jsonl")):
             with path.open("rb") as file:
                 file.seek(self._read.get(path, 0))
@@ -62,7 +63,8 @@ class FeatureStore:
                     if not line.endswith(b"\n"):
                         break  # being written, or cut by a kill
                     entry = json.loads(line)
-                    self._places[entry["picture"]] = entry["shard"], entry["start"]
+                    if entry["end"] <= sizes.get(entry["shard"], 0):
+                        self._places[entry["picture"]] = entry["shard"], entry["start"]
                     self._read[path] = self._read.get(path, 0) + len(line)
 
     def has(self, ref: "PictureRef", longest: int | None = None) -> bool:
@@ -107,7 +109,8 @@ class FeatureStore:
             file.write(data)
         self._maps.pop(shard, None)
         index = self.folder / f"index-{rank}.jsonl"
-        line = json.dumps({"picture": name, "shard": shard, "start": start}) + "\n"
+        entry = {"picture": name, "shard": shard, "start": start, "end": start + len(data)}
+        line = json.dumps(entry) + "\n"
         with index.open("ab") as file:
             file.write(line.encode())
             self._read[index] = file.tell()
@@ -161,6 +164,7 @@ class FeatureStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "key.json").write_text(json.dumps(self.key, indent=2) + "\n")
             self._written = rank, max(0, len(list(self.folder.glob(f"shard-{rank}-*.bin"))) - 1)
+            _drop_half_line(self.folder / f"index-{rank}.jsonl")
         path = self.folder / f"shard-{rank}-{self._written[1]:03d}.bin"
         if path.exists() and path.stat().st_size + num_bytes > SHARD_BYTES:
             self._written = rank, self._written[1] + 1
@@ -316,6 +320,13 @@ def _groups(pictures: list[Any], num_slices: int) -> Iterator[list[Any]]:
         count += size
     if group:
         yield group
+
+
+def _drop_half_line(index: Path) -> None:
+    """Cut off what a kill left of the last line."""
+    if index.exists():
+        with index.open("r+b") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _num_patches(ref: "PictureRef") -> list[int]:
