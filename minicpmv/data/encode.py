@@ -62,6 +62,7 @@ class Example:
         pictures: in the order of the prompt.
         spans: (message, start, end) in `targets` of each trained answer with its terminator.
         weights: (num_tokens,) float32 of the loss at each position, or None for ones.
+        num_cut: tokens that were cut off behind.
     """
 
     row: int
@@ -72,6 +73,7 @@ class Example:
     pictures: tuple[PictureRef, ...] = ()
     spans: tuple[tuple[int, int, int], ...] = ()
     weights: Array | None = None
+    num_cut: int = 0
 
     @property
     def num_trained(self) -> int:
@@ -384,4 +386,5 @@ def _cut(example: Example, turn: TurnIds, limit: int) -> Example:
         mm_token_type_ids=example.mm_token_type_ids[:limit],
         pictures=example.pictures[:shown],
         spans=tuple(spans),
+        num_cut=len(example.input_ids) - limit,
     )
