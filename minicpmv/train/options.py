@@ -26,6 +26,8 @@ def option(
     above: float | None = None,
     choices: Collection[str] = (),
     check: Callable[[str], str] | None = None,
+    aliases: Collection[str] = (),
+    shown: str | None = None,
 ) -> Any:
     """A field of a dataclass of options.
 
@@ -34,8 +36,18 @@ def option(
         least, above: bounds of a number.
         choices: the words that are known.
         check: what is wrong with a text, as the end of a sentence, or "" when it is fine.
+        aliases: other names of the flag, those of the released scripts; not in the help.
+        shown: the default in the help, where the value does not say it.
     """
-    rules = {"help": help, "least": least, "above": above, "choices": choices, "check": check}
+    rules = {
+        "help": help,
+        "least": least,
+        "above": above,
+        "choices": choices,
+        "check": check,
+        "aliases": tuple(aliases),
+        "shown": shown,
+    }
     return dataclasses.field(default=default, metadata=rules)
 
 
@@ -47,8 +59,21 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+_TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def _truth(text: str) -> bool:
+    """The value after a switch, `--lora true`, as the released scripts have it."""
+    if text.lower() not in _TRUTHS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
+    return _TRUTHS[text.lower()]
+
+
 def add_flags(parser: argparse.ArgumentParser, options_class: type) -> None:
-    """One flag per field, and `--config` for a file of them."""
+    """One flag per field, and `--config` for a file of them.
+
+    Every flag is known with underscores too, and by the aliases of its field.
+    """
     parser.add_argument(
         "--config",
         metavar="FILE",
@@ -56,15 +81,32 @@ def add_flags(parser: argparse.ArgumentParser, options_class: type) -> None:
     )
     for field in dataclasses.fields(options_class):
         text = field.metadata["help"]
-        if field.default != "":
-            text += f" (default: {field.default})"
-        settings: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text}
+        shown = field.metadata["shown"]
+        if shown is None:
+            shown = field.default
+        if shown != "":
+            text += f" (default: {shown})"
+        settings: dict[str, Any] = {"default": argparse.SUPPRESS}
+        names, others = [flag_of(field.name)], [field.name, *field.metadata["aliases"]]
+        hidden = [f"--{name}" for name in others if f"--{name}" not in names]
         if field.type is bool:
-            settings["action"] = argparse.BooleanOptionalAction
+            off = [f"--no-{name[2:]}" for name in (*names, *hidden)]
+            if shown is True:
+                text = f"{field.metadata['help']} (default; off: {off[0]})"
+            settings |= {"type": _truth, "nargs": "?", "const": True, "metavar": "true|false"}
+            parser.add_argument(
+                *off,
+                dest=field.name,
+                action="store_false",
+                default=argparse.SUPPRESS,
+                help=argparse.SUPPRESS,
+            )
         else:
             kind: Any = field.type
             settings |= {"type": kind, "metavar": _METAVARS[kind]}
-        parser.add_argument(flag_of(field.name), **settings)
+        parser.add_argument(*names, help=text, **settings)
+        if hidden:
+            parser.add_argument(*hidden, dest=field.name, **settings | {"help": argparse.SUPPRESS})
 
 
 def read_options(options_class: type[T], args: argparse.Namespace) -> T:
@@ -78,11 +120,23 @@ def read_options(options_class: type[T], args: argparse.Namespace) -> T:
     values = _read_file(args.config, names) if args.config else {}
     for name, value in values.items():
         _check_value(_field(options_class, name), value, f"{name} in {args.config}")
-    options = options_class(
-        **values | {name: value for name, value in vars(args).items() if name in names}
-    )
+    values |= {name: value for name, value in vars(args).items() if name in names}
+    options = options_class(**values)
+    vars(options)["_given"] = frozenset(values)
     check_options(options)
     return options
+
+
+def given(options: Any) -> frozenset[str]:
+    """Names of the options that were given; of those made in Python, that differ from defaults."""
+    names: frozenset[str] | None = vars(options).get("_given")
+    if names is not None:
+        return names
+    return frozenset(
+        field.name
+        for field in dataclasses.fields(options)
+        if getattr(options, field.name) != field.default
+    )
 
 
 def check_options(options: Any) -> None:

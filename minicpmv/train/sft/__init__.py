@@ -1,0 +1,1 @@
+"""Supervised fine-tuning: whole models and adapters, on conversations in any format."""
