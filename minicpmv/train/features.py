@@ -55,17 +55,19 @@ class FeatureStore:
 
     def refresh(self) -> None:
         """See what other processes have written."""
-        sizes = {path.name: path.stat().st_size for path in self.folder.glob("shard-*.bin")}
+        found = []
         for path in sorted(self.folder.glob("index-*.jsonl")):
             with path.open("rb") as file:
                 file.seek(self._read.get(path, 0))
                 for line in file:
                     if not line.endswith(b"\n"):
                         break  # being written, or cut by a kill
-                    entry = json.loads(line)
-                    if entry["end"] <= sizes.get(entry["shard"], 0):
-                        self._places[entry["picture"]] = entry["shard"], entry["start"]
+                    found.append(json.loads(line))
                     self._read[path] = self._read.get(path, 0) + len(line)
+        sizes = {path.name: path.stat().st_size for path in self.folder.glob("shard-*.bin")}
+        for entry in found:
+            if entry["end"] <= sizes.get(entry["shard"], 0):
+                self._places[entry["picture"]] = entry["shard"], entry["start"]
 
     def has(self, ref: "PictureRef", longest: int | None = None) -> bool:
         return self._name(ref, longest) in self._places
