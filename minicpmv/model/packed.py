@@ -154,14 +154,15 @@ def packed_attention(
         return _varlen(query, key, value, cu_seq_lens_q, longest, scaling, sliding_window), None
     options: dict[str, Any] = {"scale": scaling, "dropout_p": dropout}
     options["enable_gqa"] = query.shape[1] != key.shape[1]
+    # Gradients of `split` are put together once; those of slices, each in a row full of zeros.
+    lengths = [end - start for start, end in pairwise(borders)]
     parts = []
-    for start, end in pairwise(borders):
-        rows = slice(start, end)
-        q, k, v = query[:, :, rows], key[:, :, rows], value[:, :, rows]
-        if sliding_window is None or end - start <= sliding_window:
+    for q, k, v in zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True):
+        length = q.shape[2]
+        if sliding_window is None or length <= sliding_window:
             parts.append(scaled_dot_product_attention(q, k, v, is_causal=True, **options))
         else:
-            band = _band(end - start, sliding_window, query.device)
+            band = _band(length, sliding_window, query.device)
             parts.append(scaled_dot_product_attention(q, k, v, band, **options))
     output = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
     return output.transpose(1, 2).contiguous(), None
