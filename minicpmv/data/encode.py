@@ -63,6 +63,7 @@ class Example:
         spans: (message, start, end) in `targets` of each trained answer with its terminator.
         weights: (num_tokens,) float32 of the loss at each position, or None for ones.
         num_cut: tokens that were cut off behind.
+        is_trimmed: whether the template left out white space around an answer; known when encoded.
     """
 
     row: int
@@ -74,6 +75,7 @@ class Example:
     spans: tuple[tuple[int, int, int], ...] = ()
     weights: Array | None = None
     num_cut: int = 0
+    is_trimmed: bool = False
 
     @property
     def num_trained(self) -> int:
@@ -198,6 +200,8 @@ class _Encoder:
             left = [turn for turn in left[:-1] if not _is_inside(turn, last)]
             part = len(examples)
             example = self._example(part, last, together, refs)
+            if any(turn.text != messages[turn.message].text for turn in together):
+                example = replace(example, is_trimmed=True)
             limit = self.settings.max_length
             if limit is not None and len(example.input_ids) > limit:
                 if not self.settings.cut:

@@ -26,6 +26,7 @@ class Report:
         text_only_rows: rows without pictures.
         pictures, videos: in good rows; distinct_pictures: other pixels or another cut; slices.
         examples: see `encode.Example`; split_rows: rows that need several.
+        trimmed_rows: rows with an answer whose white space at the ends the template leaves out.
         tokens: of all examples; trained_tokens: those that are learned.
         median_tokens, tokens_95, longest_tokens, longest_row: of examples, in tokens.
         max_length: the limit; long_rows: rows above it; long_tokens: their tokens beyond it.
@@ -45,6 +46,7 @@ class Report:
     slices: int = 0
     examples: int = 0
     split_rows: int = 0
+    trimmed_rows: int = 0
     tokens: int = 0
     trained_tokens: int = 0
     median_tokens: int = 0
@@ -65,6 +67,7 @@ class Report:
         turns = 1 if self.preferences else sum(len(example.spans) for example in examples)
         self.turns[turns] = self.turns.get(turns, 0) + 1
         self.split_rows += not self.preferences and len(examples) > 1
+        self.trimmed_rows += any(example.is_trimmed for example in examples)
         shown = max((example.pictures for example in examples), key=len)
         self.text_only_rows += not shown
         self.pictures += sum(ref.kind == "image" for ref in shown)
@@ -152,6 +155,8 @@ class Report:
             lines.append((f"over {self.max_length} tokens", beyond))
         if self.split_rows:
             lines.append(("rows of several examples", f"{self.split_rows}"))
+        if self.trimmed_rows:
+            lines.append(("rows with trimmed answers", f"{self.trimmed_rows}"))
         if self.skipped_rows:
             lines.append(("skipped rows", f"{self.skipped_rows}"))
         if self.faults:
