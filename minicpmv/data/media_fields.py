@@ -102,13 +102,20 @@ class MediaWriter:
     Args:
         out: the file that the rows go to. Paths below its folder are written relative to it;
             pictures that are no files are written into OUT.images.
-        dry: no picture is written.
     """
 
-    def __init__(self, out: Path, *, dry: bool = False):
+    def __init__(self, out: Path):
         self.folder = Path(os.path.abspath(out)).parent
         self.images = self.folder / f"{out.name}.images"
-        self.dry = dry
+        self.created: list[Path] = []
+
+    def take_back(self) -> None:
+        """Remove the pictures that were written."""
+        for path in self.created:
+            path.unlink(missing_ok=True)
+        if self.created and not any(self.images.iterdir()):
+            self.images.rmdir()
+        self.created.clear()
 
     def name(self, picture: Picture, field: str, *, keep_data_urls: bool = False) -> Any:
         """What a row says for a picture: a path or a URL; of a video also a list of paths."""
@@ -148,11 +155,12 @@ class MediaWriter:
 
     def _stored(self, data: bytes, suffix: str) -> str:
         path = self.images / f"{hashlib.sha256(data).hexdigest()[:32]}.{suffix}"
-        if not self.dry and not path.exists():
+        if not path.exists():
             self.images.mkdir(parents=True, exist_ok=True)
             beside = path.with_suffix(".part")
             beside.write_bytes(data)
             os.replace(beside, path)
+            self.created.append(path)
         return self._relative(str(path))
 
     def _stored_url(self, url: str, field: str) -> str:
