@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from ..errors import short
+
 _CHUNK = 1 << 20
 _LONGEST = 64 << 20  # characters of one row; beyond them it is not looked for its end
 _TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"|[{}\[\]]|"')
@@ -185,6 +187,8 @@ class _Decoder(json.JSONDecoder):
 class _Stream:
     """JSON values of a file, decoded from a buffer that moves along it."""
 
+    chunk = _CHUNK  # bytes
+
     def __init__(self, file: BinaryIO, offset: int, line: int):
         self.file, self.offset, self.line = file, offset, line
         self.text, self.pos, self.is_end = "", 0, False
@@ -241,7 +245,7 @@ class _Stream:
         """Read on; False at the end of the file."""
         if self.is_end:
             return False
-        data = self.file.read(max(_CHUNK, len(self.text) - self.pos))
+        data = self.file.read(max(self.chunk, len(self.text) - self.pos))
         self.is_end = not data
         self.text = self.text[self.pos :] + self.decode.decode(data, self.is_end)
         self.pos = 0
@@ -259,15 +263,15 @@ class _Stream:
             try:
                 value, end = self.decoder.raw_decode(self.text, self.pos)
             except json.JSONDecodeError as error:
+                place = error.pos - self.pos
                 might_go_on = error.pos >= len(self.text) - 16 or "Unterminated" in error.msg
                 is_short = len(self.text) - self.pos < _LONGEST
                 if might_go_on and is_short and self._fill():
                     continue
-                column = error.pos - self.text.rfind("\n", 0, error.pos)
-                line = self.line + self.text.count("\n", self.pos, error.pos)
-                return self._recovered(Broken(_no_json(error.msg, column), f"line {line}"))
+                why = error.msg.removesuffix(" starting at").removesuffix(" at")
+                return self._recovered(why[:1].lower() + why[1:], place)
             except (ValueError, RecursionError) as error:
-                return self._recovered(self._broken(f"this is no JSON: {error}"))
+                return self._recovered(str(error), 0)
             if end == len(self.text) and self._fill():
                 continue  # a number may go on
             break
@@ -281,19 +285,22 @@ class _Stream:
         self._advance(end - self.pos)
         return value
 
-    def _recovered(self, broken: Broken) -> Broken:
-        """Go to the end of a broken value, if it can be told."""
+    def _recovered(self, why: str, place: int) -> Broken:
+        """Go to the end of a broken value, if it can be told; `place`: of the error in it."""
         self.decoder.twice = None
         while len(self.text) - self.pos < _CHUNK and self._fill():
             pass
         end = self._end_of_broken()
-        if end is None:
+        found = self.pos + place if end is None else min(self.pos + place, end)
+        line = f"line {self.line + self.text.count(chr(10), self.pos, found)}"
+        message = f"this is no JSON: {why} near {short(self.text[found : found + 20])}"
+        if end is not None:
+            self._advance(end - self.pos)
+            return Broken(message, line)
+        self._advance(len(self.text) - self.pos)
+        while self._fill():
             self._advance(len(self.text) - self.pos)
-            while self._fill():
-                self._advance(len(self.text) - self.pos)
-            return Broken(f"{broken.message}; nothing behind it can be read", broken.field)
-        self._advance(end - self.pos)
-        return broken
+        return Broken(f"{message}; nothing behind it can be read", line)
 
     def _end_of_broken(self) -> int | None:
         """Where the value ends: at its own bracket, or before what begins like another row."""
@@ -310,7 +317,9 @@ class _Stream:
                     next_row = len(before.removesuffix(",").rstrip()) + start
                     break
         ends = [place for place in (self._balanced(), next_row) if place is not None]
-        return max(min(ends), self.pos + 1) if ends else None
+        if not ends:
+            return None
+        return min(ends) if self.text[self.pos] == "," else max(min(ends), self.pos + 1)
 
     def _balanced(self) -> int | None:
         """Where the brackets of the value are closed, if a row can end there."""

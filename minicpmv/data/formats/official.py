@@ -58,7 +58,9 @@ class Official:
             content = text(message["content"], f"{field}.content")
             is_first = role == "user" and not any(m.role == "user" for m in messages)
             parts = pictures.parts(content, f"{field}.content", is_first)
-            train = True if message.get("train") is None else flag(message["train"], field)
+            train = (
+                True if message.get("train") is None else flag(message["train"], f"{field}.train")
+            )
             messages.append(Message(role, parts, train))
             fields.append(f"{field}.content")
         pictures.finish()
