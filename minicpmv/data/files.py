@@ -53,6 +53,18 @@ class Rows:
         """How many rows there are, broken ones too."""
         return self._source.count()
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that the rows stand in."""
+        return list(getattr(self._source, "paths", [self.path]))
+
+    @property
+    def reading(self) -> str:
+        """How the rows are read: format, its columns and tags, folder of pictures. Rows of the same
+        files and the same reading are the same.
+        """
+        return f"{self.format} {vars(self.reader)} {self.media.folder}"
+
     def row(self, n: int) -> Conversation | Preference | Fault:
         """Row n, from 0.
 

@@ -205,9 +205,8 @@ def _key(rows: "Rows", processor: Any, settings: EncodeSettings) -> dict[str, An
     written = json.dumps(images, sort_keys=True, default=str)
     return {
         "format": FORMAT,
-        "path": str(rows.path.resolve()),
-        "files": _states(rows.path),
-        "row_format": rows.format,
+        "files": [_state_of(file) for file in rows.files],
+        "reading": rows.reading,
         "settings": asdict(settings),
         "tokenizer_sha256": _sha256(tokenizer.backend_tokenizer.to_str()),
         "chat_template_sha256": _sha256(str(template)),
@@ -215,11 +214,10 @@ def _key(rows: "Rows", processor: Any, settings: EncodeSettings) -> dict[str, An
     }
 
 
-def _states(path: Path) -> list[list[Any]]:
-    """Name, bytes and time of the files of a data set."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    states = [(str(file), file.stat()) for file in files if file.is_file()]
-    return [[name, state.st_size, state.st_mtime_ns] for name, state in states]
+def _state_of(file: Path) -> list[Any]:
+    """Name, bytes and time of a file of a data set."""
+    state = file.stat()
+    return [str(file.resolve()), state.st_size, state.st_mtime_ns]
 
 
 def _sha256(text: str) -> str:

@@ -1,6 +1,7 @@
 """Files of rows as examples on disk: the same examples, reused while nothing changes."""
 
 import io
+import json
 import os
 import pickle
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from minicpmv.data.encode import EncodeSettings, encode_conversation, encode_preference
 from minicpmv.data.faults import DataError, Fault
+from minicpmv.data.files import open_rows
 from minicpmv.data.messages import Conversation, Message, Picture, Preference
 from minicpmv.data.pictures import PictureReader
 from minicpmv.data.prepared import Prepared, prepare
@@ -24,9 +26,11 @@ class FakeRows:
     """Rows in memory under the name of a file."""
 
     format = "fake"
+    reading = "fake"
 
     def __init__(self, path: Path, rows):
         self.path = path
+        self.files = [path]
         self.rows = rows
         self.is_preference = any(isinstance(row, Preference) for row in rows)
         if not path.exists():
@@ -220,6 +224,21 @@ def test_the_policy_in_force_holds_in_the_threads(rows, tmp_path):
     with use_policy(MediaPolicy(schemes={"data"})):
         _, report = prepare(rows, processor_of("2.6"), SETTINGS, None, num_threads=2)
     assert report.faults.get("missing_picture", 0) >= 3
+
+
+def test_the_reading_of_a_file_is_part_of_what_it_was_made_from(tmp_path):
+    for name, colour in (("a", "red"), ("b", "blue")):
+        (tmp_path / name).mkdir()
+        picture(colour=colour).save(tmp_path / name / "0.png")
+    file = tmp_path / "data.json"
+    said = [{"role": "user", "content": "<image>\nWhat?"}, {"role": "assistant", "content": "Red."}]
+    file.write_text(json.dumps([{"id": "0", "image": "0.png", "conversations": said}]))
+    digests = set()
+    for name in ("a", "b", "a"):
+        rows = open_rows(file, image_folder=tmp_path / name)
+        prepared, _ = prepare(rows, processor_of("2.6"), SETTINGS, tmp_path / "out")
+        digests.add(prepared[0].pictures[0].digest)
+    assert len(digests) == 2
 
 
 def test_nothing_is_left_of_a_folder_of_others(tmp_path):
