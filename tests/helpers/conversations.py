@@ -38,11 +38,15 @@ def reads_pictures(model: str) -> bool:
     return model in CHECKPOINTS
 
 
+def folder_of(model: str) -> Path:
+    """The recorded checkpoint."""
+    return CHECKPOINTS.get(model) or TEXT_FOLDERS[model] / "ckpt"
+
+
 @lru_cache
 def processor_of(model: str) -> Any:
     """The processor of a recorded checkpoint, as `load` makes it. Shared: do not change it."""
-    folder = CHECKPOINTS.get(model) or TEXT_FOLDERS[model] / "ckpt"
-    checkpoint = Checkpoint.find(str(folder))
+    checkpoint = Checkpoint.find(str(folder_of(model)))
     return load_processor(checkpoint, read_config(checkpoint))
 
 
@@ -110,6 +114,7 @@ __all__ = [
     "FIRST_FOLDERS",
     "MODELS",
     "Recorded",
+    "folder_of",
     "picture",
     "processor_of",
     "reads_pictures",
