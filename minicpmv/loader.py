@@ -20,6 +20,9 @@ from . import (
     auto,  # noqa: F401 - registers the classes
     kernels,
 )
+from .adapters.folder import AdapterFiles, is_adapter
+from .adapters.load import attach, check_can_have_adapters
+from .adapters.settings import check_settings, use_settings
 from .chat import Chat
 from .checkpoint.consistency import set_token_ids
 from .checkpoint.hub import Checkpoint
@@ -86,6 +89,7 @@ def load(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     *,
+    adapter: str | Path | None = None,
     attn_implementation: str | None = None,
     device_map: Any = None,
     max_memory: dict[Any, Any] | None = None,
@@ -105,11 +109,14 @@ def load(
 
     Args:
         name_or_path: a folder, a name on the Hugging Face hub, a short one ("2.6", "omnilmm-12b",
-            "2b", "MiniCPM-2B-dpo-bf16"), or "nano", the small model in this package.
+            "2b", "MiniCPM-2B-dpo-bf16"), or "nano", the small model in this package. A folder with
+            an adapter alone means the model that it was trained on, with it.
         device: "auto" takes CUDA, then MPS, then CPU; or any torch device.
         dtype: "auto" keeps the checkpoint's own where the device has instructions for it, see
             docs/devices.md; or "float32", "bfloat16", "float16". `Chat.precision` says what was
             chosen, and why.
+        adapter: a folder or a repository with a fine-tuned adapter for the model, which stays apart
+            from its weights; see docs/finetuning.md. `minicpmv merge` puts it into them.
         device_map, max_memory: spread the weights over devices, "cpu" and "disk" among them, as in
             transformers; instead of `device`. See docs/devices.md.
         revision: branch, tag or commit on the hub.
@@ -147,6 +154,12 @@ def load(
     parse_dtype(dtype)
     limits = EngineLimits.checked(limits)
     _check_attention(attn_implementation)
+    name = str(name_or_path)
+    if adapter is None and is_adapter(name_or_path):
+        adapter = name_or_path
+        name_or_path, revision = _base_of(adapter, revision)
+    elif adapter is not None and is_adapter(name_or_path):
+        raise ArgumentError(f"`adapter`: {name!r} is an adapter itself; give the model before it.")
     checkpoint = Checkpoint.find(
         name_or_path,
         revision=revision,
@@ -191,11 +204,12 @@ def load(
                 "sdpa and eager need no other package."
             ) from error
     set_token_ids(model.config, processor)
+    if adapter is not None:
+        model = _with_adapter(model, processor, adapter)
     if precision.widens:
         widen(model)
     if model.device.type == "cpu" and _gains_by_kernels(model):
         kernels.library()  # compiled now, where it is not, and not in the middle of an answer
-    name = str(name_or_path)
     return Chat(
         model.eval(),
         processor,
@@ -204,6 +218,36 @@ def load(
         media_policy=media_policy,
         limits=limits,
     )
+
+
+def _base_of(adapter: str | Path, revision: str | None) -> tuple[str, str | None]:
+    """The model that an adapter was trained on, and its revision.
+
+    Raises:
+        OSError: it was a folder that is not here.
+    """
+    files = AdapterFiles.find(adapter)
+    base = files.base()
+    if Path(base).is_absolute() and not Path(base).is_dir():
+        raise FileNotFoundError(
+            f"The adapter {files.name!r} was trained on {base!r}, which is not here. Give the "
+            "model, and this as its adapter."
+        )
+    return base, revision or files.revision()
+
+
+def _with_adapter(model: Any, processor: Any, adapter: str | Path) -> Any:
+    """The model with an adapter, and the processor as in its training.
+
+    Raises:
+        ValueError: they do not fit each other.
+    """
+    check_can_have_adapters(model)
+    files = AdapterFiles.find(adapter)
+    check_settings(files.settings, model, processor, files.name)
+    tuned = attach(model, adapter)
+    use_settings(files.settings, processor)
+    return tuned
 
 
 def _gains_by_kernels(model: Any) -> bool:

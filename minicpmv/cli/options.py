@@ -44,6 +44,7 @@ def add_model_options(parser: argparse.ArgumentParser, *, flag: bool = True) -> 
         )
         parser.set_defaults(names_model=False)
     add = _optional(group)
+    add("--adapter", metavar="DIR", help="a fine-tuned adapter for the model")
     add("--device", help="cpu, cuda, cuda:1, mps or auto (the default)")
     add("--dtype", help="float32, bfloat16, float16 or auto (the default)")
     add("--device-map", metavar="MAP", help="spread the weights over devices: auto, balanced ...")
@@ -95,6 +96,7 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
 def load_options(args: argparse.Namespace) -> dict[str, Any]:
     """The keywords for `minicpmv.load` that were given on the command line."""
     names = (
+        "adapter",
         "device",
         "dtype",
         "device_map",

@@ -11,7 +11,9 @@ import importlib.abc
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -105,6 +107,15 @@ def adapt() -> None:
         if name.split(".")[0] == "peft" and vars(module).get(set_state.__name__) is set_state:
             setattr(module, set_state.__name__, set_peft_model_state_dict)
     _adapt_auto_classes(peft.auto)
+
+
+@contextmanager
+def without_its_warnings() -> Iterator[None]:
+    """Around calls of PEFT, which asks transformers for a field under its former name, and doubts
+    tied weights that its own setting ties."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        yield
 
 
 def is_ours(model: Any) -> bool:
@@ -233,4 +244,4 @@ def _with_chat(auto_class: Any) -> Any:
     return AutoModelWithChat
 
 
-__all__ = ["adapt", "install"]
+__all__ = ["adapt", "install", "without_its_warnings"]

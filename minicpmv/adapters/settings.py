@@ -1,0 +1,90 @@
+"""What a model was trained with: written beside its weights, and compared when it is loaded."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..releases import RELEASES
+
+FORMAT = 1
+_SHOWN = {
+    "chat_template_sha256": "chat template",
+    "tokenizer_sha256": "tokenizer",
+    "preprocessor_sha256": "image preprocessing",
+}
+
+
+def hashes_of(processor: Any) -> dict[str, str]:
+    """Of everything in a processor that tokens and pixels depend on."""
+    tokenizer = processor.tokenizer
+    image_processor = getattr(processor, "image_processor", None)
+    template = getattr(processor, "chat_template", None) or tokenizer.chat_template
+    images = None if image_processor is None else dict(image_processor.to_dict())
+    return {
+        "chat_template_sha256": _sha256(str(template)),
+        "tokenizer_sha256": _sha256(tokenizer.backend_tokenizer.to_str()),
+        "preprocessor_sha256": _sha256(json.dumps(images, sort_keys=True, default=str)),
+    }
+
+
+def release_name(model: Any) -> str:
+    """The name of a model's release: "2.6"; of a text model its kind."""
+    version = getattr(model.config, "version", None)
+    return str(version) if version in RELEASES else str(model.config.model_type)
+
+
+def check_settings(settings: Mapping[str, Any], model: Any, processor: Any, name: str) -> None:
+    """Refuse to load what was trained with other tokens or pixels than it would get here.
+
+    Args:
+        settings: as written; entries that are not there are not compared.
+        name: of the adapter.
+
+    Raises:
+        ValueError: something differs, or a later version has written them.
+    """
+    if settings.get("format", FORMAT) != FORMAT:
+        raise ValueError(
+            f"training_settings.json of {name!r} has the format {settings['format']!r}; this "
+            f"version reads {FORMAT}. Install a newer minicpmv."
+        )
+    check_release(settings, model, name)
+    ours = hashes_of(processor)
+    for key, what in _SHOWN.items():
+        if settings.get(key, ours[key]) != ours[key]:
+            raise ValueError(
+                f"{name!r} was trained with another {what} than the model has here. Give the model "
+                f"that it was trained on ({settings.get('base_model')}), with its own files."
+            )
+
+
+def check_release(settings: Mapping[str, Any], model: Any, name: str) -> None:
+    """
+    Raises:
+        ValueError: it belongs to another release.
+    """
+    ours = release_name(model)
+    if settings.get("release", ours) != ours:
+        raise ValueError(
+            f"The adapter {name!r} belongs to the release {settings['release']} and the model is "
+            f"{ours}. Give its own model, {settings.get('base_model')}."
+        )
+
+
+def use_settings(settings: Mapping[str, Any], processor: Any) -> None:
+    """Let a processor cut and number pictures as in the training."""
+    image_processor = getattr(processor, "image_processor", None)
+    if image_processor is None:
+        return
+    if settings.get("max_slice_nums"):
+        image_processor.max_slice_nums = int(settings["max_slice_nums"])
+    if settings.get("use_image_id") is not None:
+        image_processor.use_image_id = bool(settings["use_image_id"])
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+__all__ = ["FORMAT", "check_release", "check_settings", "hashes_of", "release_name", "use_settings"]
