@@ -18,7 +18,7 @@ from .files import open_rows
 from .formats import FORMATS, Format, LlamaFactory, format_of
 from .formats.llama_factory import DATASET_INFO, is_dataset_info, written_info
 from .media_fields import MediaReader, MediaWriter
-from .messages import Conversation, Message, Part, Picture, Preference, canonical
+from .messages import Conversation, Message, Part, Picture, Preference
 from .tables import write_parquet
 
 _KEPT_FAULTS = 100
@@ -182,7 +182,9 @@ class _Converting:
     def as_tables(self) -> Iterator[dict[str, Any]]:
         """The same for a table, where a column has one type."""
         for row in self:
-            yield {key: _blocks(value) for key, value in row.items()}
+            # Texts of the others may hold placeholders, which have no meaning in blocks.
+            as_blocks = self.writer.name in ("hf", "openai", "trl")
+            yield {key: _blocks(value) if as_blocks else value for key, value in row.items()}
         self.check()
 
     def check(self) -> None:
@@ -278,6 +280,6 @@ def _without_sources(messages: tuple[Message, ...]) -> list[Message]:
         return replace(part, source="") if isinstance(part, Picture) else part
 
     return [
-        replace(message, parts=canonical(without(part) for part in message.parts))
+        replace(message, parts=tuple(without(part) for part in message.parts))
         for message in messages
     ]

@@ -143,7 +143,8 @@ def _lines(file: BinaryIO, offset: int, line: int) -> Iterator[tuple[int, Any]]:
         try:
             value, end = decoder.raw_decode(text)
         except json.JSONDecodeError as error:
-            yield start, Broken(_no_json(error.msg, error.pos + 1), f"line {number}")
+            why = _no_json(error.msg, error.pos + 1) + _hint(text, error.pos)
+            yield start, Broken(why, f"line {number}")
             continue
         except (ValueError, RecursionError) as error:
             yield start, Broken(f"this is no JSON: {error}", f"line {number}")
@@ -157,6 +158,21 @@ def _lines(file: BinaryIO, offset: int, line: int) -> Iterator[tuple[int, Any]]:
 
 def _no_json(message: str, column: int) -> str:
     return f"this is no JSON: {message[:1].lower()}{message[1:]} at column {column}"
+
+
+def _hint(text: str, place: int) -> str:
+    """What people write where JSON is otherwise than Python."""
+    char = text[place : place + 1]
+    if char == "'":
+        return "; JSON has double quotes"
+    before = text[max(0, place - 1000) : place].rstrip()[-1:]
+    if before == "," and char in ("]", "}"):
+        return "; JSON has no comma before a closing bracket"
+    if before == ",":
+        following = text[place : place + 1000].lstrip()[:1]
+        return "; JSON has no comma before a closing bracket" if following in ("]", "}") else ""
+    words = ("True", "False", "None")
+    return "; JSON writes true, false and null" if text.startswith(words, place) else ""
 
 
 class _Decoder(json.JSONDecoder):
@@ -294,6 +310,7 @@ class _Stream:
         found = self.pos + place if end is None else min(self.pos + place, end)
         line = f"line {self.line + self.text.count(chr(10), self.pos, found)}"
         message = f"this is no JSON: {why} near {short(self.text[found : found + 20])}"
+        message += _hint(self.text, found)
         if end is not None:
             self._advance(end - self.pos)
             return Broken(message, line)

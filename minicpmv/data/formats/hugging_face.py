@@ -31,7 +31,7 @@ class HuggingFace:
         messages = row.get("messages")
         if not isinstance(messages, list):
             return 3 if "prompt" in row and "completion" in row else 0
-        kinds = {block.get("type") for block in blocks_of(messages)}
+        kinds = {str(block.get("type")) for block in blocks_of(messages)}
         if kinds & {"image", "video"}:
             return 3
         if kinds - {"text"}:

@@ -133,8 +133,8 @@ class LlamaFactory:
         """How surely a row is of this format: 0 not, 2 likely, 3 no other."""
         pair = row.get("chosen"), row.get("rejected")
         if self.is_preference:
-            if isinstance(row.get("conversations"), list):
-                return 3 if pair[0] is not None or pair[1] is not None else 0
+            if isinstance(row.get("conversations", row.get("messages")), list):
+                return 3 if pair != (None, None) else 0
             return 3 if "instruction" in row and "chosen" in row else 0
         return 3 if "instruction" in row and "output" in row and pair == (None, None) else 0
 

@@ -98,7 +98,7 @@ class MessageReader:
             role = role_of(message, "role", ROLES, place)
             parts = self.parts(message.get("content"), f"{place}.content")
             if role == "user" and self.front:
-                parts, self.front = canonical([*self.front, *parts]), []
+                parts, self.front = (*self.front, *parts), []
             given = [key for key in _TRAIN_KEYS if message.get(key) is not None]
             if len(given) > 1:
                 raise RowError(

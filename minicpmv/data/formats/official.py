@@ -12,7 +12,7 @@ from typing import Any
 
 from ..fields import Row, RowError, check_keys, flag, items, mapping, rest_of, shown, text
 from ..media_fields import Kind, MediaReader, MediaWriter
-from ..messages import Conversation, Message, Part, Picture, Role, canonical
+from ..messages import Conversation, Message, Part, Picture, Role
 from ..placeholders import parts_of, written
 from ..turns import conversation
 
@@ -129,7 +129,7 @@ class _Pictures:
         if is_first:
             front = [p for tag, p in self.single.items() if tag not in content]
             self.used |= {tag for tag in self.single if tag not in content}
-        return canonical([*front, *parts_of(content, _TAGS, self._find, field)])
+        return (*front, *parts_of(content, _TAGS, self._find, field))
 
     def finish(self) -> None:
         """Raises RowError where a picture has not been used."""

@@ -33,7 +33,7 @@ class OpenAI:
         others = (*_ELSEWHERE, *OF_PAIRS)
         if not isinstance(messages, list) or any(not is_nothing(row.get(k)) for k in others):
             return 0
-        kinds = {block.get("type") for block in blocks_of(messages)}
+        kinds = {str(block.get("type")) for block in blocks_of(messages)}
         if kinds & {"image_url", "video_url"}:
             return 3
         if kinds - {"text"}:

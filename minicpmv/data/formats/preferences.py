@@ -6,7 +6,7 @@ from typing import Any
 
 from ..fields import Row, RowError, is_nothing, items, mapping, rest_of, shown, text
 from ..media_fields import MediaReader, MediaWriter
-from ..messages import Message, Picture, Preference, canonical
+from ..messages import Message, Picture, Preference
 from ..placeholders import IMAGE_TAG, InOrder, written
 from ..turns import preference
 from .hugging_face import as_messages, as_text, write_blocks
@@ -204,7 +204,7 @@ def _one_question(
     in_order = InOrder(pictures, plain_video=True)
     front = in_order.in_front([values["question"]])
     field = f"{prefix}question"
-    parts = canonical([*front, *in_order.parts(values["question"], field)])
+    parts = (*front, *in_order.parts(values["question"], field))
     in_order.finish()
     answers = tuple((values[key], f"{prefix}{key}") for key in ("chosen", "rejected"))
     prompt = [Message("user", parts)]
