@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 IGNORED = -100  # as in torch.nn.functional.cross_entropy
 
 BUFFER_BYTES = 64 << 20
+ACCELERATOR_BUFFER_BYTES = 256 << 20  # smaller tiles would wait for the head's weights
 
 
 def linear_cross_entropy(
@@ -114,6 +115,7 @@ def loss_of_head(
         scaling=scaling,
         num_items=num_items,
         weights=None if weights is None else weights.flatten().to(hidden.device),
+        buffer_bytes=BUFFER_BYTES if hidden.device.type == "cpu" else ACCELERATOR_BUFFER_BYTES,
     )
 
 
@@ -135,7 +137,7 @@ class _CrossEntropy(torch.autograd.Function):
         gradients = _Gradients(hidden, weight, scaling, ctx.needs_input_grad[:2])
         with torch.autocast(hidden.device.type, enabled=False):
             table = weight.detach().to(dtype)
-            for rows in _tiles(len(targets), len(weight), buffer_bytes):
+            for rows in _tiles(len(targets), len(weight), buffer_bytes, dtype):
                 states = _scaled(hidden[rows], scaling, dtype)
                 logits = F.linear(states, table).float()
                 picked, largest, total = _softmax_(logits, targets[rows])
@@ -143,6 +145,7 @@ class _CrossEntropy(torch.autograd.Function):
                 if gradients.any_wanted:
                     _derivative_(logits, targets[rows], factors[rows], total)
                     gradients.add(rows, logits.to(dtype), states, table)
+                del logits  # before the next tile's are made
         ctx.save_for_backward(gradients.hidden, gradients.weight)
         return loss
 
@@ -175,10 +178,11 @@ class _LogProbabilities(torch.autograd.Function):
         values = torch.empty(len(targets), device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
             table = weight.detach().to(dtype)
-            for rows in _tiles(len(targets), len(weight), buffer_bytes):
+            for rows in _tiles(len(targets), len(weight), buffer_bytes, dtype):
                 logits = F.linear(_scaled(hidden[rows], scaling, dtype), table).float()
                 picked, largest, total = _softmax_(logits, targets[rows])
                 values[rows] = picked - largest - total.log()
+                del logits
         ctx.save_for_backward(hidden, weight, targets)
         ctx.options = scaling, dtype, buffer_bytes
         return values
@@ -191,12 +195,13 @@ class _LogProbabilities(torch.autograd.Function):
         gradients = _Gradients(hidden, weight, scaling, ctx.needs_input_grad[:2])
         with torch.autocast(hidden.device.type, enabled=False):
             table = weight.detach().to(dtype)
-            for rows in _tiles(len(targets), len(weight), buffer_bytes):
+            for rows in _tiles(len(targets), len(weight), buffer_bytes, dtype):
                 states = _scaled(hidden[rows], scaling, dtype)
                 logits = F.linear(states, table).float()
                 _, _, total = _softmax_(logits, targets[rows])
                 _derivative_(logits, targets[rows], factors[rows], total)
                 gradients.add(rows, logits.to(dtype), states, table)
+                del logits
         return gradients.hidden, gradients.weight, None, None, None, None
 
 
@@ -224,8 +229,12 @@ class _Gradients:
                 self.weight += grad.t() @ states
 
 
-def _tiles(num_rows: int, vocab_size: int, buffer_bytes: int) -> Iterator[slice]:
-    step = max(16, buffer_bytes // (4 * vocab_size))  # float32
+def _tiles(
+    num_rows: int, vocab_size: int, buffer_bytes: int, dtype: torch.dtype
+) -> Iterator[slice]:
+    # Logits in float32; and as they come from a product of fewer bits, or go back into one.
+    width = 4 if dtype == torch.float32 else 4 + dtype.itemsize
+    step = max(16, buffer_bytes // (width * vocab_size))
     return (slice(start, start + step) for start in range(0, num_rows, step))
 
 
@@ -308,7 +317,7 @@ def _logprobs_of_module(
     vocab_size: Any = getattr(head, "out_features", None)
     steps: Any = [slice(None)]
     if vocab_size and len(targets) and not _is_sharded(head):
-        steps = _tiles(len(targets), vocab_size, buffer_bytes)
+        steps = _tiles(len(targets), vocab_size, buffer_bytes, hidden.dtype)
     values = [checkpoint(part, hidden[rows], targets[rows], use_reentrant=False) for rows in steps]
     return torch.cat(values)
 

@@ -1,11 +1,13 @@
 """Steps that are faster and compute the same."""
 
+import os
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from minicpmv.train.step import fast_step, keep_freed_memory
+from minicpmv.train.step import fast_step, prepare_process
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # of PEFT
 
@@ -59,6 +61,10 @@ def test_adapters_are_as_before_afterwards():
         assert all(layer.cast_input_dtype_enabled for layer in layers)
 
 
-def test_memory_is_kept_only_where_the_library_can(monkeypatch):
+def test_the_process_is_prepared(monkeypatch):
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
-    assert keep_freed_memory() is False
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    assert prepare_process() is False
+    assert os.environ["LRU_CACHE_CAPACITY"] == "7"
+    assert int(os.environ.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY")) == 128
