@@ -19,8 +19,8 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _KEPT = 2**31 - 1
 
 
-# oneDNN and PyTorch keep up to 1,024 compiled products each, and every packed row has another number
-# of tokens: memory grew by 50 MB a step. To make one anew takes 0.2 ms.
+# oneDNN and PyTorch keep up to 1,024 compiled products each, and every packed row has another
+# number of tokens: memory grew by 50 MB a step. To make one anew takes 0.2 ms.
 _PRIMITIVES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "128"}
 
 
