@@ -11,9 +11,7 @@ from minicpmv.data.fields import RowError
 from minicpmv.data.formats import FORMATS, detect
 from minicpmv.data.media_fields import MediaReader
 
-from .helpers import FOLDER, turns
-from .test_files import TOLD
-from .test_preferences import GOOD
+from ...helpers.rows import CONVERSATION_ROWS, FOLDER, PREFERENCE_ROWS, turns
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 3) | st.floats() | st.binary(max_size=3)
@@ -26,8 +24,8 @@ values = st.recursive(
 )  # fmt: skip
 CHOSEN = {"chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}}
 ROWS = {
-    **TOLD,
-    **GOOD,
+    **CONVERSATION_ROWS,
+    **PREFERENCE_ROWS,
     "official": {
         "id": "1",
         "image": {"<image_00>": "a.png"},

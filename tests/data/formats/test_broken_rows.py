@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from .helpers import fault, turns
+from ...helpers.rows import fault, turns
 
 CHAT = turns("q", "a")
 SHARE = turns("q", "a", key="from", value="value")

@@ -6,7 +6,7 @@ import pytest
 
 from minicpmv.data.messages import Message, Picture, canonical, chat_messages
 
-from .helpers import answer, image, read, system, turns, user, video
+from ...helpers.rows import answer, image, read, system, turns, user, video
 
 
 def messages(name, row):

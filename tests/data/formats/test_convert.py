@@ -11,7 +11,7 @@ from minicpmv.data.files import open_rows
 from minicpmv.data.formats import FORMATS
 from minicpmv.errors import ArgumentError
 
-from .helpers import turns, write_rows
+from ...helpers.rows import turns, write_rows
 
 CONVERSATIONS = [name for name, fmt in FORMATS.items() if not fmt.is_preference]
 PREFERENCES = [name for name, fmt in FORMATS.items() if fmt.is_preference]

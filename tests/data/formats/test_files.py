@@ -9,36 +9,31 @@ from minicpmv.data.files import open_rows
 from minicpmv.data.formats import FORMATS
 from minicpmv.data.messages import Conversation, Picture
 
-from .helpers import answer, opened, turns, user, write_rows
-from .test_preferences import GOOD
+from ...helpers.rows import (
+    CHAT,
+    CONVERSATION_ROWS,
+    PREFERENCE_ROWS,
+    answer,
+    opened,
+    turns,
+    user,
+    write_rows,
+)
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
-SHARE = {"conversations": turns("q", "a", key="from", value="value")}
-CHAT = {"messages": turns("q", "a")}
-BLOCKS = [{"type": "image_url", "image_url": {"url": "a.png"}}]
-TOLD = {
-    "official": {"conversations": turns("q", "a")},
-    "llava": SHARE,
-    "llama-factory": {"instruction": "q", "input": "", "output": "a"},
-    "hf": {"messages": [{"role": "user", "content": [{"type": "image"}]}, CHAT["messages"][1]],
-           "images": ["a.png"]},
-    "swift": {**CHAT, "messages": turns("<image>q", "a"), "images": ["a.png"]},
-    "openai": {"messages": [{"role": "user", "content": BLOCKS}, CHAT["messages"][1]]},
-}  # fmt: skip
 
-
-@pytest.mark.parametrize(("name", "row"), TOLD.items())
+@pytest.mark.parametrize(("name", "row"), CONVERSATION_ROWS.items())
 def test_the_format_is_told_by_the_rows(tmp_path, name, row):
     rows = opened(tmp_path / "a.jsonl", [row, row])
     assert rows.format == name
     assert all(isinstance(found, Conversation) for found in rows)
 
 
-@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("name", PREFERENCE_ROWS)
 def test_the_format_of_preferences_is_told(tmp_path, name):
-    row = {key: value for key, value in GOOD[name].items() if key != "image"}
+    row = {key: value for key, value in PREFERENCE_ROWS[name].items() if key != "image"}
     row = {**row, "images": ["a.png"]} if "images" in row else row
     rows = opened(tmp_path / "a.jsonl", [row])
     assert (rows.format, rows.is_preference) == (name, True)
@@ -47,20 +42,29 @@ def test_the_format_of_preferences_is_told(tmp_path, name):
 def test_text_beside_pictures_does_not_hide_the_format(tmp_path):
     """Rows of text fit several formats; the one that fits the pictures too is taken."""
     for name in ("hf", "swift", "openai"):
-        rows = opened(tmp_path / f"{name}.jsonl", [*[CHAT] * 19, TOLD[name]])
+        rows = opened(tmp_path / f"{name}.jsonl", [*[CHAT] * 19, CONVERSATION_ROWS[name]])
         assert rows.format == name
         assert not any(isinstance(found, Fault) for found in rows)
 
 
 def test_pictures_behind_the_rows_that_were_looked_at_are_seen(tmp_path):
-    rows = [*[CHAT] * 30, TOLD["hf"], TOLD["swift"], TOLD["openai"]]
+    rows = [
+        *[CHAT] * 30,
+        CONVERSATION_ROWS["hf"],
+        CONVERSATION_ROWS["swift"],
+        CONVERSATION_ROWS["openai"],
+    ]
     found = list(opened(tmp_path / "a.jsonl", rows))
     assert [len(row.pictures) for row in found[-3:]] == [1, 1, 1]
 
 
 def test_rows_of_another_format_are_faults(tmp_path):
-    others = [SHARE, TOLD["swift"], {**GOOD["swift-preference"], "images": ["a.png"]}]
-    rows = [TOLD["official"]] * 3 + others
+    others = [
+        CONVERSATION_ROWS["llava"],
+        CONVERSATION_ROWS["swift"],
+        {**PREFERENCE_ROWS["swift-preference"], "images": ["a.png"]},
+    ]
+    rows = [CONVERSATION_ROWS["official"]] * 3 + others
     found = list(opened(tmp_path / "a.json", rows))
     assert [isinstance(row, Fault) for row in found] == [False] * 3 + [True] * 3
     assert "the format official of this file reads" in found[4].message
@@ -76,7 +80,7 @@ def test_where_relative_pictures_begin(tmp_path):
 
 
 def test_a_table_is_read_by_rows(tmp_path):
-    rows = [{**GOOD["rlaif-v"], "question": f"q{n}"} for n in range(300)]
+    rows = [{**PREFERENCE_ROWS["rlaif-v"], "question": f"q{n}"} for n in range(300)]
     path = tmp_path / "a.parquet"
     table = pa.Table.from_pylist(rows)
     pq.write_table(table, path, row_group_size=70)
@@ -89,7 +93,7 @@ def test_a_table_is_read_by_rows(tmp_path):
 
 
 def test_a_damaged_table(tmp_path):
-    path = write_rows(tmp_path / "a.parquet", [GOOD["rlaif-v"]] * 3)
+    path = write_rows(tmp_path / "a.parquet", [PREFERENCE_ROWS["rlaif-v"]] * 3)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match="no parquet file, or not a whole one"):
@@ -103,7 +107,7 @@ def test_a_damaged_table(tmp_path):
 
 def test_folders_of_parquet_files(tmp_path):
     for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"):
-        write_rows(tmp_path / f"{name}.parquet", [{**GOOD["rlaif-v"], "idx": name}])
+        write_rows(tmp_path / f"{name}.parquet", [{**PREFERENCE_ROWS["rlaif-v"], "idx": name}])
     assert [row.rest["idx"][:11] for row in open_rows(tmp_path)] == ["train-00000", "train-00001"]
     assert open_rows(tmp_path, split="test").count() == 1
     with pytest.raises(ValueError, match="has the splits test, train"):

@@ -10,7 +10,7 @@ from minicpmv.data.faults import Fault
 from minicpmv.data.files import open_rows
 from minicpmv.data.messages import Conversation
 
-from .helpers import opened, turns
+from ...helpers.rows import opened, turns
 
 ROWS = [{"id": str(n), "conversations": turns(f"q{n}", f"ä{n}")} for n in range(4)]
 ONE = [json.dumps(row, ensure_ascii=False) for row in ROWS]

@@ -1,63 +1,22 @@
 """Good rows of the formats of preferences, and what they mean."""
 
-import json
-
 import pytest
 
 from minicpmv.data.messages import Picture, Preference
 
-from .helpers import answer, image, opened, read, turns, user
-
-GOOD = {
-    "rlaif-v": {
-        "ds_name": "RLAIF-V",
-        "image": {"bytes": b"P", "path": "x.jpg"},
-        "question": "What?",
-        "chosen": "A cat.",
-        "rejected": "A dog.",
-        "idx": 3,
-        "logps": "[]",
-    },
-    "rlhf-v": {
-        "image": {"bytes": b"P", "path": "x.jpg"},
-        "text": json.dumps({"question": "What?", "chosen": "A cat.", "rejected": "A dog."}),
-        "idx": 3,
-    },
-    "trl": {
-        "images": [b"P"],
-        "prompt": [
-            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}
-        ],
-        "chosen": [{"role": "assistant", "content": [{"type": "text", "text": "A cat."}]}],
-        "rejected": [{"role": "assistant", "content": "A dog."}],
-        "idx": 3,
-    },
-    "swift-preference": {
-        "messages": turns("<image>What?", "A cat."),
-        "images": [{"bytes": b"P", "path": None}],
-        "rejected_response": "A dog.",
-        "idx": 3,
-    },
-    "llama-factory-preference": {
-        "messages": turns("<image>What?"),
-        "chosen": {"role": "assistant", "content": "A cat."},
-        "rejected": {"role": "assistant", "content": "A dog."},
-        "images": [b"P"],
-        "idx": 3,
-    },
-}
+from ...helpers.rows import PREFERENCE_ROWS, answer, image, opened, read, turns, user
 
 
-@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("name", PREFERENCE_ROWS)
 def test_one_preference_in_every_format(name):
-    found = read(name, GOOD[name])
+    found = read(name, PREFERENCE_ROWS[name])
     expected = Preference((user(Picture(b"P"), "What?"),), "A cat.", "A dog.", rest=found.rest)
     assert found == expected
     assert found.rest["idx"] == 3
 
 
 def test_columns_of_log_probabilities_are_kept():
-    assert read("rlaif-v", GOOD["rlaif-v"]).rest == {
+    assert read("rlaif-v", PREFERENCE_ROWS["rlaif-v"]).rest == {
         "ds_name": "RLAIF-V",
         "idx": 3,
         "logps": "[]",

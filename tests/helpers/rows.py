@@ -78,3 +78,56 @@ def turns(*contents: str, key: str = "role", value: str = "content") -> list[dic
     """Messages of user and assistant in turn, as rows have them."""
     roles = ("user", "assistant") if key == "role" else ("human", "gpt")
     return [{key: roles[i % 2], value: content} for i, content in enumerate(contents)]
+
+
+# A good row of each format, whose pictures need not be there.
+_SHARE = {"conversations": turns("q", "a", key="from", value="value")}
+CHAT = {"messages": turns("q", "a")}
+_BLOCKS = [{"type": "image_url", "image_url": {"url": "a.png"}}]
+CONVERSATION_ROWS = {
+    "official": {"conversations": turns("q", "a")},
+    "llava": _SHARE,
+    "llama-factory": {"instruction": "q", "input": "", "output": "a"},
+    "hf": {"messages": [{"role": "user", "content": [{"type": "image"}]}, CHAT["messages"][1]],
+           "images": ["a.png"]},
+    "swift": {**CHAT, "messages": turns("<image>q", "a"), "images": ["a.png"]},
+    "openai": {"messages": [{"role": "user", "content": _BLOCKS}, CHAT["messages"][1]]},
+}  # fmt: skip
+PREFERENCE_ROWS = {
+    "rlaif-v": {
+        "ds_name": "RLAIF-V",
+        "image": {"bytes": b"P", "path": "x.jpg"},
+        "question": "What?",
+        "chosen": "A cat.",
+        "rejected": "A dog.",
+        "idx": 3,
+        "logps": "[]",
+    },
+    "rlhf-v": {
+        "image": {"bytes": b"P", "path": "x.jpg"},
+        "text": json.dumps({"question": "What?", "chosen": "A cat.", "rejected": "A dog."}),
+        "idx": 3,
+    },
+    "trl": {
+        "images": [b"P"],
+        "prompt": [
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}
+        ],
+        "chosen": [{"role": "assistant", "content": [{"type": "text", "text": "A cat."}]}],
+        "rejected": [{"role": "assistant", "content": "A dog."}],
+        "idx": 3,
+    },
+    "swift-preference": {
+        "messages": turns("<image>What?", "A cat."),
+        "images": [{"bytes": b"P", "path": None}],
+        "rejected_response": "A dog.",
+        "idx": 3,
+    },
+    "llama-factory-preference": {
+        "messages": turns("<image>What?"),
+        "chosen": {"role": "assistant", "content": "A cat."},
+        "rejected": {"role": "assistant", "content": "A dog."},
+        "images": [b"P"],
+        "idx": 3,
+    },
+}
