@@ -1,4 +1,4 @@
-"""Replay of what training reads of the text models: gradients, routers, losses of preferences."""
+"""Replay of what training reads of the text models: tokens, gradients, routers, preferences."""
 
 import copy
 from functools import cached_property
@@ -6,7 +6,11 @@ from typing import Any
 
 import torch
 
+from minicpmv.data.released_text import ReleasedExample, released_example
+from minicpmv.model.loss import token_logprobs
 from minicpmv.model.moe import balance_loss, route
+from minicpmv.train.dpo.loss import dpo_loss, sequence_logprobs
+from minicpmv.train.schedules import warmup_stable_decay
 
 from .replayer import compares
 from .text_models import TextModel
@@ -120,3 +124,91 @@ class MixtureBlock(TextModel):
     def block(self, name: str, recorded: torch.Tensor) -> None:
         mixture = self.model.model.layers[self.given("layer")].mlp
         self.close(name, mixture(self.given("x")), recorded)
+
+
+class Preprocessing(TextModel):
+    """A conversation to tokens and labels, by two released scripts."""
+
+    kinds = ("sft_preprocess",)
+
+    @cached_property
+    def example(self) -> ReleasedExample:
+        return released_example(
+            self.tokenizer,
+            self.given("messages"),
+            self.given("model_max_length"),
+            self.given("variant"),
+            self.given("chat_marker_ids"),
+        )
+
+    @compares("input_ids|label_ids|attention_mask")
+    def ids(self, name: str, recorded: torch.Tensor) -> None:
+        self.check.equal(name, getattr(self.example, name).tolist(), recorded.tolist())
+
+
+class PreferenceLoss(TextModel):
+    """DPO with means over all tokens, of two pairs whose rows stand one behind another."""
+
+    kinds = ("dpo_loss",)
+
+    @cached_property
+    def reference(self) -> Any:
+        model = copy.deepcopy(self.model)
+        weights = dict(model.named_parameters())
+        for name, change in self.given("reference_transform").items():
+            weights[name].data *= float(change.removeprefix("*"))
+        return model
+
+    @torch.no_grad()
+    def logps(self, model: Any, answer: str) -> torch.Tensor:
+        ids = self.given(f"{answer}_input_ids")
+        mask = self.given(f"{answer}_attention_mask")
+        hidden = model.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        is_token = mask.bool()
+        targets = torch.full_like(ids, -100)
+        targets[:, :-1] = ids[:, 1:].where(is_token[:, 1:], -100)
+        targets = targets[is_token]
+        values = token_logprobs(
+            hidden[is_token], model.lm_head, targets, scaling=model.config.logits_scaling
+        )
+        borders = torch.nn.functional.pad(mask.sum(1).cumsum(0), (1, 0))
+        return sequence_logprobs(values, borders, targets, average="all")
+
+    @cached_property
+    def found(self) -> dict[str, torch.Tensor]:
+        answers = ("chosen", "rejected")
+        policy = [self.logps(self.model, answer) for answer in answers]
+        reference = [self.logps(self.reference, answer) for answer in answers]
+        loss, chosen, rejected = dpo_loss(*policy, *reference, self.given("beta"))
+        return {
+            "policy_chosen_logps": policy[0],
+            "policy_rejected_logps": policy[1],
+            "reference_chosen_logps": reference[0],
+            "reference_rejected_logps": reference[1],
+            "loss": loss,
+            "accuracy": (chosen > rejected).float().mean(),
+        }
+
+    @compares("(?:policy|reference)_(?:chosen|rejected)_logps|loss|accuracy")
+    def value(self, name: str, recorded: torch.Tensor) -> None:
+        self.close(name, self.found[name], recorded)
+
+
+class Schedule(TextModel):
+    kinds = ("wsd_schedule",)
+
+    @compares("lr")
+    def rates(self, name: str, recorded: list[float]) -> None:
+        found = [
+            warmup_stable_decay(
+                step,
+                warmup_steps=self.given("warmup_steps"),
+                stable_end=self.given("stable_end"),
+                half_life=self.given("half_life_T"),
+                max_lr=self.given("max_lr"),
+            )
+            for step in self.given("steps")
+        ]
+        self.check.close(
+            name, torch.tensor(found).double(), torch.tensor(recorded), self.case.tolerance
+        )

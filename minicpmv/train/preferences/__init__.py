@@ -1,0 +1,1 @@
+"""Pairs of answers from a model's own samples, as in RLAIF-V (arXiv 2405.17220)."""
