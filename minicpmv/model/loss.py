@@ -93,11 +93,13 @@ def loss_of_head(
     scaling: float,
     num_items: int | Tensor | None,
     weights: Tensor | None,
+    per_token: bool = False,
 ) -> Tensor:
     """`linear_cross_entropy` of whole batches.
 
     Args:
         hidden: (batch, seq, hidden); shift_labels, weights: (batch, seq).
+        per_token: give the loss of each token, (batch, seq), instead of their sum.
 
     Raises:
         ValueError: shapes differ.
@@ -108,6 +110,10 @@ def loss_of_head(
                 f"{name} has shape {tuple(given.shape)}; expected {tuple(hidden.shape[:2])}, one "
                 "per token."
             )
+    if per_token:
+        targets = shift_labels.flatten().to(hidden.device)
+        values = token_logprobs(hidden.flatten(0, 1), head, targets, scaling=scaling)
+        return -values.view(shift_labels.shape)
     return linear_cross_entropy(
         hidden.flatten(0, 1),
         head,

@@ -321,6 +321,7 @@ class MiniCPMForCausalLM(MiniCPMPreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         shift_labels: torch.Tensor | None = None,
         loss_weights: torch.Tensor | None = None,
+        token_losses: bool = False,
         **kwargs: Any,
     ) -> MoeCausalLMOutputWithPast:
         """As `MiniCPMModel.forward`, with logits.
@@ -335,12 +336,16 @@ class MiniCPMForCausalLM(MiniCPMPreTrainedModel, GenerationMixin):
                 is computed in tiles (`model.loss`), `logits` are None, and `labels` are not looked
                 at. Keyword `num_items_in_batch`: what the sum is divided by.
             loss_weights: (batch, seq), factors of the losses of `shift_labels`.
+            token_losses: return as `loss` those of all tokens, (batch, seq) in nats, 0 where no
+                target is; `loss_weights` and `num_items_in_batch` do not count then.
         """
         config = self.config
         if output_router_logits is None:
             output_router_logits = config.output_router_logits
         has_loss = labels is not None or shift_labels is not None
-        is_balanced = self.training and has_loss and config.router_aux_loss_coef > 0
+        is_balanced = (
+            self.training and has_loss and not token_losses and config.router_aux_loss_coef > 0
+        )
         wants_routers = config.num_experts > 0 and (output_router_logits or is_balanced)
         outputs = self.model(
             input_ids=input_ids,
@@ -366,6 +371,7 @@ class MiniCPMForCausalLM(MiniCPMPreTrainedModel, GenerationMixin):
                 scaling=scaling,
                 num_items=num_items,
                 weights=loss_weights,
+                per_token=token_losses,
             )
             if num_items is not None:  # of the step's rows, this one has so many
                 aux_share = (shift_labels != IGNORED).sum() / num_items

@@ -257,6 +257,7 @@ class MiniCPMVForConditionalGeneration(
         logits_to_keep: int | torch.Tensor = 0,
         shift_labels: torch.Tensor | None = None,
         loss_weights: torch.Tensor | None = None,
+        token_losses: bool = False,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """As `MiniCPMVModel.forward`, with logits.
@@ -270,6 +271,8 @@ class MiniCPMVForConditionalGeneration(
                 is computed in tiles (`model.loss`), `logits` are None, and `labels` are not looked
                 at. Keyword `num_items_in_batch`: what the sum is divided by.
             loss_weights: (batch, seq), factors of the losses of `shift_labels`.
+            token_losses: return as `loss` those of all tokens, (batch, seq) in nats, 0 where no
+                target is; `loss_weights` and `num_items_in_batch` do not count then.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -295,6 +298,7 @@ class MiniCPMVForConditionalGeneration(
                 scaling=scaling,
                 num_items=kwargs.get("num_items_in_batch"),
                 weights=loss_weights,
+                per_token=token_losses,
             )
             return CausalLMOutputWithPast(
                 loss=tiled, hidden_states=outputs.hidden_states, attentions=outputs.attentions
