@@ -309,6 +309,11 @@ def read_config(checkpoint: Checkpoint) -> dict[str, Any]:
     return fields
 
 
+def model_config(fields: Mapping[str, Any]) -> Any:
+    """The config of a model whose `config.json` has these fields."""
+    return CONFIG_MAPPING[model_type_of(fields)].from_dict(copy.deepcopy(dict(fields)))
+
+
 def load_processor(
     checkpoint: Checkpoint,
     fields: Mapping[str, Any],
@@ -373,7 +378,7 @@ def precision_of(
     if asked or is_spread or hardware.kind != "cpu" or not choice.departs:
         return choice
     headers = headers or _headers(checkpoint)
-    config = CONFIG_MAPPING[model_type_of(fields)].from_dict(copy.deepcopy(dict(fields)))
+    config = model_config(fields)
     if quantize is not None or not headers:
         empty = skeleton(MODEL_CLASSES[model_type_of(fields)], config)
         needed = weight_bytes(empty, quantize, width=4)

@@ -68,7 +68,7 @@ def attach(model: Any, adapter: str | Path, *, trainable: bool = False) -> "Peft
         if is_fixed(name):
             parameter.requires_grad_(False)
     trained = {name: files.settings[name] for name in ("parts", "lora") if name in files.settings}
-    vars(tuned)["trained_parts"] = trained
+    tuned.__dict__["trained_parts"] = trained
     return tuned if trainable else tuned.eval()
 
 

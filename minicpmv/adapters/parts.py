@@ -119,7 +119,7 @@ def apply_parts(model: Any, parts: Parts, lora: LoraSettings | None = None) -> A
     if parts.uses_lora:
         widen_trained(tuned)
     settings = asdict(lora) if parts.uses_lora else {}
-    vars(tuned)["trained_parts"] = {"parts": asdict(parts), "lora": settings}
+    tuned.__dict__["trained_parts"] = {"parts": asdict(parts), "lora": settings}
     return tuned
 
 

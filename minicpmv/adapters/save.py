@@ -15,6 +15,7 @@ from .folder import CONFIG, PREFIX, SETTINGS, WEIGHTS, write_json
 from .settings import FORMAT, hashes_of, release_name
 
 # Without them no program takes a folder for a model or an adapter: removed first, written last.
+_MAGNITUDE = ".lora_magnitude_vector"
 _HEADS = ("config.json", CONFIG)
 
 
@@ -103,7 +104,8 @@ def trained_tensors(
 def file_name(name: str, adapter: str = "default") -> str:
     """Name in files of a parameter of a `PeftModel`."""
     name = name.replace(f".modules_to_save.{adapter}.", ".")
-    return name.replace(f".{adapter}.", ".").removesuffix(f".{adapter}")
+    name = name.replace(f"{_MAGNITUDE}.{adapter}.weight", _MAGNITUDE)
+    return name.replace(f".{adapter}.", ".")
 
 
 def base_name(base: Any) -> tuple[str, str | None]:

@@ -30,6 +30,7 @@ COMMANDS = {
     "info": "shapes, parameters, special tokens, and whether the files of a model agree",
     "convert": "convert a MiniCPM text model to the Llama format, and back",
     "quantize": "pack the weights of a model in 4 or 8 bits, for a folder that starts at once",
+    "merge": "put a fine-tuned adapter into the weights of its model",
     "train": "train a model",
     "evaluate": "run a benchmark on a model",
     "calibrate": "make the probabilities of decisions right, by labelled examples",

@@ -1,0 +1,75 @@
+"""`minicpmv merge`: an adapter and its model to one checkpoint."""
+
+import argparse
+import sys
+
+from .convert import size
+from .usage import UsageError
+
+DESCRIPTION = """\
+Write a model with a fine-tuned adapter in its weights. OUT is a complete folder in the layout of
+the release, which loads everywhere the model does, and answers faster than the two apart.
+
+OUT appears only when it is whole. One file of weights is in memory at a time.
+"""
+
+EPILOG = """\
+examples:
+  minicpmv merge runs/gauges nano-gauges
+  minicpmv merge runs/receipts receipts --model ./MiniCPM-V-2_6
+  minicpmv verify receipts --against runs/receipts --checks none
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction") -> None:
+    parser = subparsers.add_parser(
+        "merge",
+        usage="minicpmv merge [options] ADAPTER OUT",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    parser.add_argument("adapter", metavar="ADAPTER", help="folder of the adapter")
+    parser.add_argument("out", metavar="OUT", help="folder to write")
+    parser.add_argument(
+        "--model",
+        metavar="BASE",
+        help="model that it was trained on (default: the one that the adapter names)",
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of the model on the hub")
+    parser.add_argument("--overwrite", action="store_true", help="replace the model in OUT")
+    parser.add_argument(
+        "--max-shard-size",
+        type=size,
+        default="2GB",
+        metavar="SIZE",
+        help="most bytes of a weight file (default: 2GB)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    for name in ("adapter", "out"):
+        if not getattr(args, name):
+            raise UsageError(f"{name.upper()} is empty; name a folder.")
+    from tqdm import tqdm
+
+    from minicpmv.export.merge import merge
+
+    with tqdm(desc="tensors", file=sys.stderr, disable=None, leave=False, delay=0.1) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        merged = merge(
+            args.adapter,
+            args.out,
+            model=args.model,
+            revision=args.revision,
+            overwrite=args.overwrite,
+            max_shard_size=args.max_shard_size,
+            on_progress=show,
+        )
+    print(
+        f"{merged.folder}: {merged.base} with {args.adapter}, {merged.num_changed} of "
+        f"{merged.num_tensors} tensors changed, {merged.num_bytes / 1e6:.1f} MB"
+    )
