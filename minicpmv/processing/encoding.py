@@ -6,13 +6,14 @@ no other id changes. For the same reason a long run of placeholders is encoded a
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .quoting import QUOTE_START, Span, unquoted
+from .quoting import QUOTE_END, QUOTE_START, Span, unquoted
 
 
 class Encoded(NamedTuple):
@@ -67,6 +68,56 @@ def encode(
             for first, last in piece.offsets
         )
     return encoded
+
+
+class GrowingText:
+    """Encodes texts that begin alike, such as the prompts of one conversation: what stands before
+    the last special token that a text shares with the one before it is not encoded again.
+
+    Args:
+        tokenizer: which cuts special tokens out of the text and encodes the pieces by themselves.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._text = ""
+        self._encoded = Encoded([], [])
+
+    def __call__(self, text: str, add_special_tokens: bool, filler: str | None = None) -> Encoded:
+        """As `encode`."""
+        shared = self._shared(text)
+        if shared == 0:
+            encoded = encode(self.tokenizer, text, add_special_tokens, filler)
+        else:
+            count = bisect_left(self._encoded.offsets, (shared, 0))
+            rest = encode(self.tokenizer, text[shared:], False, filler)
+            encoded = Encoded(
+                self._encoded.ids[:count] + rest.ids,
+                self._encoded.offsets[:count]
+                + [(start + shared, end + shared) for start, end in rest.offsets],
+            )
+        self._text, self._encoded = text, encoded
+        return encoded
+
+    @cached_property
+    def _special(self) -> re.Pattern[str] | None:
+        return _cut_out(self.tokenizer)
+
+    def _shared(self, text: str) -> int:
+        """Where the last special token ends that stands in both texts at the same place and not in
+        quotes; 0 for none."""
+        length = _common_length(self._text, text)
+        special = self._special if length else None
+        if special is None:
+            return 0
+        for first in (max(length - _LOOKED_BACK, 0), 0):
+            found = list(special.finditer(text, first, length))
+            # The first one may be the end of a longer one.
+            for match in reversed(found[1:] if first else found):
+                before = text.rfind(QUOTE_START, 0, match.end())
+                if before < 0 or text.find(QUOTE_END, before, match.end()) >= 0:
+                    return match.end()
+        return 0
 
 
 def pad(
@@ -139,6 +190,29 @@ def _outside(special: re.Pattern[str], bare: str, quoted: Sequence[Span]) -> Ite
             index += 1
         if index == len(quoted) or quoted[index][0] >= match.end():
             yield match.span()
+
+
+_LOOKED_BACK = 512  # characters
+
+
+def _common_length(first: str, second: str) -> int:
+    """How many characters two texts begin with alike."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _cut_out(tokenizer: Any) -> re.Pattern[str] | None:
+    """Matches special tokens; None where one takes the white space around it."""
+    tokens = tokenizer.added_tokens_decoder.values()
+    if any(token.lstrip or token.rstrip or token.single_word for token in tokens):
+        return None
+    return _any_of(tuple(str(token) for token in tokens if token.special))
 
 
 @lru_cache(maxsize=32)

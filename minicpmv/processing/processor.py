@@ -304,7 +304,8 @@ class MiniCPMVProcessor(AnswerDecoding):
         batched = bool(conversation) and (
             isinstance(conversation[0], list | tuple) or hasattr(conversation[0], "content")
         )
-        processor_kwargs = kwargs.get("processor_kwargs") or {}
+        # A copy: transformers writes into it.
+        processor_kwargs = kwargs["processor_kwargs"] = dict(kwargs.get("processor_kwargs") or {})
         compat = processor_kwargs.get("compat", self.image_processor.compat)
         beside = processor_kwargs.get("images") is not None
         quote = self._reserved_tags(compat, keep_markers=beside) if tokenize else None
@@ -325,23 +326,23 @@ class MiniCPMVProcessor(AnswerDecoding):
                 **kwargs,
             )
 
-    def prompt_of(self, messages: Any, *, add_generation_prompt: bool = False) -> str:
-        """The prompt that `apply_chat_template(messages, tokenize=True)` encodes: with a marker for
-        each picture, and with reserved tags of the messages in quotes (see `quoting.py`).
+    def prompts_of(self, messages: Any, parts: Iterable[tuple[int, bool]]) -> list[str]:
+        """The prompts that `apply_chat_template(messages[:end], tokenize=True)` encodes: a marker
+        for each picture, reserved tags of messages in quotes (`quoting.py`). `parts` are pairs of
+        `end` and `add_generation_prompt`.
         """
         quote = self._reserved_tags(self.compat, keep_markers=False)
-        return super().apply_chat_template(
-            self._normalised(messages, quote, self.compat),
-            add_generation_prompt=add_generation_prompt,
-        )
+        messages = self._normalised(messages, quote, self.compat)
+        write = super().apply_chat_template
+        return [write(messages[:end], add_generation_prompt=opens) for end, opens in parts]
 
     def _reserved_tags(self, compat: Any, *, keep_markers: bool) -> re.Pattern[str] | None:
         """What is put in quotes in messages."""
         if compat == "released":
             return None
-        tokens = self.tokenizer.added_tokens_decoder.values()
-        added = [str(token) for token in tokens if token.special]
-        return reserved_tags(added, keep_markers=keep_markers)
+        added = self.tokenizer.added_tokens_decoder.values()
+        tags = [str(token) for token in added if token.special]
+        return reserved_tags(tags, keep_markers=keep_markers)
 
     def _normalised(
         self,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .encoding import Encoded, Span, encode
+from .encoding import Encoded, GrowingText, Span, encode
 
 
 class PromptTokens(NamedTuple):
@@ -39,6 +39,7 @@ def prompt_tokens(
     *,
     add_special_tokens: bool | None = None,
     compat: str | None = None,
+    encoder: GrowingText | None = None,
 ) -> list[PromptTokens]:
     """The tokens of each prompt.
 
@@ -47,13 +48,18 @@ def prompt_tokens(
         prompts: texts with a marker per picture; tags in quotes are characters.
         image_texts, video_texts: what stands for each picture, in order through the batch.
         add_special_tokens: None: where the prompt does not begin with them.
+        encoder: for prompts that go on from each other.
     """
     filler = processor.image_processor.unk if image_texts or video_texts else None
     texts, replacements = processor.get_text_with_replacements(prompts, image_texts, video_texts)
     found = []
     for text, replaced in zip(texts, replacements, strict=True):
         special = adds_special_tokens(processor.tokenizer, text, add_special_tokens, compat)
-        encoded = encode(processor.tokenizer, text, special, filler)
+        encoded = (
+            encode(processor.tokenizer, text, special, filler)
+            if encoder is None
+            else encoder(text, special, filler)
+        )
         spans = [item["new_span"] for item in replaced]
         mask = encoded.mask(processor.image_token_id, spans)
         found.append(PromptTokens(encoded, mask, replaced))

@@ -5,7 +5,7 @@ It has the part of `MiniCPMVProcessor` that a conversation needs, so that `Chat`
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -100,10 +100,9 @@ class TextProcessor:
                 f"{', '.join(processor_kwargs)} has no effect: {self.release.name} reads text only."
             )
         is_batch = bool(conversation) and not isinstance(conversation[0], Mapping)
+        quote = self._reserved_tags() if tokenize else None
         texts = [
-            self._rendered(
-                turns, self._reserved_tags() if tokenize else None, add_generation_prompt
-            )
+            self._rendered(self._normalised(turns, quote), add_generation_prompt)
             for turns in (conversation if is_batch else [conversation])
         ]
         if not tokenize:
@@ -111,9 +110,10 @@ class TextProcessor:
         inputs = self._padded([self._ids(text) for text in texts])
         return inputs if return_dict else inputs["input_ids"]
 
-    def prompt_of(self, messages: Any, *, add_generation_prompt: bool = False) -> str:
+    def prompts_of(self, messages: Any, parts: Iterable[tuple[int, bool]]) -> list[str]:
         """As in `MiniCPMVProcessor`."""
-        return self._rendered(messages, self._reserved_tags(), add_generation_prompt)
+        turns = self._normalised(messages, self._reserved_tags())
+        return [self._rendered(turns[:end], opens) for end, opens in parts]
 
     def question(self, conversation: Any) -> list[dict[str, Any]]:
         """As in `MiniCPMVProcessor`."""
@@ -147,16 +147,16 @@ class TextProcessor:
             return None
         return reserved_tags(map(str, self.tokenizer.added_tokens_encoder), keep_markers=False)
 
-    def _rendered(
-        self, messages: Any, quote: re.Pattern[str] | None, add_generation_prompt: bool
-    ) -> str:
-        """The messages as the template of the tokenizer writes them."""
+    def _normalised(self, messages: Any, quote: re.Pattern[str] | None) -> list[dict[str, Any]]:
+        """The messages as texts, checked."""
         turns = normalised(messages, quote, other_keys=keys_read(self.tokenizer.chat_template))
+        return [self._as_text(i, message) for i, message in enumerate(turns)]
+
+    def _rendered(self, turns: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+        """The messages as the template of the tokenizer writes them."""
         return str(
             self.tokenizer.apply_chat_template(
-                [self._as_text(i, message) for i, message in enumerate(turns)],
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
+                turns, tokenize=False, add_generation_prompt=add_generation_prompt
             )
         )
 

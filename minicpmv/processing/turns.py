@@ -11,11 +11,12 @@ space in the tokenizers of SentencePiece, and differ from what stands in the his
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from .cutting import Sized, planned
-from .encoding import Encoded, encode
+from .encoding import Encoded, GrowingText, encode
 from .image_settings import check_effect, check_settings
 from .packing import Sliced
 from .prompt import PromptTokens, adds_special_tokens, prompt_tokens
@@ -127,7 +128,14 @@ def turn_ids(
         for index, message in enumerate(messages)
         if message["role"] == "assistant" and (only is None or index in only)
     ]
-    turns = tuple(_turn(prompts, index, suffix) for index in wanted)
+    if 0 in wanted:
+        raise ValueError("The conversation begins with an answer; a user's message comes first.")
+    parts = [part for index in wanted for part in ((index, True), (index + 1, False))]
+    texts = iter(processor.prompts_of(prompts.messages, parts))
+    turns = tuple(
+        _turn(prompts, index, before, whole, suffix)
+        for index, before, whole in zip(wanted, texts, texts, strict=True)
+    )
     sizes = tuple(
         tuple((int(height), int(width)) for image in images for height, width in image.target_sizes)
         for images in prompts.sliced
@@ -142,6 +150,7 @@ class _Prompts:
         self.processor = processor
         self.messages = messages
         self.sliced: list[list[Sliced]] = []
+        self._encoder = GrowingText(processor.tokenizer)
         self._texts: list[str] = []  # of each picture
         self._kinds: list[str] = []
 
@@ -177,19 +186,12 @@ class _Prompts:
             for kind, images in pairs
         ]
 
-    def text(self, end: int, *, add_generation_prompt: bool) -> str:
-        """The rendered messages before `end`, with markers and quotes."""
-        messages = self.messages[:end]
-        if not messages:
-            raise ValueError("The conversation begins with an answer; a user's message comes first")
-        return str(self.processor.prompt_of(messages, add_generation_prompt=add_generation_prompt))
-
     def tokens(self, text: str, end: int) -> PromptTokens:
         """The tokens of a rendered beginning of `end` messages."""
         processor = self.processor
         if isinstance(processor, TextProcessor):
             special = adds_special_tokens(processor.tokenizer, text)
-            encoded = encode(processor.tokenizer, text, special)
+            encoded = self._encoder(text, special)
             return PromptTokens(encoded, np.zeros(len(encoded.ids), np.int64), [])
         count = sum(_num_pictures(message) for message in self.messages[:end])
         shown = list(zip(self._kinds[:count], self._texts[:count], strict=True))
@@ -199,6 +201,7 @@ class _Prompts:
             [picture for kind, picture in shown if kind == "image"],
             [picture for kind, picture in shown if kind == "video"],
             compat=processor.compat,
+            encoder=self._encoder,
         )
         if len(tokens.replacements) != count:
             raise ValueError(
@@ -208,11 +211,15 @@ class _Prompts:
         return tokens
 
 
-def _turn(prompts: _Prompts, index: int, suffix: str) -> TurnIds:
-    """The answer at `index` of the messages."""
+def _turn(prompts: _Prompts, index: int, before: str, whole: str, suffix: str) -> TurnIds:
+    """The answer at `index` of the messages.
+
+    Args:
+        before: the rendered messages before it, with the generation prompt.
+        whole: with the answer.
+        suffix: what the template writes after a last answer.
+    """
     processor, tokenizer = prompts.processor, prompts.processor.tokenizer
-    before = prompts.text(index, add_generation_prompt=True)
-    whole = prompts.text(index + 1, add_generation_prompt=False)
     if not whole.startswith(before) or not whole.endswith(suffix):
         raise TemplateError(
             "The chat template does not write an answer behind its generation prompt, so it cannot "
@@ -271,12 +278,21 @@ def _continuation(processor: Any, prompt: Encoded, text: str) -> list[int]:
     )
 
 
+_SUFFIXES: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()  # of templates
+
+
 def _suffix(processor: Any) -> str:
     """What the template writes after a last answer."""
+    template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+    known = _SUFFIXES.get(processor)
+    if known is not None and known[0] == template:
+        return known[1]
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
-    _, found, suffix = processor.prompt_of(messages).partition(_ANSWER)
+    (text,) = processor.prompts_of(messages, [(2, False)])
+    _, found, suffix = text.partition(_ANSWER)
     if not found:
         raise TemplateError("The chat template does not write the answers of a conversation.")
+    _SUFFIXES[processor] = template, suffix
     return str(suffix)
 
 

@@ -46,7 +46,7 @@ def asked(processor, messages, settings):
 
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, "nano"])
 def test_every_answer_is_trained_behind_its_generation_prompt(model, answer):
     processor = processor_of(model)
     for record in recorded(model):
@@ -88,7 +88,7 @@ def test_every_answer_is_trained_behind_its_generation_prompt(model, answer):
             assert example.input_ids[-1] in processor.terminator_ids
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, "nano"])
 def test_the_answer_is_what_the_whole_conversation_has(model):
     processor = processor_of(model)
     for record in recorded(model):
@@ -110,7 +110,7 @@ def test_the_answer_is_what_the_whole_conversation_has(model):
                 assert whole[len(ids) - 1] == ids[-1]
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, "nano"])
 def test_an_answer_that_is_not_trained_has_no_targets(model):
     processor = processor_of(model)
     for record in recorded(model)[:4]:
@@ -127,7 +127,7 @@ def test_an_answer_that_is_not_trained_has_no_targets(model):
         assert (example.targets[end:] == NO_TARGET).all()
 
 
-@pytest.mark.parametrize("model", [m for m in MODELS if reads_pictures(m)])
+@pytest.mark.parametrize("model", ["nano", *filter(reads_pictures, MODELS)])
 def test_pictures_are_those_of_the_call(model):
     processor = processor_of(model)
     compared = 0

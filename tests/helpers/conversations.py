@@ -35,7 +35,7 @@ class Recorded(NamedTuple):
 
 
 def reads_pictures(model: str) -> bool:
-    return model in CHECKPOINTS
+    return model not in TEXT_FOLDERS
 
 
 def folder_of(model: str) -> Path:
@@ -46,13 +46,15 @@ def folder_of(model: str) -> Path:
 @lru_cache
 def processor_of(model: str) -> Any:
     """The processor of a recorded checkpoint, as `load` makes it. Shared: do not change it."""
-    checkpoint = Checkpoint.find(str(folder_of(model)))
+    checkpoint = Checkpoint.find("nano" if model == "nano" else str(folder_of(model)))
     return load_processor(checkpoint, read_config(checkpoint))
 
 
 @lru_cache
 def recorded(model: str) -> list[Recorded]:
     """The conversations that were recorded with a model, each once."""
+    if model == "nano":  # nothing was recorded with it; it reads what 2.6 reads
+        return recorded("2.6")
     found = _of_text_model(model) if model in TEXT_FOLDERS else _with_pictures(model)
     assert found, model
     return found
