@@ -120,10 +120,12 @@ def rest_of(row: Row, known: Iterable[str], refused: Iterable[str] = ()) -> dict
         refused: keys that it does not read, and that would mean something elsewhere.
 
     Raises:
-        RowError: one of `refused`, or a key that asks for what is not done, says something.
+        RowError: one of `refused`, or a key that asks for what is not done, says something. So does
+            a `label` that is true or false: in rows of KTO it tells good answers from bad ones.
     """
     known = {"id", *known}
-    for key in (*_REFUSED, *refused):
+    is_kto = isinstance(row.get("label"), bool) and "conversations" not in row
+    for key in (*_REFUSED, *refused, *(["label"] if is_kto else [])):
         if key in row and key not in known and not is_nothing(row[key]):
             raise RowError(key, "unknown_field", without_effect(key, known))
     return {str(key): value for key, value in row.items() if key not in known}

@@ -95,7 +95,7 @@ class ArrowRows:
         for path in self.paths:
             for batch in _batches(path):
                 for start in range(0, batch.num_rows, _BATCH):
-                    yield from batch.slice(start, _BATCH).to_pylist()
+                    yield from _filled(batch.slice(start, _BATCH))
 
     def count(self) -> int:
         """How many rows there are."""
@@ -107,7 +107,7 @@ class ArrowRows:
         for path in self.paths:
             for batch in _batches(path):
                 if 0 <= left < batch.num_rows:
-                    return batch.slice(left, 1).to_pylist()[0]
+                    return _filled(batch.slice(left, 1))[0]
                 left -= batch.num_rows
         raise IndexError(f"{self.folder} has {self.count()} rows, and no row {n}")
 
@@ -127,7 +127,7 @@ def _group_rows(path: Path, group: int, count: int) -> Iterator[Any]:
     with _parquet(path) as file:
         try:
             for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group]):
-                rows = batch.to_pylist()
+                rows = _filled(batch)
                 done += len(rows)
                 yield from rows
         except (OSError, ValueError) as error:  # pyarrow's errors are of these
@@ -135,6 +135,13 @@ def _group_rows(path: Path, group: int, count: int) -> Iterator[Any]:
             why = f"row group {group} of {path.name} cannot be read: {first}"
             for _ in range(count - done):
                 yield Broken(why)
+
+
+def _filled(batch: Any) -> list[dict[str, Any]]:
+    """Rows without columns that are null: in a table, all rows have all columns."""
+    return [
+        {key: value for key, value in row.items() if value is not None} for row in batch.to_pylist()
+    ]
 
 
 def _batches(path: Path) -> Iterator[Any]:

@@ -89,9 +89,17 @@ class Entry:
                 raise ValueError(f"{place}: {key} is not supported; give chosen and rejected.")
         if formatting == "openai":
             tags = {**WRITTEN_TAGS, **tags}
+        # As LLaMA-Factory does: who names columns names all of them.
         defaults = _ALPACA if is_alpaca else _SHAREGPT
-        known = {k: v for k, v in {**defaults, **columns}.items() if v}
+        known = {key: name for key, name in (columns or defaults).items() if name}
         ranking = bool(given.get("ranking", False))
+        needed = ["prompt", *([] if ranking else ["response"])] if is_alpaca else ["messages"]
+        for key in needed:
+            if key not in known:
+                raise ValueError(
+                    f"{place}: columns has no {key!r}, which {formatting} needs; it has "
+                    f"{', '.join(columns)}."
+                )
         if ranking and not {"chosen", "rejected"} <= set(known):
             raise ValueError(f"{place}: ranking needs the columns chosen and rejected.")
         return cls(known, {**_TAGS, **tags}, is_alpaca, ranking)

@@ -228,6 +228,7 @@ BROKEN = [
      "unknown_field"),
     ("hf", chat("q", "a", images=["x"], image="y"), "image", "unknown_field"),
     ("hf", chat("q", "a", chosen="c"), "chosen", "unknown_field"),
+    ("hf", chat("q", "a", label=False), "label", "unknown_field"),
     ("openai", chat("q", "a", images=["a.png"]), "images", "unknown_field"),
     ("openai", chat("q", "a", tools=[{"type": "function"}]), "tools", "unknown_field"),
     ("openai", {"messages": changed(CHAT, 1, weight=0.5)}, "messages[1].weight", "wrong_type"),

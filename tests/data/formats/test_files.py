@@ -144,6 +144,10 @@ def test_folders_that_datasets_saved(tmp_path):
         open_rows(tmp_path / "none")
 
 
+ALPACA = {
+    "prompt": "question", "query": "input", "response": "output", "history": "before",
+    "images": "images",
+}  # fmt: skip
 INFO = {
     "share": {
         "file_name": "share.json",
@@ -151,7 +155,7 @@ INFO = {
         "columns": {"messages": "talk", "images": "pics", "system": "sys"},
         "tags": {"user_tag": "me", "assistant_tag": "it"},
     },
-    "alpaca": {"file_name": "alpaca.json", "columns": {"history": "before", "images": "images"}},
+    "alpaca": {"file_name": "alpaca.json", "columns": ALPACA},
     "far": {"hf_hub_url": "x/y"},
 }
 
@@ -159,7 +163,7 @@ INFO = {
 def llama_factory(tmp_path, info=INFO):
     talk = [{"from": "me", "value": "<image>q"}, {"from": "it", "value": "a"}]
     write_rows(tmp_path / "share.json", [{"talk": talk, "pics": ["a.png"], "sys": "S"}])
-    row = {"instruction": "I<image>", "input": "in", "output": "O", "before": [["q", "a"]]}
+    row = {"question": "I<image>", "input": "in", "output": "O", "before": [["q", "a"]]}
     write_rows(tmp_path / "alpaca.json", [{**row, "images": ["b.png"]}])
     (tmp_path / "dataset_info.json").write_text(json.dumps(info))
 
@@ -185,6 +189,11 @@ def test_llama_factory_reads_by_its_dataset_info(tmp_path):
         ("dataset_info.json", {"a": {"file_name": "share.json", "formatting": "x"}}, "formatting"),
         ("dataset_info.json", {"a": {"file_name": "share.json", "columns": {"x": "y"}}}, "has 'x'"),
         ("dataset_info.json", {"a": {"file_name": "share.json", "ranking": True}}, "ranking needs"),
+        (
+            "dataset_info.json",
+            {"a": {"file_name": "wiki.txt", "columns": {"prompt": "text"}}},
+            "columns has no 'response', which alpaca needs",
+        ),
         (
             "dataset_info.json",
             {"a": {"file_name": "share.json", "columns": {"kto_tag": "y"}}},
