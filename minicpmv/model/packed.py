@@ -13,6 +13,7 @@ gradient checkpointing computes layers again in the backward pass.
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -149,7 +150,7 @@ def packed_attention(
             f"segments up to {borders[-1]}; expected one sample of as many tokens, without a cache."
         )
     is_half = query.dtype in (torch.bfloat16, torch.float16)
-    if query.is_cuda and is_half and not dropout and _CAN_VARLEN:
+    if query.is_cuda and is_half and not dropout and _can_varlen():
         longest = max(end - start for start, end in pairwise(borders))
         return _varlen(query, key, value, cu_seq_lens_q, longest, scaling, sliding_window), None
     options: dict[str, Any] = {"scale": scaling, "dropout_p": dropout}
@@ -204,6 +205,7 @@ def _varlen(
     return output[None]
 
 
+@cache  # not at import: the module brings torch's compiler with it
 def _can_varlen() -> bool:
     """Whether this PyTorch has the kernel, with grouped queries."""
     try:
@@ -211,9 +213,6 @@ def _can_varlen() -> bool:
     except ImportError:
         return False
     return "enable_gqa" in inspect.signature(varlen_attn).parameters
-
-
-_CAN_VARLEN = _can_varlen()
 
 
 def _inner(model: Any) -> Any:
