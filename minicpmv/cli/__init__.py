@@ -31,6 +31,7 @@ COMMANDS = {
     "convert": "convert a MiniCPM text model to the Llama format, and back",
     "quantize": "pack the weights of a model in 4 or 8 bits, for a folder that starts at once",
     "merge": "put a fine-tuned adapter into the weights of its model",
+    "data": "check training data row by row, or write it in another format",
     "train": "train a model",
     "evaluate": "run a benchmark on a model",
     "calibrate": "make the probabilities of decisions right, by labelled examples",
