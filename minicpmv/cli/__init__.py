@@ -8,6 +8,7 @@ command was typed wrongly, 130 after Ctrl-C); `--traceback` shows the rest.
 import argparse
 import difflib
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -191,6 +192,8 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # It says when it is imported that a product of its own has no faster form here.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", module=r"minicpmv(\.|$)")

@@ -1,0 +1,174 @@
+"""Our options as transformers' `TrainingArguments`, and the parts of the model they name."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from ...adapters.parts import LoraSettings, Parts
+from ...data.encode import EncodeSettings
+from ...devices import hardware_of, parse_device
+from ...errors import ArgumentError
+from ...precision import Precision, choose_training_dtype, parse_dtype
+from ..flags import TrainingFlags
+from ..options import given
+
+_LLM_TYPES = {"minicpm": "minicpm", "qwen": "qwen2", "llama3": "llama", "llama": "llama"}
+
+
+def training_arguments(options: TrainingFlags, precision: Precision) -> TrainingArguments:
+    """What transformers' Trainer is told. A batch of it is one packed row.
+
+    Raises:
+        ValueError: transformers refuses a value.
+    """
+    logs = options.logging_dir or str(Path(options.output) / "logs")
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", logs)
+    on_cpu = device_of(options).type == "cpu"
+    has_eval = bool(options.eval_data) and options.eval_strategy != "no"
+    arguments = TrainingArguments(
+        output_dir=options.output,
+        per_device_train_batch_size=1,
+        per_device_eval_batch_size=1,
+        gradient_accumulation_steps=options.accumulation,
+        num_train_epochs=options.epochs,
+        max_steps=options.max_steps,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        adam_beta1=options.adam_beta1,
+        adam_beta2=options.adam_beta2,
+        max_grad_norm=options.max_grad_norm,
+        warmup_steps=options.warmup,
+        lr_scheduler_type=options.schedule,
+        optim=options.optim,
+        seed=options.seed,
+        data_seed=options.seed,
+        use_cpu=on_cpu,
+        bf16=precision.dtype == torch.bfloat16,
+        fp16=precision.dtype == torch.float16,
+        logging_steps=options.log_every,
+        logging_first_step=True,
+        save_strategy="steps",
+        save_steps=options.save_every,
+        save_total_limit=None,  # callbacks.Complete removes old ones when a newer is whole
+        eval_strategy=options.eval_strategy if has_eval else "no",
+        eval_steps=options.eval_every if has_eval else None,
+        report_to=[name.strip() for name in options.report_to.split(",")],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        prediction_loss_only=True,
+        dataloader_num_workers=options.workers,
+        dataloader_pin_memory=not on_cpu,
+        ddp_backend="gloo" if on_cpu and num_processes() > 1 else None,
+        ddp_find_unused_parameters=False,
+        ddp_timeout=24 * 3600,  # others wait while the first prepares the data
+        deepspeed=options.deepspeed or None,
+    )
+    # Several cards in one process would split a packed row in the middle.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+def set_checkpointing(arguments: TrainingArguments, is_on: bool) -> None:
+    """Whether layers are computed again in the backward pass; its name depends on the version."""
+    for name in ("gradient_checkpointing", "activation_checkpointing"):
+        if hasattr(arguments, name):
+            setattr(arguments, name, is_on)
+            setattr(arguments, f"{name}_kwargs", {"use_reentrant": False} if is_on else None)
+
+
+def num_processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def device_of(options: TrainingFlags) -> torch.device:
+    """Where this process computes."""
+    device = parse_device(options.device)
+    if device.type == "cuda" and device.index is None and num_processes() > 1:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return device
+
+
+def precision_for(options: TrainingFlags, device: torch.device) -> Precision:
+    """The dtype of activations, and of weights that are frozen."""
+    return choose_training_dtype(hardware_of(device), parse_dtype(options.asked_dtype))
+
+
+def parts_of(options: TrainingFlags, sees_pictures: bool) -> Parts:
+    """What is trained.
+
+    Raises:
+        ArgumentError: parts that a text model does not have were asked for.
+    """
+    named = given(options)
+    if not sees_pictures:
+        for name in ("tune_resampler", "tune_vision", "lora_resampler", "lora_vision"):
+            if name in named and getattr(options, name):
+                raise ArgumentError(f"`{name}` has no effect: the model takes no pictures.")
+    language: Any = "lora" if options.uses_lora else "full" if options.tune_llm else "frozen"
+    if not sees_pictures:
+        if language == "frozen":
+            raise ArgumentError("`tune_llm=False` leaves nothing to train in a text model.")
+        return Parts(language, False, False, options.tune_embeddings)
+    resampler: Any = "lora" if options.lora_resampler else options.tune_resampler
+    vision: Any = "lora" if options.lora_vision else options.tune_vision
+    return Parts(language, resampler, vision, options.tune_embeddings)
+
+
+def lora_of(options: TrainingFlags) -> LoraSettings:
+    """The adapters' settings."""
+    return LoraSettings(
+        r=options.lora_r,
+        alpha=options.lora_alpha,
+        dropout=options.lora_dropout,
+        targets=options.lora_targets,
+        rslora=options.rslora,
+        dora=options.dora,
+        layers=tuple(int(number) for number in options.lora_layers.split(",") if number.strip()),
+    )
+
+
+def encode_settings(options: TrainingFlags) -> EncodeSettings:
+    """How rows become tokens."""
+    return EncodeSettings(
+        max_length=options.max_length,
+        cut=options.cut_long,
+        max_slice_nums=options.max_slice_nums or None,
+        num_frames=options.num_frames or None,
+        fps=options.fps or None,
+    )
+
+
+def default_learning_rate(options: TrainingFlags, num_parameters: int) -> float:
+    """Where none was given."""
+    kind = "lora" if options.uses_lora else "small" if num_parameters < 100_000_000 else "full"
+    return options.LEARNING_RATES[kind]
+
+
+def check_llm_type(options: TrainingFlags, text_type: str) -> None:
+    """
+    Raises:
+        ArgumentError: `llm_type` names another language model than the checkpoint's.
+    """
+    if options.llm_type and _LLM_TYPES[options.llm_type] != text_type:
+        raise ArgumentError(
+            f"`llm_type` is {options.llm_type!r}, and the language model of {options.model!r} is "
+            f"{text_type!r}. Leave the flag out; the model's files say it."
+        )
+
+
+__all__ = [
+    "check_llm_type",
+    "default_learning_rate",
+    "device_of",
+    "encode_settings",
+    "lora_of",
+    "num_processes",
+    "parts_of",
+    "precision_for",
+    "set_checkpointing",
+    "training_arguments",
+]

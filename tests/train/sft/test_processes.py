@@ -1,0 +1,40 @@
+"""Two processes train as one does: the same losses, the same weights."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from .conftest import weights_of
+
+
+def losses_of(folder: Path) -> torch.Tensor:
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return torch.tensor([r.get("loss", r.get("eval_loss")) for r in records])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [["--lora", "--lora-dropout", "0"], ["--tune-vision"]])
+def test_two_processes_and_accumulation_over_two_rows_are_one(parts, micro, rows, tmp_path):
+    words = ["-m", "minicpmv", "train", "sft", "--model", str(micro), "--data", str(rows), *parts]
+    words += ["--max-length", "64", "--max-steps", "5", "--samples", "0", "--log-every", "1"]
+    words += ["--dtype", "fp32", "--device", "cpu", "--learning-rate", "1e-3", "--warmup", "0"]
+    words += ["--eval-data", str(rows), "--eval-every", "5"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    one, two = tmp_path / "one", tmp_path / "two"
+    single = [sys.executable, *words, "--accumulation", "2", "--output", str(one)]
+    subprocess.run(single, check=True, env=environment, capture_output=True)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    double = [*launcher, "--nproc-per-node", "2", *words, "--output", str(two)]
+    done = subprocess.run(double, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("step 5/5  loss") == 1  # one of them speaks
+    torch.testing.assert_close(losses_of(one), losses_of(two), atol=2e-5, rtol=1e-5)
+    first, second = weights_of(one), weights_of(two)
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], atol=2e-4, rtol=1e-3)
