@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Teach nano to read seven-segment displays, which it has never seen, from 300 pictures and a JSON file.
+#
+#   comes out   FOLDER/adapter: LoRA of the language model and the whole resampler; FOLDER/scores.txt
+#   needs       pip install ".[train]"; 2 GB of memory
+#   runs on     CPU, at most 15 minutes of two cores; a CUDA device with the same command
+#
+# Interrupted, even by kill -9, it goes on where it was: give the same command again.
+#
+#   bash recipes/teach_gauges.sh
+#   bash recipes/teach_gauges.sh --num-train-epochs 10     any option of "minicpmv train sft"
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+OUT=${OUT:-runs/gauges}
+export OMP_WAIT_POLICY=passive
+export GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=8000000000
+
+python recipes/draw_gauges.py draw "$OUT/data"
+python -m minicpmv data check "$OUT/data/train.json"
+python -m minicpmv train sft --model nano --data "$OUT/data/train.json" --output "$OUT/adapter" \
+  --lora --lora-r 32 --lora-targets all-linear --num-train-epochs 40 --learning-rate 2e-3 "$@"
+{
+  python recipes/draw_gauges.py read "$OUT/data"
+  python recipes/draw_gauges.py read "$OUT/data" --model "$OUT/adapter"
+} | tee "$OUT/scores.txt"
