@@ -235,3 +235,29 @@ def test_routers_are_balanced_over_the_step():
     torch.testing.assert_close(half.loss * 2, alone.loss)
     model.config.router_aux_loss_coef = 0.0
     assert model(**row).loss < alone.loss
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernel for all segments is CUDA's")
+@pytest.mark.parametrize("window", [None, 6])
+@pytest.mark.parametrize("num_key_values", [4, 2])
+def test_one_kernel_for_all_segments(window, num_key_values):
+    torch.manual_seed(0)
+    shapes = [(1, 4, 200, 64), *[(1, num_key_values, 200, 64)] * 2]
+    borders = torch.tensor([0, 90, 91, 200], dtype=torch.int32)
+    results = []
+    for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
+        torch.manual_seed(0)
+        inputs = [torch.randn(shape).bfloat16().to(device, dtype) for shape in shapes]
+        inputs = [x.requires_grad_() for x in inputs]
+        output, _ = packed_attention(
+            torch.nn.Module(),
+            *inputs,
+            None,
+            0.2,
+            cu_seq_lens_q=borders.to(device),
+            sliding_window=window,
+        )
+        output.square().sum().backward()
+        results.append([x.float().cpu() for x in (output, *(x.grad for x in inputs))])
+    for found, expected in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(found, expected, rtol=5e-2, atol=5e-2)
