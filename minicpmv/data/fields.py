@@ -12,6 +12,7 @@ Row = Mapping[str, Any]
 _WITHOUT_EFFECT = {
     "audio": "audio input is not supported",
     "audios": "audio input is not supported",
+    "system": "put it in front of the messages, with the role of the system",
     "tools": "write tool use as text",
     "functions": "write tool use as text",
     "tool_calls": "write tool use as text",

@@ -148,9 +148,17 @@ def open_rows(
             try:
                 reader = detect(first)
             except ValueError as error:
+                if not any(isinstance(row, Mapping) for row in first) and _are_rows(first):
+                    # All are faults anyway, and `detect` would hide them.
+                    return Rows(file, source, format_of("official"), MediaReader(folder))
                 raise ValueError(f"{name} has {_why_not(error, first)}.") from None
     assert reader is not None
     return Rows(file, source, reader, MediaReader(folder))
+
+
+def _are_rows(first: list[Any]) -> bool:
+    """Whether a row that is no JSON begins like one."""
+    return any(isinstance(row, Broken) and row.is_object for row in first)
 
 
 def _why_not(error: ValueError, first: list[Any]) -> str:

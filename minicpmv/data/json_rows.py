@@ -32,10 +32,12 @@ class Broken:
     Args:
         message: why.
         field: where in it.
+        is_object: whether it begins like a row.
     """
 
     message: str
     field: str = ""
+    is_object: bool = False
 
 
 class JsonRows:
@@ -133,10 +135,11 @@ def _lines(file: BinaryIO, offset: int, line: int) -> Iterator[tuple[int, Any]]:
             data = data.removeprefix(codecs.BOM_UTF8)
         if not data.strip():
             continue
+        place, is_object = f"line {number}", data.lstrip().startswith(b"{")
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
-            yield start, Broken(f"byte {error.start} of the line is not UTF-8", f"line {number}")
+            yield start, Broken(f"byte {error.start} of the line is not UTF-8", place, is_object)
             continue
         decoder = _Decoder()
         text = text.strip()
@@ -144,14 +147,14 @@ def _lines(file: BinaryIO, offset: int, line: int) -> Iterator[tuple[int, Any]]:
             value, end = decoder.raw_decode(text)
         except json.JSONDecodeError as error:
             why = _no_json(error.msg, error.pos + 1) + _hint(text, error.pos)
-            yield start, Broken(why, f"line {number}")
+            yield start, Broken(why, place, is_object)
             continue
         except (ValueError, RecursionError) as error:
-            yield start, Broken(f"this is no JSON: {error}", f"line {number}")
+            yield start, Broken(f"this is no JSON: {error}", place, is_object)
             continue
         if end < len(text):
             why = _no_json("Extra data", end + 1)
-            yield start, Broken(f"{why}; one line holds one row", f"line {number}")
+            yield start, Broken(f"{why}; one line holds one row", place, is_object)
             continue
         yield start, decoder.checked(value)
 
@@ -211,6 +214,7 @@ class _Stream:
         self.decode = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self.decoder = _Decoder()
         self.first_keys: set[str] = set()
+        self.is_lost = False  # behind a row whose end cannot be told
 
     def rows(self, is_list: bool, is_first: bool) -> Iterator[tuple[int, Any]]:
         """Offset and value of each row, from the place where the row before ended."""
@@ -244,6 +248,8 @@ class _Stream:
             is_first = False
             value = self._value()
             yield start, broken or value
+            if self.is_lost:
+                return
 
     def _broken(self, message: str) -> Broken:
         return Broken(message, f"line {self.line}")
@@ -309,15 +315,14 @@ class _Stream:
         end = self._end_of_broken()
         found = self.pos + place if end is None else min(self.pos + place, end)
         line = f"line {self.line + self.text.count(chr(10), self.pos, found)}"
+        is_object = self.text.startswith("{", self.pos)
         message = f"this is no JSON: {why} near {short(self.text[found : found + 20])}"
         message += _hint(self.text, found)
         if end is not None:
             self._advance(end - self.pos)
-            return Broken(message, line)
-        self._advance(len(self.text) - self.pos)
-        while self._fill():
-            self._advance(len(self.text) - self.pos)
-        return Broken(f"{message}; nothing behind it can be read", line)
+            return Broken(message, line, is_object)
+        self.is_lost = True
+        return Broken(f"{message}; nothing behind it can be read", line, is_object)
 
     def _end_of_broken(self) -> int | None:
         """Where the value ends: at its own bracket, or before what begins like another row."""

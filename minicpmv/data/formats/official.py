@@ -41,7 +41,8 @@ class Official:
 
     def read_row(self, row: Row, number: int, media: MediaReader) -> Conversation:
         """Raises RowError."""
-        rest = rest_of(row, self.keys, ("images", "videos", "messages", "chosen", "rejected"))
+        refused = ("images", "videos", "messages", "chosen", "rejected", "system")
+        rest = rest_of(row, self.keys, refused)
         if "conversations" not in row:
             raise RowError("conversations", "not_a_row", "the row has no conversations")
         given = items(row["conversations"], "conversations")

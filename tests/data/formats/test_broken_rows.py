@@ -139,6 +139,7 @@ BROKEN = [
      "missing_picture"),
     ("official", official("q", "a", images=["a.png"]), "images", "unknown_field"),
     ("official", official("q", "a", audios=["a.wav"]), "audios", "unknown_field"),
+    ("official", official("q", "a", system="s"), "system", "unknown_field"),
     ("official", official("q", "a", id=["x"]), "id", "wrong_type"),
     (
         "official",

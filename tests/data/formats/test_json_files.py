@@ -79,7 +79,7 @@ def listed(*elements: str, end: str = "\n]") -> str:
         (listed(*ONE, end=",\n]"), ["0", "1", "2", "3", "line 6"]),
         (listed(*ONE, end=""), ["0", "1", "2", "3", "line 5"]),
         (listed(*ONE, end="] x"), ["0", "1", "2", "3", "line 5"]),
-        (listed(*ONE[:3], ONE[3][:40], end=""), ["0", "1", "2", "line 5", "line 5"]),
+        (listed(*ONE[:3], ONE[3][:40], end=""), ["0", "1", "2", "line 5"]),
         ("\n".join([ONE[0], ONE[1][:-1], *ONE[2:]]), ["0", "line 2", "2", "3"]),
         ("\n".join([ONE[0], ONE[1] + ",", *ONE[2:]]), ["0", "line 2", "2", "3"]),
         ("\n".join([ONE[0], "x", *ONE[2:]]), ["0", "line 2", "2", "3"]),
@@ -151,6 +151,18 @@ def test_a_file_without_rows(tmp_path, content, why):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=why):
         open_rows(path)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_a_file_whose_rows_are_all_broken_has_faults(tmp_path, suffix):
+    """As the example in the readme of the released scripts once was: no JSON, but Python."""
+    path = tmp_path / f"a{suffix}"
+    rows = ["{'id': '0'}", '{"id": True}', '{"id": [1,]}', '{"id": "x"']
+    path.write_text(listed(*rows) if suffix == ".json" else "\n".join(rows))
+    found = list(open_rows(path))
+    assert [(row.row, row.kind) for row in found] == [(n, "not_a_row") for n in range(4)]
+    hints = ("double quotes", "true, false and null", "no comma before a closing bracket")
+    assert all(hint in row.message for hint, row in zip(hints, found, strict=False))
 
 
 def test_what_is_not_there(tmp_path):
