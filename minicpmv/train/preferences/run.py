@@ -1,0 +1,331 @@
+"""Pairs of answers from a model's own samples, as `minicpmv train preferences` collects them.
+
+    question -> answers -> claims -> verdicts -> scores        one line per question, kept at once
+                                              -> pairs of about equal length    when all are there
+
+All answers to a question come from the same model by the same prompt, so that two of them differ in
+what they say and not in how (RLAIF-V calls them deconfounded). What is not judged is counted.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...data.convert import convert, written_row
+from ...data.faults import DataError, Fault
+from ...data.files import open_rows
+from ...data.formats import format_of
+from ...data.media_fields import MediaWriter
+from ...data.messages import Conversation, Message, Preference, chat_messages
+from ...loader import load
+from ...media.policy import MediaPolicy, use_policy
+from .claims import Asked, Splitter, opposite_of, splitter_named
+from .judge import Asking, Judge, ModelJudge, SceneJudge, next_tokens
+from .options import PreferenceOptions
+from .pairs import is_kept, length_limit, pairs_of, score, words
+from .server import Server
+
+Row = Conversation | Preference
+Record = dict[str, Any]
+
+
+@dataclass
+class Collected:
+    """What a collection came to.
+
+    Fields:
+        questions: rows that were asked; answers: that were drawn; claims: in them.
+        rejected: claims that do not hold; unjudged: answers left out, as not all of their claims
+            have a verdict; repeated: answers left out, as they were drawn before.
+        candidates: pairs with different scores; pairs: that are left with about equal lengths.
+        limit: how much longer a rejected answer was allowed to be, as a share of it.
+        words: the mean of the chosen and of the rejected answers.
+    """
+
+    questions: int = 0
+    answers: int = 0
+    claims: int = 0
+    rejected: int = 0
+    unjudged: int = 0
+    repeated: int = 0
+    candidates: int = 0
+    pairs: int = 0
+    limit: float | None = None
+    words: tuple[float, float] = field(default=(0.0, 0.0))
+
+    def as_text(self) -> str:
+        """One line."""
+        limit = "" if self.limit is None else f", at most {self.limit:.0%} of it longer"
+        return (
+            f"{self.questions} questions, {self.answers} answers ({self.repeated} repeated and "
+            f"{self.unjudged} not judged are left out), {self.claims} claims of which "
+            f"{self.rejected} do not hold; {self.candidates} pairs, {self.pairs} kept{limit}; mean "
+            f"words {self.words[0]:.1f} chosen, {self.words[1]:.1f} rejected"
+        )
+
+
+def run(options: PreferenceOptions) -> Collected:
+    """Ask, judge and pair as the options say.
+
+    Raises:
+        DataError: rows have faults.
+        ValueError, OSError: something else is wrong, in one line.
+    """
+    options.check()
+    with use_policy(MediaPolicy(schemes=("file", "data"), warns=False)):
+        rows = _rows(options)
+        kept = Kept(Path(options.output + ".answers.jsonl"), _facts(options))
+        left = [row for row in rows if row.row not in kept.records]
+        if left:
+            _ask(options, left, kept, len(rows))
+        records = [kept.records[row.row] for row in rows]
+        pairs, found = _paired(records, options)
+        if not pairs:
+            raise ValueError(
+                f"No two answers of a question differ in what holds ({found.as_text()}). Draw more "
+                f"--answers, or raise --temperature."
+            )
+        _write(Path(options.output), {row.row: row for row in rows}, pairs)
+    print(found.as_text(), file=sys.stderr)
+    return found
+
+
+class Kept:
+    """Answers and verdicts on disk, one line per question, behind a line that says what they
+    depend on. A line that a kill has cut is thrown away.
+    """
+
+    def __init__(self, path: Path, facts: Record) -> None:
+        self.path = path
+        self.records: dict[int, Record] = {}
+        whole: list[str] = []
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n")]
+        if whole:
+            if json.loads(whole[0]) != facts:
+                raise ValueError(
+                    f"{path} is of a collection with other options or data. Remove it, or give "
+                    "another --output."
+                )
+            for line in whole[1:]:
+                record = json.loads(line)
+                self.records[record["row"]] = record
+        else:
+            whole = [json.dumps(facts) + "\n"]
+        part = path.with_name(f".{path.name}.part")
+        part.write_text("".join(whole), encoding="utf-8")
+        os.replace(part, path)
+
+    def add(self, record: Record) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self.records[record["row"]] = record
+
+
+def _facts(options: PreferenceOptions) -> Record:
+    """What answers and verdicts depend on."""
+    path = Path(options.data.rpartition("::")[0] or options.data)
+    later = ("output", "pairs", "balance_lengths", "batch", "limit", "device")
+    told = {name: value for name, value in asdict(options).items() if name not in later}
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    return told | {"sha256": digest}
+
+
+def _rows(options: PreferenceOptions) -> list[Row]:
+    """The rows that are asked.
+
+    Raises:
+        DataError: some have faults.
+    """
+    rows = open_rows(
+        options.data, format=options.format or None, image_folder=options.image_folder or None
+    )
+    found: list[Row] = []
+    faults: list[Fault] = []
+    for row in rows:
+        if options.limit and len(found) + len(faults) == options.limit:
+            break
+        if isinstance(row, Fault):
+            faults.append(row)
+        else:
+            found.append(row)
+    if faults:
+        raise DataError(faults[:20], len(faults))
+    if not found:
+        raise ValueError(f"{options.data} holds no rows.")
+    return found
+
+
+def prompt_of(row: Row) -> tuple[Message, ...]:
+    """What is asked of a row: everything before its last answer."""
+    return row.prompt if isinstance(row, Preference) else row.messages[:-1]
+
+
+def _ask(options: PreferenceOptions, rows: Sequence[Row], kept: Kept, total: int) -> None:
+    """Answer, split and judge, and keep each row when it is done."""
+    from tqdm import tqdm
+
+    chat = load(
+        options.model,
+        options.device,
+        options.dtype,
+        progress=False,
+        **({"adapter": options.adapter} if options.adapter else {}),
+    )
+    splitter, judge = _splitter(options), _judge(options, chat)
+    with chat, tqdm(total=total, initial=total - len(rows), unit="question", disable=None) as bar:
+        for start in range(0, len(rows), options.batch):
+            part = rows[start : start + options.batch]
+            for row, texts in zip(part, drawn(chat, part, options), strict=True):
+                kept.add(judged(row, texts, splitter, judge, options.balance_yes))
+                bar.update()
+
+
+def drawn(chat: Any, rows: Sequence[Row], options: PreferenceOptions) -> list[list[str]]:
+    """The answers to each row, the i-th drawn with seed + i."""
+    requests = [chat_messages(prompt_of(row)) for row in rows]
+    answers: list[list[str]] = [[] for _ in rows]
+    for number in range(options.answers):
+        found = chat.batch(
+            requests,
+            batch_size=options.batch,
+            sampling=True,
+            temperature=options.temperature,
+            max_new_tokens=options.max_new_tokens,
+            seed=options.seed + number,
+        )
+        for texts, answer in zip(answers, found, strict=True):
+            texts.append(answer.text)
+    return answers
+
+
+def judged(
+    row: Row, texts: Sequence[str], splitter: Splitter, judge: Judge, asks_opposites: bool
+) -> Record:
+    """The answers to a row with their claims, questions, verdicts and scores.
+
+    A verdict is None where there is none, and so is the score of its answer.
+    """
+    question = " ".join(message.text for message in prompt_of(row) if message.role == "user")
+    pictures = [
+        block
+        for message in chat_messages(prompt_of(row))
+        if not isinstance(message["content"], str)
+        for block in message["content"]
+        if block["type"] != "text"
+    ]
+    distinct = list(dict.fromkeys(texts))
+    claims = [splitter.claims(question, text) for text in distinct]
+    asked = {
+        claim: Asking(claim, splitter.question(claim), opposite_of(claim) if asks_opposites else "")
+        for found in claims
+        for claim in found
+    }
+    verdicts = judge.verdicts(pictures, row.rest, list(asked.values()))
+    if len(verdicts) != len(asked):
+        raise ValueError(f"The judge gave {len(verdicts)} verdicts on {len(asked)} claims.")
+    known = dict(zip(asked, verdicts, strict=True))
+    answers = []
+    for text, found in zip(distinct, claims, strict=True):
+        of_answer = [known[claim] for claim in found]
+        accepted = [verdict.accepted for verdict in of_answer if verdict is not None]
+        is_whole = bool(found) and len(accepted) == len(found)
+        answers.append(
+            {
+                "text": text,
+                "claims": found,
+                "questions": [asked[claim].question for claim in found],
+                "verdicts": [None if v is None else [v.accepted, v.yes] for v in of_answer],
+                "score": score(accepted) if is_whole else None,
+            }
+        )
+    return {"row": row.row, "drawn": len(texts), "answers": answers}
+
+
+def _paired(
+    records: Sequence[Record], options: PreferenceOptions
+) -> tuple[list[Record], Collected]:
+    """The pairs of all questions, and what was left out on the way."""
+    found = Collected(questions=len(records))
+    pairs: list[Record] = []
+    for record in records:
+        answers = record["answers"]
+        whole = [answer for answer in answers if answer["score"] is not None]
+        found.answers += record["drawn"]
+        found.repeated += record["drawn"] - len(answers)
+        found.unjudged += len(answers) - len(whole)
+        for answer in whole:
+            found.claims += len(answer["claims"])
+            found.rejected -= answer["score"]
+        texts = [answer["text"] for answer in whole]
+        scores = [answer["score"] for answer in whole]
+        for pair in pairs_of(record["row"], texts, scores, options.pairs, options.seed):
+            both = {"chosen": whole[pair.chosen], "rejected": whole[pair.rejected]}
+            pairs.append({"row": pair.row} | both)
+    found.candidates = len(pairs)
+    lengths = [(words(p["chosen"]["text"]), words(p["rejected"]["text"])) for p in pairs]
+    if options.balance_lengths and pairs:
+        found.limit = length_limit(lengths)
+        is_left = [is_kept(*each, found.limit) for each in lengths]
+        pairs = [pair for pair, stays in zip(pairs, is_left, strict=True) if stays]
+        lengths = [each for each, stays in zip(lengths, is_left, strict=True) if stays]
+    found.pairs = len(pairs)
+    if pairs:
+        chosen, rejected = (sum(each) / len(pairs) for each in zip(*lengths, strict=True))
+        found.words = chosen, rejected
+    return pairs, found
+
+
+def _write(path: Path, rows: dict[int, Row], pairs: Sequence[Record]) -> None:
+    """The pairs as rows of RLAIF-V, with claims, questions, verdicts and scores in `org_infos`."""
+    writer, media = format_of("rlaif-v"), MediaWriter(path)
+    lines = []
+    for number, pair in enumerate(pairs):
+        row = rows[pair["row"]]
+        rest = {name: value for name, value in row.rest.items() if name == "scene"}
+        rest |= {
+            "idx": number,
+            "origin_dataset": "minicpmv",
+            "org_infos": {
+                name: {key: value for key, value in pair[name].items() if key != "text"}
+                for name in ("chosen", "rejected")
+            },
+        }
+        texts = pair["chosen"]["text"], pair["rejected"]["text"]
+        preference = Preference(prompt_of(row), *texts, row=number, id=row.id, rest=rest)
+        lines.append(json.dumps(written_row(preference, writer, media), ensure_ascii=False) + "\n")
+    part = path.with_name(f".{path.name}.part.jsonl")
+    part.write_text("".join(lines), encoding="utf-8")
+    if path.suffix == ".jsonl":
+        os.replace(part, path)
+        return
+    try:
+        convert(part, path, "rlaif-v", format="rlaif-v", overwrite=True)
+    finally:
+        part.unlink()
+
+
+def _splitter(options: PreferenceOptions) -> Splitter:
+    if options.splitter.startswith(("http://", "https://")):
+        return Asked(Server(options.splitter, options.splitter_model).complete)
+    return splitter_named(options.splitter)
+
+
+def _judge(options: PreferenceOptions, chat: Any) -> Judge:
+    if options.judge_url:
+        server = Server(options.judge_url, options.judge_model)
+        return ModelJudge(server.yes_or_no, options.yes_threshold)
+    if options.judge == "scene":
+        return SceneJudge()
+    if options.judge != "self":
+        chat = load(options.judge, options.device, options.dtype, progress=False)
+    return ModelJudge(next_tokens(chat), options.yes_threshold)
+
+
+__all__ = ["Collected", "Kept", "drawn", "judged", "prompt_of", "run"]
