@@ -8,6 +8,7 @@ from minicpmv.train.options import add_flags, read_options
 from minicpmv.train.pretrain.options import PretrainOptions
 from minicpmv.train.sft.options import SftOptions
 
+from .align import add_methods
 from .usage import UsageError
 
 DESCRIPTION = "Train a model."
@@ -40,6 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     add_flags(method, SftOptions)
     add_released_flags(method)
     method.set_defaults(run_method=run_sft)
+    add_methods(methods)
 
 
 def run_pretrain(args: argparse.Namespace) -> int:

@@ -36,7 +36,8 @@ def pair_weights(chosen: Example, rejected: Example, gamma: float) -> tuple[Arra
         for example, is_trained in zip((chosen, rejected), trained, strict=True)
     ]
     found = []
-    for is_trained, weights in zip(trained, corrected_weights(*answers, gamma), strict=True):
+    both = corrected_weights(answers[0], answers[1], gamma)
+    for is_trained, weights in zip(trained, both, strict=True):
         everywhere = np.ones(len(is_trained), np.float32)
         everywhere[is_trained] = weights
         found.append(everywhere)

@@ -176,7 +176,7 @@ def _ask(options: PreferenceOptions, rows: Sequence[Row], kept: Kept, total: int
         options.device,
         options.dtype,
         progress=False,
-        **({"adapter": options.adapter} if options.adapter else {}),
+        adapter=options.adapter or None,
     )
     splitter, judge = _splitter(options), _judge(options, chat)
     with chat, tqdm(total=total, initial=total - len(rows), unit="question", disable=None) as bar:
