@@ -48,24 +48,6 @@ def plan_rows(
     return rows + [[] for _ in range(-len(rows) % group)]
 
 
-def plan_pairs(
-    lengths: Sequence[int] | npt.NDArray[np.integer],
-    capacity: int,
-    *,
-    seed: int,
-    group: int = 1,
-    window: int = 2048,
-) -> list[Row]:
-    """As `plan_rows`, where examples 2i and 2i + 1 stand behind each other in one row.
-
-    Args:
-        lengths: tokens of each example, an even number of them.
-    """
-    pairs = np.asarray(lengths, dtype=np.int64).reshape(-1, 2).sum(axis=1)
-    rows = plan_rows(pairs, capacity, seed=seed, group=group, window=window)
-    return [[2 * pair + side for pair in row for side in (0, 1)] for row in rows]
-
-
 def _best_fit(
     examples: npt.NDArray[np.integer], lengths: npt.NDArray[np.integer], capacity: int
 ) -> list[Row]:

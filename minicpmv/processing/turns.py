@@ -8,6 +8,7 @@ Answers are encoded as the continuation of their prompt. An answer encoded alone
 space in the tokenizers of SentencePiece, and differ from what stands in the history later on.
 """
 
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -265,17 +266,22 @@ def _continuation(processor: Any, prompt: Encoded, text: str) -> list[int]:
     """
     tokenizer = processor.tokenizer
     tail = prompt.ids[-8:]
-    expected = processor.text_of(tail) + _bare(text)
+    expected = _compared(processor.text_of(tail) + _bare(text))
     for anchor in _ANCHORS:
         first = encode(tokenizer, anchor, False).ids
         ids = encode(tokenizer, anchor + text, False).ids
-        if ids[: len(first)] == first and (
-            processor.text_of([*tail, *ids[len(first) :]]) == expected
-        ):
+        is_begun = ids[: len(first)] == first
+        if is_begun and _compared(processor.text_of([*tail, *ids[len(first) :]])) == expected:
             return ids[len(first) :]
     raise TemplateError(
         f"The answer {_bare(text)[:40]!r} cannot be written in tokens that follow its prompt."
     )
+
+
+def _compared(text: str) -> str:
+    """The text without what tokenizers change: SentencePiece's sign for a space, and other ways to
+    write a character."""
+    return unicodedata.normalize("NFKC", text.replace("\u2581", " "))
 
 
 _SUFFIXES: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()  # of templates

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicpmv.data.packing import RowDataset, plan_pairs, plan_rows
+from minicpmv.data.packing import RowDataset, plan_rows
 
 
 @given(
@@ -35,17 +35,6 @@ def test_rows_are_full():
     lengths = np.random.default_rng(0).integers(20, 700, 5000)
     rows = plan_rows(lengths, 2048, seed=1)
     assert lengths.sum() / (2048 * len(rows)) > 0.99
-
-
-def test_pairs_share_a_row():
-    lengths = np.random.default_rng(0).integers(5, 60, 40)
-    rows = plan_pairs(lengths, 150, seed=0, group=4)
-    assert sorted(example for row in rows for example in row) == list(range(40))
-    assert len(rows) % 4 == 0
-    for row in rows:
-        assert row[1::2] == [first + 1 for first in row[::2]]
-        assert all(first % 2 == 0 for first in row[::2])
-        assert len(row) <= 2 or lengths[row].sum() <= 150
 
 
 def test_another_seed_is_another_plan():
