@@ -30,6 +30,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.append(sys.path.pop(0))  # a file beside this one has the name of a package
 ROOT = Path(__file__).parents[1]
 SIDES = ("ours", "live", "trl")
 # Tokens of the longest conversation, conversations of TRL's batch. A row of ours has that many.

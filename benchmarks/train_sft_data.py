@@ -68,7 +68,7 @@ def _widen_tokenizer(path: Path) -> None:
 def make_rows(name: str, folder: Path, number: int) -> list[dict]:
     """Conversations with their pictures as files: `images` [path], `turns` [[question, answer]].
 
-    Nano: text alone, one and two pictures, one to four turns, 20 to 700 tokens. Wide: one picture
+    Nano: text alone, one and two pictures, one to four turns, 40 to 700 tokens. Wide: one picture
     and about 2,000 tokens each.
     """
     rng = random.Random(0)
@@ -79,12 +79,14 @@ def make_rows(name: str, folder: Path, number: int) -> list[dict]:
         images = []
         for place in range(count):
             path = folder / f"{index}_{place}.png"
-            image = render(10 * index + place).image
+            # 224 x 224 is one slice of nano's, 224 x 336 three.
+            size = (224, 336) if index % 4 == 3 else (224, 224)
+            image = render(10 * index + place, size=size).image
             (image if name == "nano" else image.resize((112, 112), Image.BICUBIC)).save(path)
             images.append(str(path))
         if name == "nano":
             turns = [
-                [_text(rng, rng.randint(4, 30)), _text(rng, rng.choice([2, 8, 40, 90]))]
+                [_text(rng, rng.randint(4, 30)), _text(rng, rng.choice([2, 8, 20, 60]))]
                 for _ in range(rng.randint(1, 4))
             ]
         else:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
-from ...kernels.training import fast_training_products
+from ..step import fast_step
 from .full import load_weights
 
 Save = Callable[[Any, Path, "dict[str, Tensor] | None"], None]
@@ -52,7 +52,9 @@ class FineTuner(Trainer):
     ) -> Tensor:
         mask = inputs.get("attention_mask")
         self.num_tokens += int(inputs["input_ids"].numel() if mask is None else mask.sum())
-        with fast_training_products():
+        is_spread = self.is_fsdp_enabled or self.is_deepspeed_enabled  # with dtypes of their own
+        autocast = (self.args.bf16 or self.args.fp16) and not is_spread
+        with fast_step(model, autocast=autocast):
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         return loss
 

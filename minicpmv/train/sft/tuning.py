@@ -32,6 +32,7 @@ from ...quiet import progress_bar
 from ...releases import model_type_of
 from ..flags import TrainingFlags
 from ..options import given
+from ..step import prepare_process
 from . import arguments as told
 from . import checkpoints, full
 from .callbacks import Log
@@ -278,6 +279,8 @@ class FineTuning:
     def load_model(self) -> None:
         """The model with what is trained in float32, and adapters where they are wanted."""
         options = self.options
+        if self.device.type == "cpu":
+            prepare_process()
         self.start_bytes = memory_now(self.device)
         frozen_dtype = self.frozen_dtype
         if self.is_sharded:
