@@ -10,7 +10,8 @@ import torch
 from ...quantization import weight_bytes
 
 _LOSS_TILE = 64 << 20  # bytes of logits at a time, see `model/loss.py`
-_LIBRARIES = 150 << 20  # what PyTorch's kernels, caches and threads take beside tensors
+# Kernels, caches, threads, and what draws the curve; on a graphics card only tensors are counted.
+_LIBRARIES = {"cpu": 300 << 20}
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def estimate(
     sharded: tuple[str, ...] = (),
     optimizer_bytes: int = 8,
     free_bytes: int | None = None,
+    device_type: str = "cpu",
 ) -> Estimate:
     """
     Args:
@@ -107,7 +109,7 @@ def estimate(
             base, slices, dtype.itemsize, checkpointing
         ),
         "loss": _loss_bytes(base, tokens),
-        "libraries": _LIBRARIES,
+        "libraries": _LIBRARIES.get(device_type, 0),
     }
     names = {
         "weights": ("frozen weights", "trained weights, float32"),

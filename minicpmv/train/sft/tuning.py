@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from ...adapters.parts import apply_parts, widen_trained
 from ...adapters.save import save_adapter
 from ...checkpoint.hub import Checkpoint
 from ...checkpoint.tensors import skeleton
-from ...data.faults import Fault
+from ...data.faults import DataError, Fault
 from ...data.files import Rows, open_rows
 from ...data.messages import Conversation, Preference
 from ...data.packing import plan_rows
@@ -141,15 +142,19 @@ class FineTuning:
             kind = "pairs of answers" if rows.is_preference else "conversations"
             raise ValueError(f"{path} holds {kind} ({rows.format}); they are for '{other}'.")
         with self.args.main_process_first(local=False), bar(f"reading {path}", self.log) as step:
-            prepared, report = prepare(
-                rows,
-                self.processor,
-                told.encode_settings(options),
-                self.folder / name,
-                skip_bad_rows=options.skip_bad_rows,
-                on_progress=step,
-                on_fault=self._skipped if options.skip_bad_rows else None,
-            )
+            try:
+                prepared, report = prepare(
+                    rows,
+                    self.processor,
+                    told.encode_settings(options),
+                    self.folder / name,
+                    skip_bad_rows=options.skip_bad_rows,
+                    on_progress=step,
+                    on_fault=self._skipped if options.skip_bad_rows else None,
+                )
+            except DataError as error:
+                command = f"minicpmv data check {path} --model {options.model}"
+                raise DataError(error.faults, error.total, command) from None
         assert prepared is not None
         return prepared, report
 
@@ -220,6 +225,7 @@ class FineTuning:
             num_devices=self.args.world_size,
             sharded=sharded,
             free_bytes=hardware_of(self.device).free_bytes,
+            device_type=self.device.type,
         )
 
     def _most_slices(self) -> int:
@@ -235,7 +241,8 @@ class FineTuning:
         """Whether weights are spread over processes (FSDP, ZeRO-3)."""
         plugin = getattr(self.args, "deepspeed_plugin", None)
         is_zero3 = plugin is not None and plugin.zero_stage == 3
-        return is_zero3 or bool(getattr(self.args, "fsdp_plugin_args", None))
+        # accelerate's launcher passes its configuration by the environment.
+        return is_zero3 or os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("true", "1")
 
     def claim(self) -> bool:
         """Make the folder this run's, and find where to go on; False where all is done already.
@@ -297,6 +304,7 @@ class FineTuning:
                 progress=False,
             )
             self.model = chat.model
+        keep_trainable(self.model)
         set_seed(options.seed)
         if options.adapter:
             from ...adapters.load import attach
@@ -364,6 +372,17 @@ class FineTuning:
             f"tokens/s, {result.peak_bytes / 1e9:.2f} GB at most ({expected / 1e9:.2f} GB "
             f"estimated). Written to {self.folder}."
         )
+
+
+def keep_trainable(model: Any) -> None:
+    """Keep 4-bit weights in the layout that gradients pass through.
+
+    bitsandbytes rewrites them at the first product in evaluation mode on a CPU with AVX-512, for a
+    faster kernel that has no backward pass: training after a sample would learn nothing.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def example_row(prepared: Prepared, number: int) -> int:

@@ -148,3 +148,27 @@ def test_a_folder_with_other_files_is_refused(options, tmp_path):
 def test_what_cannot_be_is_said_before_training(options, changes, words):
     with pytest.raises((ArgumentError, OSError, ValueError), match=words):
         run(options(**changes))
+
+
+def test_qlora_learns_the_same_with_samples_in_between(options):
+    pytest.importorskip("bitsandbytes")
+    losses = []
+    for name, samples in (("without", 0), ("with", 1)):
+        changes = {"samples_every": 1, "sample_tokens": 2} if samples else {}
+        opts = options(name, qlora=True, lora_r=4, samples=samples, **changes)
+        run(opts)
+        lines = (Path(opts.output) / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines])
+    assert losses[0] == losses[1]
+    assert losses[0][0] != losses[0][-1]
+
+
+def test_tuning_goes_on_from_an_adapter(options):
+    first = options("first", lora=True, lora_r=4)
+    run(first)
+    second = options("second", lora=True, adapter=first.output, max_steps=1, learning_rate=1e-9)
+    run(second)
+    before, after = weights_of(Path(first.output)), weights_of(Path(second.output))
+    assert before.keys() == after.keys()
+    for name in before:
+        torch.testing.assert_close(before[name], after[name], atol=1e-6, rtol=0)
