@@ -246,7 +246,7 @@ def _with_adapter(model: Any, processor: Any, adapter: str | Path) -> Any:
     files = AdapterFiles.find(adapter)
     check_settings(files.settings, model, processor, files.name)
     tuned = attach(model, adapter)
-    use_settings(files.settings, processor)
+    use_settings(files.settings, model, processor)
     return tuned
 
 

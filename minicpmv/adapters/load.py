@@ -7,7 +7,7 @@ from torch import nn
 
 from ..checkpoint.tensors import describe, differences
 from ..errors import first_line
-from ..integrations.peft import without_its_warnings
+from ..integrations.peft import imported, without_its_warnings
 from ..quantization.packed_linear import PackedEmbedding, PackedLinear
 from .folder import PREFIX, AdapterFiles, base_of
 from .parts import is_fixed, widen_trained
@@ -32,17 +32,14 @@ def attach(model: Any, adapter: str | Path, *, trainable: bool = False) -> "Peft
         OSError: a file is missing or damaged.
         ImportError: PEFT is not installed.
     """
-    try:
-        from peft import PeftConfig, PeftModel, set_peft_model_state_dict
-    except ImportError as error:
-        raise ImportError('Adapters need PEFT. Run: pip install "minicpmv[train]"') from error
+    peft = imported()
     files = AdapterFiles.find(adapter)
     check_can_have_adapters(model)
     check_release(files.settings, model, files.name)
     fields = files.fields()
     tensors = files.tensors(model.config.model_type)
     try:
-        config = PeftConfig.from_pretrained(str(files.config.parent))
+        config = peft.PeftConfig.from_pretrained(str(files.config.parent))
     except (TypeError, ValueError, KeyError) as error:
         raise ValueError(
             f"adapter_config.json of {files.name!r} cannot be read: {first_line(error)}"
@@ -55,7 +52,7 @@ def attach(model: Any, adapter: str | Path, *, trainable: bool = False) -> "Peft
     config.inference_mode = not trainable
     try:
         with without_its_warnings():
-            tuned = PeftModel(model, config)
+            tuned = peft.PeftModel(model, config)
     except (ValueError, TypeError) as error:  # of their names, and of their kind
         raise ValueError(
             f"The adapter {files.name!r} does not fit the model: {first_line(error)}"
@@ -63,7 +60,7 @@ def attach(model: Any, adapter: str | Path, *, trainable: bool = False) -> "Peft
     if trainable:
         widen_trained(tuned)
     _check_tensors(files, tuned, tensors)
-    set_peft_model_state_dict(tuned, tensors)
+    peft.set_peft_model_state_dict(tuned, tensors)
     for name, parameter in tuned.named_parameters():
         if is_fixed(name):
             parameter.requires_grad_(False)

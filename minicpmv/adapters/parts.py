@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..errors import ArgumentError, short
-from ..integrations.peft import without_its_warnings
+from ..integrations.peft import imported, without_its_warnings
 
 # Layers in these places have the products that adapters are made for.
 _IN_TOWER = r"model\.vision_tower\.(?:encoder\.layers|blocks)\.\d+\..*"
@@ -160,10 +160,7 @@ def _is_whole(name: str, parts: Parts) -> bool:
 
 
 def _with_adapters(model: Any, parts: Parts, lora: LoraSettings) -> Any:
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise ImportError('Adapters need PEFT. Run: pip install "minicpmv[train]"') from error
+    peft = imported()
     patterns = []
     if parts.language == "lora":
         patterns.append(_targets(model, lora))
@@ -178,9 +175,9 @@ def _with_adapters(model: Any, parts: Parts, lora: LoraSettings) -> Any:
         *(["embed_tokens", "lm_head"] if parts.embeddings else []),
     ]
     tied = parts.embeddings and bool(model.config.tie_word_embeddings)
-    settings = LoraConfig(
+    settings = peft.LoraConfig(
         r=lora.r,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # any number
+        lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules="|".join(f"(?:{pattern})" for pattern in patterns),
         modules_to_save=[name for name in whole if not (tied and name == "lm_head")] or None,
@@ -189,7 +186,7 @@ def _with_adapters(model: Any, parts: Parts, lora: LoraSettings) -> Any:
         ensure_weight_tying=tied,
     )
     with without_its_warnings():
-        return get_peft_model(model, settings)
+        return peft.get_peft_model(model, settings)
 
 
 def _targets(model: Any, lora: LoraSettings) -> str:

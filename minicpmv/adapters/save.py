@@ -12,7 +12,7 @@ from .. import __version__
 from ..checkpoint.names import location_of
 from ..quiet import progress_bar
 from .folder import CONFIG, PREFIX, SETTINGS, WEIGHTS, write_json
-from .settings import FORMAT, hashes_of, release_name
+from .settings import FORMAT, hashes_of, pictures_of, release_name
 
 # Without them no program takes a folder for a model or an adapter: removed first, written last.
 _MAGNITUDE = ".lora_magnitude_vector"
@@ -60,14 +60,14 @@ def save_adapter(
         "base_revision": revision,
         "release": release_name(base),
         **getattr(model, "trained_parts", {}),
-        "max_slice_nums": None,
-        "use_image_id": None,
+        **pictures_of(processor),
         **hashes_of(processor),
         "dtype": None,
         "data": None,
         "package": __version__,
     }
-    write_json(unfinished / SETTINGS, known | dict(settings))
+    given = {name: value for name, value in settings.items() if value is not None}
+    write_json(unfinished / SETTINGS, known | given)
     _put_in_place(unfinished, folder)
 
 

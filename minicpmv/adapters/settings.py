@@ -8,6 +8,7 @@ from typing import Any
 from ..releases import RELEASES
 
 FORMAT = 1
+_PICTURES = ("max_slice_nums", "use_image_id")
 _SHOWN = {
     "chat_template_sha256": "chat template",
     "tokenizer_sha256": "tokenizer",
@@ -16,11 +17,14 @@ _SHOWN = {
 
 
 def hashes_of(processor: Any) -> dict[str, str]:
-    """Of everything in a processor that tokens and pixels depend on."""
+    """Of everything in a processor that tokens and pixels depend on, but for the settings of
+    pictures, which stand beside them."""
     tokenizer = processor.tokenizer
     image_processor = getattr(processor, "image_processor", None)
     template = getattr(processor, "chat_template", None) or tokenizer.chat_template
     images = None if image_processor is None else dict(image_processor.to_dict())
+    for name in _PICTURES if images is not None else ():
+        images.pop(name, None)
     return {
         "chat_template_sha256": _sha256(str(template)),
         "tokenizer_sha256": _sha256(tokenizer.backend_tokenizer.to_str()),
@@ -72,19 +76,54 @@ def check_release(settings: Mapping[str, Any], model: Any, name: str) -> None:
         )
 
 
-def use_settings(settings: Mapping[str, Any], processor: Any) -> None:
-    """Let a processor cut and number pictures as in the training."""
+def use_settings(settings: Mapping[str, Any], model: Any, processor: Any) -> None:
+    """Let a model and its processor cut and number pictures as in the training."""
+    for name, value in other_pictures(settings, processor).items():
+        setattr(processor.image_processor, name, value)
+        sliced = getattr(model.config, "slice_config", None)
+        if sliced and name in sliced:
+            model.config.slice_config = sliced | {name: value}
+        elif hasattr(model.config, name):
+            setattr(model.config, name, value)
+
+
+def pictures_of(processor: Any) -> dict[str, Any]:
+    """How a processor cuts and numbers pictures; None where it does not."""
     image_processor = getattr(processor, "image_processor", None)
-    if image_processor is None:
-        return
-    if settings.get("max_slice_nums"):
-        image_processor.max_slice_nums = int(settings["max_slice_nums"])
-    if settings.get("use_image_id") is not None:
-        image_processor.use_image_id = bool(settings["use_image_id"])
+    return {name: getattr(image_processor, name, None) for name in _PICTURES}
+
+
+def other_pictures(settings: Mapping[str, Any], processor: Any) -> dict[str, Any]:
+    """Settings of pictures that the training had otherwise than a processor has."""
+    return {
+        name: settings[name]
+        for name, value in pictures_of(processor).items()
+        if value is not None and settings.get(name, value) not in (None, value)
+    }
+
+
+def written_settings(fields: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with these settings wherever it has them: `slice_config` and others inside."""
+    return {
+        key: asked.get(key, value)
+        if not isinstance(value, dict)
+        else written_settings(value, asked)
+        for key, value in fields.items()
+    }
 
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-__all__ = ["FORMAT", "check_release", "check_settings", "hashes_of", "release_name", "use_settings"]
+__all__ = [
+    "FORMAT",
+    "check_release",
+    "check_settings",
+    "hashes_of",
+    "other_pictures",
+    "pictures_of",
+    "release_name",
+    "use_settings",
+    "written_settings",
+]

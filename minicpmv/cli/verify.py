@@ -26,6 +26,7 @@ examples:
   minicpmv verify ./MiniCPM-V-2_6 --checks batched uncached
   minicpmv verify ./MiniCPM-V-2_6 --against ./MiniCPM-V-2_6-int4 --checks none
   minicpmv verify ./MiniCPM-V-2_6 --quantize int4 --checks none
+  minicpmv verify ./merged --against ./my-adapter --checks none
   minicpmv verify ./my-model --image street.jpg --prompt "What is written on the sign?"
 """
 
@@ -45,6 +46,9 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     )
     parser.add_argument(
         "--against", metavar="OTHER", help="another format of the model, or a copy of it"
+    )
+    parser.add_argument(
+        "--against-adapter", metavar="DIR", help="a fine-tuned adapter for OTHER, or for the model"
     )
     names: dict[str, Any] = {"nargs": "+", "metavar": "CHECK", "choices": [*CHECKS, "none"]}
     parser.add_argument(
@@ -93,15 +97,18 @@ def run(args: argparse.Namespace) -> int:
     options: dict[str, Any] = load_options(args)
     dtype = options.pop("dtype", "float32")
     changes = {"quantize": options.pop("quantize")} if "quantize" in options else {}
+    if args.against_adapter is not None:
+        changes["adapter"] = args.against_adapter
     model = "nano" if args.model is None else args.model
     other = model if args.against is None and changes else args.against
     if not checks and other is None:
         raise UsageError(
-            "--checks none leaves nothing to compare without --against OTHER or --quantize."
+            "--checks none leaves nothing to compare without --against OTHER, --against-adapter or "
+            "--quantize."
         )
 
     _check_kinds(model, args.against, options.get("revision"), shows_images=bool(pictures))
-    elsewhere = {**options, "revision": None}
+    elsewhere = {**options, "revision": None, "adapter": None}
 
     def load_model(name: str = model, **chosen: Any) -> Any:
         return load(name, progress=False, **(options if name == model else elsewhere), **chosen)
@@ -138,16 +145,21 @@ def _check_kinds(
         ValueError: a text model is to be shown images, or the two are not one model.
         OSError: there is no such model or file.
     """
+    from minicpmv.adapters.folder import base_of, is_adapter
     from minicpmv.checkpoint.hub import Checkpoint
     from minicpmv.releases import VISION_TYPES, model_type_of, release_of, text_release_of
 
-    config = Checkpoint.find(model, revision=revision).read_json("config.json")
+    def read(name: str, revision: str | None) -> dict[str, Any]:
+        found = Checkpoint.find(base_of(name) if is_adapter(name) else name, revision=revision)
+        return found.read_json("config.json")
+
+    config = read(model, revision)
     supports_images = model_type_of(config) in VISION_TYPES
     if shows_images and not supports_images:
         raise ValueError(f"{model!r} is a text model; it cannot be shown --image.")
     if against is None:
         return
-    other = Checkpoint.find(against).read_json("config.json")
+    other = read(against, None)
     ours, theirs = (
         (release_of if model_type_of(each) in VISION_TYPES else text_release_of)(each)
         for each in (config, other)

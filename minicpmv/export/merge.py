@@ -13,8 +13,8 @@ import torch
 
 from ..adapters.deltas import Deltas
 from ..adapters.folder import PREFIX, AdapterFiles
-from ..adapters.settings import check_settings
-from ..checkpoint.files import parse_size
+from ..adapters.settings import check_settings, other_pictures, written_settings
+from ..checkpoint.files import parse_size, read_json_file
 from ..checkpoint.hub import SMALL_FILES, Checkpoint
 from ..checkpoint.tensors import listed, skeleton
 from ..checkpoint.weights import WeightFiles, write_shards
@@ -111,7 +111,7 @@ def merge(
     for name in SMALL_FILES:
         if name not in _WRITTEN_ANEW and (folder / name).is_file():
             shutil.copyfile(folder / name, unfinished / name)
-    _write_processing(unfinished, files.settings)
+    _write_processing(unfinished, fields, other_pictures(files.settings, processor))
     fields.pop("auto_map", None)  # names code that is not in the folder
     # Last: without it no program takes the folder for a model.
     write_json(unfinished / "config.json", fields)
@@ -161,15 +161,21 @@ def _dtype(weights: WeightFiles, name: str) -> torch.dtype:
     return weights[name].dtype if dtype is None else dtype
 
 
-def _write_processing(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Let the checkpoint cut and number pictures as in the training."""
-    path = folder / "preprocessor_config.json"
-    asked = {name: settings.get(name) for name in ("max_slice_nums", "use_image_id")}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    if asked and path.is_file():
-        from ..checkpoint.files import read_json_file
+def _write_processing(folder: Path, fields: dict[str, Any], asked: Mapping[str, Any]) -> None:
+    """Let the checkpoint cut and number pictures as in the training.
 
-        write_json(path, read_json_file(path) | asked)
+    Args:
+        fields: of its config, which are changed.
+    """
+    path = folder / "preprocessor_config.json"
+    if not asked:
+        return
+    fields |= written_settings(fields, asked)
+    if path.is_file():
+        before = read_json_file(path)
+        write_json(path, written_settings(before, asked))
+    else:  # a release that keeps them in its config
+        fields |= asked
 
 
 __all__ = ["Merged", "merge"]

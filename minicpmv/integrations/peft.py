@@ -9,6 +9,7 @@ after this package, and never imports it.
 import functools
 import importlib.abc
 import importlib.util
+import logging
 import re
 import sys
 import warnings
@@ -107,6 +108,23 @@ def adapt() -> None:
         if name.split(".")[0] == "peft" and vars(module).get(set_state.__name__) is set_state:
             setattr(module, set_state.__name__, set_peft_model_state_dict)
     _adapt_auto_classes(peft.auto)
+
+
+def imported() -> ModuleType:
+    """PEFT. It imports bitsandbytes, which says that a kernel of the hub is not there.
+
+    Raises:
+        ImportError: PEFT is not installed.
+    """
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return importlib.import_module("peft")
+    except ImportError as error:
+        raise ImportError('Adapters need PEFT. Run: pip install "minicpmv[train]"') from error
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager
@@ -244,4 +262,4 @@ def _with_chat(auto_class: Any) -> Any:
     return AutoModelWithChat
 
 
-__all__ = ["adapt", "install", "without_its_warnings"]
+__all__ = ["adapt", "imported", "install", "without_its_warnings"]

@@ -7,13 +7,16 @@ A check is the model run another way (`batched`, `attention`, `dtypes` ...) or a
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import kernels
+from ..adapters.save import save_adapter
 from ..chat import Chat
 from ..engine.decoder import Decoder
+from ..engine.supported import causal_model
 from ..errors import first_line
 from ..processing.text import TextProcessor
 from ..quiet import progress_bar
@@ -210,10 +213,13 @@ def _reloaded(
         skipped = f"{size / 1e9:.1f} GB to write; the limit is {MAX_RELOADED_BYTES / 1e9:g} GB"
         return CheckResult("reloaded", what, skipped=skipped)
     with tempfile.TemporaryDirectory(prefix="minicpmv-verify-") as folder, progress_bar(False):
-        chat.model.save_pretrained(folder)
         processor = chat.processor
-        writer = processor.tokenizer if isinstance(processor, TextProcessor) else processor
-        writer.save_pretrained(folder)
+        if causal_model(chat.model) is not chat.model:
+            save_adapter(chat.model, processor, Path(folder), {})
+        else:
+            chat.model.save_pretrained(folder)
+            writer = processor.tokenizer if isinstance(processor, TextProcessor) else processor
+            writer.save_pretrained(folder)
         again = load(folder, dtype=facts["dtype"])
         traces = trace_each(again, prompts, num_tokens)
     result = compare(

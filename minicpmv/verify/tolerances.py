@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from ..chat import Chat
+from ..engine.supported import causal_model
 from ..precision import dtype_name
 from ..quantization.files import read_quantization
 from ..quantization.packed_linear import PackedLinear
@@ -59,6 +60,7 @@ def describe(chat: Chat, prompts: Sequence[Prompt]) -> dict[str, Any]:
         "format": model.config.model_type,
         "num_experts": getattr(model.config.get_text_config(), "num_experts", 0),
         "stored_dtype": _stored_dtype(model.name_or_path),
+        "has_adapter": causal_model(model) is not model,
         "device": str(model.device),
         "attn_implementation": model.config._attn_implementation,
         "prompts": [prompt.name for prompt in prompts],
@@ -90,7 +92,7 @@ def _stored_dtype(path: str) -> str:
 
 def _vision_precision(chat: Chat) -> str:
     """The same for the tower: released int4 files leave it as it was, ours pack it in 8 bits."""
-    tower: Any = getattr(chat.model.base_model, "vision_tower", None)
+    tower: Any = getattr(causal_model(chat.model).base_model, "vision_tower", None)
     parameters = [] if tower is None else list(tower.parameters())
     if all(p.is_floating_point() and not hasattr(p, "quant_state") for p in parameters):
         return dtype_name(chat.model.dtype)
@@ -119,10 +121,12 @@ def vision_tolerance_of(facts: dict[str, Any]) -> str:
 def tolerance_against(ours: dict[str, Any], theirs: dict[str, Any], field: str) -> str:
     """The widest tolerance of the two, of those that can have changed a weight.
 
-    Weights that were written in another dtype or another format were rounded on the way.
+    Weights that were written in another dtype or another format were rounded on the way, and so
+    were those that an adapter was merged into.
     """
     names = {ours[field], theirs[field]}
-    if (ours["format"], ours["stored_dtype"]) != (theirs["format"], theirs["stored_dtype"]):
+    kinds = ("format", "stored_dtype", "has_adapter")
+    if any(ours[kind] != theirs[kind] for kind in kinds):
         names |= {ours["stored_dtype"], theirs["stored_dtype"]}
     return max(names & set(TOLERANCES), key=lambda name: TOLERANCES[name].largest)
 

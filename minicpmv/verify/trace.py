@@ -15,6 +15,7 @@ from ..chat import Chat
 from ..engine.attention import Span
 from ..engine.block_store import BLOCK, BlockStore
 from ..engine.decoder import Decoder
+from ..engine.supported import causal_model
 from ..engine.vision import VisionEncoder
 from .prompts import Prompt
 
@@ -177,7 +178,7 @@ def _encode(model: Any, inputs: dict[str, Any], traces: Sequence[Trace]) -> dict
         return inputs
     inputs = dict(inputs)
     pixels, sizes = inputs.pop("pixel_values"), inputs.pop("target_sizes")
-    counts = model.model.count_slices(inputs["mm_token_type_ids"] > 0, len(pixels))
+    counts = causal_model(model).model.count_slices(inputs["mm_token_type_ids"] > 0, len(pixels))
     encoded = model.get_image_features(pixels, sizes, slices_per_sample=counts, return_dict=True)
     inputs["image_features"] = encoded.pooler_output
     lengths = sizes.prod(dim=1).tolist()
