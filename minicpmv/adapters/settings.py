@@ -22,9 +22,8 @@ def hashes_of(processor: Any) -> dict[str, str]:
     tokenizer = processor.tokenizer
     image_processor = getattr(processor, "image_processor", None)
     template = getattr(processor, "chat_template", None) or tokenizer.chat_template
-    images = None if image_processor is None else dict(image_processor.to_dict())
-    for name in _PICTURES if images is not None else ():
-        images.pop(name, None)
+    written = {} if image_processor is None else dict(image_processor.to_dict())
+    images = {name: value for name, value in written.items() if name not in _PICTURES}
     return {
         "chat_template_sha256": _sha256(str(template)),
         "tokenizer_sha256": _sha256(tokenizer.backend_tokenizer.to_str()),
