@@ -117,10 +117,10 @@ def test_another_template_is_refused(tmp_path: Path, key: str, said: str) -> Non
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
     chat, tuned = trained("2.6", Parts("lora", False, False))
     save_adapter(tuned, chat.processor, tmp_path / "out", {})
-    with pytest.raises(ValueError, match="belongs to the release 2.6 and the model is 2.5"):
+    with pytest.raises(ValueError, match=r"belongs to the release 2.6 and the model is 2.5"):
         load(FOLDERS["2.5"], "cpu", "float32", adapter=tmp_path / "out")
     (tmp_path / "out" / "training_settings.json").unlink()
-    with pytest.raises(ValueError, match="unexpected: .*bias|of another shape|missing"):
+    with pytest.raises(ValueError, match="of another shape"):
         load("nano", "cpu", "float32", adapter=tmp_path / "out")
 
 
@@ -185,7 +185,7 @@ def test_what_is_not_an_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has an adapter already"):
         attach(tuned, tmp_path / "out")
     (tmp_path / "out" / "adapter_model.safetensors").unlink()
-    with pytest.raises(OSError, match="has no adapter_model.safetensors"):
+    with pytest.raises(OSError, match=r"has no adapter_model.safetensors"):
         load(tmp_path / "out")
 
 
