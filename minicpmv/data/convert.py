@@ -78,7 +78,7 @@ def convert(
     writer = _writer(to, out, overwrite)
     rows = open_rows(path, format=format, image_folder=image_folder, split=split)
     if rows.path == out:
-        raise ArgumentError(f"`out` {out} is the file that is read; name another.")
+        raise ArgumentError(f"{out} is the file that is read; name another.")
     if rows.is_preference != writer.is_preference:
         fitting = [name for name, fmt in FORMATS.items() if fmt.is_preference == rows.is_preference]
         what = "preferences" if rows.is_preference else "conversations"
@@ -87,6 +87,8 @@ def convert(
         )
     if not out.parent.is_dir():
         raise FileNotFoundError(f"The folder {out.parent} is not there; make it first.")
+    if isinstance(writer, LlamaFactory):
+        _info_beside(out)
     media = MediaWriter(out)
     converting = _Converting(rows, writer, media, out, on_progress)
     part = out.with_name(f".{out.name}.part")
@@ -204,8 +206,7 @@ def _writer(to: str, out: Path, overwrite: bool) -> Format:
         raise ArgumentError(f"`to` {to!r} is no format; known are {', '.join(FORMATS)}.")
     if out.suffix not in SUFFIXES:
         raise ArgumentError(
-            f"`out` {out.name} ends in none of {', '.join(SUFFIXES)}, which says how rows are "
-            "written."
+            f"{out.name} ends in none of {', '.join(SUFFIXES)}; the ending says how rows are written."
         )
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} is there already; name another, or say --overwrite.")
@@ -246,20 +247,31 @@ def _blocks(value: Any) -> Any:
     ]
 
 
+def _info_beside(out: Path) -> dict[str, Any]:
+    """The dataset_info.json beside a file, with room for an entry of its name."""
+    path = out.parent / DATASET_INFO
+    if not path.exists():
+        return {}
+    try:
+        info = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError:
+        info = None
+    if not is_dataset_info(info):
+        raise ValueError(
+            f"{path} is no {DATASET_INFO} of LLaMA-Factory, so {out.name} could not be named "
+            "there. Write into another folder."
+        )
+    file_name = info.get(out.stem, {}).get("file_name", out.name)
+    if file_name != out.name or (out.stem in info and "file_name" not in info[out.stem]):
+        raise ValueError(
+            f"{path} has an entry {out.stem!r} for other data. Give {out.name} another name."
+        )
+    return dict(info)
+
+
 def _describe(out: Path, writer: LlamaFactory, columns: set[str]) -> Path:
     """Add the file to the dataset_info.json beside it."""
-    path = out.parent / DATASET_INFO
-    info: dict[str, Any] = {}
-    if path.exists():
-        try:
-            info = json.loads(path.read_text(encoding="utf-8-sig"))
-        except ValueError:
-            info = {}
-        if not is_dataset_info(info):
-            raise ValueError(
-                f"{out} is written, but {path} is no {DATASET_INFO} of LLaMA-Factory, so it could "
-                "not be named there. Write into another folder."
-            )
+    path, info = out.parent / DATASET_INFO, _info_beside(out)
     info[out.stem] = written_info(out.name, writer.entry, sorted(columns))
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(info, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -101,6 +101,18 @@ def test_llama_factory_gets_its_dataset_info(tmp_path):
     assert (rows.format, list(rows)) == ("llama-factory-preference", list(open_rows(pairs)))
 
 
+@pytest.mark.parametrize("entry", [{"file_name": "mine.json"}, {"hf_hub_url": "x/y"}, None])
+def test_an_entry_of_others_is_not_replaced(tmp_path, entry):
+    first = write_rows(tmp_path / "first.json", OFFICIAL)
+    info = tmp_path / "dataset_info.json"
+    info.write_text(json.dumps({"train": entry} if entry else {"features": {}}))
+    before = info.read_text()
+    with pytest.raises(ValueError, match="another"):
+        convert(first, tmp_path / "train.json", "llama-factory")
+    assert info.read_text() == before
+    assert not (tmp_path / "train.json").exists()
+
+
 def test_pictures_that_are_no_files_are_written(tmp_path):
     png = b"\x89PNG\r\n\x1a\n data"
     url = "data:image/png;base64," + base64.b64encode(png).decode()
