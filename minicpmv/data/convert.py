@@ -206,7 +206,7 @@ def _writer(to: str, out: Path, overwrite: bool) -> Format:
         raise ArgumentError(f"`to` {to!r} is no format; known are {', '.join(FORMATS)}.")
     if out.suffix not in SUFFIXES:
         raise ArgumentError(
-            f"{out.name} ends in none of {', '.join(SUFFIXES)}; the ending says how rows are written."
+            f"{out.name} ends in none of {', '.join(SUFFIXES)}; it says how rows are written."
         )
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} is there already; name another, or say --overwrite.")
