@@ -9,35 +9,12 @@ from minicpmv.data.encode import NO_TARGET, EncodeSettings, Example, encode_conv
 from minicpmv.data.messages import Conversation, Message, Picture
 from minicpmv.data.pictures import PictureReader
 
-from ..helpers.conversations import MODELS, picture, processor_of, reads_pictures
+from ..helpers.conversations import MODELS, examples_of, picture, processor_of, reads_pictures
 
 
 @pytest.fixture(scope="module")
 def reader():
     return PictureReader()
-
-
-def examples_of(model, reader):
-    shown = [(), (), ()]
-    if reads_pictures(model):
-        large = Picture(picture(900, 500, "blue"))
-        shown = [(Picture(picture()),), (), (large, Picture(picture(50, 90, "green")))]
-    rows = [
-        Conversation(
-            (
-                Message("user", (*pictures, "What is it? " * (1 + number))),
-                Message("assistant", ("Red. " * (2 * number) + "Yes.",)),
-            ),
-            row=number,
-        )
-        for number, pictures in enumerate(shown)
-    ]
-    processor = processor_of(model)
-    return [
-        example
-        for row in rows
-        for example in encode_conversation(processor, row, EncodeSettings(), reader)
-    ]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -12,8 +12,13 @@ from minicpmv.data.pictures import PictureReader
 from minicpmv.model.packed import use_packed_attention, why_not_packed
 from minicpmv.train.features import FeatureStore, feature_key, fill
 
-from ..helpers.conversations import MODELS, folder_of, processor_of, reads_pictures
-from .test_collate import examples_of
+from ..helpers.conversations import (
+    MODELS,
+    examples_of,
+    folder_of,
+    processor_of,
+    reads_pictures,
+)
 
 TRAINED = [model for model in MODELS if model != "minicpm-2b-128k"]
 

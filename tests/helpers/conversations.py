@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from minicpmv.checkpoint.hub import Checkpoint
-from minicpmv.data.messages import Message, Picture, canonical
+from minicpmv.data.encode import EncodeSettings, Example, encode_conversation
+from minicpmv.data.messages import Conversation, Message, Picture, canonical
+from minicpmv.data.pictures import PictureReader
 from minicpmv.loader import load_processor, read_config
 
 from .golden import CHECKPOINTS, FIRST_FOLDERS, GOLDEN, Golden
@@ -112,10 +114,35 @@ def picture(width: int = 60, height: int = 40, colour: str = "red") -> Image.Ima
     return Image.new("RGB", (width, height), colour)
 
 
+def examples_of(model: str, reader: PictureReader) -> list[Example]:
+    """Three rows of a model: one picture, none, and two where the model takes pictures."""
+    shown: list[tuple[Picture, ...]] = [(), (), ()]
+    if reads_pictures(model):
+        large = Picture(picture(900, 500, "blue"))
+        shown = [(Picture(picture()),), (), (large, Picture(picture(50, 90, "green")))]
+    rows = [
+        Conversation(
+            (
+                Message("user", (*pictures, "What is it? " * (1 + number))),
+                Message("assistant", ("Red. " * (2 * number) + "Yes.",)),
+            ),
+            row=number,
+        )
+        for number, pictures in enumerate(shown)
+    ]
+    processor = processor_of(model)
+    return [
+        example
+        for row in rows
+        for example in encode_conversation(processor, row, EncodeSettings(), reader)
+    ]
+
+
 __all__ = [
     "FIRST_FOLDERS",
     "MODELS",
     "Recorded",
+    "examples_of",
     "folder_of",
     "picture",
     "processor_of",
