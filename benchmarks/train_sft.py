@@ -95,7 +95,8 @@ def compare(options: argparse.Namespace) -> None:
 
 def run(settings: dict[str, Any]) -> dict[str, Any]:
     """One side in a process of its own."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, __file__, "--child", json.dumps(settings)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
@@ -109,7 +110,8 @@ class Clock:
     """Times of steps, and tokens in them."""
 
     def __init__(self) -> None:
-        self.steps: list[tuple[float, int, int, int]] = []  # end, tokens, trained, conversations
+        # End by the clock, processor seconds, tokens, trained tokens, conversations.
+        self.steps: list[tuple[float, float, int, int, int]] = []
         self.filling = 0.0
 
     def watch(self) -> None:
@@ -121,7 +123,7 @@ class Clock:
         def timed(trainer: Any, model: Any, inputs: dict[str, Any], *rest: Any) -> Any:
             counts = count(inputs)
             loss = step(trainer, model, inputs, *rest)
-            self.steps.append((time.perf_counter(), *counts))
+            self.steps.append((time.perf_counter(), time.process_time(), *counts))
             return loss
 
         transformers.Trainer.training_step = timed
@@ -144,11 +146,12 @@ class Clock:
         """Numbers of the run, the first step left out."""
         seconds = self.steps[-1][0] - self.steps[0][0]
         tokens, trained, conversations = (
-            sum(step[i] for step in self.steps[1:]) for i in (1, 2, 3)
+            sum(step[i] for step in self.steps[1:]) for i in (2, 3, 4)
         )
         return {
             "steps": len(self.steps),
             "seconds": seconds,
+            "processor_seconds": self.steps[-1][1] - self.steps[0][1],
             "filling": self.filling,
             "tokens": tokens,
             "trained": trained,
@@ -280,6 +283,7 @@ def print_line(result: dict[str, Any]) -> None:
     rate = result["tokens"] / result["seconds"]
     print(
         f"{result['run']:<16} {rate:8.0f} tokens/s, {result['peak'] / 2**20:6.0f} MiB, "
+        f"{result['tokens'] / result['processor_seconds']:.0f} tokens per processor second, "
         f"{result['steps']} steps of {result['seconds'] / max(1, result['steps'] - 1):.2f} s, "
         f"features {result['filling']:.1f} s",
         flush=True,
