@@ -30,7 +30,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.append(sys.path.pop(0))  # a file beside this one has the name of a package
+import train_sft_data as data
+
+sys.path.pop(0)  # a file beside this one has the name of a package, kernels
 ROOT = Path(__file__).parents[1]
 SIDES = ("ours", "live", "trl")
 # Tokens of the longest conversation, conversations of TRL's batch. A row of ours has that many.
@@ -62,8 +64,6 @@ def main() -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """Run all sides in turn and print the table."""
-    import train_sft_data as data
-
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
@@ -237,7 +237,6 @@ def train_ours(settings: dict[str, Any], start: Any) -> None:
 
 def train_trl(settings: dict[str, Any], start: Any) -> None:
     import torch
-    import train_sft_data as data
     from datasets import Dataset, Image, List
     from peft import LoraConfig
     from transformers import AutoModelForImageTextToText, AutoProcessor

@@ -90,7 +90,7 @@ def make_rows(name: str, folder: Path, number: int) -> list[dict]:
                 for _ in range(rng.randint(1, 4))
             ]
         else:
-            turns = [[_text(rng, 60), _text(rng, 100)] for _ in range(6)]
+            turns = [[_text(rng, 56), _text(rng, 96)] for _ in range(6)]
         rows.append({"images": images, "turns": turns})
     return rows
 

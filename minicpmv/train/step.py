@@ -13,11 +13,11 @@ import torch
 from ..kernels.training import fast_training_products
 
 # mallopt(3). glibc maps each block above some hundred kilobytes anew, page by page, and gives it
-# back: half of the time of element-wise layers on a CPU. With no maps and no trimming, what a step
-# has freed is there for the next.
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-_KEPT = 2**31 - 1
-
+# back: half of the time of element-wise layers on a CPU. What a step has freed is kept for the
+# next, but for blocks above 32 MB, the tiles of logits among them, which would lie between others.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_LARGEST_KEPT = 32 << 20  # what glibc takes at most
+_KEPT = 1 << 30
 
 # oneDNN and PyTorch keep up to 1,024 compiled products each, and every packed row has another
 # number of tokens: memory grew by 50 MB a step. To make one anew takes 0.2 ms.
@@ -36,7 +36,7 @@ def prepare_process() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, _KEPT))
+    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT) and mallopt(_TRIM_THRESHOLD, _KEPT))
 
 
 @contextmanager
