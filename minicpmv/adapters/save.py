@@ -2,13 +2,13 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .. import __version__
 from ..checkpoint.names import location_of
 from ..quiet import progress_bar
 from .folder import CONFIG, PREFIX, SETTINGS, WEIGHTS, write_json
@@ -64,7 +64,7 @@ def save_adapter(
         **hashes_of(processor),
         "dtype": None,
         "data": None,
-        "package": __version__,
+        "package": sys.modules[__name__.partition(".")[0]].__version__,
     }
     given = {name: value for name, value in settings.items() if value is not None}
     write_json(unfinished / SETTINGS, known | given)
