@@ -13,7 +13,7 @@ import torch
 from ..kernels.training import fast_training_products
 
 # mallopt(3). glibc maps each block above some hundred kilobytes anew, page by page, and gives it
-# back: half of the time of element-wise layers on a CPU. What a step has freed is kept for the
+# back: a tenth to a half of the time of element-wise layers. What a step has freed is kept for the
 # next, but for blocks above 32 MB, the tiles of logits among them, which would lie between others.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGEST_KEPT = 32 << 20  # what glibc takes at most
