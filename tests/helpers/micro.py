@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from minicpmv.checkpoint.hub import SMALL_FILES, Checkpoint
 from minicpmv.checkpoint.names import location_of
@@ -78,3 +79,10 @@ def write_rows(folder: Path, number: int = 12, *, text_only: int = 3) -> Path:
     path = folder / "rows.json"
     path.write_text(json.dumps(rows))
     return path
+
+
+def weights_of(folder: Path) -> dict[str, Any]:
+    """What a run has written, by name."""
+    name = "adapter_model.safetensors"
+    path = folder / name if (folder / name).exists() else folder / "model.safetensors"
+    return load_file(path)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
 
 from minicpmv.train.sft.options import SftOptions
 
@@ -47,10 +46,3 @@ def options(micro: Path, rows: Path, tmp_path: Path) -> Callable[..., SftOptions
         return SftOptions(**fields | changes)
 
     return make
-
-
-def weights_of(folder: Path) -> dict[str, Any]:
-    """What a run has written, by name."""
-    name = "adapter_model.safetensors"
-    path = folder / name if (folder / name).exists() else folder / "model.safetensors"
-    return load_file(path)

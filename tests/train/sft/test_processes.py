@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from .conftest import weights_of
+from ...helpers.micro import weights_of
 
 
 def losses_of(folder: Path) -> torch.Tensor:

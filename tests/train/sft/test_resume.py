@@ -14,7 +14,7 @@ import torch
 from minicpmv.train.sft import callbacks, checkpoints
 from minicpmv.train.sft.run import run
 
-from .conftest import weights_of
+from ...helpers.micro import weights_of
 
 LORA = {"lora": True, "lora_r": 4, "lora_alpha": 8.0, "lora_dropout": 0.3}
 KINDS = {"full": {}, "lora": LORA, "accumulated": LORA | {"accumulation": 2}}

@@ -11,7 +11,7 @@ from minicpmv.data.faults import DataError
 from minicpmv.errors import ArgumentError
 from minicpmv.train.sft.run import run
 
-from .conftest import weights_of
+from ...helpers.micro import weights_of
 
 FILES = {"data", "metrics.jsonl", "losses.png", "options.json", "report.json", "log.txt"}
 
