@@ -108,6 +108,8 @@ def check_same_run(folder: Path, wanted: Mapping[str, Any]) -> bool:
                 "another --output."
             )
         return False
+    if newest(folder) is None and not (folder / REPORT).is_file():
+        return False  # nothing to go on with: it ended before its first checkpoint
     before = json.loads(path.read_text(encoding="utf-8"))
     for name, value in wanted["options"].items():
         if name in _FREE:

@@ -143,6 +143,8 @@ def _save_last(trainer: FineTuner, tuning: FineTuning) -> None:
         tuning.save(model, folder, state, is_last=True)
 
     trainer.save_to = save
+    if trainer.is_fsdp_enabled:  # checkpoints may be in shards, what comes out is whole
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(tuning.folder))
 
 

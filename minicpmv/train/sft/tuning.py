@@ -259,10 +259,10 @@ class FineTuning:
         is_done = False
         with self.args.main_process_first(local=False):
             is_known = checkpoints.check_same_run(self.folder, wanted)
+            if self.log.is_main:
+                for path in checkpoints.remove_broken(self.folder):
+                    self.log(f"{path.name} was not finished and is thrown away")
             if is_known:
-                if self.log.is_main:
-                    for path in checkpoints.remove_broken(self.folder):
-                        self.log(f"{path.name} was not finished and is thrown away")
                 is_done = (self.folder / checkpoints.REPORT).is_file()
                 self.resume = checkpoints.newest(self.folder)
             elif self.log.is_main:

@@ -58,6 +58,18 @@ def test_a_run_killed_while_it_saves_ends_with_the_same_weights(kind, options, m
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_run_without_a_checkpoint_binds_nobody(options, monkeypatch):
+    def killed(checkpoint: Path, step: int) -> None:
+        raise Killed
+
+    monkeypatch.setattr(callbacks.checkpoints, "mark_complete", killed)
+    with pytest.raises(Killed):
+        run(options())
+    monkeypatch.undo()
+    run(options(max_steps=2, seed=7))
+    assert [s for s, _ in checkpoints.checkpoints_of(Path(options().output))] == [2]
+
+
 def test_a_run_that_is_done_is_left_alone(options, capsys):
     opts = options(max_steps=1)
     run(opts)
