@@ -8,7 +8,7 @@
 # Interrupted, even by kill -9, it goes on where it was: give the same command again.
 #
 #   bash recipes/teach_gauges.sh
-#   bash recipes/teach_gauges.sh --num-train-epochs 10     any option of "minicpmv train sft"
+#   bash recipes/teach_gauges.sh --epochs 10     any option of "minicpmv train sft"
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,7 +19,7 @@ export GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=800000
 python recipes/draw_gauges.py draw "$OUT/data"
 python -m minicpmv data check "$OUT/data/train.json"
 python -m minicpmv train sft --model nano --data "$OUT/data/train.json" --output "$OUT/adapter" \
-  --lora --lora-r 32 --lora-targets all-linear --num-train-epochs 40 --learning-rate 2e-3 "$@"
+  --lora --lora-r 32 --lora-targets all-linear --epochs 40 --learning-rate 2e-3 "$@"
 {
   python recipes/draw_gauges.py read "$OUT/data"
   python recipes/draw_gauges.py read "$OUT/data" --model "$OUT/adapter"
