@@ -41,7 +41,10 @@ class ImageGenerationMixin(GenerationMixin):
         target_sizes: torch.Tensor | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
-        tgt_sizes: None = None,  # renamed before; `generate` takes what is named here
+        # Renamed before; `generate` takes what is named here.
+        tgt_sizes: None = None,
+        spatial_shapes: None = None,
+        pixel_attention_mask: None = None,
         is_first_iteration: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:

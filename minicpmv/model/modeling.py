@@ -146,7 +146,8 @@ class MiniCPMVModel(PlaceholderMixin, SliceEncodingMixin, MiniCPMVPreTrainedMode
         Args:
             input_ids: (batch, seq), or `inputs_embeds` (batch, seq, hidden) instead.
             pixel_values, target_sizes: one row per slice, all samples' slices in prompt order; see
-                `get_image_features`. `tgt_sizes` is the released name of the latter.
+                `get_image_features`. Other names of the latter: `tgt_sizes`, the released one, and
+                `spatial_shapes`, which trainers know.
             mm_token_type_ids: (batch, seq), 1 at placeholders; or image_bound: per sample
                 (num_slices, 2).
             image_features: (num_slices, query_num, hidden), instead of `pixel_values`: already

@@ -53,15 +53,23 @@ class ReleasedPartsMixin:
 def with_released_sizes(
     target_sizes: torch.Tensor | None, keywords: dict[str, Any]
 ) -> torch.Tensor | None:
-    """`target_sizes`, also under the released name `tgt_sizes`, which is taken out of `keywords`.
+    """`target_sizes`, also under other names, which are taken out of `keywords`.
+
+    These are `tgt_sizes`, the released one, and `spatial_shapes`, which trainers know. What comes
+    with the latter, `pixel_attention_mask`, says nothing that the sizes do not.
 
     Raises:
-        ValueError: both are given.
+        ValueError: several are given.
     """
-    released = keywords.pop("tgt_sizes", None)
-    if released is not None and target_sizes is not None:
-        raise ValueError("Pass either target_sizes or tgt_sizes, which is its released name.")
-    return target_sizes if released is None else released
+    keywords.pop("pixel_attention_mask", None)
+    names = ("tgt_sizes", "spatial_shapes")
+    others = [(name, keywords.pop(name, None)) for name in names]
+    given = [("target_sizes", target_sizes), *others]
+    given = [(name, sizes) for name, sizes in given if sizes is not None]
+    if len(given) > 1:
+        found = " or ".join(name for name, _ in given)
+        raise ValueError(f"Pass either {found}, which are names of the same sizes.")
+    return given[0][1] if given else None
 
 
 __all__ = ["ReleasedPartsMixin", "with_released_sizes"]

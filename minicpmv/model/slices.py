@@ -40,7 +40,7 @@ class SliceEncodingMixin:
             pixel_values: (num_slices, channels, patch_size, patch_size * max_patches), zero-padded
                 strips.
             target_sizes: (num_slices, 2), height and width of each slice in patches; also as
-                `tgt_sizes`.
+                `tgt_sizes` or `spatial_shapes`.
             slices_per_sample: where padding takes part in attention (release 2.5), how many rows
                 belong to each sample, so that a sample does not depend on its batch mates. None:
                 all rows are one sample's.

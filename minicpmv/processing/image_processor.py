@@ -66,6 +66,8 @@ class MiniCPMVImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[c
         Nested lists as the released processors return them.
     return_pixel_values (`bool`, *optional*, defaults to `True`):
         False returns sizes only: pictures are opened, and neither resized nor cut.
+    return_row_col_info (`bool`, *optional*):
+        Also `image_rows` and `image_cols`: per image the detail slices' grid, 1 x 1 when not cut.
     """
 
     max_slice_nums: int | None
@@ -77,6 +79,7 @@ class MiniCPMVImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[c
     compat: Literal["released"] | None
     return_released_layout: bool | None
     return_pixel_values: bool | None
+    return_row_col_info: bool | None
 
 
 class MiniCPMVImageProcessorPil(PilBackend):
@@ -89,6 +92,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
 
     valid_kwargs = MiniCPMVImageProcessorKwargs
     model_input_names = ["pixel_values", "target_sizes"]
+    use_thumbnail = True  # trainers ask whether a picture that is cut has its overview beside it
 
     do_convert_rgb = True
     do_rescale = True
@@ -150,7 +154,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
     def to_dict(self) -> dict[str, Any]:
         """Our attributes, with `norm_mean` and `norm_std` beside them as in released files."""
         released = super().to_dict()
-        for name in ("return_released_layout", "return_pixel_values"):  # of one call
+        for name in ("return_released_layout", "return_pixel_values", "return_row_col_info"):
             released.pop(name, None)
         for ours, theirs in (("image_mean", "norm_mean"), ("image_std", "norm_std")):
             if ours in released:
@@ -247,6 +251,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
         slice_mode: bool,
         return_released_layout: bool | None = None,
         return_pixel_values: bool | None = None,
+        return_row_col_info: bool | None = None,
         return_tensors: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
@@ -297,7 +302,7 @@ class MiniCPMVImageProcessorPil(PilBackend):
             )
         every_strip = [strip for strips in strips_per_sample for strip in strips]
         every_size = _int_rows(size for sizes in sizes_of for size in sizes)
-        return BatchFeature(
+        out = BatchFeature(
             {
                 "pixel_values": _as(
                     batches[0] if len(batches) == 1 else pad_strips(every_strip), return_tensors
@@ -310,6 +315,11 @@ class MiniCPMVImageProcessorPil(PilBackend):
                 "image_sizes": [size for sizes in image_sizes for size in sizes],
             }
         )
+        if return_row_col_info:
+            grids = _int_rows(plan.grid or (1, 1) for plan in plans)
+            out["image_rows"] = _as(grids[:, 0], return_tensors)
+            out["image_cols"] = _as(grids[:, 1], return_tensors)
+        return out
 
     # Below, names and orders of released processors: sizes (width, height), grids (columns, rows).
 

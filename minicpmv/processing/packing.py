@@ -9,6 +9,12 @@ from transformers.image_processing_utils import BatchFeature
 
 from .pixels import pad_strips, unpadded
 
+# Keys that hold the sizes of slices, by `MiniCPMVProcessor.size_names`.
+SIZE_NAMES = {
+    "target_sizes": ["target_sizes"],
+    "spatial_shapes": ["spatial_shapes", "pixel_attention_mask"],
+}
+
 
 class Sliced(NamedTuple):
     """One image: its strips, padded to its longest, (num_slices, channels, patch_size, patch_size *
@@ -39,7 +45,7 @@ class ProcessorOutput(BatchFeature):
 
     `tgt_sizes` (num_slices, 2), `image_bound` (num_slices, 2) and `image_sizes`, the (width,
     height) of each picture, are found by these names but are not among the keys, so that
-    `model(**inputs)` gets each thing once.
+    `model(**inputs)` gets each thing once. So are `target_sizes` named `spatial_shapes`.
 
     Attributes:
         original_sizes: what `image_sizes` gives; None after the output has crossed processes.
@@ -50,6 +56,8 @@ class ProcessorOutput(BatchFeature):
     def __getitem__(self, item: Any) -> Any:
         if not isinstance(item, str) or item in self.data:
             return super().__getitem__(item)
+        if item == "target_sizes" and "spatial_shapes" in self.data:
+            return self.data["spatial_shapes"]
         if item == "image_sizes" and self.original_sizes is not None:
             return self.original_sizes
         if item in ("tgt_sizes", "image_bound") and "mm_token_type_ids" in self.data:
@@ -57,7 +65,7 @@ class ProcessorOutput(BatchFeature):
             bounds = [bounds_of(np.asarray(mask)) for mask in masks]
             if item == "image_bound":
                 return [_like(rows, masks) for rows in bounds]
-            sizes = self.data.get("target_sizes")
+            sizes = self.data.get("target_sizes", self.data.get("spatial_shapes"))
             sizes = np.zeros((0, 2), np.int64) if sizes is None else np.asarray(sizes)
             ends = np.cumsum([len(rows) for rows in bounds])
             return [_like(rows, masks) for rows in np.split(sizes, ends[:-1])]
@@ -72,6 +80,23 @@ def bounds_of(mask: Any) -> np.ndarray:
 
 def _like(rows: np.ndarray, others: Any) -> Any:
     return torch.as_tensor(rows) if isinstance(others, torch.Tensor) else rows
+
+
+def with_size_names(data: dict[str, Any], size_names: str) -> dict[str, Any]:
+    """Inputs with `target_sizes` under the names of `MiniCPMVProcessor.size_names`.
+
+    `pixel_attention_mask` (num_slices, max_patches) stands beside padded pixels: 1 at a slice's own
+    patches, 0 at the padding behind them.
+    """
+    if size_names == "target_sizes":
+        return data
+    renamed = {("spatial_shapes" if key == "target_sizes" else key): data[key] for key in data}
+    pixels = data.get("pixel_values")
+    if pixels is not None and not isinstance(pixels, list):
+        counts = np.asarray(data["target_sizes"]).prod(axis=1)
+        mask = np.arange(pixels.shape[3] // pixels.shape[2]) < counts[:, None]
+        renamed["pixel_attention_mask"] = mask.astype(np.int64)
+    return renamed
 
 
 def in_prompt_order(

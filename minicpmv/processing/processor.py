@@ -28,11 +28,13 @@ from .batching import (
 )
 from .cutting import sliced_block, sliced_images, sliced_video, with_limits
 from .decoding import AnswerDecoding
-from .encoding import Encoded, Span, pad
+from .encoding import pad
 from .image_settings import check_effect, check_settings
 from .keywords import MiniCPMVProcessorKwargs, asked, check_keywords, without_image_settings
+from .limits import check_cut, length_limit
 from .messages import normalised, question, with_images_at
 from .packing import (
+    SIZE_NAMES,
     ProcessorOutput,
     Sliced,
     check_output,
@@ -41,6 +43,7 @@ from .packing import (
     pixels_of,
     released_layout_of,
     to_tensor_type,
+    with_size_names,
 )
 from .placeholders import IMAGE_MARKER, MARKER, RELEASED_TAGS, VIDEO_MARKER
 from .prompt import prompt_tokens
@@ -56,10 +59,16 @@ class MiniCPMVProcessor(AnswerDecoding):
         image_processor: `MiniCPMVImageProcessorPil`; it also holds the tags and the release.
         tokenizer: the tokenizer of the checkpoint.
         chat_template: Jinja text; None takes the template of the release.
+
+    Attributes:
+        size_names: how the call names the sizes of slices: "target_sizes", or "spatial_shapes"
+            beside `pixel_attention_mask`, as LFM2-VL does and as TRL's GRPOTrainer needs it. The
+            models take both. Not saved.
     """
 
     valid_processor_kwargs = MiniCPMVProcessorKwargs
     return_mm_token_type_ids = True
+    size_names: str = "target_sizes"
 
     def __init__(
         self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None
@@ -80,7 +89,17 @@ class MiniCPMVProcessor(AnswerDecoding):
 
     @property
     def model_input_names(self) -> list[str]:
-        return ["input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "target_sizes"]
+        names = ["input_ids", "attention_mask", "mm_token_type_ids", "pixel_values"]
+        return names + SIZE_NAMES[self.size_names]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "size_names" and value not in SIZE_NAMES:
+            known = " or ".join(map(repr, SIZE_NAMES))
+            raise ValueError(f"size_names is {value!r}; it is {known}.")
+        super().__setattr__(name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in super().to_dict().items() if name != "size_names"}
 
     # transformers' server passes the processor where `generate` wants a tokenizer, for stop texts.
 
@@ -188,10 +207,11 @@ class MiniCPMVProcessor(AnswerDecoding):
             compat=compat,
         )
         encoded, masks = [prompt.encoded for prompt in tokens], [prompt.mask for prompt in tokens]
-        limit = self._length_limit(text_kwargs)
+        limit = length_limit(text_kwargs, self.tokenizer)
         for index, prompt in enumerate(encoded):
             if limit is not None and len(prompt.ids) > limit:
-                self._check_cut(index, prompt, tokens[index].spans, limit, images_kwargs)
+                slices = images_kwargs.get("max_slice_nums") or self.image_processor.max_slice_nums
+                check_cut(index, prompt, tokens[index].spans, limit, slices)
                 encoded[index], masks[index] = prompt.cut(limit), masks[index][:limit]
         data: dict[str, Any] = pad(
             encoded,
@@ -220,6 +240,7 @@ class MiniCPMVProcessor(AnswerDecoding):
             else:
                 data["pixel_values"] = [strip for image in every_image for strip in image.strips]
             data["target_sizes"] = np.concatenate([image.target_sizes for image in every_image])
+            data = with_size_names(data, self.size_names)
         out = ProcessorOutput(converted(data, return_tensors))
         out.original_sizes = [[image.image_size for image in sample] for sample in samples]
         if asked(kwargs, merged, "return_text_replacement_offsets", False):
@@ -384,6 +405,14 @@ class MiniCPMVProcessor(AnswerDecoding):
         return question(conversation, keys_read(self.chat_template))
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """The processor of a checkpoint; `size_names` is set on it, other keywords go on."""
+        size_names = kwargs.pop("size_names", cls.size_names)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).size_names = size_names
+        return loaded
+
+    @classmethod
     def _load_tokenizer_from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """Settings given to `from_pretrained` for the image processor do not reach the tokenizer.
 
@@ -434,8 +463,9 @@ class MiniCPMVProcessor(AnswerDecoding):
         if released_layout:
             return features
         names = self.image_processor.model_input_names
+        data = with_size_names({name: features[name] for name in names}, self.size_names)
         return BatchFeature(
-            {name: to_tensor_type(features[name], return_tensors) for name in names}
+            {name: to_tensor_type(values, return_tensors) for name, values in data.items()}
         )
 
     def _image_texts(
@@ -466,35 +496,4 @@ class MiniCPMVProcessor(AnswerDecoding):
                 f"The tokenizer lacks {', '.join(missing)}, which stand around images in release "
                 f"{self.image_processor.version}. Use the checkpoint's own tokenizer, and "
                 "use_image_id=False where the release has no image ids."
-            )
-
-    def _length_limit(self, text_kwargs: Mapping[str, Any]) -> int | None:
-        limit = text_kwargs.get("max_inp_length")
-        if limit is not None and (type(limit) is not int or limit < 1):
-            raise ValueError(
-                f"max_inp_length is {limit!r}; it must be a whole number of at least 1."
-            )
-        truncation = text_kwargs.get("truncation")
-        if truncation and getattr(truncation, "value", truncation) != "do_not_truncate":
-            max_length = text_kwargs.get("max_length") or self.tokenizer.model_max_length
-            limit = max_length if limit is None else min(limit, max_length)
-        return limit
-
-    def _check_cut(
-        self,
-        index: int,
-        prompt: Encoded,
-        spans: Sequence[Span],
-        limit: int,
-        images_kwargs: Mapping[str, Any],
-    ) -> None:
-        """Check that cutting to `limit` tokens leaves every image whole."""
-        last_token = prompt.tokens_before(spans[-1][1]) if spans else 0
-        if last_token > limit:
-            slices = images_kwargs.get("max_slice_nums") or self.image_processor.max_slice_nums
-            fewer = f"lower max_slice_nums (now {slices}), " if slices else ""
-            raise ValueError(
-                f"Sample {index} has {len(prompt.ids)} tokens and its last image ends at token "
-                f"{last_token}, but the prompt may have {limit}; cutting there would cut an image. "
-                f"Raise max_inp_length to at least {len(prompt.ids)}, {fewer}or give fewer images."
             )
