@@ -26,8 +26,18 @@ ORDER = [
 ]
 PLACES = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
 STRANGERS = {("model", "processing"), ("processing", "model")}  # beside, and not acquainted
-# Installed by auto.py, and needs the loaders only when an adapter of a model with chat() is loaded.
-WHEN_CALLED = {("minicpmv.integrations.peft", "minicpmv.released_auto")}
+WHEN_CALLED = {
+    # Installed by auto.py; needs the loaders only when an adapter of a model with chat() is loaded.
+    ("minicpmv.integrations.peft", "minicpmv.released_auto"),
+    # Trainers of others are handed our training data when they call for them.
+    ("minicpmv.integrations.trl", "minicpmv.data.collate"),
+    ("minicpmv.integrations.trl", "minicpmv.data.encode"),
+    ("minicpmv.integrations.trl", "minicpmv.data.faults"),
+    ("minicpmv.integrations.trl", "minicpmv.data.fields"),
+    ("minicpmv.integrations.trl", "minicpmv.data.formats.hugging_face"),
+    ("minicpmv.integrations.trl", "minicpmv.data.media_fields"),
+    ("minicpmv.integrations.trl", "minicpmv.data.pictures"),
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
