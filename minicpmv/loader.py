@@ -157,7 +157,7 @@ def load(
     name = str(name_or_path)
     if adapter is None and is_adapter(name_or_path):
         adapter = name_or_path
-        name_or_path, revision = _base_of(adapter, revision)
+        name_or_path, revision = adapter_base(adapter, revision)
     elif adapter is not None and is_adapter(name_or_path):
         raise ArgumentError(f"`adapter`: {name!r} is an adapter itself; give the model before it.")
     checkpoint = Checkpoint.find(
@@ -220,7 +220,7 @@ def load(
     )
 
 
-def _base_of(adapter: str | Path, revision: str | None) -> tuple[str, str | None]:
+def adapter_base(adapter: str | Path, revision: str | None) -> tuple[str, str | None]:
     """The model that an adapter was trained on, and its revision.
 
     Raises:

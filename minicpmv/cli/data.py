@@ -2,8 +2,9 @@
 
 import argparse
 import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,10 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     )
     _add_reading(check)
     check.add_argument(
-        "-m", "--model", default="nano", help="folder, name on the hub, or nano (the default)"
+        "-m",
+        "--model",
+        default="nano",
+        help="folder, name on the hub, folder of an adapter, or nano (the default)",
     )
     check.add_argument("--revision", help="branch, tag or commit on the hub")
     add = check.add_argument
@@ -62,9 +66,12 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     add("--cut-long", action="store_true", help="cut longer rows, instead of faults")
     add("--max-slice-nums", type=int, metavar="N", help="most slices of a picture")
     add("--num-frames", type=int, metavar="N", help="frames of a video")
+    add("--fps", type=float, metavar="X", help="frames per second of a video")
     add("--allow-urls", action="store_true", help="open pictures at http and https addresses")
     add("--show", type=int, metavar="N", action="append",
         help="print row N, from 0, token by token, trained ones marked; repeatable")  # fmt: skip
+    add("--limit-faults", type=int, default=_MOST_FAULTS, metavar="N",
+        help=f"faults to print (default: {_MOST_FAULTS})")  # fmt: skip
     add("--json", action="store_true", help="print one JSON object, with all faults")
     check.set_defaults(run_action=run_check)
     convert = actions.add_parser(
@@ -104,23 +111,19 @@ def run(args: argparse.Namespace) -> int | None:
 
 def run_check(args: argparse.Namespace) -> int:
     settings = _settings(args)
-    from minicpmv.checkpoint.hub import Checkpoint
     from minicpmv.data.files import open_rows
     from minicpmv.data.prepared import prepare
-    from minicpmv.loader import load_processor, read_config, readable_errors
     from minicpmv.media.policy import MediaPolicy, use_policy
 
     rows = open_rows(
         args.file, format=args.format, image_folder=args.image_folder, split=args.split
     )
-    checkpoint = Checkpoint.find(args.model, revision=args.revision)
-    with readable_errors(checkpoint):
-        processor = load_processor(checkpoint, read_config(checkpoint))
+    processor = _processor(args.model, args.revision)
     schemes = ("file", "data", "http", "https") if args.allow_urls else ("file", "data")
     with use_policy(MediaPolicy(schemes=schemes)):
         if args.show:
             return _show(rows, processor, settings, args.show)
-        faults = _FaultLines(quiet=args.json)
+        faults = _FaultLines(0 if args.json else args.limit_faults)
         with _bar("rows") as show:
             _, report = prepare(
                 rows, processor, settings, None, on_progress=show, on_fault=faults.tell
@@ -135,10 +138,19 @@ def run_check(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> "EncodeSettings":
-    for flag, least in (("max_length", 0), ("max_slice_nums", 1), ("num_frames", 1)):
+    for flag, least in (
+        ("max_length", 0),
+        ("max_slice_nums", 1),
+        ("num_frames", 1),
+        ("limit_faults", 0),
+    ):
         value = getattr(args, flag)
         if value is not None and value < least:
             raise UsageError(f"--{flag.replace('_', '-')} is {value}; it must be at least {least}.")
+    if args.fps is not None and not 0 < args.fps < math.inf:
+        raise UsageError(f"--fps is {args.fps}; it must be above 0.")
+    if args.fps is not None and args.num_frames is not None:
+        raise UsageError("--num-frames and --fps both choose frames; give one of them.")
     if args.cut_long and not args.max_length:
         raise UsageError("--cut-long has no effect with --max-length 0.")
     if args.show and args.json:
@@ -153,7 +165,29 @@ def _settings(args: argparse.Namespace) -> "EncodeSettings":
         cut=args.cut_long,
         max_slice_nums=args.max_slice_nums,
         num_frames=args.num_frames,
+        fps=args.fps,
     )
+
+
+def _processor(name: str, revision: str | None) -> Any:
+    """The processor of a model, or of the one that an adapter was trained on, with its cut of
+    pictures. No weights are read.
+    """
+    from minicpmv.adapters.folder import AdapterFiles, is_adapter
+    from minicpmv.adapters.settings import other_pictures
+    from minicpmv.checkpoint.hub import Checkpoint
+    from minicpmv.loader import adapter_base, load_processor, read_config, readable_errors
+
+    settings: Mapping[str, Any] = {}
+    if is_adapter(name):
+        settings = AdapterFiles.find(name).settings
+        name, revision = adapter_base(name, revision)
+    checkpoint = Checkpoint.find(name, revision=revision)
+    with readable_errors(checkpoint):
+        processor: Any = load_processor(checkpoint, read_config(checkpoint))
+    for key, value in other_pictures(settings, processor).items():
+        setattr(processor.image_processor, key, value)
+    return processor
 
 
 def _show(rows: "Rows", processor: Any, settings: "EncodeSettings", numbers: list[int]) -> int:
@@ -192,10 +226,10 @@ def _show(rows: "Rows", processor: Any, settings: "EncodeSettings", numbers: lis
 
 
 class _FaultLines:
-    """Faults on stderr while they are found: the first ones, and how many more there are."""
+    """Faults on stderr while they are found: the first `most`, and how many more there are."""
 
-    def __init__(self, quiet: bool) -> None:
-        self._left = 0 if quiet else _MOST_FAULTS
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
 
     def tell(self, fault: "Fault") -> None:
         if self._left:
@@ -205,7 +239,7 @@ class _FaultLines:
             tqdm.write(str(fault), file=sys.stderr)
 
     def close(self, report: "Report") -> None:
-        more = report.num_faults - _MOST_FAULTS
+        more = report.num_faults - self._most
         if more > 0:
             print(f"... and {more} more faults; --json lists all", file=sys.stderr)
 

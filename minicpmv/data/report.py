@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .faults import Fault
+from .packing import plan_rows
 
 if TYPE_CHECKING:
     from .encode import Example
@@ -29,6 +30,8 @@ class Report:
         trimmed_rows: rows with an answer whose white space at the ends the template leaves out.
         tokens: of all examples; trained_tokens: those that are learned.
         median_tokens, tokens_95, longest_tokens, longest_row: of examples, in tokens.
+        packed_rows: rows of `max_length` tokens that the examples of conversations fill in
+            training.
         max_length: the limit; long_rows: rows above it; long_tokens: their tokens beyond it.
         skipped_rows: rows with faults that were left out.
         faults: kind -> how many.
@@ -53,6 +56,7 @@ class Report:
     tokens_95: int = 0
     longest_tokens: int = 0
     longest_row: int = -1
+    packed_rows: int = 0
     max_length: int | None = None
     long_rows: int = 0
     long_tokens: int = 0
@@ -102,6 +106,8 @@ class Report:
         if len(lengths):
             self.median_tokens = int(np.percentile(lengths, 50, method="nearest"))
             self.tokens_95 = int(np.percentile(lengths, 95, method="nearest"))
+            if self.max_length is not None and not self.preferences:
+                self.packed_rows = len(plan_rows(lengths, self.max_length, seed=0))
 
     @property
     def num_faults(self) -> int:
@@ -136,6 +142,7 @@ class Report:
         """The numbers, one a line."""
         unit = "preferences" if self.preferences else "conversations"
         turns = ", ".join(f"{rows} with {n}" for n, rows in sorted(self.turns.items()))
+        longest = f"longest {self.longest_tokens} in row {self.longest_row}"
         lines = [
             ("rows", f"{self.rows}"),
             (unit, f"{self.good_rows}" + (f" (answers: {turns})" if turns else "")),
@@ -145,14 +152,17 @@ class Report:
             ("slices", f"{self.slices}"),
             (
                 "tokens",
-                f"{self.tokens} (median {self.median_tokens}, 95 % {self.tokens_95}, "
-                f"longest {self.longest_tokens} in row {self.longest_row})",
+                f"{self.tokens} (median {self.median_tokens}, 95 % {self.tokens_95}, {longest})"
+                if self.longest_tokens
+                else "0",
             ),
             ("trained tokens", f"{self.trained_tokens} ({100 * self.trained_share:.1f} %)"),
         ]
         if self.max_length is not None:
             beyond = f"{self.long_rows} rows, {self.long_tokens} tokens"
             lines.append((f"over {self.max_length} tokens", beyond))
+            if self.packed_rows:
+                lines.append((f"packed into {self.max_length}", f"{self.packed_rows} rows"))
         if self.split_rows:
             lines.append(("rows of several examples", f"{self.split_rows}"))
         if self.trimmed_rows:

@@ -69,11 +69,49 @@ def test_only_some_of_many_faults_are_printed(run: Run, rows: Callable[..., Path
     _, _, err = run("data", "check", file)
     assert len(err.splitlines()) == 21
     assert err.endswith("... and 5 more faults; --json lists all\n")
+    _, _, err = run("data", "check", file, "--limit-faults", 2)
+    assert [line[:6] for line in err.splitlines()] == ["row 1,", "row 2,", "... an"]
+    assert "and 23 more" in err
     code, out, err = run("data", "check", file, "--json")
     assert (code, err) == (1, "")
     report = json.loads(out)
     assert (report["rows"], report["good_rows"], report["model"]) == (26, 1, "nano")
     assert [fault["row"] for fault in report["all_faults"]] == list(range(1, 26))
+
+
+def test_a_file_of_faults_alone(run: Run, rows: Callable[..., Path]) -> None:
+    code, out, _ = run("data", "check", rows(BAD[1]))
+    assert code == 1
+    assert "longest" not in out, "there is none"
+
+
+def test_rows_of_training_are_counted(run: Run, rows: Callable[..., Path]) -> None:
+    """Short conversations share them, as in the plan of the training."""
+    file = rows(*[GOOD[1]] * 40)
+    report = json.loads(run("data", "check", file, "--max-length", 100, "--json")[1])
+    length = report["longest_tokens"]
+    assert report["packed_rows"] == -(-40 // (100 // length))
+    found = run("data", "check", file, "--max-length", 100)[1]
+    assert f"packed into 100  {report['packed_rows']} rows" in found.splitlines()[-1]
+    assert "packed" not in run("data", "check", file, "--max-length", 0)[1]
+
+
+def test_the_model_of_an_adapter(run: Run, rows: Callable[..., Path], tmp_path: Path) -> None:
+    """Its base encodes the rows, with the cut of pictures that it was trained with."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    for name, held in (
+        ("adapter_config.json", {"base_model_name_or_path": "nano"}),
+        ("training_settings.json", {"max_slice_nums": 1}),
+    ):
+        (folder / name).write_text(json.dumps(held))
+    (folder / "adapter_model.safetensors").touch()  # weights are not read
+    file = rows(*GOOD)
+    found = [
+        json.loads(run("data", "check", file, "--json", "--model", model)[1])["slices"]
+        for model in (folder, "nano")
+    ]
+    assert found == [1, 3]
 
 
 def test_a_row_token_by_token(run: Run, rows: Callable[..., Path]) -> None:
@@ -111,6 +149,10 @@ def test_broken_rows_are_shown_as_faults(run: Run, rows: Callable[..., Path]) ->
         (["--max-length", "-1"], "at least 0"),
         (["--max-slice-nums", "0"], "at least 1"),
         (["--max-length", "0", "--cut-long"], "no effect"),
+        (["--limit-faults", "-1"], "at least 0"),
+        (["--fps", "0"], "above 0"),
+        (["--fps", "nan"], "above 0"),
+        (["--fps", "1", "--num-frames", "2"], "give one of them"),
     ],
 )
 def test_wrong_words(run: Run, rows: Callable[..., Path], words: list[str], expected: str) -> None:
