@@ -226,6 +226,7 @@ def _notice_others(image: Image.Image, name: str) -> None:
     """Warn of further frames or pages, unless the caller has moved to one of them."""
     if (
         hasattr(image, "source_name")
+        or not hasattr(image, "fp")  # a copy, or from another process: one picture without its file
         or image.format not in ("GIF", "WEBP", "PNG", "AVIF", "TIFF")
         or image.tell()
     ):

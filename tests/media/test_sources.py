@@ -1,7 +1,9 @@
 """Where a picture comes from: read again, named as typed, and nothing of it left out silently."""
 
 import base64
+import copy
 import io
+import pickle
 
 import numpy as np
 import pytest
@@ -134,3 +136,14 @@ def test_no_name_is_no_folder(tmp_path, monkeypatch):
         read_files([""])
     with pytest.raises(ValueError, match="path of a video is empty"):
         read_video([""])
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "GIF", "WEBP", "TIFF", "JPEG"])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda image: pickle.loads(pickle.dumps(image))])
+def test_a_copy_of_an_opened_picture_is_a_picture(format_name, copied):
+    file = io.BytesIO()
+    Image.new("RGB", (20, 10), "red").save(file, format_name)
+    opened = Image.open(file)
+    found = load_image(copied(opened))
+    assert found.size == (20, 10)
+    assert found.convert("RGB").tobytes() == opened.convert("RGB").tobytes()
