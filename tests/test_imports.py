@@ -37,6 +37,14 @@ WHEN_CALLED = {
     ("minicpmv.integrations.trl", "minicpmv.data.formats.hugging_face"),
     ("minicpmv.integrations.trl", "minicpmv.data.media_fields"),
     ("minicpmv.integrations.trl", "minicpmv.data.pictures"),
+    ("minicpmv.integrations.swift_native", "minicpmv.data.collate"),
+    ("minicpmv.integrations.swift_native", "minicpmv.data.encode"),
+    ("minicpmv.integrations.swift_native", "minicpmv.data.faults"),
+    ("minicpmv.integrations.swift_native", "minicpmv.data.fields"),
+    ("minicpmv.integrations.swift_native", "minicpmv.data.formats.swift"),
+    ("minicpmv.integrations.swift_native", "minicpmv.data.media_fields"),
+    ("minicpmv.integrations.swift_native", "minicpmv.data.messages"),
+    ("minicpmv.integrations.swift_native", "minicpmv.data.pictures"),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

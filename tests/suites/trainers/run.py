@@ -28,6 +28,7 @@ ENVIRONMENTS = {
         ["trl_sft.py", "trl_dpo.py", "trl_grpo.py", "trl_curve.py"],
         ["trl==1.16.0", "transformers==5.23.*"],
     ),
+    "swift": (["swift_cases.py"], ["ms-swift==4.6.0", "transformers==5.19.*"]),
 }
 _MOST_SECONDS = 1800
 
@@ -71,7 +72,7 @@ def environment(place: Path, name: str) -> Path:
 def results_of(python: Path, script: str, models: list[str], log: Path) -> list[dict[str, str]]:
     """What one script found, and that it ended well."""
     # Some of these libraries write notices to the standard output, too.
-    path = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    path = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "USE_HF": "1"}
     with log.open("wb") as errors:
         done = subprocess.run(
             [python, HERE / script, *models],

@@ -21,7 +21,7 @@ from peft import LoraConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import SFTConfig, SFTTrainer
 
-import minicpmv.auto  # noqa: F401
+import minicpmv
 from minicpmv.integrations.trl import SFTCollator
 
 ENDS = {"nano": "<|im_end|>", "2.6": "<|im_end|>", "2.5": "<|eot_id|>", "2.0": "</s>"}
@@ -71,6 +71,11 @@ def check(model: str, kind: str) -> None:
     trainer.train()
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
     expect(len(losses) == 2 and all(0 < loss < 100 for loss in losses), losses)
+    folder = WORK / f"adapter-{model}-{kind}"
+    trainer.save_model(str(folder))
+    loaded = minicpmv.load(MODELS[model], adapter=folder, dtype="float32").model
+    trained = [p for name, p in loaded.named_parameters() if "lora_B" in name]
+    expect(trained and all(p.any() for p in trained), len(trained))
 
 
 for _model in ("nano", "2.6", "2.5", "2.0"):
