@@ -13,9 +13,6 @@ from torch import Tensor
 
 from .processor import instruction_sets, vendor
 
-# PyTorch's own, whatever stands in its place during training (`training.py`).
-torch_linear = F.linear
-
 _MIN_ROWS = 4
 _BFLOAT16 = frozenset(("avx512_bf16", "amx_bf16"))
 
@@ -31,6 +28,12 @@ def dense_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     Returns:
         (..., out_features).
     """
+    found = onednn_linear(x, weight, bias)
+    return F.linear(x, weight, bias) if found is None else found
+
+
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+    """The same by oneDNN; None where PyTorch's choice is to be taken, or records gradients."""
     if (
         x.is_cpu
         and x.dtype == weight.dtype
@@ -40,7 +43,7 @@ def dense_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     ):
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
         return product
-    return torch_linear(x, weight, bias)
+    return None
 
 
 @cache

@@ -51,3 +51,12 @@ def test_gradients_are_recorded() -> None:
 def test_it_is_used_where_it_is_faster(processor: str) -> None:
     assert products.prefers_onednn(torch.float32, False) == (processor == "EPYC of Zen 5")
     assert not products.prefers_onednn(torch.float16, True)
+
+
+@torch.inference_mode()
+def test_other_products_are_those_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who watches PyTorch's function sees them."""
+    seen = []
+    monkeypatch.setattr(F, "linear", lambda x, *_: seen.append(x.dtype))
+    dense_linear(torch.ones(9, 48, dtype=torch.float16), torch.ones(40, 48, dtype=torch.float16))
+    assert seen == [torch.float16]
