@@ -30,8 +30,8 @@ def draw_display(reading: str, rng: random.Random) -> Image.Image:
     dark = rng.randrange(0, 40)
     image = Image.new("RGB", (SIDE, SIDE), (dark, dark, dark + 8))
     pen = ImageDraw.Draw(image)
-    width = rng.randrange(34, 45)
-    height, gap, thick = int(width * 1.8), rng.randrange(18, 25), rng.randrange(6, 10)
+    width = rng.randrange(40, 50)
+    height, gap, thick = int(width * 1.7), rng.randrange(18, 24), rng.randrange(6, 10)
     whole = len(reading) * width + (len(reading) - 1) * gap
     left = rng.randrange(8, SIDE - whole - 7)
     top = rng.randrange(12, SIDE - height - 11)

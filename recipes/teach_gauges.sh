@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Teach nano to read seven-segment displays, which it has never seen, from 300 pictures and a JSON file.
 #
-#   comes out   FOLDER/adapter: LoRA of the language model and the whole resampler; FOLDER/scores.txt
+#   comes out   FOLDER/adapter: LoRA of language model and vision tower, and the whole resampler;
+#               FOLDER/scores.txt
 #   needs       pip install ".[train]"; 2 GB of memory
 #   runs on     CPU, at most 15 minutes of two cores; a CUDA device with the same command
 #
@@ -19,7 +20,8 @@ export GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=800000
 python recipes/draw_gauges.py draw "$OUT/data"
 python -m minicpmv data check "$OUT/data/train.json"
 python -m minicpmv train sft --model nano --data "$OUT/data/train.json" --output "$OUT/adapter" \
-  --lora --lora-r 32 --lora-targets all-linear --epochs 40 --learning-rate 2e-3 "$@"
+  --lora --lora-r 32 --lora-targets all-linear --lora-vision --lora-dropout 0.1 \
+  --epochs 20 --learning-rate 1e-3 --weight-decay 0.05 "$@"
 {
   python recipes/draw_gauges.py read "$OUT/data"
   python recipes/draw_gauges.py read "$OUT/data" --model "$OUT/adapter"
