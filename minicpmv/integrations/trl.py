@@ -20,7 +20,7 @@ class SFTCollator:
     takes, so that `loss_type` is to stay "nll" or "dft" and labels are not smoothed.
 
     Args:
-        processor: of the model.
+        processor: of the model; of a text model `minicpmv.load(MODEL).processor`.
         max_length: the most tokens of a row; None: any number. `SFTConfig.max_length` is not read.
         cut: whether longer rows are cut on the right; otherwise they are errors.
         max_slice_nums: the most slices of a picture; None: as the image processor says.

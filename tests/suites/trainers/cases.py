@@ -21,6 +21,7 @@ from tests.helpers.golden import CHECKPOINTS  # noqa: E402
 MODELS = {"nano": str(Checkpoint.find("nano").location)} | {
     version: str(CHECKPOINTS[version]) for version in ("2.6", "2.5", "2.0", "1.0")
 }
+TEXT_MODELS = {"2B": str(ROOT / "tests" / "golden" / "minicpm-2b" / "ckpt")}
 LORA = r".*language_model\..*\.self_attn\.(q|k|v|o)_proj"
 ANSWERS = ["Red.", "A blue one, and a red one."]
 _WORK = tempfile.TemporaryDirectory()

@@ -5,7 +5,7 @@ GB with PyTorch; PyPI), and has it train for two steps on pictures: the bundled 
 recorded checkpoints. Prints a table; exits with 1 if a case failed.
 
     --only NAME     one environment
-    --models A,B    some of nano, 2.6, 2.5, 2.0, 1.0
+    --models A,B    some of nano, 2.6, 2.5, 2.0, 1.0, 2B
     --folder PATH   keep what is installed there, and use it the next time
 """
 
@@ -25,7 +25,7 @@ ROOT = HERE.parents[2]
 # Environments: the scripts that run in them, and what they need beside this package.
 ENVIRONMENTS = {
     "trl": (
-        ["trl_sft.py", "trl_dpo.py", "trl_grpo.py", "trl_curve.py"],
+        ["trl_sft.py", "trl_text.py", "trl_dpo.py", "trl_grpo.py", "trl_curve.py"],
         ["trl==1.16.0", "transformers==5.23.*"],
     ),
     "swift": (["swift_cases.py"], ["ms-swift==4.6.0", "transformers==5.19.*"]),
