@@ -9,6 +9,7 @@ ms-swift is imported when `register_all` is called, which puts these methods bef
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,11 +120,15 @@ class TemplateMethods(Template):
                 f"--truncation_strategy {self.truncation_strategy} would cut pictures; use raise, "
                 "delete or right."
             )
-        if self._loss_scale != "default":
+        if self._loss_scale not in ("default", "last_round"):
             raise ValueError(
-                f"--loss_scale {self._loss_scale} has no effect; write loss false in the messages "
-                "that are not to be trained."
+                f"--loss_scale {self._loss_scale} has no effect; take default or last_round, and "
+                "write loss false in the messages that are not to be trained."
             )
+        if self._loss_scale == "last_round":
+            before = [replace(message, train=False) for message in conversation.messages[:-1]]
+            last = conversation.messages[-1]
+            conversation = replace(conversation, messages=(*before, last))
         cut = self.truncation_strategy == "right"
         settings = EncodeSettings(
             self.max_length if cut else None, cut, self.max_slice_nums, self.num_frames, self.fps
