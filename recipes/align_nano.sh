@@ -4,7 +4,7 @@
 #   comes out   FOLDER: pairs.jsonl, adapter/ (load it by load("nano", adapter="FOLDER/adapter")),
 #               before.md and after.md with the scores, log.txt
 #   needs       pip install ".[train]"; 2 GB of memory
-#   takes       10 to 15 minutes of two cores
+#   takes       10 to 15 minutes of two cores, by estimate: not run whole yet
 #
 #   1. draw     pictures of the training split, each with the question what is on it
 #   2. pairs    10 answers to each question; the scene itself says which claims hold
