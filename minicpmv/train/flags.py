@@ -23,7 +23,9 @@ SCHEDULES = (
     "inverse_sqrt",
     "polynomial",
     "warmup_stable_decay",
+    "wsd",
 )
+DECAYING = ("warmup_stable_decay", "wsd")  # what `decay` is of
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adamw_bnb_8bit")
 
 # Flags of the released scripts that say what is so here anyway, with the values that do.
@@ -207,6 +209,18 @@ class TrainingFlags:
         choices=SCHEDULES,
         aliases=("lr_scheduler_type",),
     )
+    decay: float = option(
+        0.1,
+        "share of the steps, the last ones, in which the rate of wsd and warmup_stable_decay "
+        "falls; from 1 on, their number",
+        above=0,
+    )
+    half_life: float = option(
+        0.0,
+        "steps in which the rate of wsd halves there",
+        least=0,
+        shown="a fifth of those steps, so that 1/32 of the rate is left",
+    )
     optim: str = option("adamw_torch", f"optimizer: {', '.join(OPTIMIZERS)}", choices=OPTIMIZERS)
     seed: int = option(0, "of the order of rows, new weights and dropout", least=0)
 
@@ -281,6 +295,13 @@ class TrainingFlags:
             raise ArgumentError(
                 "nothing is trained; leave out one of `tune_llm=False` and `tune_resampler=False`."
             )
+        if "decay" in named and self.decay != 0.1 and self.schedule not in DECAYING:
+            raise ArgumentError(
+                f"`decay` has no effect on `schedule` {self.schedule!r}; it is of "
+                f"{' and '.join(DECAYING)}."
+            )
+        if self.half_life and self.schedule != "wsd":
+            raise ArgumentError(f"`half_life` has no effect on `schedule` {self.schedule!r}.")
         if self.num_frames and self.fps:
             raise ArgumentError("`num_frames` and `fps`: give one of them.")
         if self.bf16 and self.fp16:

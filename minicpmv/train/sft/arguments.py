@@ -12,8 +12,9 @@ from ...data.encode import EncodeSettings
 from ...devices import hardware_of, parse_device
 from ...errors import ArgumentError
 from ...precision import Precision, choose_training_dtype, parse_dtype
-from ..flags import TrainingFlags
+from ..flags import DECAYING, TrainingFlags
 from ..options import given
+from ..schedules import warmup_stable_decay
 
 _LLM_TYPES = {"minicpm": "minicpm", "qwen": "qwen2", "llama3": "llama", "llama": "llama"}
 
@@ -41,7 +42,7 @@ def training_arguments(options: TrainingFlags, precision: Precision) -> Training
         adam_beta2=options.adam_beta2,
         max_grad_norm=options.max_grad_norm,
         warmup_steps=options.warmup,
-        lr_scheduler_type=options.schedule,
+        lr_scheduler_type="constant" if options.schedule == "wsd" else options.schedule,
         optim=options.optim,
         seed=options.seed,
         data_seed=options.seed,
@@ -78,6 +79,43 @@ def set_checkpointing(arguments: TrainingArguments, is_on: bool) -> None:
         if hasattr(arguments, name):
             setattr(arguments, name, is_on)
             setattr(arguments, f"{name}_kwargs", {"use_reentrant": False} if is_on else None)
+
+
+def set_schedule(arguments: TrainingArguments, options: TrainingFlags, num_steps: int) -> None:
+    """What transformers' schedules take beside their name.
+
+    Raises:
+        ArgumentError: warm-up and decay are longer than the run.
+    """
+    if options.schedule == "cosine_with_min_lr":
+        arguments.lr_scheduler_kwargs = {"min_lr_rate": 0.1}
+    if options.schedule not in DECAYING:
+        return
+    warmup, decay = arguments.get_warmup_steps(num_steps), _decay_steps(options, num_steps)
+    if warmup + decay > num_steps:
+        raise ArgumentError(
+            f"`warmup` takes {warmup} and `decay` {decay} of {num_steps} steps; give smaller ones."
+        )
+    if options.schedule != "wsd":  # `wsd_rate` says it all
+        arguments.lr_scheduler_kwargs = {"num_decay_steps": decay}
+
+
+def wsd_rate(
+    options: TrainingFlags, arguments: TrainingArguments, step: int, num_steps: int
+) -> float:
+    """The share of the learning rate in a step, from 0, by MiniCPM's schedule."""
+    decay = _decay_steps(options, num_steps)
+    return warmup_stable_decay(
+        step,
+        warmup_steps=arguments.get_warmup_steps(num_steps),
+        stable_end=num_steps - decay,
+        half_life=options.half_life or decay / 5,
+    )
+
+
+def _decay_steps(options: TrainingFlags, num_steps: int) -> int:
+    share = options.decay
+    return int(share) if share >= 1 else max(1, int(num_steps * share))
 
 
 def num_processes() -> int:
@@ -170,5 +208,7 @@ __all__ = [
     "parts_of",
     "precision_for",
     "set_checkpointing",
+    "set_schedule",
     "training_arguments",
+    "wsd_rate",
 ]

@@ -5,6 +5,7 @@ carry_out(tuning) the same for a subclass of FineTuning
 """
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ...media.policy import use_policy
 from ...model.packed import use_packed_attention
 from ..features import fill, open_store
 from ..flags import TrainingFlags
+from .arguments import wsd_rate
 from .callbacks import Complete, Progress, Samples
 from .estimate import peak_memory
 from .trainer import FineTuner
@@ -112,6 +114,7 @@ def _trainer(tuning: FineTuning, collator: Collator, reader: PictureReader) -> F
     trainer = tuning.trainer_class(
         save=tuning.save,
         eval_collator=eval_collator,
+        rate=partial(wsd_rate, options, args) if options.schedule == "wsd" else None,
         model=model,
         args=args,
         train_dataset=RowDataset(tuning.plan, options.seed),

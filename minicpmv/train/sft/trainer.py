@@ -6,11 +6,13 @@ or checkpoints in the released layout.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
@@ -27,6 +29,8 @@ class FineTuner(Trainer):
         eval_collator: of the rows of the evaluation, which are another file's.
         save: writes the model, or its adapter, to a folder: (model, folder, state), where `state`
             holds the weights when they are spread over processes.
+        rate: the share of the learning rate in a step: (step, num_steps=), from 0; None: as the
+            arguments say.
         options: of transformers' Trainer: model, args, train_dataset, eval_dataset, data_collator,
             callbacks.
 
@@ -34,8 +38,16 @@ class FineTuner(Trainer):
         num_tokens: that this process has trained on in this session.
     """
 
-    def __init__(self, *, save: Save, eval_collator: Any = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        save: Save,
+        eval_collator: Any = None,
+        rate: Callable[..., float] | None = None,
+        **options: Any,
+    ) -> None:
         self.num_tokens = 0
+        self.rate = rate
         self.save_to = save
         self.eval_collator = eval_collator
         super().__init__(**options)
@@ -46,6 +58,14 @@ class FineTuner(Trainer):
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
         return SequentialSampler(eval_dataset)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.rate is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        rate = partial(self.rate, num_steps=num_training_steps)
+        self.lr_scheduler: Any = LambdaLR(optimizer or self.optimizer, rate)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None

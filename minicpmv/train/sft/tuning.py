@@ -183,10 +183,7 @@ class FineTuning:
         self.plan = self.planned(self.prepared, group)
         steps = len(self.plan) // group * options.epochs
         self.num_steps = options.max_steps if options.max_steps > 0 else max(1, -int(-steps // 1))
-        if options.schedule == "warmup_stable_decay":
-            args.lr_scheduler_kwargs = {"num_decay_steps": max(1, self.num_steps // 10)}
-        elif options.schedule == "cosine_with_min_lr":
-            args.lr_scheduler_kwargs = {"min_lr_rate": 0.1}
+        told.set_schedule(args, options, self.num_steps)
         self.log(
             f"{len(self.prepared)} examples in {len(self.plan)} rows of up to {self.capacity} "
             f"tokens, {self.num_steps} steps of {group} rows, computing on {self.device} in "

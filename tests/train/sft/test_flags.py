@@ -112,6 +112,8 @@ def test_the_dtype_is_asked_for_in_both_ways(read, words, dtype):
         (["--max-steps", "9", "--epochs", "2"], "--epochs has no effect beside --max-steps"),
         (["--lora", "--lora-dropout", "1.5"], "--lora-dropout is 1.5; it must be below 1"),
         (["--no-tune-llm", "--no-tune-resampler"], "nothing is trained"),
+        (["--decay", "0.2"], "--decay has no effect on --schedule 'cosine'; it is of"),
+        (["--schedule", "warmup_stable_decay", "--half-life", "5"], "--half-life has no effect on"),
     ],
 )
 def test_flags_that_do_not_go_together_are_named(read, words, message):

@@ -1,6 +1,7 @@
 """Whole fine-tunings of a micro model: what they write, and that it is what was trained."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,41 @@ def test_tuning_goes_on_from_an_adapter(options):
     assert before.keys() == after.keys()
     for name in before:
         torch.testing.assert_close(before[name], after[name], atol=1e-6, rtol=0)
+
+
+def rates_of(opts):
+    lines = (Path(opts.output) / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    return [record["learning_rate"] for record in found if "learning_rate" in record]
+
+
+def test_wsd_warms_up_stays_and_halves(options):
+    """MiniCPM's schedule, arXiv 2404.06395, equation 1."""
+    opts = options(
+        schedule="wsd", max_steps=10, warmup=2.0, decay=4.0, half_life=2.0, save_every=10
+    )
+    run(opts)
+    shares = [0, 0.5, 1, 1, 1, 1, 1, 0.5**0.5, 0.5, 0.5**1.5]
+    assert rates_of(opts) == pytest.approx([1e-3 * share for share in shares])
+
+
+def test_wsd_goes_on_at_the_rate_of_its_step(options):
+    whole = options("whole", schedule="wsd", decay=0.5, max_steps=6)
+    run(whole)
+    part = options("part", schedule="wsd", decay=0.5, max_steps=6)
+    run(part)
+    out = Path(part.output)
+    for path in (out / "report.json", out / "model.safetensors"):
+        path.unlink()
+    shutil.rmtree(out / "checkpoint-6")
+    run(part)
+    assert rates_of(part)[-6:] == pytest.approx(rates_of(whole))
+    ends = (weights_of(Path(opts.output)) for opts in (whole, part))
+    first, second = ends
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_decay_longer_than_the_run_is_refused(options):
+    for schedule in ("wsd", "warmup_stable_decay"):
+        with pytest.raises(ArgumentError, match="decay 3 of 4 steps"):
+            run(options(schedule=schedule, warmup=2.0, decay=3.0))
