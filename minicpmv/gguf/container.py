@@ -162,7 +162,11 @@ class GGUFFile:
         )
 
     def _damaged(self, found: str) -> ValueError:
-        return ValueError(f"{str(self.path)!r} is damaged or not complete: it {found}. Get it again.")
+        return ValueError(
+            f"{str(self.path)!r} is damaged or not complete: it {found}. Get it again."
+        )
 
-    def _unknown(self, found: str, known: str = "versions 2 and 3, little-endian, can be read.") -> ValueError:
+    def _unknown(
+        self, found: str, known: str = "versions 2 and 3, little-endian, can be read."
+    ) -> ValueError:
         return ValueError(f"{str(self.path)!r} {found}; {known}")

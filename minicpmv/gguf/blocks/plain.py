@@ -15,14 +15,14 @@ _BELOW_HALF = F(0.49999997)  # the float32 before 0.5: rounds halves away from z
 
 @compiled
 def _greatest(x: Any, start: int) -> Any:
-    """The first value of greatest size among 32, with its sign."""
+    """The first value of greatest size among 32, with its sign; 0 where all are 0 or -0."""
     most = I(0)
     for j in range(32):
         most = max(most, size_bits(x[start + j]))
     first = I(32)
     for j in range(32):
         first = min(first, I(j) if size_bits(x[start + j]) == most else I(32))
-    return x[start + first]
+    return x[start + first] if most > I(0) else F(0)
 
 
 @compiled

@@ -10,6 +10,13 @@ _MODULES = {
     "Q5_0": "plain",
     "Q4_1": "plain",
     "Q5_1": "plain",
+    "Q4_K": "asymmetric",
+    "Q5_K": "asymmetric",
+    "Q2_K": "asymmetric",
+    "Q6_K": "symmetric",
+    "Q3_K": "symmetric",
+    "IQ4_NL": "nonlinear",
+    "IQ4_XS": "nonlinear",
 }
 
 
