@@ -1,4 +1,4 @@
-"""What stands before the weights in a GGUF file: metadata, then name, shape, type, place of each."""
+"""What stands before the weights in a GGUF file: metadata, then what each tensor is and where."""
 
 import math
 import struct

@@ -137,7 +137,8 @@ def _check_room(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < needed:
         raise OSError(
-            f"{str(path)!r} needs {needed / 1e9:.2f} GB more; its disk has {free / 1e9:.2f} GB free."
+            f"{str(path)!r} needs {needed / 1e9:.2f} GB more; its disk has {free / 1e9:.2f} GB "
+            "free."
         )
 
 

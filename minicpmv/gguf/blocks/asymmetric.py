@@ -163,7 +163,7 @@ def encode_anew(n: int, top: int, s: Any) -> None:
 
 @compiled
 def _round_scales(s: Any, first: int, count: int, top: Any, row: int, codes: Any) -> Any:
-    """Codes of `count` scales (or offsets) in a row from lane `first` on; the bits of their step."""
+    """Codes of `count` numbers of a row from lane `first` on; the bits of their step."""
     most = F(0)
     for b in range(first, first + count):
         most = s[row, b] if s[row, b] > most else most
