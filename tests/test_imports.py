@@ -11,7 +11,7 @@ PACKAGE = ROOT / "minicpmv"
 ORDER = [
     {"moved", "releases", "quiet", "errors", "devices", "precision"},
     {"kernels"},
-    {"media", "checkpoint", "quantization", "gguf"},
+    {"media", "checkpoint", "quantization"},
     {"model", "processing"},
     {"auto", "integrations"},
     {"engine"},
@@ -21,7 +21,7 @@ ORDER = [
     },
     {"scenes", "export", "inspection", "data"},
     {"train", "evaluate", "verify", "bench"},
-    {"serve"},
+    {"serve", "batch"},
     {"cli"},
 ]
 PLACES = {room: place for place, rooms in enumerate(ORDER) for room in rooms}

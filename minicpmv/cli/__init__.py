@@ -27,6 +27,7 @@ COMMANDS = {
     "chat": "hold a conversation about pictures in the terminal",
     "serve": "answer requests over HTTP, as OpenAI's API does",
     "ui": "open a page to talk about pictures, video, documents and a camera",
+    "batch": "answer many requests from a file or a folder, and keep every result",
     "slice": "show how a picture is cut and how many tokens it costs",
     "info": "shapes, parameters, special tokens, and whether the files of a model agree",
     "convert": "convert a MiniCPM text model to the Llama format, and back",

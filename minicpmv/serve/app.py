@@ -105,11 +105,16 @@ class Server:
             await asyncio.sleep(_POLL_S)
 
 
-def create_app(settings: ServeSettings | None = None, backend: Backend | None = None) -> FastAPI:
+def create_app(
+    settings: ServeSettings | None = None,
+    backend: Backend | None = None,
+    log: AccessLog | None = None,
+) -> FastAPI:
     """The application, as any ASGI server runs it.
 
     Args:
         backend: what computes the answers; by default what `settings.engine` says.
+        log: of the requests; by default lines on stderr.
 
     Raises:
         ArgumentError: a setting is wrong.
@@ -119,7 +124,7 @@ def create_app(settings: ServeSettings | None = None, backend: Backend | None = 
     # What other servers have is known when they answer.
     names = () if settings.engine == "vllm" else settings.names
     counters = Metrics(settings.metrics_prefix, names, backend.stats)
-    log = AccessLog(settings.log_format)
+    log = log or AccessLog(settings.log_format)
     server = Server(settings, backend, MediaReader(settings), counters, log)
 
     @asynccontextmanager

@@ -216,7 +216,7 @@ def nobody(model: str) -> ApiError:
     )
 
 
-def checked(url: str) -> str:
+def checked(url: str, flag: str = "--upstream") -> str:
     """The address of a server without a path.
 
     Raises:
@@ -231,7 +231,7 @@ def checked(url: str) -> str:
         is_good = False
     if not is_good:
         raise ArgumentError(
-            f"--upstream is {url!r}; expected the address of a server, as in http://10.0.0.2:8000."
+            f"{flag} is {url!r}; expected the address of a server, as in http://10.0.0.2:8000."
         )
     return found
 

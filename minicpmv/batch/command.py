@@ -1,0 +1,181 @@
+"""A whole batch: the first look, the workers, the pass over the rows, the file of results."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArgumentError, short
+from ..serve.settings import ServeSettings
+from .journal import Journal
+from .rows import Source
+from .run import Batch
+from .workers import LocalWorker, Worker, servers
+
+# What guards a server from strangers is no limit for one's own file.
+_LIFTED: Mapping[str, Any] = {"max_body": 2**31, "max_images": 2**16, "timeout": 7 * 86400.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the rows are answered: in this process, unless another is named.
+
+    Fields:
+        workers: processes on this machine, or actors on the cluster; None: one (here: per GPU).
+        ray: address of a cluster; "local" starts one here.
+        base_urls: of running servers; `api_key` and `concurrency` (requests at a time) are theirs.
+        models: what the model's names are, with their settings: of `ServeSettings`, as keywords.
+    """
+
+    models: Mapping[str, Any] = field(default_factory=dict)
+    workers: int | None = None
+    ray: str | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+    base_urls: tuple[str, ...] = ()
+    api_key: str | None = None
+    concurrency: int = 32
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """That rows may ask for; empty where the servers know."""
+        return () if self.base_urls else ServeSettings(**self.models).names
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a batch ended."""
+
+    count: int
+    num_failed: int
+    num_before: int
+
+
+def run_batch(
+    source: Source,
+    out: str | Path,
+    place: Place,
+    *,
+    overwrite: bool = False,
+    retry_failed: bool = False,
+    patience_s: float = 300.0,
+    on_look: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int, int], None] = lambda done, total, failed: None,
+) -> Summary:
+    """Answer every row of `source`, and write one result for each to `out`, in their order.
+
+    Results stand in `OUT.part` as they come; called again, the batch goes on from there.
+
+    Args:
+        overwrite: begin anew where OUT is there.
+        retry_failed: ask the rows again that have failed, in OUT.part or in OUT.
+        on_progress: called with the rows that are done, all, and how many have failed.
+
+    Raises:
+        OSError: a file cannot be read or written, or no worker answers.
+        ValueError: the batch holds no rows, or OUT.part belongs to another batch.
+        ArgumentError: OUT is there, or rows ask for a model that is not.
+    """
+    out = Path(out)
+    overview = source.look(on_look)
+    unknown = next(
+        (name for name in overview.models if place.names and name not in place.names), None
+    )
+    if unknown is not None:
+        raise ArgumentError(
+            f"Line {overview.models[unknown]} asks for the model {short(unknown)}; known here: "
+            f"{', '.join(place.names)}. Give the model that name with `served_model_name`."
+        )
+    is_new = not out.with_name(f"{out.name}.part").exists()
+    if out.exists() and is_new and not retry_failed and not overwrite:
+        raise ArgumentError(
+            f"{out} is there already. Replace it with `overwrite`, or name another."
+        )
+    about = {"rows": overview.count, "digest": overview.digest, "models": _identity(place)}
+    with Journal(out, about, overview.count) as journal:
+        if retry_failed and is_new and out.exists():
+            journal.take(source.names())
+        if retry_failed:
+            journal.forget_failed()
+        before = journal.num_done
+        on_progress(before, overview.count, journal.num_failed)
+
+        def show(done: int, failed: int) -> None:
+            on_progress(done, overview.count, failed)
+
+        if before < overview.count:
+            asyncio.run(_run(source, journal, place, patience_s, show))
+        failed = journal.num_failed
+        journal.finish()
+    return Summary(overview.count, failed, before)
+
+
+async def _run(
+    source: Source,
+    journal: Journal,
+    place: Place,
+    patience_s: float,
+    on_progress: Callable[[int, int], None],
+) -> None:
+    async with _workers(place) as workers:
+        batch = Batch(source, journal, workers, on_progress=on_progress, patience_s=patience_s)
+        await batch.run()
+
+
+def _identity(place: Place) -> Any:
+    """What changes the answers: not where they are computed."""
+    if place.base_urls:
+        return "of servers"
+    names = ("model", "served_model_name", "dtype", "quantize")
+    return {name: place.models[name] for name in names if name in place.models}
+
+
+@asynccontextmanager
+async def _workers(place: Place) -> AsyncIterator[list[Worker]]:
+    async with AsyncExitStack() as stack:
+        if place.base_urls:
+            found = servers(list(place.base_urls), place.concurrency, place.api_key)
+            yield list(await stack.enter_async_context(found))
+            return
+        models = {**_LIFTED, **place.models}
+        if place.ray is not None:
+            from .ray_workers import ray_workers
+
+            address = None if place.ray == "local" else place.ray
+            actors = ray_workers(
+                models, address=address, number=place.workers or 1, cpus=place.cpus, gpus=place.gpus
+            )
+            yield list(await stack.enter_async_context(actors))
+            return
+        devices = _devices(models)
+        number = place.workers or max(1, len(devices))
+        if number == 1:
+            yield [await stack.enter_async_context(LocalWorker(ServeSettings(**models)))]
+            return
+        from .processes import local_servers
+
+        settings = ServeSettings(**models)
+        started = local_servers(number, _flags(models), settings.max_num_seqs + 2, devices)
+        yield list(await stack.enter_async_context(started))
+
+
+def _devices(models: Mapping[str, Any]) -> list[str]:
+    """The GPUs that the workers take in turn, where none is named."""
+    if models.get("device", "auto") != "auto":
+        return []
+    import torch
+
+    return [f"cuda:{n}" for n in range(torch.cuda.device_count())]
+
+
+def _flags(models: Mapping[str, Any]) -> list[str]:
+    """The settings as words for `minicpmv serve`."""
+    words = list(models.get("model", ()))
+    for name, value in models.items():
+        if name == "model" or value is None:
+            continue
+        values = [str(each) for each in value] if isinstance(value, tuple) else [str(value)]
+        words += [f"--{name.replace('_', '-')}", *values]
+    return words

@@ -1,0 +1,200 @@
+"""What answers the requests of a batch: the engine of this process, or servers at addresses."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..serve.access_log import AccessLog, LineWriter
+from ..serve.app import create_app
+from ..serve.settings import ServeSettings
+from ..serve.upstream.client import httpx, make_client
+from ..serve.upstream.pool import shown
+
+_BUSY = (429, 503)
+_AGAIN_S = 1.0  # between two tries of a server that is busy or away
+_MOST_WAIT_S = 60.0
+_LOOK_S = 5.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back; `request_id` is the worker's name for the request."""
+
+    status: int
+    body: bytes
+    request_id: str = ""
+
+
+class WorkerLostError(OSError):
+    """A worker went away with a request.
+
+    Args:
+        counts: whether the request may have been the reason, as it was being answered.
+    """
+
+    def __init__(self, message: str, *, counts: bool):
+        super().__init__(message)
+        self.counts = counts
+
+
+class Worker(Protocol):
+    """Answers requests, `capacity` at a time."""
+
+    name: str
+    capacity: int
+
+    async def send(self, url: str, body: bytes) -> Reply:
+        """
+        Raises:
+            WorkerLostError: it did not answer; another may.
+        """
+
+    async def revive(self) -> None:
+        """Return once it answers again."""
+
+
+class LocalWorker:
+    """The application of `minicpmv serve` in this process, without a port.
+
+    Args:
+        settings: of its models; limits that protect a server from its clients are lifted.
+    """
+
+    name = "this process"
+
+    def __init__(self, settings: ServeSettings):
+        self.capacity = settings.max_num_seqs + (os.cpu_count() or 2)  # some are being read
+        self.settings = settings
+        silent = AccessLog("text", LineWriter(open(os.devnull, "w")))  # noqa: SIM115 its thread's
+        self._app = create_app(settings, log=silent)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> "LocalWorker":
+        await self._stack.enter_async_context(self._app.router.lifespan_context(self._app))
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._stack.aclose()
+
+    async def send(self, url: str, body: bytes) -> Reply:
+        parts: list[bytes] = []
+        head: dict[str, Any] = {}
+        given = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> dict[str, Any]:
+            if given:
+                return given.pop()
+            await asyncio.Event().wait()  # this client does not go
+            raise AssertionError
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                head.update(message)
+            else:
+                parts.append(message.get("body", b""))
+
+        headers = [(b"content-type", b"application/json"), (b"host", b"batch")]
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": url,
+            "raw_path": url.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": headers,
+            "client": None,
+            "server": None,
+        }
+        await self._app(scope, receive, send)
+        names: dict[bytes, bytes] = dict(head["headers"])
+        return Reply(head["status"], b"".join(parts), names.get(b"x-request-id", b"").decode())
+
+    async def revive(self) -> None:
+        raise AssertionError("the process itself is never lost")
+
+
+class ServerWorker:
+    """A server that speaks OpenAI's protocol: ours, vLLM, llama.cpp or another.
+
+    Args:
+        url: with or without `/v1`.
+    """
+
+    def __init__(self, url: str, client: "httpx.AsyncClient", capacity: int):
+        self.name = shown(url)
+        self.capacity = capacity
+        self._url = url
+        self._client = client
+        self._up = asyncio.Event()
+        self._up.set()
+        self._looking: asyncio.Task[None] | None = None
+
+    async def send(self, url: str, body: bytes) -> Reply:
+        wait_s = _AGAIN_S
+        while True:
+            try:
+                answer = await self._client.post(
+                    f"{self._url}{url}", content=body, headers={"content-type": "application/json"}
+                )
+            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+                self._up.clear()
+                raise WorkerLostError(f"{self.name} cannot be reached", counts=False) from error
+            except httpx.HTTPError as error:
+                self._up.clear()
+                raise WorkerLostError(f"{self.name} broke off", counts=True) from error
+            if answer.status_code not in _BUSY:
+                return Reply(
+                    answer.status_code, answer.content, answer.headers.get("x-request-id", "")
+                )
+            asked = answer.headers.get("retry-after", "")
+            await asyncio.sleep(min(float(asked), _MOST_WAIT_S) if asked.isdigit() else wait_s)
+            wait_s = min(2 * wait_s, _MOST_WAIT_S)
+
+    async def revive(self) -> None:
+        if self._looking is None and not self._up.is_set():
+            self._looking = asyncio.create_task(self._look())
+        await self._up.wait()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_AGAIN_S)
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    answer = await self._client.get(f"{self._url}/v1/models")
+            except (httpx.HTTPError, TimeoutError):
+                continue
+            if answer.status_code < 500:
+                break
+        self._looking = None
+        self._up.set()
+
+
+def served_model(urls: Sequence[str], api_key: str | None = None) -> str | None:
+    """The model of the first server that answers; None where it has several."""
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    with httpx.Client(headers=headers, timeout=_LOOK_S, trust_env=False) as client:
+        for url in urls:
+            try:
+                found = client.get(f"{url}/v1/models").json()["data"]
+                return str(found[0]["id"]) if len(found) == 1 else None
+            except (httpx.HTTPError, ValueError, KeyError, TypeError):
+                continue
+    return None
+
+
+@asynccontextmanager
+async def servers(
+    urls: Sequence[str], capacity: int, api_key: str | None = None
+) -> AsyncIterator[list[ServerWorker]]:
+    """Workers for addresses that `serve.upstream.pool.checked` has passed."""
+    client = make_client(api_key)
+    try:
+        yield [ServerWorker(url, client, capacity) for url in dict.fromkeys(urls)]
+    finally:
+        await client.aclose()
