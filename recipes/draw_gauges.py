@@ -4,6 +4,9 @@
     python recipes/draw_gauges.py read FOLDER -m M   how many of the held-out ones M reads
 
 FOLDER/train.json and FOLDER/held_out.json are in the released format (`image`, `conversations`).
+With `--seed N` the held-out ones are others, in FOLDER/held_out-N.json: those to look at while
+choosing options need not be those that are reported. No reading is trained and held out, and none
+of the first held-out displays comes in those of another seed.
 """
 
 import argparse
@@ -22,7 +25,6 @@ SEGMENTS = {
     "5": "1101011", "6": "1101111", "7": "1010010", "8": "1111111", "9": "1111011",
 }  # fmt: skip
 COLOURS = [(230, 40, 30), (30, 200, 60), (240, 160, 20), (60, 160, 250), (235, 235, 235)]
-_SEEDS = {"train": 1, "held_out": 2}
 
 
 def draw_display(reading: str, rng: random.Random) -> Image.Image:
@@ -61,13 +63,39 @@ def _boxes(
     return [across[0], down[0], down[1], across[1], down[2], down[3], across[2]]
 
 
-def draw(folder: Path, num_train: int, num_held_out: int) -> None:
-    """Write pictures and both JSON files; no reading is in both."""
+def held_out_name(seed: int) -> str:
+    """Of the folder and the JSON file of held-out displays."""
+    return f"held_out-{seed}" if seed else "held_out"
+
+
+def readings_of(num_train: int, num_held_out: int, seed: int) -> tuple[list[str], list[str]]:
+    """What is trained, always the same, and what is held out with a seed.
+
+    Raises:
+        ValueError: there are fewer readings than that.
+    """
     readings = [f"{number:0{DIGITS}}" for number in range(10**DIGITS)]
     random.Random(0).shuffle(readings)
-    parts = {"train": readings[:num_train], "held_out": readings[num_train:][:num_held_out]}
-    for part, own in parts.items():
-        rng, rows = random.Random(_SEEDS[part]), []
+    rest = readings[num_train:]
+    if seed:
+        rest = rest[num_held_out:]
+        random.Random(seed).shuffle(rest)
+    if len(rest) < num_held_out:
+        raise ValueError(
+            f"{num_train} trained readings leave {len(rest)} of {len(readings)} for seed {seed}; "
+            f"--held-out is {num_held_out}."
+        )
+    return readings[:num_train], rest[:num_held_out]
+
+
+def draw(folder: Path, num_train: int, num_held_out: int, seed: int) -> None:
+    """Write pictures and both JSON files; no reading is in both."""
+    trained, held_out = readings_of(num_train, num_held_out, seed)
+    for part, own, drawn_by in (
+        ("train", trained, 1),
+        (held_out_name(seed), held_out, 2 + seed),
+    ):
+        rng, rows = random.Random(drawn_by), []
         (folder / part).mkdir(parents=True, exist_ok=True)
         for number, reading in enumerate(own):
             name = f"{part}/{number:04}.png"
@@ -82,11 +110,12 @@ def draw(folder: Path, num_train: int, num_held_out: int) -> None:
         print(f"{folder / part}.json: {len(rows)} displays")
 
 
-def read(folder: Path, model: str) -> None:
+def read(folder: Path, model: str, seed: int) -> None:
     """Print how many held-out displays a model (or an adapter's folder) reads exactly."""
     from minicpmv import load
+    from minicpmv.evaluate.metrics import wilson_interval
 
-    rows = json.loads((folder / "held_out.json").read_text(encoding="utf-8"))
+    rows = json.loads((folder / f"{held_out_name(seed)}.json").read_text(encoding="utf-8"))
     chat = load(model, progress=False)
     asked = [
         [{"role": "user", "content": [Image.open(folder / row["image"]).convert("RGB"), QUESTION]}]
@@ -101,9 +130,10 @@ def read(folder: Path, model: str) -> None:
         for a, b in zip(str(answer).strip().ljust(DIGITS)[:DIGITS], text, strict=True)
     )
     share, of_digits = 100 * right / len(rows), 100 * digits / (DIGITS * len(rows))
+    low, high = (100 * end for end in wilson_interval(right, len(rows)))
     print(
-        f"{model}: {right} of {len(rows)} held-out displays exact ({share:.1f} %), "
-        f"{of_digits:.1f} % of digits"
+        f"{model}: {right} of {len(rows)} displays of {held_out_name(seed)} exact ({share:.1f} %, "
+        f"95 % interval {low:.1f} to {high:.1f}), {of_digits:.1f} % of digits"
     )
 
 
@@ -114,11 +144,17 @@ def main() -> None:
     parser.add_argument("-m", "--model", default="nano", help="of read: a model or an adapter")
     parser.add_argument("--train", type=int, default=300, help="displays to train on")
     parser.add_argument("--held-out", type=int, default=200, help="displays held out")
+    parser.add_argument("--seed", type=int, default=0, help="of the held-out displays (default: 0)")
     args = parser.parse_args()
+    if args.seed < 0:
+        parser.error(f"--seed is {args.seed}; it must be at least 0")
     if args.action == "draw":
-        draw(args.folder, args.train, args.held_out)
+        try:
+            draw(args.folder, args.train, args.held_out, args.seed)
+        except ValueError as error:
+            parser.error(str(error))
     else:
-        read(args.folder, args.model)
+        read(args.folder, args.model, args.seed)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
-"""The recipes' files for several GPUs are ones that accelerate reads."""
+"""The recipes' files for several GPUs are ones that accelerate reads, and what they hold out is
+not trained.
+"""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,16 @@ from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
 from ..helpers.tiny import VERSIONS, tiny_model
 
 RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def recipe(name: str):
+    """A script of the recipes as a module."""
+    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize(
@@ -37,3 +50,15 @@ def test_the_units_that_a_model_names_are_there(version: str) -> None:
     assert any(name.endswith("DecoderLayer") and name in classes for name in named)
     if isinstance(model, MiniCPMVForConditionalGeneration):
         assert any("Vision" in name or "ViT" in name for name in named & classes)
+
+
+def test_displays_of_another_seed_are_held_out_too() -> None:
+    gauges = recipe("draw_gauges")
+    trained, first = gauges.readings_of(300, 200, 0)
+    again, second = gauges.readings_of(300, 200, 1)
+    assert trained == again
+    assert (len(trained), len(first), len(second)) == (300, 200, 200)
+    assert len({*trained, *first, *second}) == 700
+    assert gauges.readings_of(300, 200, 2)[1] != second
+    with pytest.raises(ValueError, match="leave 100 of 1000 for seed 1"):
+        gauges.readings_of(500, 400, 1)
