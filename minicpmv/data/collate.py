@@ -26,6 +26,7 @@ class Collator:
         processor: of the model.
         features: a `FeatureStore` that holds the features of every picture; None: pixels are made.
         packed: whether the examples share one line.
+        packed: whether the examples share one line.
         idle_slice: whether a batch without pictures gets one blank slice, which no conversation
             shows. With several processes all must use the same modules.
         reader: opens the pictures.
@@ -59,7 +60,10 @@ class Collator:
             and attention_mask. `labels` are `shift_labels` moved right, for who counts them.
             Packed: cu_seq_lens_q, cu_seq_lens_k (num_examples + 1,) int32, max_length_q,
             max_length_k. With pictures: slices_per_sample (num_examples,), and pixel_values,
-            patch_features or image_features with target_sizes.
+            patch_features or image_features with target_sizes. Packed examples that show the same
+            pictures have them once, as both answers of a pair: then slices_per_sample counts for
+            those examples alone that brought new ones, and slice_index (num_slices,) says which row
+            is each slice of the prompts.
         """
         examples = [self.prepared[number] for row in rows for number in row]
         if not examples:
@@ -112,11 +116,16 @@ class Collator:
 
     def _pictures(self, examples: Sequence[Example]) -> dict[str, Any]:
         """What the model is given of the pictures; nothing when there are none."""
+        found: dict[str, Any] = {}
+        if self.packed:
+            others, places = _with_other_pictures(examples)
+            if len(places) > sum(_num_slices(example) for example in others):
+                examples = others
+                found["slice_index"] = torch.tensor(places)
         refs = [ref for example in examples for ref in example.pictures]
-        counts = [sum(ref.num_slices for ref in example.pictures) for example in examples]
         if not refs and not self.idle_slice:
             return {}
-        found: dict[str, Any] = {"slices_per_sample": torch.tensor(counts)}
+        found["slices_per_sample"] = torch.tensor([_num_slices(example) for example in examples])
         if not refs:
             return found | self._idle()
         if self.features is None:
@@ -172,6 +181,29 @@ def _moved_right(shift_labels: Tensor) -> Tensor:
     labels = torch.full_like(shift_labels, NO_TARGET)
     labels[:, 1:] = shift_labels[:, :-1]
     return labels
+
+
+def _num_slices(example: Example) -> int:
+    return sum(ref.num_slices for ref in example.pictures)
+
+
+def _with_other_pictures(examples: Sequence[Example]) -> tuple[list[Example], list[int]]:
+    """The examples that show other pictures than those before them, and for each slice of all
+    examples its place among their slices.
+    """
+    starts: dict[Any, int] = {}
+    others: list[Example] = []
+    places: list[int] = []
+    num_slices = 0
+    for example in examples:
+        key = tuple((ref.kind, *ref.cut) for ref in example.pictures)
+        count = _num_slices(example)
+        if key not in starts:
+            starts[key] = num_slices
+            num_slices += count
+            others.append(example)
+        places += range(starts[key], starts[key] + count)
+    return others, places
 
 
 def _longest(pictures: Sequence[PictureRef]) -> int:

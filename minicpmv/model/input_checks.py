@@ -72,6 +72,22 @@ def check_slice_counts(counts: Any, num_slices: int) -> None:
         )
 
 
+def check_slice_index(slice_index: torch.Tensor, num_slices: int, slices_per_sample: Any) -> None:
+    """Refuse places of slices that are not there, and those of slices that are nobody's."""
+    if slices_per_sample is None:
+        raise ValueError("slice_index is given without slices_per_sample; pass both.")
+    if slice_index.ndim != 1 or slice_index.is_floating_point():
+        raise ValueError(
+            f"slice_index has shape {tuple(slice_index.shape)} and type {slice_index.dtype}; "
+            "expected a whole number per slice of the prompts."
+        )
+    if is_tracing(slice_index) or not slice_index.numel():
+        return
+    for found in (int(slice_index.min()), int(slice_index.max())):
+        if not 0 <= found < num_slices:
+            raise ValueError(f"slice_index names row {found} of {num_slices} slices.")
+
+
 def check_text(
     input_ids: torch.Tensor | None,
     inputs_embeds: torch.Tensor | None,

@@ -36,6 +36,7 @@ from .input_checks import (
     check_image_features,
     check_images,
     check_labels,
+    check_slice_index,
     check_text,
 )
 from .loading import StrictLoadingMixin, set_token_ids
@@ -138,6 +139,7 @@ class MiniCPMVModel(PlaceholderMixin, SliceEncodingMixin, MiniCPMVPreTrainedMode
         image_features: torch.Tensor | None = None,
         patch_features: torch.Tensor | None = None,
         slices_per_sample: torch.Tensor | None = None,
+        slice_index: torch.Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
@@ -158,6 +160,10 @@ class MiniCPMVModel(PlaceholderMixin, SliceEncodingMixin, MiniCPMVPreTrainedMode
                 conversation's: (segments,). None: told by the placeholders of each sample. Slices
                 without placeholders (all zeros) give no visual tokens, only gradients of zero, so
                 that all processes train the same parts.
+            slice_index: (num_slices,) where samples show the same slices, which row of
+                `pixel_values` or of the features is each slice of the prompts, in their order; a
+                row is encoded once. `slices_per_sample` then tells of the rows. None: one after
+                another.
 
         Raises:
             ValueError: inputs do not belong together, such as placeholders and visual tokens of
@@ -178,6 +184,8 @@ class MiniCPMVModel(PlaceholderMixin, SliceEncodingMixin, MiniCPMVPreTrainedMode
             self.check_text_alone(inputs_embeds, mm_token_type_ids, image_bound)
         else:
             counts: Any = None
+            if slice_index is not None:
+                check_slice_index(slice_index, len(images), slices_per_sample)
             if slices_per_sample is not None:
                 counts = torch.as_tensor(slices_per_sample).tolist()
             is_idle = counts is not None and not any(counts)
@@ -187,7 +195,7 @@ class MiniCPMVModel(PlaceholderMixin, SliceEncodingMixin, MiniCPMVPreTrainedMode
                     input_ids, inputs_embeds, mm_token_type_ids, image_bound
                 )
                 if not is_tracing(mask):
-                    self.count_slices(mask, len(images))
+                    self.count_slices(mask, len(images if slice_index is None else slice_index))
             if patch_features is not None:
                 assert target_sizes is not None
                 image_features = self.resample(patch_features, target_sizes)
@@ -201,6 +209,8 @@ class MiniCPMVModel(PlaceholderMixin, SliceEncodingMixin, MiniCPMVPreTrainedMode
                 ).pooler_output
             check_image_features(image_features, self.config.query_num, inputs_embeds.shape[-1])
             image_features = image_features.to(inputs_embeds.device, inputs_embeds.dtype)
+            if slice_index is not None:
+                image_features = image_features[slice_index.to(image_features.device)]
             if is_idle:
                 inputs_embeds = inputs_embeds + 0 * image_features.sum()
             else:

@@ -57,6 +57,37 @@ def test_packed_rows_train_as_padded_ones(name):
         )
 
 
+@pytest.mark.parametrize("is_stored", [False, True])
+@pytest.mark.parametrize("name", [m for m in TRAINED if reads_pictures(m)])
+def test_pictures_that_several_conversations_show_are_encoded_once(name, is_stored, tmp_path):
+    """As both answers of a pair show them."""
+    reader = PictureReader()
+    examples = examples_of(name, reader)
+    processor, model = processor_of(name), model_of(name)
+    model.model.vision_tower.requires_grad_(not is_stored)
+    num_items = torch.tensor(sum(example.num_trained for example in examples))
+    rows = [[2, 0], [0, 1, 2, 2]]
+    padded = Collator(examples, processor, packed=False, reader=reader)(rows)
+    expected, expected_gradients = gradients(model, padded, num_items)
+    use_packed_attention(model)
+    store = None
+    if is_stored:
+        store = FeatureStore(tmp_path, feature_key(model, "patch_features"))
+        fill(store, model, processor, examples, reader)
+    packed = Collator(examples, processor, store, reader=reader)(rows)
+    slices = packed["patch_features" if is_stored else "pixel_values"]
+    shown = {ref.cut: ref.num_slices for n in (0, 1, 2) for ref in examples[n].pictures}
+    assert len(slices) == int(packed["slices_per_sample"].sum()) == sum(shown.values())
+    assert len(packed["slice_index"]) == len(padded["pixel_values"]) > len(slices)
+    found, found_gradients = gradients(model, packed, num_items)
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert found_gradients.keys() == expected_gradients.keys()
+    for parameter, gradient in expected_gradients.items():
+        torch.testing.assert_close(
+            found_gradients[parameter], gradient, atol=2e-5, rtol=1e-4, msg=parameter
+        )
+
+
 @pytest.mark.parametrize("kind", ["image_features", "patch_features"])
 @pytest.mark.parametrize("name", ["1.0", "2.0", "2.5", "2.6", "omnilmm-12b"])
 def test_stored_features_train_as_pixels(name, kind, tmp_path):
@@ -100,3 +131,17 @@ def test_an_idle_slice_changes_nothing_but_the_modules_that_are_used(name):
     for parameter, gradient in idle_gradients.items():
         if parameter not in alone_gradients:
             assert not gradient.any(), parameter
+
+
+def test_a_slice_index_that_points_nowhere_is_refused():
+    reader = PictureReader()
+    examples, model = examples_of("2.6", reader), model_of("2.6")
+    batch = Collator(examples, processor_of("2.6"), reader=reader)([[2, 2]])
+    use_packed_attention(model)
+    for changes, message in (
+        ({"slice_index": batch["slice_index"] + 1}, "names row"),
+        ({"slice_index": batch["slice_index"].float()}, "expected a whole number"),
+        ({"slices_per_sample": None}, "without slices_per_sample"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model(**batch | changes)

@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.packing import plan_rows
-
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -64,9 +62,8 @@ def write(path: Path, key: Any, values: Array) -> None:
 def compute(
     logprobs: Callable[[dict[str, Any]], Tensor],
     collate: Callable[[list[list[int]]], dict[str, Any]],
-    lengths: Any,
+    plan: Sequence[list[int]],
     num_trained: Any,
-    capacity: int,
     *,
     rank: int = 0,
     count: int = 1,
@@ -77,13 +74,12 @@ def compute(
     Args:
         logprobs: a batch to (num_tokens,), in the order of its tokens.
         collate: rows of example numbers to a batch.
-        lengths, num_trained: of each example.
-        capacity: tokens of a row.
+        plan: rows of example numbers, as many for each process.
+        num_trained: of each example.
     """
     starts = np.concatenate([[0], np.cumsum(np.asarray(num_trained, np.int64))])
     values = np.zeros(starts[-1], np.float32)
-    rows = plan_rows(lengths, capacity, seed=0, group=count)
-    for done, row in enumerate(rows[rank::count]):
+    for done, row in enumerate(plan[rank::count]):
         batch = collate([row])
         found = logprobs(batch)  # (num_tokens,)
         wanted = found[batch["shift_labels"].flatten().to(found.device) != -100].float().cpu()
@@ -93,5 +89,5 @@ def compute(
             values[starts[example] : starts[example + 1]] = wanted[place : place + length].numpy()
             place += length
         if on_progress is not None:
-            on_progress(done + 1, len(rows) // count)
+            on_progress(done + 1, len(plan) // count)
     return values

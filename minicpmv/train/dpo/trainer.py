@@ -15,7 +15,7 @@ from ..sft.trainer import FineTuner
 from . import reference
 from .loss import Average, dpo_loss, sequence_logprobs
 from .options import DpoOptions
-from .pairs import PairCollator
+from .pairs import PairCollator, plan_pairs
 
 _BESIDE = ("num_pairs", "borders", "reference_logps", "pair_weights")
 
@@ -79,14 +79,10 @@ class PreferenceTuner(FineTuner):
                 return self._token_logprobs(model, self._prepare_inputs(batch))
 
         rank, count = self.args.process_index, self.args.world_size
+        # Both answers of a pair stand together, so that their pictures are encoded once.
+        plan = plan_pairs(prepared.lengths, self.capacity, seed=0, group=count)
         values = reference.compute(
-            logprobs,
-            collator.collate,
-            prepared.lengths,
-            prepared.num_trained,
-            self.capacity,
-            rank=rank,
-            count=count,
+            logprobs, collator.collate, plan, prepared.num_trained, rank=rank, count=count
         )
         model.train(was_training)
         if count > 1:
