@@ -11,7 +11,7 @@ PACKAGE = ROOT / "minicpmv"
 ORDER = [
     {"moved", "releases", "quiet", "errors", "devices", "precision"},
     {"kernels"},
-    {"media", "checkpoint", "quantization"},
+    {"media", "checkpoint", "quantization", "gguf"},
     {"model", "processing"},
     {"auto", "integrations"},
     {"engine"},

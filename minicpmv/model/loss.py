@@ -7,8 +7,8 @@ the tile, so that no second pass over the head is needed and nothing of the size
 kept. The idea is that of Liger's fused linear cross-entropy (arXiv 2410.10989).
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -53,8 +53,8 @@ def linear_cross_entropy(
         assert isinstance(weight, nn.Module)
         losses = -_logprobs_of_module(weight, hidden, targets, scaling, buffer_bytes)
         return (losses * factors).sum()
-    dtype = _product_dtype(hidden)
-    loss: Any = _CrossEntropy.apply(hidden, plain, targets, factors, scaling, dtype, buffer_bytes)
+    product = _Product(scaling, _product_dtype(hidden), buffer_bytes)
+    loss: Any = _CrossEntropy.apply(hidden, plain, targets, factors, product)
     return loss
 
 
@@ -77,8 +77,8 @@ def token_logprobs(
         assert isinstance(weight, nn.Module)
         values: Any = _logprobs_of_module(weight, rows, wanted, scaling, buffer_bytes)
     else:
-        dtype = _product_dtype(hidden)
-        values = _LogProbabilities.apply(rows, plain, wanted, scaling, dtype, buffer_bytes)
+        product = _Product(scaling, _product_dtype(hidden), buffer_bytes)
+        values = _LogProbabilities.apply(rows, plain, wanted, product)
     if len(wanted) == len(targets):
         return values
     places = (targets != IGNORED).nonzero()[:, 0]
@@ -125,6 +125,14 @@ def loss_of_head(
     )
 
 
+class _Product(NamedTuple):
+    """How the logits are computed, a tile at a time."""
+
+    scaling: float
+    dtype: torch.dtype
+    buffer_bytes: int
+
+
 class _CrossEntropy(torch.autograd.Function):
     """Loss and, in the same pass, its gradients; the backward pass multiplies them."""
 
@@ -135,25 +143,13 @@ class _CrossEntropy(torch.autograd.Function):
         weight: Tensor,
         targets: Tensor,
         factors: Tensor,
-        scaling: float,
-        dtype: torch.dtype,
-        buffer_bytes: int,
+        product: _Product,
     ) -> Tensor:
-        loss = torch.zeros((), device=hidden.device)
-        gradients = _Gradients(hidden, weight, scaling, ctx.needs_input_grad[:2])
-        with torch.autocast(hidden.device.type, enabled=False):
-            table = weight.detach().to(dtype)
-            for rows in _tiles(len(targets), len(weight), buffer_bytes, dtype):
-                states = _scaled(hidden[rows], scaling, dtype)
-                logits = F.linear(states, table).float()
-                picked, largest, total = _softmax_(logits, targets[rows])
-                loss += ((largest + total.log() - picked) * factors[rows]).sum()
-                if gradients.any_wanted:
-                    _derivative_(logits, targets[rows], factors[rows], total)
-                    gradients.add(rows, logits.to(dtype), states, table)
-                del logits  # before the next tile's are made
-        ctx.save_for_backward(gradients.hidden, gradients.weight)
-        return loss
+        values, *gradients = _tile_by_tile(
+            hidden, weight, targets, product, factors, ctx.needs_input_grad[:2]
+        )
+        ctx.save_for_backward(*gradients)
+        return -(values * factors).sum()
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
@@ -164,7 +160,7 @@ class _CrossEntropy(torch.autograd.Function):
         # On a CPU, where looking costs nothing, spare the copy of a table of 2 GB.
         if grad_weight is not None and not (grad.device.type == "cpu" and grad.item() == 1):
             grad_weight = grad_weight * grad.to(grad_weight.dtype)
-        return grad_hidden, grad_weight, None, None, None, None, None
+        return grad_hidden, grad_weight, None, None, None
 
 
 class _LogProbabilities(torch.autograd.Function):
@@ -173,52 +169,65 @@ class _LogProbabilities(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        targets: Tensor,
-        scaling: float,
-        dtype: torch.dtype,
-        buffer_bytes: int,
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, product: _Product
     ) -> Tensor:
-        values = torch.empty(len(targets), device=hidden.device)
-        with torch.autocast(hidden.device.type, enabled=False):
-            table = weight.detach().to(dtype)
-            for rows in _tiles(len(targets), len(weight), buffer_bytes, dtype):
-                logits = F.linear(_scaled(hidden[rows], scaling, dtype), table).float()
-                picked, largest, total = _softmax_(logits, targets[rows])
-                values[rows] = picked - largest - total.log()
-                del logits
         ctx.save_for_backward(hidden, weight, targets)
-        ctx.options = scaling, dtype, buffer_bytes
-        return values
+        ctx.product = product
+        return _tile_by_tile(hidden, weight, targets, product)[0]
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         hidden, weight, targets = ctx.saved_tensors
-        scaling, dtype, buffer_bytes = ctx.options
         factors = -grads[0].float()
-        gradients = _Gradients(hidden, weight, scaling, ctx.needs_input_grad[:2])
-        with torch.autocast(hidden.device.type, enabled=False):
-            table = weight.detach().to(dtype)
-            for rows in _tiles(len(targets), len(weight), buffer_bytes, dtype):
-                states = _scaled(hidden[rows], scaling, dtype)
-                logits = F.linear(states, table).float()
-                _, _, total = _softmax_(logits, targets[rows])
+        _, grad_hidden, grad_weight = _tile_by_tile(
+            hidden, weight, targets, ctx.product, factors, ctx.needs_input_grad[:2]
+        )
+        return grad_hidden, grad_weight, None, None
+
+
+def _tile_by_tile(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    product: _Product,
+    factors: Tensor | None = None,
+    wanted: Sequence[bool] = (False, False),
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The head, its softmax and, from the same logits, gradients.
+
+    Args:
+        factors: (n,), of the cross-entropies whose sum is differentiated; None where no gradient is
+            wanted.
+        wanted: whether gradients of `hidden` and of `weight` are.
+
+    Returns:
+        Logarithms of the targets' probabilities, (n,) float32; the two gradients, None where not
+        wanted.
+    """
+    scaling, dtype, buffer_bytes = product
+    values = torch.empty(len(targets), device=hidden.device)
+    gradients = _Gradients(hidden, weight, scaling, wanted)
+    with torch.autocast(hidden.device.type, enabled=False):
+        table = weight.detach().to(dtype)
+        for rows in _tiles(len(targets), len(weight), buffer_bytes, dtype):
+            states = _scaled(hidden[rows], scaling, dtype)
+            logits = F.linear(states, table).float()
+            picked, largest, total = _softmax_(logits, targets[rows])
+            values[rows] = picked - largest - total.log()
+            if factors is not None and any(wanted):
                 _derivative_(logits, targets[rows], factors[rows], total)
                 gradients.add(rows, logits.to(dtype), states, table)
-                del logits
-        return gradients.hidden, gradients.weight, None, None, None, None
+            del logits  # before the next tile's are made
+    return values, gradients.hidden, gradients.weight
 
 
 class _Gradients:
     """Gradients of hidden states and of the head, tile by tile; None where not wanted."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, scaling: float, wanted: Any):
+    def __init__(self, hidden: Tensor, weight: Tensor, scaling: float, wanted: Sequence[bool]):
         self.scaling = scaling
         self.hidden = torch.empty_like(hidden) if wanted[0] else None
         self.weight = torch.zeros_like(weight) if wanted[1] else None
-        self.any_wanted = any(wanted)
 
     def add(self, rows: slice, grad: Tensor, states: Tensor, table: Tensor) -> None:
         """

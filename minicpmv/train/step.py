@@ -20,8 +20,10 @@ _LARGEST_KEPT = 32 << 20  # what glibc takes at most
 _KEPT = 1 << 30
 
 # oneDNN and PyTorch keep up to 1,024 compiled products each, and every packed row has another
-# number of tokens: memory grew by 50 MB a step. To make one anew takes 0.2 ms.
-_PRIMITIVES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "128"}
+# number of tokens: memory grew by 50 MB a step. To make one anew takes 0.2 ms. What PyTorch drops
+# oneDNN still has, so PyTorch may keep few: 32 take 90 MB less than 128, in the same time. With 64
+# in oneDNN rows of many short conversations took a third longer: each length has its own products.
+_PRIMITIVES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "32"}
 
 
 def prepare_process() -> bool:

@@ -68,3 +68,7 @@ def test_the_process_is_prepared(monkeypatch):
     assert prepare_process() is False
     assert os.environ["LRU_CACHE_CAPACITY"] == "7"
     assert int(os.environ.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY")) == 128
+    monkeypatch.delenv("LRU_CACHE_CAPACITY")
+    prepare_process()
+    assert int(os.environ.pop("LRU_CACHE_CAPACITY")) == 32
+    assert int(os.environ.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY")) == 128

@@ -1,0 +1,155 @@
+"""Writing a GGUF file tensor by tensor: in little memory, resumable, whole or not there.
+
+The file grows as `NAME.part`; beside it `NAME.part.json` says how many tensors of which header and
+which sources are whole. A second run with the same header and sources goes on behind them.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .header import Outline, alignment_of, encode_header, ends
+from .values import Value
+
+# A tensor's bytes, uint8 (rows, row_bytes): all at once, or in pieces of whole rows in their order.
+Blocks = np.ndarray | Iterable[np.ndarray]
+
+
+def write_gguf(
+    path: str | Path,
+    metadata: Mapping[str, Value],
+    outlines: Sequence[Outline],
+    read: Callable[[Outline], Blocks],
+    *,
+    progress: bool = False,
+    sources: str = "",
+) -> None:
+    """Write a file; the tensors in the order of `outlines`.
+
+    Args:
+        read: gives a tensor's bytes, when its turn has come.
+        progress: show a bar on stderr.
+        sources: anything that tells the contents from those of another run (names, sizes and
+            times of the files that are read). What another one left is not gone on with.
+
+    Raises:
+        ValueError: the metadata or an outline cannot be written, or `read` gave something else.
+        OSError: the disk is full or refuses; what is there stays for the next run.
+    """
+    path = Path(path)
+    header = encode_header(metadata, outlines)
+    places = ends(len(header), outlines, alignment_of(metadata))
+    part = path.with_name(path.name + ".part")
+    journal = _Journal(path.with_name(path.name + ".part.json"), header, sources)
+    done = journal.done(part, places)
+    start = places[done] if done is not None else 0
+    _check_room(path, places[-1] - start)
+    try:
+        with (
+            open(part, "wb" if done is None else "r+b", buffering=0) as file,
+            _bar(places[-1], start, path.name, progress) as bar,
+        ):
+            file.seek(start)
+            file.truncate()
+            if done is None:
+                _write(file, header, bar)
+                journal.save(0)
+            for number in range(done or 0, len(outlines)):
+                outline = outlines[number]
+                for piece in _pieces(outline, read(outline)):
+                    _write(file, piece, bar)
+                _write(file, bytes(places[number + 1] - file.tell()), bar)
+                journal.save(number + 1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise
+        size = part.stat().st_size
+        raise OSError(
+            f"{str(path)!r} needs {places[-1] / 1e9:.2f} GB; writing stopped at "
+            f"{size / 1e9:.2f} GB ({error.strerror}). {part.name!r} stays: make room and run the "
+            "same again to go on, or delete it."
+        ) from error
+    os.replace(part, path)
+    journal.path.unlink(missing_ok=True)
+
+
+class _Journal:
+    """How far an earlier run with the same header and sources came."""
+
+    def __init__(self, path: Path, header: bytes, sources: str):
+        self.path = path
+        self.key = hashlib.sha256(header + sources.encode()).hexdigest()
+
+    def done(self, part: Path, places: list[int]) -> int | None:
+        """Number of whole tensors in `part`; None when there is nothing to go on with."""
+        try:
+            noted = json.loads(self.path.read_text(encoding="utf-8"))
+            size = part.stat().st_size
+        except (OSError, ValueError):
+            return None
+        if not isinstance(noted, dict) or noted.get("key") != self.key:
+            return None
+        done = noted.get("done")
+        if not isinstance(done, int) or not 0 <= done < len(places) or size < places[done]:
+            return None
+        return done
+
+    def save(self, done: int) -> None:
+        new = self.path.with_name(self.path.name + ".new")
+        new.write_text(json.dumps({"key": self.key, "done": done}), encoding="utf-8")
+        os.replace(new, self.path)
+
+
+def _pieces(outline: Outline, blocks: Blocks) -> Iterator[np.ndarray]:
+    """What `read` gave, in pieces, and in the end exactly the outline's rows."""
+    rows = 0
+    for piece in [blocks] if isinstance(blocks, np.ndarray) else blocks:
+        if piece.dtype != np.uint8 or piece.ndim != 2 or piece.shape[1] != outline.row_bytes:
+            raise ValueError(
+                f"{outline.name!r}: got {piece.dtype} {list(piece.shape)}, expected uint8 rows of "
+                f"{outline.row_bytes} bytes."
+            )
+        rows += len(piece)
+        yield piece
+    if rows != outline.rows:
+        raise ValueError(f"{outline.name!r}: got {rows} rows, expected {outline.rows}.")
+
+
+def _write(file: Any, data: bytes | memoryview | np.ndarray, bar: Any) -> None:
+    """All of it: without a buffer a write may take only a part, before a disk is full."""
+    if isinstance(data, np.ndarray):
+        data = np.ascontiguousarray(data).reshape(-1).data
+    view = memoryview(data)
+    while len(view):
+        written = file.write(view[: 1 << 26])
+        view = view[written:]
+        bar.update(written)
+
+
+def _check_room(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise OSError(
+            f"{str(path)!r} needs {needed / 1e9:.2f} GB more; its disk has {free / 1e9:.2f} GB "
+            "free."
+        )
+
+
+def _bar(total: int, start: int, name: str, shown: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total,
+        initial=start,
+        desc=name,
+        unit="B",
+        unit_scale=True,
+        disable=None if shown else True,
+    )
