@@ -1,5 +1,5 @@
-"""The head and its loss in tiles: logits exist for a few hundred tokens at a time, and only where a
-target is.
+"""The head and its loss in tiles: logits exist for some tens to hundreds of tokens at a time, and
+only where a target is.
 
 With a vocabulary of 150,000 words the logits of 2,048 tokens are 1.2 GB in float32, and the loss
 needs them several times over. Here each tile's gradient is computed beside its loss, in place in
