@@ -32,6 +32,7 @@ COMMANDS = {
     "info": "shapes, parameters, special tokens, and whether the files of a model agree",
     "convert": "convert a MiniCPM text model to the Llama format, and back",
     "quantize": "pack the weights of a model in 4 or 8 bits, for a folder that starts at once",
+    "export": "write a model as GGUF files for llama.cpp, or for Ollama",
     "merge": "put a fine-tuned adapter into the weights of its model",
     "data": "check training data row by row, or write it in another format",
     "train": "train a model",

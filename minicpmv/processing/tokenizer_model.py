@@ -86,6 +86,11 @@ def read_pieces(path: str | PathLike) -> list[str]:
     return [piece.piece for piece in _read(path).pieces]
 
 
+def read_scores(path: str | PathLike) -> dict[str, float]:
+    """The score of every piece of a SentencePiece file; raises as `fast_tokenizer`."""
+    return {piece.piece: piece.score for piece in _read(path).pieces}
+
+
 def _read(path: str | PathLike) -> Any:
     model = schema.ModelProto()
     check_whole(Path(path))

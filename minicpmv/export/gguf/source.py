@@ -1,0 +1,229 @@
+"""The checkpoint that is written as GGUF: its tensors under their released names, piece by piece.
+
+Nothing is built and no more than one tensor is mapped at a time. An adapter's changes are applied
+as the tensors are read, in float32, rounded once to the dtype of the file, as by `minicpmv merge`.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from ...adapters.deltas import Deltas
+from ...adapters.folder import PREFIX, AdapterFiles, is_adapter
+from ...adapters.settings import check_settings, use_settings
+from ...checkpoint.consistency import find_mismatches
+from ...checkpoint.files import read_json_file
+from ...checkpoint.headers import Shape
+from ...checkpoint.hub import Checkpoint
+from ...checkpoint.names import location_of
+from ...checkpoint.tensors import check_tensors, differences, listed, skeleton
+from ...checkpoint.weights import WeightFiles
+from ...errors import ArgumentError
+from ...integrations.peft import our_tensor_name
+from ...loader import (
+    MODEL_CLASSES,
+    adapter_base,
+    load_processor,
+    model_config,
+    read_config,
+    readable_errors,
+)
+from ...model.header_checks import check_counts, check_tied, wrong_kinds
+from ...releases import model_type_of
+from ..llama import tensor_shapes
+
+_PIECE_BYTES = 64 << 20  # of a tensor in float32 at a time
+_HEAD = "lm_head.weight"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the file to write.
+
+    Fields:
+        shape: as in torch, slowest axis first.
+        read: gives its numbers in pieces along the first axis, in the dtype of the checkpoint.
+    """
+
+    name: str
+    shape: Shape
+    read: Callable[[], Iterator[torch.Tensor]]
+
+
+class Source:
+    """A checkpoint, with or without an adapter. Use it with `with`.
+
+    Attributes:
+        name: as it was given; label: for names of files.
+        fields: of config.json; generation: of generation_config.json.
+        config: ours; processor: with the tokenizer.
+        shapes: of every tensor by its released name.
+        is_tied: whether the head is the table of embeddings.
+    """
+
+    def __init__(
+        self, model: str | Path, adapter: str | Path | None = None, revision: str | None = None
+    ):
+        name = str(model)
+        if adapter is None and is_adapter(model):
+            adapter = model
+            model, revision = adapter_base(adapter, revision)
+        elif adapter is not None and is_adapter(model):
+            raise ArgumentError(
+                f"`adapter`: {name!r} is an adapter itself; give the model before it."
+            )
+        self.name = name
+        checkpoint = Checkpoint.find(model, revision=revision)
+        with readable_errors(checkpoint):
+            self.fields = read_config(checkpoint)
+            self._refuse_quantised(checkpoint)
+            self.processor = load_processor(checkpoint, self.fields)
+            self.folder = checkpoint.download()
+            files = checkpoint.kept().weight_files()
+            path = checkpoint.find_file("generation_config.json")
+            self.generation = {} if path is None else read_json_file(path)
+        self.config = model_config(self.fields)
+        self._empty: Any = skeleton(MODEL_CLASSES[model_type_of(self.fields)], self.config)
+        self.tokenizer: Any = self.processor.tokenizer
+        self.is_tied = bool(self.config.tie_word_embeddings)
+        self.label = _label(name)
+        self._identity = [_stamp(path) for path in files]
+        self._weights = WeightFiles(files)
+        try:
+            self._check_tensors(checkpoint)
+            self._deltas = self._read_adapter(adapter)
+            self._check_tokenizer(checkpoint)
+        except BaseException:
+            self._weights.close()
+            raise
+
+    def __enter__(self) -> "Source":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._weights.close()
+
+    @property
+    def identity(self) -> str:
+        """Tells these weights from others: files with sizes and times, the adapter's too."""
+        return json.dumps(self._identity)
+
+    @property
+    def is_bfloat16(self) -> bool:
+        """Whether most of the weights are kept in bfloat16."""
+        dtypes = [self._weights.dtypes[name] for name in self._files.values()]
+        return 2 * dtypes.count(torch.bfloat16) > len(dtypes)
+
+    def pieces(self, name: str) -> Iterator[torch.Tensor]:
+        """The numbers of a tensor by its released name, in pieces along the first axis."""
+        with self._weights.mapped(self._files[name]) as tensor:
+            if self._deltas is not None and self._deltas.changes(self._ours(name)):
+                tensor = self._deltas.apply(self._ours(name), tensor)
+            if tensor.ndim < 2:
+                yield tensor
+                return
+            rows = max(1, _PIECE_BYTES * len(tensor) // (4 * max(tensor.numel(), 1)))
+            for start in range(0, len(tensor), rows):
+                yield tensor[start : start + rows]
+
+    def whole(self, name: str) -> torch.Tensor:
+        """All numbers of a tensor."""
+        return torch.cat(list(self.pieces(name)))
+
+    def as_is(self, name: str, released: str) -> Tensor:
+        """The tensor `released`, to be written as `name`."""
+        return Tensor(name, self.shapes[released], lambda: self.pieces(released))
+
+    def _ours(self, name: str) -> str:
+        """The name in adapters."""
+        return our_tensor_name(f"{PREFIX}{name}", self._empty.config.model_type)
+
+    def _refuse_quantised(self, checkpoint: Checkpoint) -> None:
+        written = self.fields.get("quantization_config")
+        if written or checkpoint.find_file("quantize_config.json") is not None:
+            raise ValueError(
+                f"The weights of {self.name!r} are quantised already. Export the full weights of "
+                "the release; --type says how few bits they get."
+            )
+
+    def _check_tensors(self, checkpoint: Checkpoint) -> None:
+        """The files must hold just what the config asks for."""
+        weights, empty, config = self._weights, self._empty, self.config
+        check_counts(config, weights.shapes, checkpoint.location)
+        self._files = {
+            empty.released_name(self._ours(name).removeprefix(PREFIX)): name
+            for name in weights.shapes
+            if not name.endswith("rotary_emb.inv_freq")  # a table that old files keep
+        }
+        if config.model_type == "mixtral":  # transformers joins the experts, and files do not
+            experts = config.num_local_experts
+            expected = tensor_shapes(config, "mixtral", experts, self.is_tied)
+        else:
+            expected = {empty.released_name(n): tuple(p.shape) for n, p in empty.named_parameters()}
+        found = {name: weights.shapes[file] for name, file in self._files.items()}
+        twice = {empty.released_name(_HEAD)} if self.is_tied else set()
+        check_tensors(checkpoint.location, *differences(expected, found, twice))
+        wrong = [name for name, file in self._files.items() if weights.dtypes[file] is None]
+        if wrong:
+            raise ValueError(f"{wrong_kinds(wrong)} in {checkpoint.location!r}.")
+        if self.is_tied:
+            check_tied(self.folder, weights)
+            for name in twice:
+                self._files.pop(name, None)
+        self.shapes = {name: weights.shapes[file] for name, file in self._files.items()}
+
+    def _read_adapter(self, adapter: str | Path | None) -> Deltas | None:
+        if adapter is None:
+            return None
+        files = AdapterFiles.find(adapter)
+        check_settings(files.settings, self._empty, self.processor, files.name)
+        use_settings(files.settings, self._empty, self.processor)
+        deltas = Deltas.read(files, self._empty)
+        self._identity += [_stamp(files.config), _stamp(files.weights)]
+        self.label = _label(str(adapter))
+        head = self._empty.released_name(_HEAD)
+        if self.is_tied:
+            embeddings = next(n for n in self.shapes if n.endswith("embed_tokens.weight"))
+            if deltas.are_equal(self._ours(embeddings), self._ours(head)):
+                deltas.forget(self._ours(head))
+            else:  # trained apart: from here on there are two
+                self.is_tied = False
+                self._files[head] = self._files[embeddings]
+                self.shapes[head] = self.shapes[embeddings]
+        lacking = sorted(deltas.names - {self._ours(name) for name in self.shapes})
+        if lacking:
+            raise ValueError(
+                f"The adapter {files.name!r} changes tensors that the model's files do not have: "
+                f"{listed(lacking)}."
+            )
+        return deltas
+
+    def _check_tokenizer(self, checkpoint: Checkpoint) -> None:
+        problems = find_mismatches(self.config, self.processor)
+        if problems:
+            raise ValueError(
+                f"The files of {checkpoint.location!r} do not belong together: "
+                f"{'; '.join(problems)}."
+            )
+
+
+def _stamp(path: Path) -> list[Any]:
+    found = path.stat()
+    return [str(path.resolve()), found.st_size, found.st_mtime_ns]
+
+
+def _label(name: str) -> str:
+    """What the files are called: the folder, or the repository without its owner."""
+    if Path(name).is_dir():
+        return Path(name).resolve().name
+    return name if name == "nano" else Path(location_of(name)).name
