@@ -198,10 +198,7 @@ def _encoder(type_: GGMLType, has_importance: bool) -> Encoder:
     compiled = kernel(type_.name, has_importance)
 
     def encode(x: np.ndarray, blocks: np.ndarray, importance: np.ndarray | None) -> None:
-        if importance is None:
-            compiled(x.reshape(-1), blocks.reshape(-1))
-        else:
-            compiled(x, importance, blocks)
+        compiled(x.reshape(-1), importance, blocks.reshape(-1))
 
     return encode
 

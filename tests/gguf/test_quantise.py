@@ -7,7 +7,7 @@ from minicpmv.gguf.header import Outline
 from minicpmv.gguf.quantise import quantise, quantised
 from minicpmv.gguf.types import TYPES
 
-from ..helpers.ggml import cases, recorded
+from ..helpers.ggml import cases, recorded, weighted
 
 
 @pytest.mark.parametrize("name", sorted(TYPES.keys() - {"F32"}))
@@ -15,6 +15,28 @@ def test_writes_what_ggml_writes(name: str) -> None:
     for case in cases("q", name):
         found = quantise(recorded()[f"in.{case}"], TYPES[name])
         assert np.array_equal(found, recorded()[f"q.{case}.{name}"]), case
+
+
+@pytest.mark.parametrize("name", sorted(weighted().keys() - {"in", "importance"}))
+def test_importance_is_used_as_ggml_uses_it(name: str) -> None:
+    values, importance = weighted()["in"], weighted()["importance"]
+    assert np.array_equal(quantise(values, TYPES[name], importance), weighted()[name])
+
+
+def test_every_expert_has_its_importance() -> None:
+    values = np.random.default_rng(0).normal(size=(2, 3, 256)).astype(np.float32)
+    importance = np.random.default_rng(1).random((2, 256)).astype(np.float32)
+    outline = Outline("w", values.shape, TYPES["Q4_K"])
+    rows = values.reshape(6, 256)
+    found = list(quantised(lambda start, stop: rows[start:stop], outline, importance))
+    apart = [quantise(part, TYPES["Q4_K"], given) for part, given in zip(values, importance, strict=True)]
+    assert np.array_equal(np.concatenate(found), np.concatenate(apart))
+
+
+def test_importance_of_other_columns_is_refused() -> None:
+    values = np.zeros((2, 256), np.float32)
+    with pytest.raises(ValueError, match=r"rows of 256 values, and its importance is \[128\]"):
+        quantise(values, TYPES["Q4_K"], np.ones(128, np.float32), name="w")
 
 
 def test_zeros_of_both_signs_are_one_block() -> None:

@@ -15,6 +15,12 @@ def recorded() -> dict[str, np.ndarray]:
     return load_file(FOLDER / "quantised.safetensors")
 
 
+@cache
+def weighted() -> dict[str, np.ndarray]:
+    """`in` (7, 512), `importance` (512,), and by name of the type what ggml makes of both."""
+    return load_file(FOLDER / "weighted.safetensors")
+
+
 def cases(kind: str, type_name: str) -> list[str]:
     """Names of the cases that have such an entry."""
     found = [key.split(".") for key in recorded()]

@@ -15,6 +15,7 @@ from .lanes import (
     BEST,
     CODES,
     INVERSE,
+    KEPT_FIRST,
     KEPT_INVERSE,
     KEPT_LEAST,
     LEAST,
@@ -37,15 +38,19 @@ from .lanes import (
 
 
 @compiled
-def search(n: int, top: int, start: Any, step: Any, tries: int, squared: bool, s: Any) -> None:
+def search(
+    n: int, top: int, start: Any, step: Any, tries: int, squared: bool, bounded: bool, s: Any
+) -> None:
     """Scale and offset (SCALE, OFFSET) of sub-blocks of `n` values with codes 0 to `top`.
 
     Args:
         start, step, tries: the k-th try has top + start + step * k steps in the range.
         squared: the error is squared, else absolute.
+        bounded: numbers are brought between 0 and `top` before they are rounded, not after; it
+            makes a difference beyond 2**22.
     """
     _begin(n, F(top), s)
-    _encode(n, I(top), s)
+    _encode(n, I(top), False, s)
     for b in range(LANES):
         s[TRY_SCALE, b] = s[SCALE, b]
         s[TRY_LEAST, b] = s[LEAST, b]
@@ -56,11 +61,12 @@ def search(n: int, top: int, start: Any, step: Any, tries: int, squared: bool, s
         s[SCALE, b] = F(0) if is_flat else s[SCALE, b]
         s[KEPT_INVERSE, b] = F(0) if is_flat else s[INVERSE, b]
         s[KEPT_LEAST, b] = s[LEAST, b]
+        s[KEPT_FIRST, b] = F(1)
     for k in range(tries):
         steps = F(F(start + F(step * F(k))) + F(top))
         for b in range(LANES):
             s[INVERSE, b] = steps / (s[MOST, b] - s[LEAST, b])
-        _encode(n, I(top), s)
+        _encode(n, I(top), bounded, s)
         _fit(n, s)
         _measure(n, squared, s)
         _keep_better(s)
@@ -90,16 +96,20 @@ def _begin(n: int, top: Any, s: Any) -> None:
 
 
 @compiled
-def _encode(n: int, top: Any, s: Any) -> None:
+def _encode(n: int, top: Any, bounded: bool, s: Any) -> None:
     """Codes of INVERSE and LEAST; the sums over them that the fit needs."""
     for b in range(LANES):
         s[SUM_L, b] = F(0)
         s[SUM_LL, b] = F(0)
         s[SUM_XL, b] = F(0)
+    most = F(top)
     for i in range(n):
         for b in range(LANES):
             value = s[X + i, b]
-            code = F(max(I(0), min(top, nearest(s[INVERSE, b] * (value - s[LEAST, b])))))
+            place = s[INVERSE, b] * (value - s[LEAST, b])
+            if bounded:
+                place = min(place, most) if place > F(0) else F(0)
+            code = F(max(I(0), min(top, nearest(place))))
             weighted = s[W + i, b] * code
             s[CODES + i, b] = code
             s[SUM_L, b] += weighted
@@ -145,18 +155,22 @@ def _keep_better(s: Any) -> None:
         s[SCALE, b] = s[TRY_SCALE, b] if is_better else s[SCALE, b]
         s[KEPT_INVERSE, b] = s[INVERSE, b] if is_better else s[KEPT_INVERSE, b]
         s[KEPT_LEAST, b] = s[LEAST, b] if is_better else s[KEPT_LEAST, b]
+        s[KEPT_FIRST, b] = F(0) if is_better else s[KEPT_FIRST, b]
         s[LEAST, b] = s[TRY_LEAST, b] if is_better else s[LEAST, b]
 
 
 @compiled
-def encode_anew(n: int, top: int, s: Any) -> None:
+def encode_anew(n: int, top: int, bounded: bool, s: Any) -> None:
     """CODES of the rounded scale and offset (STEP, SHIFT); the search's where STEP is 0."""
     most = I(top)
     for i in range(n):
         for b in range(LANES):
             value = s[X + i, b]
             anew = nearest((value + s[SHIFT, b]) / s[STEP, b])
-            found = nearest(s[KEPT_INVERSE, b] * (value - s[KEPT_LEAST, b]))
+            place = s[KEPT_INVERSE, b] * (value - s[KEPT_LEAST, b])
+            if bounded and s[KEPT_FIRST, b] == F(0):
+                place = min(place, F(most)) if place > F(0) else F(0)
+            found = nearest(place)
             code = anew if s[STEP, b] != F(0) else found
             s[CODES + i, b] = F(max(I(0), min(most, code)))
 
@@ -185,6 +199,8 @@ def round_by_greatest(s: Any, first: int, out: Any, place: int) -> None:
     scales, offsets = np.empty(8, np.int32), np.empty(8, np.int32)
     d = _round_scales(s, first, 8, F(63), SCALE, scales)
     dmin = _round_scales(s, first, 8, F(63), OFFSET, offsets)
+    limit(scales)
+    limit(offsets)
     put_six_bits(s, first, d, dmin, scales, offsets, out, place)
 
 
@@ -192,18 +208,33 @@ def round_by_greatest(s: Any, first: int, out: Any, place: int) -> None:
 def put_six_bits(
     s: Any, first: int, d: Any, dmin: Any, scales: Any, offsets: Any, out: Any, place: int
 ) -> None:
+    """Store the steps and eight scales and offsets, codes of a byte; STEP and SHIFT of the lanes.
+
+    What a code above 63 would leave in its neighbour's bits is left there: as ggml does, STEP and
+    SHIFT come from the stored bytes.
+    """
     put_bits(out, place, d)
     put_bits(out, place + 2, dmin)
-    for j in range(8):
-        scales[j] = min(I(63), scales[j])
-        offsets[j] = min(I(63), offsets[j])
-        s[STEP, first + j] = from_half(d) * F(scales[j])
-        s[SHIFT, first + j] = from_half(dmin) * F(offsets[j])
     for j in range(4):
         scale, offset = scales[4 + j], offsets[4 + j]
-        out[place + 4 + j] = np.uint8(scales[j] | ((scale >> I(4)) << I(6)))
-        out[place + 8 + j] = np.uint8(offsets[j] | ((offset >> I(4)) << I(6)))
-        out[place + 12 + j] = np.uint8((scale & I(15)) | ((offset & I(15)) << I(4)))
+        out[place + 4 + j] = np.uint8((scales[j] | I(I(scale >> I(4)) << I(6))) & I(0xFF))
+        out[place + 8 + j] = np.uint8((offsets[j] | I(I(offset >> I(4)) << I(6))) & I(0xFF))
+        out[place + 12 + j] = np.uint8((scale & I(15)) | I(I(offset & I(15)) << I(4)))
+    for j in range(4):
+        first_byte, second = I(out[place + 4 + j]), I(out[place + 8 + j])
+        third = I(out[place + 12 + j])
+        s[STEP, first + j] = from_half(d) * F(I(first_byte & I(63)))
+        s[SHIFT, first + j] = from_half(dmin) * F(I(second & I(63)))
+        upper = I(I(first_byte >> I(6)) << I(4))
+        s[STEP, first + 4 + j] = from_half(d) * F(I(I(third & I(15)) | upper))
+        upper = I(I(second >> I(6)) << I(4))
+        s[SHIFT, first + 4 + j] = from_half(dmin) * F(I(I(third >> I(4)) | upper))
+
+
+@compiled
+def limit(codes: Any) -> None:
+    for j in range(len(codes)):
+        codes[j] = min(I(63), codes[j])
 
 
 @compiled
@@ -246,11 +277,11 @@ def q4_k(x: Any, out: Any) -> None:
     for block in range(0, blocks, LANES // 8):
         lanes.fill(x, block * 8, 32, s)
         lanes.weigh_by_size_and_spread(32, s)
-        search(32, 15, F(-1), F(0.1), 21, True, s)
+        search(32, 15, F(-1), F(0.1), 21, True, False, s)
         count = min(LANES // 8, blocks - block)
         for j in range(count):
             round_by_greatest(s, 8 * j, out, (block + j) * 144)
-        encode_anew(32, 15, s)
+        encode_anew(32, 15, False, s)
         for j in range(count):
             put_nibbles(s, 8 * j, out, (block + j) * 144 + 16)
 
@@ -263,11 +294,11 @@ def q5_k(x: Any, out: Any) -> None:
     for block in range(0, blocks, LANES // 8):
         lanes.fill(x, block * 8, 32, s)
         lanes.weigh_by_size_and_spread(32, s)
-        search(32, 31, F(-0.5), F(0.1), 16, True, s)
+        search(32, 31, F(-0.5), F(0.1), 16, True, False, s)
         count = min(LANES // 8, blocks - block)
         for j in range(count):
             round_by_greatest(s, 8 * j, out, (block + j) * 176)
-        encode_anew(32, 31, s)
+        encode_anew(32, 31, False, s)
         for j in range(count):
             put_fifth_bits(s, 8 * j, out, (block + j) * 176 + 16)
             put_nibbles(s, 8 * j, out, (block + j) * 176 + 48)
@@ -282,13 +313,13 @@ def q2_k(x: Any, out: Any) -> None:
     for block in range(0, blocks, LANES // 16):
         lanes.fill(x, block * 16, 16, s)
         lanes.weigh_by_size(16, s)
-        search(16, 3, F(-0.5), F(0.1), 16, False, s)
+        search(16, 3, F(-0.5), F(0.1), 16, False, False, s)
         count = min(LANES // 16, blocks - block)
         for j in range(count):
             d = _round_scales(s, 16 * j, 16, F(15), SCALE, scales)
             dmin = _round_scales(s, 16 * j, 16, F(15), OFFSET, offsets)
             put_four_bits(s, 16 * j, d, dmin, scales, offsets, out, (block + j) * 84)
-        encode_anew(16, 3, s)
+        encode_anew(16, 3, False, s)
         for j in range(count):
             put_two_bits(s, 16 * j, out, (block + j) * 84 + 16)
 

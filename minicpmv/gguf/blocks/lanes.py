@@ -20,7 +20,8 @@ TRY_SCALE, TRY_LEAST, TRY_ERROR = 105, 106, 107
 SCALE, OFFSET = 108, 109  # what a search finds
 KEPT_INVERSE, KEPT_LEAST = 110, 111  # the codes of the best try come from these
 STEP, SHIFT = 112, 113  # the rounded scale and offset
-ROWS = 114
+KEPT_FIRST = 114  # whether the first try was the best
+ROWS = 115
 
 
 @compiled

@@ -20,12 +20,17 @@ _MODULES = {
 }
 
 
+_WITHOUT_IMPORTANCE = {"Q8_0"}  # it rounds every value, whatever that is worth
+
+
 def kernel(name: str, has_importance: bool) -> Callable[..., Any]:
     """The quantiser of a type.
 
     Returns:
-        Without importance kernel(x, out), flat: whole blocks of float32 in, bytes out. With it
-        kernel(x, importance, out): (rows, width), (width,), (rows, bytes of a row).
+        kernel(x, importance, out): whole blocks of float32, flat; the importance of the columns
+        of a row, or None; bytes out, flat.
     """
-    module = import_module(f".{_MODULES[name]}", __package__)
-    return getattr(module, name.lower())
+    if has_importance and name not in _WITHOUT_IMPORTANCE:
+        return getattr(import_module(".weighted", __package__), name.lower())
+    function = getattr(import_module(f".{_MODULES[name]}", __package__), name.lower())
+    return lambda x, importance, out: function(x, out)
