@@ -29,7 +29,7 @@ def test_every_expert_has_its_importance() -> None:
     outline = Outline("w", values.shape, TYPES["Q4_K"])
     rows = values.reshape(6, 256)
     found = list(quantised(lambda start, stop: rows[start:stop], outline, importance))
-    apart = [quantise(part, TYPES["Q4_K"], given) for part, given in zip(values, importance, strict=True)]
+    apart = [quantise(values[i], TYPES["Q4_K"], importance[i]) for i in range(2)]
     assert np.array_equal(np.concatenate(found), np.concatenate(apart))
 
 
