@@ -19,6 +19,7 @@ from .formats import FORMATS, Format, LlamaFactory, format_of
 from .formats.llama_factory import DATASET_INFO, is_dataset_info, written_info
 from .media_fields import MediaReader, MediaWriter
 from .messages import Conversation, Message, Part, Picture, Preference
+from .table_rows import ParquetRows
 from .tables import write_parquet
 
 _KEPT_FAULTS = 100
@@ -95,6 +96,8 @@ def convert(
     try:
         if out.suffix == ".parquet":
             write_parquet(converting.as_tables, part)
+            converting.check()
+            _check_table(part, converting)
         else:
             _write_json(converting, part, as_list=out.suffix == ".json")
         converting.check()
@@ -199,6 +202,37 @@ class _Converting:
         self.num_faults += 1
         if len(self.faults) < _KEPT_FAULTS:
             self.faults.append(fault)
+
+
+def _check_table(path: Path, converting: _Converting) -> None:
+    """Read a table back: its columns have one type each, which may have changed a row.
+
+    Raises:
+        ValueError: a row reads differently.
+    """
+    media = MediaReader(converting.media.folder)
+    for row, raw in zip(converting.rows, ParquetRows([path]), strict=True):
+        try:
+            again: Any = converting.writer.read_row(raw, row.row, media)
+        except RowError as error:
+            again = error.fault(row.row)
+        if isinstance(again, Fault) or _without_nulls(again) != _without_nulls(row):
+            raise ValueError(
+                f"Row {row.row} would read differently from a table, whose columns have one type "
+                "each. Write .json or .jsonl."
+            )
+
+
+def _without_nulls(row: Conversation | Preference) -> Any:
+    """What of a row a table must keep; one fills columns and keys of others with nulls."""
+    messages, *others = _comparable(row)
+    return (messages, *others[:-1], _dense(json.loads(others[-1])))
+
+
+def _dense(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _dense(item) for key, item in value.items() if item is not None}
+    return [_dense(item) for item in value] if isinstance(value, list) else value
 
 
 def _writer(to: str, out: Path, overwrite: bool) -> Format:

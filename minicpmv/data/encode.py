@@ -136,6 +136,14 @@ def encode_preference(
         (example,) = encoder.examples(messages, [len(messages) - 1])
         found.append(example)
     chosen, rejected = found
+    if np.array_equal(chosen.input_ids, rejected.input_ids):
+        why = (
+            f"cut at {settings.max_length} tokens, the chosen and the rejected answer are the "
+            "same; raise the length, or take the row out"
+            if chosen.num_cut or rejected.num_cut
+            else "the chosen and the rejected answer are of the same tokens; take the row out"
+        )
+        raise DataError([Fault(preference.row, "rejected", "same_answers", why)])
     return chosen, rejected
 
 
@@ -367,7 +375,8 @@ def picture_fault(row: int, picture: Picture, error: Exception) -> Fault:
     """The fault of a picture that `PictureReader.look` cannot open."""
     is_missing = isinstance(error, FileNotFoundError | MediaRefusedError)
     kind = "missing_picture" if is_missing else "unreadable_picture"
-    return Fault(row, picture.field, kind, str(error).splitlines()[0].rstrip("."))
+    message = " ".join(str(error).split())  # a path may hold line breaks
+    return Fault(row, picture.field, kind, message.rstrip("."))
 
 
 def _is_inside(turn: TurnIds, last: TurnIds) -> bool:

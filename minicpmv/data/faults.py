@@ -41,7 +41,7 @@ class Fault:
 
     def __str__(self) -> str:
         place = f"row {self.row}, {self.field}" if self.field else f"row {self.row}"
-        return f"{place}: {self.message}"
+        return " ".join(f"{place}: {self.message}".split())  # a path may hold line breaks
 
 
 class DataError(ValueError):

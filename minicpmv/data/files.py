@@ -115,6 +115,8 @@ def open_rows(
     file = Path(os.path.abspath(name))
     if not file.exists():
         raise FileNotFoundError(f"The data {name} are not there. Give a file or a folder of rows.")
+    if not (file.is_file() or file.is_dir()):
+        raise OSError(f"{name} is no plain file; rows are read more than once. Save them first.")
     info = _dataset_info(file)
     if info is not None and reader is not None and not isinstance(reader, LlamaFactory):
         info = None

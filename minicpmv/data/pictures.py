@@ -7,6 +7,7 @@ decoded once.
 
 import hashlib
 import os
+import stat
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ class PictureReader:
                 if found is not None:
                     self._looked.move_to_end(key)
                     return found
+        _check_plain(picture)
         frames = _frames(picture.source, picture.kind, picture.num_frames, picture.fps)
         sizes: list[tuple[int, int]] = []
         hashed = hashlib.blake2b(picture.kind.encode(), digest_size=16)
@@ -164,6 +166,23 @@ def _frames(source: Any, kind: str, num_frames: int | None, fps: float | None) -
         return [load_image(source)]
     video = list(source) if isinstance(source, tuple) else source
     return (load_image(frame) for frame in sampled_video(video, num_frames, fps))
+
+
+def _check_plain(picture: Picture) -> None:
+    """Raises OSError for a pipe or a device, which may never end and is opened more than once."""
+    sources = picture.source if isinstance(picture.source, tuple) else (picture.source,)
+    for source in sources:
+        if not isinstance(source, str | os.PathLike):
+            continue
+        try:
+            mode = os.stat(source).st_mode
+        except (OSError, ValueError):  # opening it will tell
+            continue
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise OSError(
+                f"{picture.kind.capitalize()} {str(source)!r} is no plain file. Name one "
+                f"{picture.kind} file."
+            )
 
 
 def _key(picture: Picture) -> Key | None:

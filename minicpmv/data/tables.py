@@ -45,7 +45,8 @@ def _schema(pyarrow: Any, rows: Iterator[dict[str, Any]]) -> Any:
         columns = {name: pyarrow.array([row.get(name) for row in batch]) for name in names}
         found = pyarrow.schema([(name, column.type) for name, column in columns.items()])
         schema = pyarrow.unify_schemas([schema, found], promote_options="permissive")
-    if "image" in schema.names and pyarrow.types.is_struct(schema.field("image").type):
+    kind = schema.field("image").type if "image" in schema.names else None
+    if kind is not None and pyarrow.types.is_struct(kind) and kind.get_field_index("path") >= 0:
         image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
         place = schema.get_field_index("image")
         schema = schema.set(place, pyarrow.field("image", image))

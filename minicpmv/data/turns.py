@@ -104,9 +104,9 @@ def _check(messages: Sequence[Message], fields: Sequence[str]) -> None:
 def _out_of_turn(role: str, expected: str, index: int) -> str:
     if role == "system":
         return "a system message stands here; it can only be the first"
-    who = {"user": "a user", "assistant": "an assistant"}
-    before = "begin with a user" if index == 0 else f"go on with {who[expected]} here"
-    return f"this is {who[role]}'s message; user and assistant take turns, so it must {before}'s"
+    who = {"user": "a user's", "assistant": "an assistant's"}
+    wanted = "the first must be a user's" if index == 0 else f"{who[expected]} must stand here"
+    return f"this is {who[role]} message; user and assistant take turns, so {wanted}"
 
 
 def _check_without_pictures(message: Message, field: str) -> None:

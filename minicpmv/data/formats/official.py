@@ -100,6 +100,7 @@ class _Pictures:
     def __init__(self, row: Row, media: MediaReader):
         self.single: dict[str, Picture] = {}
         self.named: dict[str, Picture] = {}
+        self.nulls: dict[str, str] = {}  # placeholders of no picture, and where they stand
         self.used: set[str] = set()
         self.kinds: list[Kind] = ["image"] if row.get("video") is None else ["image", "video"]
         for kind in self.kinds:
@@ -113,7 +114,10 @@ class _Pictures:
                         raise RowError(
                             field, "wrong_type", f"a placeholder is <{kind}_00>, <{kind}_01> ..."
                         )
-                    self.named[name] = media.picture(source, field, kind)
+                    if source is None:  # as rows of a table have it, whose columns are the same
+                        self.nulls[name] = field
+                    else:
+                        self.named[name] = media.picture(source, field, kind)
             elif kind == "image" and isinstance(value, list):
                 raise RowError(
                     "image",
@@ -151,6 +155,10 @@ class _Pictures:
             self.used.add(tag)
             return self.single[tag]
         kind = tag.strip("<>").partition("_")[0]
+        if tag in self.nulls:
+            raise RowError(
+                self.nulls[tag], "missing_picture", f"this is null; give the path of the {kind}"
+            )
         if kind not in self.kinds:
             return None
         if tag in self.single:
