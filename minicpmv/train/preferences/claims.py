@@ -11,8 +11,10 @@ A question keeps tense and negation of its claim. What is in quotation marks is 
 import importlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
+
+from ...errors import short
 
 POLAR = " Please answer yes or no."
 _QUOTED = re.compile(r'"[^"]*"|“[^”]*”')
@@ -52,7 +54,10 @@ class Given(Rules):
         self.split = split
 
     def claims(self, question: str, answer: str) -> list[str]:
-        return [str(claim) for claim in self.split(answer)]
+        found = self.split(answer)
+        if not isinstance(found, Iterable):
+            raise ValueError(f"The splitter gave {short(found)}; it must give a list of claims.")
+        return [str(claim) for claim in found]
 
 
 def splitter_named(name: str) -> Splitter:

@@ -1,6 +1,7 @@
 """A model behind an OpenAI-compatible address, as judge or as splitter."""
 
 import base64
+import http.client
 import io
 import json
 import math
@@ -45,7 +46,7 @@ class Server:
             "temperature": 0.2,
             "top_p": 0.9,
         }
-        content = self._choice(body)["message"]["content"]
+        content = self._choice(body)["message"].get("content")
         return str(content or "")
 
     def yes_or_no(self, pictures: Sequence[Any], questions: Sequence[str]) -> list[YesNo]:
@@ -66,17 +67,24 @@ class Server:
             "logprobs": True,
             "top_logprobs": _TOP,
         }
-        logprobs = self._choice(body).get("logprobs") or {}
-        tokens = logprobs.get("content")
+        logprobs = self._choice(body).get("logprobs")
+        tokens = logprobs.get("content") if isinstance(logprobs, Mapping) else None
         if not tokens:
             raise ValueError(
                 f"{self.url} gave no logprobs, which a judge needs; take a server that does."
             )
         found = {"yes": 0.0, "no": 0.0}
-        for token in tokens[0]["top_logprobs"]:
-            word = token["token"].strip(" \u2581\u0120")
-            if word in ("yes", "Yes", "no", "No"):
-                found[word.lower()] += math.exp(token["logprob"])
+        try:
+            for token in tokens[0]["top_logprobs"]:
+                word = token["token"].strip(" \u2581\u0120")
+                if word in ("yes", "Yes", "no", "No"):
+                    found[word.lower()] += math.exp(token["logprob"])
+        except (LookupError, TypeError, AttributeError, OverflowError) as error:
+            raise ValueError(
+                f"{self.url} gave logprobs in another form: {json.dumps(tokens)[:200]}"
+            ) from error
+        if not all(0 <= share <= 1.001 for share in found.values()):
+            raise ValueError(f"{self.url} gave no probabilities: {json.dumps(tokens)[:200]}")
         return found["yes"], found["no"]
 
     def _choice(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -94,11 +102,19 @@ class Server:
             raise OSError(f"{self.url} answered {error.code}: {said}") from error
         except urllib.error.URLError as error:
             raise OSError(f"{self.url} cannot be reached: {error.reason}.") from error
+        except TimeoutError as error:
+            raise OSError(f"{self.url} has not answered in {self.timeout_s:g} s.") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise OSError(f"{self.url} broke off: {error}.") from error
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{self.url} gave an answer that is no JSON: {error}.") from error
         try:
             choice: Mapping[str, Any] = answer["choices"][0]
-            choice["message"]
+            message = choice["message"]
         except (LookupError, TypeError) as error:
             raise ValueError(f"{self.url} gave no choices: {json.dumps(answer)[:200]}") from error
+        if not isinstance(message, Mapping):
+            raise ValueError(f"{self.url} gave no message: {json.dumps(answer)[:200]}")
         return choice
 
 

@@ -1,5 +1,6 @@
 """A judge behind an address, against a server of one answer."""
 
+import http.client
 import json
 import math
 import threading
@@ -15,12 +16,13 @@ from minicpmv.train.preferences.server import Server
 
 class Handler(BaseHTTPRequestHandler):
     answer: dict[str, Any] = {}
+    raw = b""  # instead of the answer
     status = 200
     asked: list[dict[str, Any]] = []
 
     def do_POST(self) -> None:
         self.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        body = json.dumps(self.answer).encode()
+        body = self.raw or json.dumps(self.answer).encode()
         self.send_response(self.status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -86,3 +88,47 @@ def test_refusals(url: str) -> None:
 def test_videos_are_refused() -> None:
     with pytest.raises(ValueError, match="pictures only"):
         Server("http://127.0.0.1:9").yes_or_no([{"type": "video", "video": "x"}], ["?"])
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"<html>", "no JSON"),
+        (b'{"choices": [{"message": {"content": "Yes"}, "logprobs": [1]}]}', "no logprobs"),
+        (b'{"choices": [{"message": "Yes"}]}', "no message"),
+        (
+            b'{"choices": [{"message": {}, "logprobs": {"content": [{"top_logprobs": "x"}]}}]}',
+            "another form",
+        ),
+        (
+            b'{"choices": [{"message": {}, "logprobs": {"content": [{"top_logprobs": '
+            b'[{"token": "yes", "logprob": NaN}]}]}}]}',
+            "no probabilities",
+        ),
+    ],
+)
+def test_answers_of_another_form_name_the_address(
+    url: str, monkeypatch: pytest.MonkeyPatch, body: bytes, message: str
+) -> None:
+    monkeypatch.setattr(Handler, "raw", body)
+    with pytest.raises(ValueError, match=f"{url}.*{message}"):
+        Server(url).yes_or_no([], ["Is it?"])
+
+
+def test_a_server_that_breaks_off_or_hangs_is_named(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[Exception] = []
+
+    def broken(*args: Any, **options: Any) -> Any:
+        raise errors[-1]
+
+    monkeypatch.setattr("urllib.request.urlopen", broken)
+    for error, message in (
+        (TimeoutError("timed out"), "has not answered in 3 s"),
+        (http.client.IncompleteRead(b"{"), "broke off"),
+        (ConnectionResetError("reset"), "broke off"),
+    ):
+        errors.append(error)
+        with pytest.raises(OSError, match=message):
+            Server(url, timeout_s=3).yes_or_no([], ["Is it?"])
