@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..checkpoint.names import location_of
+from ..checkpoint.weights import write_tensors
 from ..quiet import progress_bar
 from .folder import CONFIG, PREFIX, SETTINGS, WEIGHTS, write_json
 from .settings import FORMAT, hashes_of, pictures_of, release_name
@@ -131,14 +132,12 @@ def _write_adapter(
     state_dict: Mapping[str, torch.Tensor] | None,
     dtype: torch.dtype | None,
 ) -> None:
-    from safetensors.torch import save_file
-
     tensors = trained_tensors(model, state_dict)
     written = {
         name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous().clone()
         for name, tensor in tensors.items()
     }
-    save_file(written, folder / WEIGHTS[0], metadata={"format": "pt"})
+    write_tensors(written, folder / WEIGHTS[0])
     config = model.peft_config[model.active_adapter]
     fields = config.to_dict() | {
         "base_model_name_or_path": base,

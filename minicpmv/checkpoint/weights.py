@@ -213,19 +213,27 @@ def write_shards(
         for name in names:
             shard[name] = make(name).contiguous()
             yield name
-        _save_file(shard, folder / file)
+        write_tensors(shard, folder / file)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         path = folder / "model.safetensors.index.json"
         path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _save_file(tensors: dict[str, torch.Tensor], path: Path) -> None:
+def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Write a safetensors file with the rights of other new files.
 
     safetensors writes to a temporary file that nobody else may read, and renames it.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
     """
     path.touch()
     rights = stat.S_IMODE(path.stat().st_mode)
-    save_file(tensors, path, metadata={"format": "pt"})
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # of the system, by its text
+        path.unlink(missing_ok=True)
+        why = str(error).rpartition("I/O error: ")[2]
+        raise OSError(f"{path} cannot be written: {why}. Free some space.") from error
     path.chmod(rights)

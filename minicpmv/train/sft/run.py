@@ -17,6 +17,7 @@ from ...data.packing import RowDataset
 from ...data.pictures import PictureReader
 from ...media.policy import use_policy
 from ...model.packed import use_packed_attention
+from ..disk import disk_errors
 from ..features import fill, open_store
 from ..flags import TrainingFlags
 from .arguments import wsd_rate
@@ -39,7 +40,7 @@ def run(options: TrainingFlags) -> None:
 
 def carry_out(tuning: FineTuning) -> Result | None:
     """The whole of a run; None where nothing was to be trained."""
-    with use_policy(media_policy(tuning.options)):
+    with use_policy(media_policy(tuning.options)), disk_errors(tuning.options.output):
         if not tuning.prepare_all():
             return None
         tuning.load_model()
