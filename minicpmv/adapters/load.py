@@ -38,6 +38,11 @@ def attach(model: Any, adapter: str | Path, *, trainable: bool = False) -> "Peft
     check_release(files.settings, model, files.name)
     fields = files.fields()
     tensors = files.tensors(model.config.model_type)
+    if not isinstance(fields.get("peft_type"), str):
+        raise ValueError(
+            f"adapter_config.json of {files.name!r} has no peft_type, so it is no adapter's. "
+            "Download it again."
+        )
     try:
         config = peft.PeftConfig.from_pretrained(str(files.config.parent))
     except (TypeError, ValueError, KeyError) as error:

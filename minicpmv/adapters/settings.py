@@ -53,6 +53,13 @@ def check_settings(settings: Mapping[str, Any], model: Any, processor: Any, name
             f"version reads {FORMAT}. Install a newer minicpmv."
         )
     check_release(settings, model, name)
+    for key, kind in (("max_slice_nums", int), ("use_image_id", bool)):
+        value = settings.get(key)
+        if value is not None and type(value) is not kind:
+            raise ValueError(
+                f"training_settings.json of {name!r} has {key} {value!r}; expected a value of type "
+                f"{kind.__name__}."
+            )
     ours = hashes_of(processor)
     for key, what in _SHOWN.items():
         if settings.get(key, ours[key]) != ours[key]:

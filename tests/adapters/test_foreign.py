@@ -64,3 +64,15 @@ def test_a_tensor_too_many_or_too_few_is_named(tmp_path: Path) -> None:
 
 def _given(model: str, folder: Path):
     return load(FOLDERS[model], "cpu", "float32", adapter=folder)
+
+
+def test_settings_that_say_nothing_are_named(tmp_path: Path) -> None:
+    """Neither a file of no fields nor one of a wrong type may load, or end in a KeyError."""
+    chat, tuned = trained("2.6", Parts("lora", False, False))
+    save_adapter(tuned, chat.processor, tmp_path, {"max_slice_nums": "4"})
+    with pytest.raises(ValueError, match="max_slice_nums '4'; expected a value of type int"):
+        load(FOLDERS["2.6"], "cpu", adapter=tmp_path)
+    (tmp_path / "training_settings.json").unlink()
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="has no peft_type"):
+        load(FOLDERS["2.6"], "cpu", adapter=tmp_path)
