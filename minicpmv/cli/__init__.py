@@ -171,6 +171,15 @@ def _add_traceback(parser: argparse.ArgumentParser) -> None:
         _add_traceback(inner)
 
 
+def _chosen_parser(
+    parser: argparse.ArgumentParser, words: Sequence[str]
+) -> argparse.ArgumentParser:
+    """The parser of the subcommand that a command line names, or the one itself."""
+    actions = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    found = (a.choices[word] for a in actions for word in words if word in a.choices)
+    return next(found, parser)
+
+
 def _inner_parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
     actions = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     return [inner for action in actions for inner in action.choices.values()]
@@ -183,10 +192,11 @@ def _parse_command(parser: CommandParser, words: Sequence[str], args: argparse.N
     _, unknown = parse(words, args)
     if unknown:
         flag = next((word for word in unknown if word.startswith("-")), unknown[0])
-        flags = [known for p in (parser, *inner) for known in p._option_string_actions]
+        chosen = _chosen_parser(parser, words)
+        flags = list(chosen._option_string_actions)
         close = difflib.get_close_matches(flag, flags, n=1)
         meant = f". Did you mean {close[0]}?" if close else ""
-        parser.error(f"unknown argument {flag}{meant}")
+        chosen.error(f"unknown argument {flag}{meant}")
 
 
 def _quiet_libraries() -> None:

@@ -61,6 +61,7 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "samples_every": ("samples",),
     "sample_tokens": ("samples",),
 }
+_LARGEST_SEED = 2**32 - 1  # of numpy's generators
 
 
 def add_released_flags(parser: argparse.ArgumentParser) -> None:
@@ -266,6 +267,10 @@ class TrainingFlags:
     def uses_lora(self) -> bool:
         return self.lora or self.qlora
 
+    @property
+    def tunes_vision(self) -> bool:
+        return self.tune_vision or self.lora_vision
+
     def check(self) -> None:
         """Raise ArgumentError for a value out of its range, or one without effect."""
         check_options(self)
@@ -312,6 +317,17 @@ class TrainingFlags:
             raise ArgumentError("`max_steps` is 0; give -1 for the steps of `epochs`, or a number.")
         if self.max_steps > 0 and "epochs" in named and self.epochs != 3.0:
             raise ArgumentError("`epochs` has no effect beside `max_steps`; give one of them.")
+        for name in ("adam_beta1", "adam_beta2"):
+            is_adam = self.optim.startswith("adamw")
+            default = type(self).__dataclass_fields__[name].default
+            if name in named and getattr(self, name) != default and not is_adam:
+                raise ArgumentError(f"`{name}` has no effect on `optim` {self.optim!r}.")
+        if self.eval_strategy == "epoch" and "eval_every" in named and self.eval_every != 100:
+            raise ArgumentError("`eval_every` counts steps; `eval_strategy` is 'epoch'.")
+        if self.feature_cache and "feature_cache" in named and self.tunes_vision:
+            raise ArgumentError("`feature_cache` has no effect: the vision tower is trained.")
+        if self.seed > _LARGEST_SEED:
+            raise ArgumentError(f"`seed` is {self.seed}; it must be at most {_LARGEST_SEED}.")
         for name in ("lora_dropout", "adam_beta1", "adam_beta2"):
             if getattr(self, name) >= 1:
                 raise ArgumentError(f"`{name}` is {getattr(self, name):g}; it must be below 1.")

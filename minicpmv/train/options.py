@@ -180,7 +180,8 @@ def _check_value(field: "dataclasses.Field[Any]", value: Any, place: str) -> Non
     if rules["above"] is not None and value <= rules["above"]:
         raise ValueError(f"{place} is {value}; it must be above {rules['above']}.")
     if rules["choices"] and value not in rules["choices"]:
-        raise ValueError(f"{place} is {value!r}; it is one of {', '.join(rules['choices'])}.")
+        known = ", ".join(word for word in rules["choices"] if word)
+        raise ValueError(f"{place} is {value!r}; it is one of {known}.")
     problem = rules["check"](value) if rules["check"] else ""
     if problem:
         raise ValueError(f"{place} is {value!r}; {problem}.")

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import minicpmv
-from minicpmv.cli import COMMANDS
+from minicpmv.cli import COMMANDS, main
 
 HEAVY = ("torch", "transformers", "PIL", "numpy", "huggingface_hub")
 
@@ -123,3 +123,12 @@ def test_a_model_that_cannot_be_fetched_is_one_line(name, run, monkeypatch):
     assert (code, out) == (1, "")
     assert err.startswith("minicpmv: error: Model 'somebody/something' is not a local folder")
     assert err.count("\n") == 1
+
+
+def test_an_unknown_flag_is_told_by_the_subcommand(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "preferences", "--threads", "2"])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("minicpmv train preferences: error: unknown argument --threads")
+    assert "Did you mean --threads" not in said

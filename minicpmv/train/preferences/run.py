@@ -10,6 +10,7 @@ what they say and not in how (RLAIF-V calls them deconfounded). What is not judg
 import hashlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,7 @@ from ...data.media_fields import MediaWriter
 from ...data.messages import Conversation, Message, Preference, chat_messages
 from ...loader import load
 from ...media.policy import MediaPolicy, use_policy
+from ..options import flag_of
 from .claims import Asked, Splitter, opposite_of, splitter_named
 from .judge import Asking, Judge, ModelJudge, SceneJudge, next_tokens
 from .options import PreferenceOptions
@@ -156,7 +158,11 @@ def _rows(options: PreferenceOptions) -> list[Row]:
         else:
             found.append(row)
     if faults:
-        raise DataError(faults[:20], len(faults))
+        command = ["minicpmv", "data", "check", options.data, "--model", options.model]
+        for name in ("format", "image_folder"):
+            if getattr(options, name):
+                command += [flag_of(name), getattr(options, name)]
+        raise DataError(faults[:20], len(faults), shlex.join([*command, "--max-length", "0"]))
     if not found:
         raise ValueError(f"{options.data} holds no rows.")
     return found

@@ -1,11 +1,14 @@
 """Our options as transformers' `TrainingArguments`, and the parts of the model they name."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ...adapters.parts import LoraSettings, Parts
 from ...data.encode import EncodeSettings
@@ -13,7 +16,7 @@ from ...devices import hardware_of, parse_device
 from ...errors import ArgumentError
 from ...precision import Precision, choose_training_dtype, parse_dtype
 from ..flags import DECAYING, TrainingFlags
-from ..options import given
+from ..options import flag_of, given
 from ..schedules import warmup_stable_decay
 
 _LLM_TYPES = {"minicpm": "minicpm", "qwen": "qwen2", "llama3": "llama", "llama": "llama"}
@@ -56,7 +59,7 @@ def training_arguments(options: TrainingFlags, precision: Precision) -> Training
         save_total_limit=None,  # callbacks.Complete removes old ones when a newer is whole
         eval_strategy=options.eval_strategy if has_eval else "no",
         eval_steps=options.eval_every if has_eval else None,
-        report_to=[name.strip() for name in options.report_to.split(",")],
+        report_to=_reporters(options),
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],
@@ -71,6 +74,36 @@ def training_arguments(options: TrainingFlags, precision: Precision) -> Training
     # Several cards in one process would split a packed row in the middle.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def check_command(path: str, options: TrainingFlags) -> str:
+    """The command that lists the faults of a file as this run finds them."""
+    words = ["minicpmv", "data", "check", path, "--model", options.model]
+    words += ["--max-length", str(options.max_length)]
+    for name in ("format", "image_folder", "max_slice_nums", "num_frames", "fps"):
+        if getattr(options, name):
+            words += [flag_of(name), str(getattr(options, name))]
+    words += [flag_of(name) for name in ("cut_long", "allow_urls") if getattr(options, name)]
+    return shlex.join(words)
+
+
+def _reporters(options: TrainingFlags) -> list[str]:
+    """Who is told of the run.
+
+    Raises:
+        ArgumentError: one is not known, or a folder is given for TensorBoard and it is not told.
+        ImportError: one is not installed.
+    """
+    names = [name.strip() for name in options.report_to.split(",")]
+    known = ("none", "all", *INTEGRATION_TO_CALLBACK)
+    for name in names:
+        if name not in known:
+            raise ArgumentError(f"`report_to` is {name!r}; it is one of {', '.join(known)}.")
+        if name not in ("none", "all", *get_available_reporting_integrations()):
+            raise ImportError(f"--report-to {name} needs its package: pip install {name}")
+    if options.logging_dir and not {"tensorboard", "all"} & set(names):
+        raise ArgumentError("`logging_dir` has no effect without `report_to` tensorboard.")
+    return names
 
 
 def set_checkpointing(arguments: TrainingArguments, is_on: bool) -> None:

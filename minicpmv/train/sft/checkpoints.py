@@ -133,9 +133,20 @@ def check_same_run(folder: Path, wanted: Mapping[str, Any]) -> bool:
 def _difference(before: Any, now: Any) -> str:
     """The first field that differs."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
+        changed = _changed_file(before.get("files"), now.get("files"))
+        if changed:
+            return f"{changed} has changed since"
         name = next(name for name in {**before, **now} if before.get(name) != now.get(name))
         return f"{name} was {_shown(before.get(name))}, and is {_shown(now.get(name))}"
     return f"it was {_shown(before)}, and is {_shown(now)}"
+
+
+def _changed_file(before: Any, now: Any) -> str:
+    """The first file of data that is another one than when the run began; "" where none is."""
+    if not isinstance(before, list) or not isinstance(now, list) or len(before) != len(now):
+        return ""
+    pairs = zip(before, now, strict=True)
+    return next((str(new[0]) for old, new in pairs if old[0] == new[0] and old != new), "")
 
 
 def _shown(value: Any) -> str:

@@ -153,7 +153,7 @@ class FineTuning:
                     on_fault=self._skipped if options.skip_bad_rows else None,
                 )
             except DataError as error:
-                command = f"minicpmv data check {path} --model {options.model}"
+                command = told.check_command(path, options)
                 raise DataError(error.faults, error.total, command) from None
         assert prepared is not None
         return prepared, report

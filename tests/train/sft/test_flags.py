@@ -153,3 +153,43 @@ def test_released_values_that_are_not_so_here_are_refused(read, words):
 
 def test_what_was_given_is_known():
     assert given(SftOptions(lora=True, seed=0)) == {"lora"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--optim", "sgd", "--adam-beta1", "0.5"], "adam_beta1 has no effect"),
+        (["--optim", "adafactor", "--adam-beta2", "0.5"], "adam_beta2 has no effect"),
+        (["--tune-vision", "--feature-cache"], "feature_cache has no effect"),
+        (["--seed", "4294967296"], "seed is 4294967296"),
+        (["--eval-data", __file__, "--eval-strategy", "epoch", "--eval-every", "5"], "eval_every"),
+    ],
+)
+def test_more_flags_without_effect(read, words, message):
+    with pytest.raises(ArgumentError, match=message):
+        read(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (["--report-to", "nobody"], ArgumentError, "report_to is 'nobody'"),
+        (["--logging-dir", "logs"], ArgumentError, "logging_dir has no effect"),
+        (["--report-to", "codecarbon"], ImportError, "pip install codecarbon"),
+    ],
+)
+def test_who_is_told_is_checked_first(read, words, error, message):
+    from minicpmv.train.sft.arguments import _reporters
+
+    with pytest.raises(error, match=message):
+        _reporters(read(*words))
+
+
+def test_the_command_that_lists_faults_finds_those_of_the_run(read):
+    from minicpmv.train.sft.arguments import check_command
+
+    options = read("--max-length", "50", "--cut-long", "--max-slice-nums", "2")
+    assert check_command("my rows.json", options) == (
+        "minicpmv data check 'my rows.json' --model nano --max-length 50 --max-slice-nums 2 "
+        "--cut-long"
+    )
