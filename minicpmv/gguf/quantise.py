@@ -118,7 +118,8 @@ def _importance_groups(importance: np.ndarray | None, outline: Outline) -> list[
     if importance is None:
         return [None]
     groups = np.ascontiguousarray(np.atleast_2d(importance), np.float32)
-    if groups.shape[1] != outline.shape[-1] or outline.rows % len(groups):
+    experts = int(np.prod(outline.shape[:-2]))
+    if groups.shape not in ((1, outline.shape[-1]), (experts, outline.shape[-1])):
         raise ValueError(
             f"{outline.name!r} has rows of {outline.shape[-1]} values, and its importance is "
             f"{list(np.shape(importance))}; one number per column was expected."
