@@ -1,8 +1,6 @@
 """Two processes train as one does: the same losses, the same weights."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 import torch
 
 from ...helpers.micro import weights_of
+from ...helpers.processes import TORCHRUN, run_to_the_end
 
 
 def losses_of(folder: Path) -> torch.Tensor:
@@ -24,13 +23,11 @@ def test_two_processes_and_accumulation_over_two_rows_are_one(parts, micro, rows
     words += ["--max-length", "64", "--max-steps", "5", "--samples", "0", "--log-every", "1"]
     words += ["--dtype", "fp32", "--device", "cpu", "--learning-rate", "1e-3", "--warmup", "0"]
     words += ["--eval-data", str(rows), "--eval-every", "5"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     one, two = tmp_path / "one", tmp_path / "two"
     single = [sys.executable, *words, "--accumulation", "2", "--output", str(one)]
-    subprocess.run(single, check=True, env=environment, capture_output=True)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    double = [*launcher, "--nproc-per-node", "2", *words, "--output", str(two)]
-    done = subprocess.run(double, env=environment, capture_output=True, text=True)
+    done = run_to_the_end(single)
+    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_to_the_end([*TORCHRUN, "--nproc-per-node", "2", *words, "--output", str(two)])
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("step 5/5  loss") == 1  # one of them speaks
     torch.testing.assert_close(losses_of(one), losses_of(two), atol=2e-5, rtol=1e-5)
