@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from minicpmv.errors import ArgumentError
 from minicpmv.train.options import check_options, given, option
+from minicpmv.train.spread import check_spread
 
 DTYPES = ("auto", "bfloat16", "bf16", "float16", "fp16", "float32", "fp32")
 SCHEDULES = (
@@ -331,11 +332,7 @@ class TrainingFlags:
         for name in ("lora_dropout", "adam_beta1", "adam_beta2"):
             if getattr(self, name) >= 1:
                 raise ArgumentError(f"`{name}` is {getattr(self, name):g}; it must be below 1.")
-        if self.qlora and self.deepspeed and _is_zero3(self.deepspeed):
-            raise ArgumentError(
-                "`qlora` and ZeRO-3 of `deepspeed` do not go together: weights of 4 bits cannot be "
-                "spread. Take ZeRO-2, or `lora`."
-            )
+        check_spread(self.deepspeed, self.qlora)
 
     @property
     def asked_dtype(self) -> str:
@@ -345,14 +342,3 @@ class TrainingFlags:
         if self.dtype == "auto" and "bf16" in given(self) and "fp16" not in given(self):
             return "float32"  # --bf16 false
         return self.dtype
-
-
-def _is_zero3(path: str) -> bool:
-    import json
-
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ArgumentError(f"`deepspeed` {path}: not a JSON file ({error}).") from error
-    stage = content.get("zero_optimization", {}).get("stage") if isinstance(content, dict) else None
-    return bool(stage == 3)

@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +32,7 @@ from ...quiet import progress_bar
 from ...releases import model_type_of
 from ..flags import TrainingFlags
 from ..options import given
+from ..spread import check_spread_device, spread_by, spreads_weights
 from ..step import prepare_process
 from . import arguments as told
 from . import checkpoints, full
@@ -83,6 +83,7 @@ class FineTuning:
         self.options = options
         self.folder = Path(options.output)
         self.device = told.device_of(options)
+        check_spread_device(options.deepspeed, self.device.type)
         self.precision: Precision = told.precision_for(options, self.device)
         self.args = told.training_arguments(options, self.precision)
         self.log = Log(self.folder, bool(self.args.should_save))
@@ -208,7 +209,7 @@ class FineTuning:
         sharded: tuple[str, ...] = ()
         if self.is_sharded:
             sharded = ("weights", "gradients", "optimizer")
-        elif options.deepspeed:
+        elif spread_by(options.deepspeed) == "ZeRO-2":
             sharded = ("gradients", "optimizer")
         return estimate(
             model,
@@ -236,10 +237,7 @@ class FineTuning:
     @property
     def is_sharded(self) -> bool:
         """Whether weights are spread over processes (FSDP, ZeRO-3)."""
-        plugin = getattr(self.args, "deepspeed_plugin", None)
-        is_zero3 = plugin is not None and plugin.zero_stage == 3
-        # accelerate's launcher passes its configuration by the environment.
-        return is_zero3 or os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("true", "1")
+        return spreads_weights(self.options.deepspeed)
 
     def claim(self) -> bool:
         """Make the folder this run's, and find where to go on; False where all is done already.
