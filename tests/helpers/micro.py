@@ -86,3 +86,21 @@ def weights_of(folder: Path) -> dict[str, Any]:
     name = "adapter_model.safetensors"
     path = folder / name if (folder / name).exists() else folder / "model.safetensors"
     return load_file(path)
+
+
+def short_run(model: Path, data: Path, output: Path) -> dict[str, Any]:
+    """Options of a fine-tuning of four steps in float32, with a checkpoint after each second."""
+    return {
+        "model": str(model),
+        "data": str(data),
+        "output": str(output),
+        "max_length": 64,
+        "max_steps": 4,
+        "save_every": 2,
+        "log_every": 1,
+        "samples": 0,
+        "dtype": "float32",
+        "device": "cpu",
+        "learning_rate": 1e-3,
+        "warmup": 0.0,
+    }

@@ -1,6 +1,7 @@
 """Trainings so small that they take a second."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,14 @@ from minicpmv.train.pretrain import run as pretrain
 from minicpmv.train.pretrain.recipe import STAGES
 from minicpmv.train.pretrain.tokenizer import save_tokenizer, train_tokenizer
 
+from ..helpers.micro import micro_checkpoint
 from ..helpers.training import TINY
+
+
+@pytest.fixture(scope="session")
+def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a micro model."""
+    return micro_checkpoint(tmp_path_factory.mktemp("micro") / "model")
 
 
 @pytest.fixture(autouse=True, scope="module")

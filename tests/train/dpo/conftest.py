@@ -10,13 +10,7 @@ from PIL import Image
 
 from minicpmv.train.dpo.options import DpoOptions
 
-from ...helpers.micro import COLOURS, micro_checkpoint
-
-
-@pytest.fixture(scope="session")
-def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a micro model."""
-    return micro_checkpoint(tmp_path_factory.mktemp("micro") / "model")
+from ...helpers.micro import COLOURS, short_run
 
 
 @pytest.fixture(scope="session")
@@ -40,20 +34,7 @@ def options(micro: Path, pairs: Path, tmp_path: Path) -> Callable[..., DpoOption
     """`options("name", lora=True)`: of a run of four steps in a folder of that name."""
 
     def make(name: str = "run", **changes: Any) -> DpoOptions:
-        fields: dict[str, Any] = {
-            "model": str(micro),
-            "data": str(pairs),
-            "output": str(tmp_path / name),
-            "max_length": 128,
-            "max_steps": 4,
-            "save_every": 2,
-            "log_every": 1,
-            "samples": 0,
-            "dtype": "float32",
-            "device": "cpu",
-            "learning_rate": 1e-3,
-            "warmup": 0.0,
-        }
+        fields = short_run(micro, pairs, tmp_path / name) | {"max_length": 128}
         return DpoOptions(**fields | changes)
 
     return make

@@ -8,13 +8,7 @@ import pytest
 
 from minicpmv.train.sft.options import SftOptions
 
-from ...helpers.micro import micro_checkpoint, write_rows
-
-
-@pytest.fixture(scope="session")
-def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a micro model."""
-    return micro_checkpoint(tmp_path_factory.mktemp("micro") / "model")
+from ...helpers.micro import short_run, write_rows
 
 
 @pytest.fixture(scope="session")
@@ -28,21 +22,7 @@ def options(micro: Path, rows: Path, tmp_path: Path) -> Callable[..., SftOptions
     """`options("name", lora=True)`: of a run of four steps in a folder of that name."""
 
     def make(name: str = "run", **changes: Any) -> SftOptions:
-        fields: dict[str, Any] = {
-            "model": str(micro),
-            "data": str(rows),
-            "output": str(tmp_path / name),
-            "max_length": 64,
-            "max_steps": 4,
-            "save_every": 2,
-            "log_every": 1,
-            "samples": 0,
-            "dtype": "float32",
-            "device": "cpu",
-            "learning_rate": 1e-3,
-            "warmup": 0.0,
-            "packing": True,
-        }
+        fields = short_run(micro, rows, tmp_path / name) | {"packing": True}
         return SftOptions(**fields | changes)
 
     return make
