@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from ..checkpoint.names import location_of
 from ..checkpoint.weights import write_tensors
 from ..quiet import progress_bar
+from ..version import VERSION
 from .folder import CONFIG, PREFIX, SETTINGS, WEIGHTS, write_json
 from .settings import FORMAT, hashes_of, pictures_of, release_name
 
@@ -65,7 +65,7 @@ def save_adapter(
         **hashes_of(processor),
         "dtype": None,
         "data": None,
-        "package": sys.modules[__name__.partition(".")[0]].__version__,
+        "package": VERSION,
     }
     given = {name: value for name, value in settings.items() if value is not None}
     write_json(unfinished / SETTINGS, known | given)

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 
+from ..version import VERSION
 from .access_log import AccessLog
 from .content import MediaReader
 from .errors import ApiError
@@ -38,7 +39,6 @@ from .routes import (
 )
 from .settings import ServeSettings
 from .upstream.backend import VllmBackend
-from .version import VERSION
 
 if TYPE_CHECKING:
     from .answering import Interruptible

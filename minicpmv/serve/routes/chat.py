@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from ...engine.answer import Answer, TokenLogprob
+from ...version import VERSION
 from ..answering import messages_of, stream, whole
 from ..bodies import json_body
 from ..errors import ApiError
@@ -17,7 +18,6 @@ from ..parameters import generation, num_answers
 from ..schema.openai import ChatRequest
 from ..sse import DONE, EVENT_STREAM, KEEP_ALIVE, data
 from ..tools import Call, CallDelta
-from ..version import VERSION
 
 router = APIRouter(tags=["chat"])
 

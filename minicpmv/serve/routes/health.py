@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from ...version import VERSION
 from ..middleware import stopping
-from ..version import VERSION
 
 router = APIRouter(tags=["operation"])
 

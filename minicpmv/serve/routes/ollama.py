@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic_core import to_json
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from ...version import VERSION
 from ..bodies import json_body
 from ..errors import ApiError
 from ..jobs import Event, Finished, ModelCard, Piece, Started
@@ -17,7 +18,6 @@ from ..protocols.ollama_request import chat_of_ollama, model_name, tagged
 from ..registry import unknown_model
 from ..schema.ollama import ChatRequest, GenerateRequest, ShowRequest
 from ..sse import NDJSON
-from ..version import VERSION
 
 router = APIRouter(tags=["ollama"])
 
