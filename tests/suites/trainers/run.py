@@ -63,7 +63,8 @@ def environment(place: Path, name: str) -> Path:
     python = place / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", place], check=True)
-        command = [python, "-m", "pip", "install", "--quiet", f"{ROOT}[train]"]
+        # pytest: helpers of the tests, which the scripts share, import it.
+        command = [python, "-m", "pip", "install", "--quiet", "pytest", f"{ROOT}[train]"]
         install = [*command, *ENVIRONMENTS[name][1]]
         subprocess.run(install, check=True, env=os.environ | {"PYTHONPATH": ""})
     return python
