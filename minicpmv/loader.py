@@ -346,6 +346,7 @@ def _check_file(checkpoint: Checkpoint, *names: str) -> None:
     """A folder must have one of these files before anything is read from it."""
     folder = checkpoint.folder if checkpoint.is_folder else None
     if folder is not None and not any((folder / name).is_file() for name in names):
+        checkpoint.check_is_no_adapter()
         raise OSError(
             f"{str(folder)!r} has no {' or '.join(names)}, so it is not a complete MiniCPM-V "
             "or MiniCPM checkpoint. Download it again, or check the path."

@@ -60,6 +60,15 @@ def check_settings(settings: Mapping[str, Any], model: Any, processor: Any, name
                 f"training_settings.json of {name!r} has {key} {value!r}; expected a value of type "
                 f"{kind.__name__}."
             )
+    check_processor(settings, processor, name)
+
+
+def check_processor(settings: Mapping[str, Any], processor: Any, name: str) -> None:
+    """Refuse tokens or pixels that are others than in the training.
+
+    Raises:
+        ValueError: something differs; only what `settings` has is compared.
+    """
     ours = hashes_of(processor)
     for key, what in _SHOWN.items():
         if settings.get(key, ours[key]) != ours[key]:
@@ -124,6 +133,7 @@ def _sha256(text: str) -> str:
 
 __all__ = [
     "FORMAT",
+    "check_processor",
     "check_release",
     "check_settings",
     "hashes_of",

@@ -197,8 +197,23 @@ class Checkpoint:
         path = self.find_file(name)
         if path is None:
             kind = "The model folder" if self.is_folder else "The repository"
+            if name == "config.json":
+                self.check_is_no_adapter()
             raise FileNotFoundError(f"{kind} {self.location!r} has no {name}.")
         return path
+
+    def check_is_no_adapter(self) -> None:
+        """
+        Raises:
+            OSError: there is an adapter, and no model of its own beside it.
+        """
+        names = ("config.json", "adapter_config.json")
+        model, adapter = (self.find_file(name) is not None for name in names)
+        if adapter and not model:
+            raise FileNotFoundError(
+                f"{self.location!r} is an adapter, no whole model. Merge it into its model first: "
+                f"minicpmv merge {self.location} MERGED"
+            )
 
     def fetched_again(self) -> "Checkpoint":
         """The same with every file that is needed fetched now; nothing is to be forced any more."""

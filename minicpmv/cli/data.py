@@ -174,17 +174,19 @@ def _processor(name: str, revision: str | None) -> Any:
     pictures. No weights are read.
     """
     from minicpmv.adapters.folder import AdapterFiles, is_adapter
-    from minicpmv.adapters.settings import other_pictures
+    from minicpmv.adapters.settings import check_processor, other_pictures
     from minicpmv.checkpoint.hub import Checkpoint
     from minicpmv.loader import adapter_base, load_processor, read_config, readable_errors
 
     settings: Mapping[str, Any] = {}
+    adapter = name
     if is_adapter(name):
         settings = AdapterFiles.find(name).settings
         name, revision = adapter_base(name, revision)
     checkpoint = Checkpoint.find(name, revision=revision)
     with readable_errors(checkpoint):
         processor: Any = load_processor(checkpoint, read_config(checkpoint))
+    check_processor(settings, processor, adapter)
     for key, value in other_pictures(settings, processor).items():
         setattr(processor.image_processor, key, value)
     return processor

@@ -9,7 +9,8 @@ from minicpmv.checkpoint.hub import Checkpoint
 from .slice import slice_limits
 
 DESCRIPTION = """\
-Show what a model is made of, and whether its files agree with each other.
+Show what a model is made of, and whether its files agree with each other; of an adapter its model,
+and what was trained.
 
 The exit code is 1 when they do not. No weights are loaded; those on this disk are compared with the
 model by name and shape.
@@ -33,6 +34,14 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> int:
     checkpoint = Checkpoint.find(args.model, revision=args.revision)
+    is_whole = checkpoint.find_file("config.json") is not None
+    if not is_whole and checkpoint.find_file("adapter_config.json") is not None:
+        from minicpmv.adapters.about import about_adapter
+        from minicpmv.adapters.folder import AdapterFiles
+
+        about = about_adapter(AdapterFiles.find(args.model))
+        print(json.dumps(about, ensure_ascii=False) if args.json else adapter_as_text(about))
+        return 0
     checkpoint.read_json("config.json")  # before torch is imported
 
     from minicpmv.inspection import inspect
@@ -76,6 +85,33 @@ def as_text(report: dict[str, Any]) -> str:
     lines += ["", "The files disagree:" if problems else "The files agree with each other."]
     lines += [f"  {problem}" for problem in problems]
     return "\n".join(lines)
+
+
+def adapter_as_text(about: dict[str, Any]) -> str:
+    """What an adapter is, for people."""
+    base = about["base_model"]
+    revision = f" at {about['base_revision']}" if about["base_revision"] else ""
+    lines = [f"{about['adapter']}: an adapter ({about['kind']}) of {base}{revision}", ""]
+    for kind, count in about["parameters"].items():
+        fact = f"  rank {about['rank']}, alpha {about['alpha']:g}" if kind == "low rank" else ""
+        lines.append(f"{kind:15}{count:>15,}{fact if about['rank'] else ''}")
+    facts = {
+        "release": about["release"],
+        "trained": _parts_as_text(about["parts"] or {}),
+        "weights": f"{about['tensors']} tensors, {', '.join(about['dtypes'])}",
+        "slices": about["max_slice_nums"],
+        "data": ", ".join(about["data"]),
+        "written by": about["package"] and f"minicpmv {about['package']}",
+    }
+    lines += ["", *(f"{name:15}{value}" for name, value in facts.items() if value)]
+    lines += ["", f"Its weights go on top of the model's: load({base!r}, adapter=...)."]
+    return "\n".join(lines)
+
+
+def _parts_as_text(parts: dict[str, Any]) -> str:
+    """ "language lora, resampler whole": what was trained."""
+    named = {True: "whole", "full": "whole", "lora": "adapters"}
+    return ", ".join(f"{name} {named[how]}" for name, how in parts.items() if how in named)
 
 
 def _in_units(size: int) -> str:
