@@ -104,3 +104,9 @@ def short_run(model: Path, data: Path, output: Path) -> dict[str, Any]:
         "learning_rate": 1e-3,
         "warmup": 0.0,
     }
+
+
+def losses_of(folder: Path) -> torch.Tensor:
+    """What a run has measured, in training and in evaluation."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return torch.tensor([r.get("loss", r.get("eval_loss")) for r in records])

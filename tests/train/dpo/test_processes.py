@@ -1,6 +1,5 @@
 """Two processes train on pairs as one does: the same losses, the same weights."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -8,12 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ...helpers.micro import losses_of
 from ...helpers.processes import TORCHRUN, run_to_the_end
-
-
-def losses_of(folder: Path) -> torch.Tensor:
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return torch.tensor([r.get("loss", r.get("eval_loss")) for r in records])
 
 
 @pytest.mark.slow

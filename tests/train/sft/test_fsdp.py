@@ -10,9 +10,8 @@ import torch
 
 import minicpmv
 
-from ...helpers.micro import weights_of
+from ...helpers.micro import losses_of, weights_of
 from ...helpers.processes import ROOT, run_to_the_end
-from .test_processes import losses_of
 
 PARTS = {"full": [], "lora": ["--lora", "--lora-dropout", "0"]}
 

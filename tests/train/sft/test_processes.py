@@ -1,19 +1,13 @@
 """Two processes train as one does: the same losses, the same weights."""
 
-import json
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from ...helpers.micro import weights_of
+from ...helpers.micro import losses_of, weights_of
 from ...helpers.processes import TORCHRUN, run_to_the_end
-
-
-def losses_of(folder: Path) -> torch.Tensor:
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return torch.tensor([r.get("loss", r.get("eval_loss")) for r in records])
 
 
 @pytest.mark.slow
