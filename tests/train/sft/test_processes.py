@@ -1,7 +1,6 @@
 """Two processes train as one does: the same losses, the same weights."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
