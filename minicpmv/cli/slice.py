@@ -5,10 +5,11 @@ Arithmetic and pixels only; no weights are loaded, nor torch.
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minicpmv.processing.cost import Cost, CutSettings, plan_cost
+from minicpmv.processing.cost import Cost, CutSettings, count_tag_tokens, plan_cost
 from minicpmv.processing.slicing import SlicePlan
 
 from .attachments import read_picture
@@ -29,6 +30,7 @@ examples:
   minicpmv slice street.jpg
   minicpmv slice street.jpg --out cut.png
   minicpmv slice street.jpg -m openbmb/MiniCPM-V-2_6 --max-slice-nums 4
+  minicpmv slice street.jpg -m openbmb/MiniCPM-V-2_6 --like llama.cpp
 """
 
 
@@ -50,6 +52,11 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         metavar="N",
         help="most cells a picture is cut into; 1 does not cut (default: the model's)",
     )
+    parser.add_argument(
+        "--like",
+        choices=("llama.cpp",),
+        help="also show how that program would cut the picture, and what differs",
+    )
     parser.add_argument("--out", metavar="FILE", help="draw the cut into this picture file")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object instead of the table"
@@ -69,13 +76,43 @@ def run(args: argparse.Namespace) -> None:
     cost = plan_cost(picture.height, picture.width, max_slices, settings)
     if args.out:
         draw_cut(picture, cost.plan).save(args.out)
+    theirs = None if args.like is None else as_llama_cpp(cost, settings)
     if args.json:
         report = {"file": args.file, "model": args.model, "max_slice_nums": max_slices}
+        if theirs is not None:
+            cut, differences = theirs
+            report[args.like] = cut.as_dict() | {"differences": differences}
         print(json.dumps(report | cost.as_dict(), ensure_ascii=False))
     else:
         title = f"{args.file}: {picture.height} x {picture.width} pixels (height x width)"
         limits = slice_limits(settings.scale_resolution, max_slices, settings.image_size)
         print(f"{title}\n{args.model}: {limits}\n\n{table(cost)}")
+        if theirs is not None:
+            cut, differences = theirs
+            lines = [f"- {line}" for line in differences] or ["The same."]
+            print(f"\nas llama.cpp cuts it:\n\n{table(cut)}\n\n" + "\n".join(lines))
+
+
+def as_llama_cpp(ours: Cost, settings: CutSettings) -> tuple[Cost, list[str]]:
+    """What the picture costs in llama.cpp, and how its slices differ from the model's own."""
+    from minicpmv.processing.llama_cpp import differences, plan_like_llama_cpp
+
+    if settings.scale_resolution is None or not settings.slice_mode:
+        raise UsageError("--like llama.cpp is for releases that cut pictures: 2.5, 2.6 and nano.")
+    height, width = ours.size
+    theirs = plan_like_llama_cpp(
+        height,
+        width,
+        scale_resolution=settings.scale_resolution,
+        patch_size=settings.patch_size,
+    )
+    plain = replace(settings, use_image_id=False)  # the number is never written there
+    tags = count_tag_tokens(theirs.plan, plain)
+    cost = Cost(ours.size, theirs.plan, settings.patch_size, settings.num_queries, tags)
+    lines = differences(ours.plan, theirs)
+    if settings.use_image_id:
+        lines.append("the number of the picture, <image_id>0</image_id>, is not written")
+    return cost, lines
 
 
 def _check_out(out: str, file: str) -> None:

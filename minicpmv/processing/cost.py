@@ -152,6 +152,13 @@ def plan_cost(height: int, width: int, max_slices: int | None, settings: CutSett
         ValueError: it is below 1.
     """
     plan = _plan(height, width, max_slices, settings)
+    size = (height, width)
+    num_tag_tokens = count_tag_tokens(plan, settings)
+    return Cost(size, plan, settings.patch_size, settings.num_queries, num_tag_tokens)
+
+
+def count_tag_tokens(plan: SlicePlan, settings: CutSettings) -> int:
+    """Tokens around the slices of a picture that is the first of a prompt."""
     tags = image_placeholder(
         plan.grid,
         0,
@@ -159,9 +166,7 @@ def plan_cost(height: int, width: int, max_slices: int | None, settings: CutSett
         image_id=0 if settings.use_image_id else None,
     )
     # Each tag, each digit of the image's number and each newline is one token.
-    num_tag_tokens = len(re.findall(r"<[^>]+>|\d|\n", tags))
-    size = (height, width)
-    return Cost(size, plan, settings.patch_size, settings.num_queries, num_tag_tokens)
+    return len(re.findall(r"<[^>]+>|\d|\n", tags))
 
 
 def _plan(height: int, width: int, max_slices: int | None, settings: CutSettings) -> SlicePlan:

@@ -58,6 +58,30 @@ def plan_like_llama_cpp(
     return LlamaCppPlan(SlicePlan(overview, (rows, cols), refined, cell), picture)
 
 
+def differences(ours: SlicePlan, theirs: LlamaCppPlan) -> list[str]:
+    """What llama.cpp does otherwise, one phrase each; sizes are height x width."""
+    lines = []
+    plan = theirs.plan
+    if ours.grid != plan.grid:
+        lines.append(f"the grid is {_shown(plan.grid)}, the model's is {_shown(ours.grid)}")
+    if ours.overview != plan.overview:
+        is_square = plan.grid is None
+        what = "the picture is distorted to" if is_square else "the overview has"
+        lines.append(f"{what} {_shown(plan.overview)} pixels, the model's {_shown(ours.overview)}")
+    if ours.grid == plan.grid and ours.cell != plan.cell:
+        lines.append(f"a cell has {_shown(plan.cell)} pixels, the model's {_shown(ours.cell)}")
+    if theirs.has_bars:
+        lines.append(
+            f"only {_shown(theirs.picture)} of the {_shown(plan.refined)} pixels that are cut show "
+            "the picture; the rest are black bars"
+        )
+    return lines
+
+
+def _shown(size: tuple[int, int] | None) -> str:
+    return "none" if size is None else f"{size[0]} x {size[1]}"
+
+
 def _best_resize(
     height: int, width: int, scale_resolution: int, patch_size: int, *, upscale: bool
 ) -> tuple[int, int]:
