@@ -14,6 +14,8 @@ AdamW, bfloat16 and the same number of conversations:
              frozen vision side kept on disk
     live     the same with --no-feature-cache: pictures are encoded at every step
     trl      SFTTrainer's defaults with its vision collator: padded batches, gradient checkpointing
+    targets  the same with `minicpmv.integrations.trl.SFTCollator`: answers are trained alone, as
+             ours are
 
 Counted are tokens of the conversations (never padding) per second of training after the first step,
 which warms up, and trained tokens. TRL trains questions and placeholders too, so its trained tokens
@@ -38,7 +40,7 @@ import train_sft_data as data
 
 sys.path.pop(0)  # a file beside this one has the name of a package, kernels
 ROOT = Path(__file__).parents[1]
-SIDES = ("ours", "live", "trl")
+SIDES = ("ours", "live", "trl", "targets")
 # Tokens of the longest conversation, conversations of TRL's batch. A row of ours has that many.
 SHAPES = {"nano": (1024, 4), "wide": (2048, 1)}
 NUMBERS = {"nano": 120, "wide": 6}  # conversations
@@ -51,7 +53,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", choices=tuple(SHAPES), default=list(SHAPES))
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["ours", "live", "trl"])
     parser.add_argument("--pairs", type=int, default=2, help="runs of each side")
     parser.add_argument("--epochs", type=int, help="by default by model")
     parser.add_argument("--number", type=int, help="conversations; by default by model")
@@ -185,7 +187,7 @@ def child(settings: dict[str, Any]) -> None:
     clock = Clock()
     clock.watch_features()
     clock.watch()
-    train = train_trl if settings["side"] == "trl" else train_ours
+    train = train_trl if settings["side"] in ("trl", "targets") else train_ours
     before: list[int] = []
 
     def start() -> None:
@@ -248,6 +250,7 @@ def train_trl(settings: dict[str, Any], start: Any) -> None:
     from trl import SFTConfig, SFTTrainer
 
     from minicpmv.checkpoint.hub import Checkpoint
+    from minicpmv.integrations.trl import SFTCollator
 
     rows = json.loads(Path(f"{settings['work']}/{settings['name']}-rows.json").read_text())
     table = [{"messages": data.messages_of(row), "images": row["images"]} for row in rows]
@@ -255,6 +258,7 @@ def train_trl(settings: dict[str, Any], start: Any) -> None:
     length, batch = SHAPES[settings["name"]]
     start()
     folder = Checkpoint.find(settings["model"]).location
+    processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(
         folder, dtype=getattr(torch, settings["dtype"])
     )
@@ -273,7 +277,8 @@ def train_trl(settings: dict[str, Any], start: Any) -> None:
             disable_tqdm=True,
         ),
         train_dataset=dataset,
-        processing_class=AutoProcessor.from_pretrained(folder),
+        processing_class=processor,
+        data_collator=SFTCollator(processor) if settings["side"] == "targets" else None,
         peft_config=LoraConfig(
             r=RANK,
             lora_alpha=2 * RANK,
