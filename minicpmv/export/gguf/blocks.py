@@ -1,11 +1,13 @@
 """The numbers of a tensor as the bytes of a GGUF file, piece by piece."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
 
+from ...gguf.header import Outline
 from ...gguf.types import UNQUANTISED, GGMLType
 from .source import Tensor
 
@@ -21,39 +23,61 @@ def encoded(
     Args:
         through: the kind of file that `llama-quantize` would have read: numbers are rounded to it
             first. None: as they are.
-        importance: of every column, from an importance matrix.
+        importance: from an importance matrix, (experts, columns), one expert for a plain matrix.
 
     Raises:
         ValueError: a number is not finite, or becomes so in a float16.
     """
+    through = through if len(tensor.shape) > 1 else None
+    first = 0
     for piece in tensor.read():
         rows = piece.detach().reshape(-1, piece.shape[-1])
-        _check_finite(tensor.name, rows, "")
-        if through is not None and len(tensor.shape) > 1:
-            rows = _rounded(tensor.name, rows, through)
         if type_ in UNQUANTISED:
-            yield _plain(tensor.name, rows, type_)
-        else:
-            from ...gguf.quantise import quantise
+            yield _plain(tensor.name, rows, through, type_)
+            continue
+        from ...gguf.quantise import quantised
 
-            yield quantise(rows.float().numpy(), type_, importance)
-
-
-def _plain(name: str, rows: torch.Tensor, type_: GGMLType) -> np.ndarray:
-    rows = _rounded(name, rows, type_.name).contiguous()
-    return rows.view(torch.uint8).numpy()
-
-
-def _rounded(name: str, rows: torch.Tensor, kind: str) -> torch.Tensor:
-    result = rows.to(DTYPES[kind])
-    if kind == "F16" and rows.dtype != torch.float16:
-        _check_finite(name, result, f": {float(rows.abs().max()):g} is more than float16 holds")
-    return result
+        part = importance
+        if importance is not None and len(importance) > 1:
+            part = importance[first : first + len(piece)]
+        first += len(piece)
+        outline = Outline(tensor.name, tuple(piece.shape), type_)
+        yield from quantised(partial(_numbers, tensor.name, rows, through), outline, part)
 
 
-def _check_finite(name: str, rows: torch.Tensor, reason: str) -> None:
-    if not torch.isfinite(rows).all():
-        advice = "Use --through BF16, and the type BF16 instead of F16." if reason else ""
-        raise ValueError(
-            f"The tensor {name!r} holds numbers that are not finite{reason}. {advice}".strip()
-        )
+def _numbers(
+    name: str, rows: torch.Tensor, through: Through | None, start: int, stop: int
+) -> np.ndarray:
+    """Some rows as float32, rounded to what they go through."""
+    part = rows[start:stop]
+    if through is not None:
+        part = part.to(DTYPES[through])
+    values = part.float().numpy()
+    if not np.isfinite(values).all():
+        raise _not_finite(name, rows[start:stop])
+    return values
+
+
+def _plain(name: str, rows: torch.Tensor, through: Through | None, type_: GGMLType) -> np.ndarray:
+    result = rows if through is None else rows.to(DTYPES[through])
+    result = result.to(DTYPES[type_.name]).contiguous()
+    stored = result.view(torch.uint8).numpy()
+    if type_.name == "F32":
+        is_whole = bool(np.isfinite(stored.view("<f4")).all())
+    else:
+        exponent = 0x7C00 if type_.name == "F16" else 0x7F80
+        is_whole = not bool(((stored.view("<u2") & exponent) == exponent).any())
+    if not is_whole:
+        raise _not_finite(name, rows)
+    return stored
+
+
+def _not_finite(name: str, rows: torch.Tensor) -> ValueError:
+    """What the checkpoint has, or what is too large for a float16."""
+    values = rows.float()
+    if not torch.isfinite(values).all():
+        return ValueError(f"The tensor {name!r} holds numbers that are not finite.")
+    return ValueError(
+        f"The tensor {name!r} holds numbers that are not finite: {float(values.abs().max()):g} is "
+        "more than float16 holds. Use --through BF16, and the type BF16 instead of F16."
+    )

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...errors import ArgumentError
 from ...gguf.header import Outline
+from ...gguf.imatrix import ImportanceMatrix, importance_of
 from ...gguf.mixture import Geometry, tensor_types
 from ...gguf.types import FILE_TYPES, UNQUANTISED, GGMLType
 from ...gguf.values import Value
@@ -143,7 +144,7 @@ def export(
         journal.check(targets, overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         kept = [path for path in targets if journal.has(path)]
-        importance = _importance(imatrix)
+        importance = _Importance.read(imatrix)
         notes = _write_language(source, files, through, importance, journal, progress)
         if picture_file is not None and mmproj is not None:
             if not journal.has(picture_file):
@@ -183,19 +184,27 @@ def _paths(out: Path, label: str, names: Sequence[str]) -> dict[str, Path]:
     return {name: out / f"{label}-{name}.gguf" for name in names}
 
 
-def _importance(path: str | Path | None) -> Mapping[str, np.ndarray]:
-    if path is None:
-        return {}
-    from ...gguf.imatrix import read_imatrix
+@dataclass(frozen=True)
+class _Importance:
+    """Of the columns, by tensor, and what the file will say of it; nothing of both without one."""
 
-    return read_imatrix(path)
+    columns: Mapping[str, np.ndarray]
+    metadata: Mapping[str, Value]
+
+    @classmethod
+    def read(cls, path: str | Path | None) -> "_Importance":
+        if path is None:
+            return cls({}, {})
+        matrix = ImportanceMatrix.read(path)
+        columns = {name: entry.importance() for name, entry in matrix.entries.items()}
+        return cls(columns, matrix.metadata(path))
 
 
 def _write_language(
     source: Source,
     files: Mapping[str, Path],
     through: Through | None,
-    importance: Mapping[str, np.ndarray],
+    importance: _Importance,
     journal: "_Finished",
     progress: bool,
 ) -> list[str]:
@@ -215,7 +224,7 @@ def _write_language(
         if journal.has(path):
             continue
         file_type = FILE_TYPES[name]
-        types = tensor_types(shapes, file_type, geometry, has_importance=bool(importance))
+        types = tensor_types(shapes, file_type, geometry, has_importance=bool(importance.columns))
         metadata: dict[str, Value] = {
             "general.architecture": architecture(source.config),
             "general.type": "model",
@@ -224,9 +233,11 @@ def _write_language(
             "general.quantization_version": QUANTISATION_VERSION,
             **numbers,
             **_settings(source),
+            **importance.metadata,
         }
         rounded = through or (None if file_type.base in UNQUANTISED else "F16")
-        _write(path, metadata, tensors, types, rounded, importance, journal.key, progress)
+        columns = importance.columns
+        _write(path, metadata, tensors, types, rounded, columns, journal.key, progress)
         journal.add(path)
     return statements(source.config) + vocabulary.notes
 
@@ -252,7 +263,8 @@ def _write(
 
     def read(outline: Outline) -> Any:
         name = outline.name
-        return encoded(tensors[name], outline.type, through, importance.get(name))
+        matrix = importance_of(importance, name, outline.shape)
+        return encoded(tensors[name], outline.type, through, matrix)
 
     write_gguf(path, metadata, outlines, read, progress=progress, sources=key)
 
