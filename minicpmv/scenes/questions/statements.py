@@ -439,6 +439,16 @@ def mentions(text: str) -> set[str]:
     return {forms[form] for form in pattern.findall(re.sub(r'"[^"]*"', '""', text).lower())}
 
 
+def unnamed(claim: str) -> str:
+    """A claim with "thing", or "things" after a number, in the place of what `mentions` finds in
+    it: "An umbrella." becomes "A thing.", "2 blue fish." "2 blue things."."""
+    if '"' in claim:
+        return claim
+    word = "things" if re.match(r"\d|two |three |four |five ", claim.lower()) else "thing"
+    text = re.sub(_names()[0].pattern, word, claim, flags=re.IGNORECASE)
+    return re.sub(rf"\b(A|a)n {word}\b", rf"\1 {word}", text)
+
+
 QUESTIONS: dict[str, Callable[[Scene, random.Random], Question | None]] = {
     "colour_statement": _colour_statement,
     "shape_statement": _shape_statement,

@@ -11,7 +11,7 @@ A question keeps tense and negation of its claim. What is in quotation marks is 
 import importlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from ...errors import short
@@ -89,21 +89,52 @@ def claims_of(answer: str) -> list[str]:
     return claims
 
 
+def rewritten(answer: str, changes: Mapping[str, str]) -> str:
+    """The answer with some of its claims changed into others.
+
+    A red circle and a cup. It rains.     with {"A cup.": "A thing."}
+    A red circle and a thing. It rains.
+    """
+    hidden, quotes = _without_quotes(answer)
+    made = []
+    pieces = [*re.split(f"({_ENDS.pattern})", hidden), ""]
+    for sentence, end in zip(pieces[0::2], pieces[1::2], strict=True):
+        text = sentence.strip()
+        parts = _listed(text) if text.strip(".!?; ") else []
+        if parts is None:
+            text = changes.get(_restored(text, quotes), text)
+        place = 0
+        for part in parts or ():
+            place = text.index(part, place)
+            new = changes.get(_claim(part, quotes))
+            if new is not None:
+                new = new.rstrip(".!?; ")
+                new = new if part[:1].isupper() else f"{new[:1].lower()}{new[1:]}"
+                text = text[:place] + new + text[place + len(part) :]
+            place += len(part if new is None else new)
+        made.append(text + end)
+    return _restored("".join(made), quotes).strip()
+
+
 def _parts(sentence: str, quotes: list[str]) -> list[str]:
     """The things that a sentence lists, or the whole sentence."""
+    parts = _listed(sentence)
+    if parts is None:
+        return [_restored(sentence, quotes)]
+    return [_claim(part, quotes) for part in parts]
+
+
+def _listed(sentence: str) -> list[str] | None:
+    """The things that a sentence lists; None where it does something else."""
     body = sentence.rstrip(".!?; ")
     parts = [part.strip() for part in _COMMAS.split(body) if part.strip()]
     is_list = not _VERB.search(f" {body} ") and all(_THING.match(part + " ") for part in parts)
-    if not is_list:
-        return [_restored(sentence, quotes)]
-    found = []
-    for part in parts:
-        text = _restored(part, quotes)
-        if text.endswith(('"', "”")):
-            found.append(text)
-        else:
-            found.append(f"{text[0].upper()}{text[1:]}.")
-    return found
+    return parts if is_list else None
+
+
+def _claim(part: str, quotes: list[str]) -> str:
+    text = _restored(part, quotes)
+    return text if text.endswith(('"', "”")) else f"{text[0].upper()}{text[1:]}."
 
 
 def question_of(claim: str) -> str:
@@ -210,5 +241,6 @@ __all__ = [
     "claims_of",
     "opposite_of",
     "question_of",
+    "rewritten",
     "splitter_named",
 ]

@@ -16,6 +16,7 @@ from ...scenes.render import render
 from ...scenes.scene import Scene
 
 WORDS: Mapping[str, tuple[str, ...]] = {"yes": ("yes", "Yes"), "no": ("no", "No")}
+MIN_MASS = 0.05  # of yes and no together; a model that says something else has no verdict
 _OPEN = 32  # questions that are being scored together
 _QUOTE = re.compile(r'"([^"]*)"')
 _NUMBER = re.compile(rf"^(\d+|{'|'.join(NUMBER_WORDS)})\s", re.IGNORECASE)
@@ -58,7 +59,8 @@ YesNo = tuple[float, float]
 
 
 class ModelJudge:
-    """A judge that gives probabilities of yes and no.
+    """A judge that gives probabilities of yes and no. It has no verdict where both together are
+    below `MIN_MASS`: then the question was not understood as one.
 
     Args:
         probabilities: blocks of pictures and questions to p(yes) and p(no) of each question.
@@ -85,8 +87,9 @@ class ModelJudge:
                 other_yes, other_no = found[one.opposite]
                 yes, no = yes + other_no, no + other_yes
             total = yes + no
-            share = yes / total if total else math.nan
-            verdicts.append(Verdict(share > self.threshold, share) if total else None)
+            least = MIN_MASS * (2 if one.opposite else 1)
+            share = yes / total if total >= least else math.nan
+            verdicts.append(Verdict(share > self.threshold, share) if total >= least else None)
         return verdicts
 
 
@@ -134,7 +137,13 @@ def first_tokens(tokenizer: Any, words: Sequence[str]) -> list[int]:
 class SceneJudge:
     """The truth of drawn pictures, whose rows say how they were drawn, in the column `scene`:
     {"seed": 3, "split": "train", "kind": "few"}.
+
+    Args:
+        objects: whether only what is there counts, and not its colour and number.
     """
+
+    def __init__(self, objects: bool = False) -> None:
+        self.objects = objects
 
     def verdicts(
         self, pictures: Sequence[Any], rest: Mapping[str, Any], asked: Sequence[Asking]
@@ -144,7 +153,7 @@ class SceneJudge:
             ValueError: the row does not say how its picture was drawn.
         """
         scene = scene_of(rest)
-        truths = [is_true(one.claim, scene) for one in asked]
+        truths = [is_true(one.claim, scene, self.objects) for one in asked]
         return [None if truth is None else Verdict(truth, float(truth)) for truth in truths]
 
 
@@ -162,8 +171,9 @@ def scene_of(rest: Mapping[str, Any]) -> Scene:
     return render(drawn["seed"], drawn.get("split", "train"), kind=drawn.get("kind"))
 
 
-def is_true(claim: str, scene: Scene) -> bool | None:
+def is_true(claim: str, scene: Scene, objects: bool = False) -> bool | None:
     """Whether a scene shows what a claim names, with its colour and number; None: it names nothing.
+    With `objects`, any colour and number will do.
 
     "A red circle" holds if there is one at least, "2 red circles" if there are two.
     """
@@ -175,6 +185,8 @@ def is_true(claim: str, scene: Scene) -> bool | None:
     if len(names) != 1:
         return None
     (name,) = names
+    if objects:
+        return bool(scene.find(name))
     colours = [word for word in re.findall(r"[a-z]+", claim.lower()) if word in COLOURS]
     figures = [
         figure

@@ -7,6 +7,7 @@ from minicpmv.errors import ArgumentError
 from minicpmv.train.options import check_options, given, option
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
+SCENE_JUDGES = ("scene", "scene-objects")
 
 
 def _check_data(text: str) -> str:
@@ -47,7 +48,7 @@ class PreferenceOptions:
     image_folder: str = option("", "folder of the pictures, instead of the data file's own")
     limit: int = option(0, "rows that are taken; 0: all", least=0)
 
-    answers: int = option(10, "answers that are drawn for each question", least=2)
+    answers: int = option(10, "answers that are drawn for each question", least=1)
     temperature: float = option(0.7, "of the answers", above=0)
     max_new_tokens: int = option(512, "the most tokens of an answer", least=1)
     batch: int = option(32, "questions that are answered together", least=1)
@@ -60,7 +61,9 @@ class PreferenceOptions:
     )
     splitter_model: str = option("", "name of the model on that server")
     judge: str = option(
-        "self", "who judges the claims: self, scene (drawn pictures), or the name of a model"
+        "self",
+        "who judges the claims: self, the name of a model, or for drawn pictures scene, or "
+        "scene-objects, which looks at what is there and not at its colour and number",
     )
     judge_url: str = option(
         "", "address of an OpenAI-compatible server that judges instead", check=_check_url
@@ -69,11 +72,27 @@ class PreferenceOptions:
     yes_threshold: float = option(
         0.5, "a claim holds if yes has a larger share of yes and no", above=0
     )
+    polar: bool = option(
+        True,
+        "end questions with 'Please answer yes or no.'",
+        shown="on; off where nano judges, which does not know it",
+    )
     balance_yes: bool = option(
         False, "ask for the opposite of each claim too, against a habit of saying yes"
     )
 
     pairs: int = option(2, "the most pairs of a question", least=1)
+    correct: bool = option(
+        False,
+        "pair each answer with itself, corrected: a wrong name is a thing in the better one; where "
+        "all names are right, one is a thing in the worse one; for the judge scene-objects",
+    )
+    right_share: float = option(
+        0.5,
+        "of the pairs by --correct, the most whose answer was right already: the more, the less "
+        "sure a model has to be to give a name",
+        least=0,
+    )
     balance_lengths: bool = option(
         True, "leave out pairs whose worse answer is much longer, until both are equally long"
     )
@@ -95,7 +114,17 @@ class PreferenceOptions:
             raise ArgumentError("`splitter_model` has no effect without an address as `splitter`.")
         if self.yes_threshold >= 1:
             raise ArgumentError(f"`yes_threshold` is {self.yes_threshold:g}; it must be below 1.")
-        if self.judge == "scene" and not self.judge_url:
-            for name in ("yes_threshold", "balance_yes"):
+        if self.right_share >= 1:
+            raise ArgumentError(f"`right_share` is {self.right_share:g}; it must be below 1.")
+        if not self.correct and self.right_share != 0.5:
+            raise ArgumentError("`right_share` has no effect without `correct`.")
+        if self.correct and (self.judge_url or self.judge != "scene-objects"):
+            raise ArgumentError("`correct` needs `judge` scene-objects, which knows the names.")
+        if self.correct and self.splitter != "rules":
+            raise ArgumentError("`correct` needs `splitter` rules, which puts claims back.")
+        if self.answers < 2 and not self.correct:
+            raise ArgumentError(f"`answers` is {self.answers}; a pair needs two without `correct`.")
+        if self.judge in SCENE_JUDGES and not self.judge_url:
+            for name in ("yes_threshold", "balance_yes", "polar"):
                 if name in named and getattr(self, name) != type(self).__dict__.get(name):
                     raise ArgumentError(f"`{name}` has no effect: a scene is certain.")

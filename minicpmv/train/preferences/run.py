@@ -25,10 +25,11 @@ from ...data.media_fields import MediaWriter
 from ...data.messages import Conversation, Message, Preference, chat_messages
 from ...loader import load
 from ...media.policy import MediaPolicy, use_policy
-from ..options import flag_of
-from .claims import Asked, Splitter, opposite_of, splitter_named
+from ..options import flag_of, given
+from .claims import POLAR, Asked, Splitter, opposite_of, splitter_named
+from .correct import corrections, with_right_ones
 from .judge import Asking, Judge, ModelJudge, SceneJudge, next_tokens
-from .options import PreferenceOptions
+from .options import SCENE_JUDGES, PreferenceOptions
 from .pairs import is_kept, length_limit, pairs_of, score, words
 from .server import Server
 
@@ -90,7 +91,8 @@ def run(options: PreferenceOptions) -> Collected:
         if not pairs:
             raise ValueError(
                 f"No two answers of a question differ in what holds ({found.as_text()}). Draw more "
-                f"--answers, or raise --temperature."
+                "--answers, or raise --temperature; where most are not judged, the judge says "
+                "neither yes nor no: try --no-polar or another --judge."
             )
         _write(Path(options.output), {row.row: row for row in rows}, pairs)
     print(found.as_text(), file=sys.stderr)
@@ -133,7 +135,16 @@ class Kept:
 def _facts(options: PreferenceOptions) -> Record:
     """What answers and verdicts depend on."""
     path = Path(options.data.rpartition("::")[0] or options.data)
-    later = ("output", "pairs", "balance_lengths", "batch", "limit", "device")
+    later = (
+        "output",
+        "pairs",
+        "correct",
+        "right_share",
+        "balance_lengths",
+        "batch",
+        "limit",
+        "device",
+    )
     told = {name: value for name, value in asdict(options).items() if name not in later}
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
     return told | {"sha256": digest}
@@ -184,12 +195,12 @@ def _ask(options: PreferenceOptions, rows: Sequence[Row], kept: Kept, total: int
         progress=False,
         adapter=options.adapter or None,
     )
-    splitter, judge = _splitter(options), _judge(options, chat)
+    splitter, (judge, polar) = _splitter(options), _judge(options, chat)
     with chat, tqdm(total=total, initial=total - len(rows), unit="question", disable=None) as bar:
         for start in range(0, len(rows), options.batch):
             part = rows[start : start + options.batch]
             for row, texts in zip(part, drawn(chat, part, options), strict=True):
-                kept.add(judged(row, texts, splitter, judge, options.balance_yes))
+                kept.add(judged(row, texts, splitter, judge, options.balance_yes, polar))
                 bar.update()
 
 
@@ -212,7 +223,12 @@ def drawn(chat: Any, rows: Sequence[Row], options: PreferenceOptions) -> list[li
 
 
 def judged(
-    row: Row, texts: Sequence[str], splitter: Splitter, judge: Judge, asks_opposites: bool
+    row: Row,
+    texts: Sequence[str],
+    splitter: Splitter,
+    judge: Judge,
+    asks_opposites: bool,
+    polar: bool = True,
 ) -> Record:
     """The answers to a row with their claims, questions, verdicts and scores.
 
@@ -228,11 +244,12 @@ def judged(
     ]
     distinct = list(dict.fromkeys(texts))
     claims = [splitter.claims(question, text) for text in distinct]
-    asked = {
-        claim: Asking(claim, splitter.question(claim), opposite_of(claim) if asks_opposites else "")
-        for found in claims
-        for claim in found
-    }
+    asked = {}
+    for claim in (claim for found in claims for claim in found):
+        both = splitter.question(claim), opposite_of(claim) if asks_opposites else ""
+        if not polar:
+            both = both[0].removesuffix(POLAR), both[1].removesuffix(POLAR)
+        asked[claim] = Asking(claim, *both)
     verdicts = judge.verdicts(pictures, row.rest, list(asked.values()))
     if len(verdicts) != len(asked):
         raise ValueError(f"The judge gave {len(verdicts)} verdicts on {len(asked)} claims.")
@@ -269,14 +286,22 @@ def _paired(
         for answer in whole:
             found.claims += len(answer["claims"])
             found.rejected -= answer["score"]
+        if options.correct:
+            pairs += [
+                {"row": record["row"]} | pair
+                for pair in corrections(whole, f"{options.seed}:{record['row']}", options.pairs)
+            ]
+            continue
         texts = [answer["text"] for answer in whole]
         scores = [answer["score"] for answer in whole]
         for pair in pairs_of(record["row"], texts, scores, options.pairs, options.seed):
             both = {"chosen": whole[pair.chosen], "rejected": whole[pair.rejected]}
             pairs.append({"row": pair.row} | both)
     found.candidates = len(pairs)
+    if options.correct:
+        pairs = with_right_ones(pairs, options.right_share, options.seed)
     lengths = [(words(p["chosen"]["text"]), words(p["rejected"]["text"])) for p in pairs]
-    if options.balance_lengths and pairs:
+    if options.balance_lengths and pairs and not options.correct:
         found.limit = length_limit(lengths)
         is_left = [is_kept(*each, found.limit) for each in lengths]
         pairs = [pair for pair, stays in zip(pairs, is_left, strict=True) if stays]
@@ -323,15 +348,19 @@ def _splitter(options: PreferenceOptions) -> Splitter:
     return splitter_named(options.splitter)
 
 
-def _judge(options: PreferenceOptions, chat: Any) -> Judge:
+def _judge(options: PreferenceOptions, chat: Any) -> tuple[Judge, bool]:
+    """The judge, and whether its questions say that they want yes or no."""
     if options.judge_url:
         server = Server(options.judge_url, options.judge_model)
-        return ModelJudge(server.yes_or_no, options.yes_threshold)
-    if options.judge == "scene":
-        return SceneJudge()
+        return ModelJudge(server.yes_or_no, options.yes_threshold), options.polar
+    if options.judge in SCENE_JUDGES:
+        return SceneJudge(objects=options.judge == "scene-objects"), options.polar
     if options.judge != "self":
         chat = load(options.judge, options.device, options.dtype, progress=False)
-    return ModelJudge(next_tokens(chat), options.yes_threshold)
+    # nano was trained on bare questions; after this sentence it says something else.
+    is_nano = getattr(chat.model.config, "variant", None) == "nano"
+    polar = options.polar and ("polar" in given(options) or not is_nano)
+    return ModelJudge(next_tokens(chat), options.yes_threshold), polar
 
 
 __all__ = ["Collected", "Kept", "drawn", "judged", "prompt_of", "run"]

@@ -7,6 +7,7 @@ from minicpmv.train.preferences.claims import (
     claims_of,
     opposite_of,
     question_of,
+    rewritten,
     splitter_named,
 )
 
@@ -33,6 +34,24 @@ from minicpmv.train.preferences.claims import (
 )
 def test_claims(answer: str, claims: list[str]) -> None:
     assert claims_of(answer) == claims
+
+
+@pytest.mark.parametrize(
+    ("answer", "changes", "found"),
+    [
+        ("A cup, a bus and 2 cats.", {"A bus.": "A key."}, "A cup, a key and 2 cats."),
+        ("A cup, a bus and 2 cats.", {"A cup.": "A key."}, "A key, a bus and 2 cats."),
+        ("A cup, a cup and a bus.", {"A cup.": "An owl."}, "An owl, an owl and a bus."),
+        ('A cup and the word "a bus".', {"A cup.": "A bus."}, 'A bus and the word "a bus".'),
+        ("It is dark. A bus.\nIt rains!", {"It is dark.": "It was dark."}, None),
+        ("有一只猫。有一只狗。", {"有一只狗": "有一只鸟"}, "有一只猫。有一只鸟。"),
+        ("A cup.", {"A bus.": "A key."}, "A cup."),
+    ],
+)
+def test_claims_are_changed_in_their_places(answer, changes, found) -> None:
+    wanted = answer.replace("is dark", "was dark") if found is None else found
+    assert rewritten(answer, changes) == wanted
+    assert rewritten(answer, {}) == answer
 
 
 @pytest.mark.parametrize(

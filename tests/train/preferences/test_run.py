@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,6 +99,52 @@ def test_lengths_are_balanced(tmp_path: Path, chat: Drawing) -> None:
     assert found.words[0] < found.words[1]
 
 
+def test_answers_are_corrected(tmp_path: Path, chat: Drawing) -> None:
+    """Each answer makes a pair with itself; one answer to a question will do."""
+    opts = {"correct": True, "judge": "scene-objects"}
+    found = collection.run(options(tmp_path, **opts))
+    assert (found.pairs, found.limit) == (6, None)
+    pairs = [row for row in open_rows(tmp_path / "pairs.jsonl") if isinstance(row, Preference)]
+    for false, true, truth in zip(pairs[0::2], pairs[1::2], chat.truths, strict=True):
+        assert true.chosen == truth
+        assert true.rejected.count("thing") == 1
+        assert false.rejected.startswith("A pink cake, ")
+        assert false.chosen == false.rejected.replace("A pink cake", "A pink thing")
+        assert false.rest["org_infos"]["rejected"]["score"] == -1
+    assert collection.run(options(tmp_path, **opts, right_share=0.25)).pairs == 4
+    assert collection.run(options(tmp_path, **opts, right_share=0.0)).pairs == 3
+    one = options(tmp_path, **opts, answers=1, output=str(tmp_path / "one.jsonl"))
+    with pytest.raises(ValueError, match="No two answers"):
+        collection.run(one)  # all are right: there is nothing to learn
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes", "is_polar"),
+    [
+        ("nano", {}, False),
+        (None, {}, True),
+        (None, {"polar": False}, False),
+    ],
+)
+def test_nano_is_asked_as_it_was_trained(
+    tmp_path: Path, chat: Drawing, monkeypatch, variant: str | None, changes: Any, is_polar: bool
+) -> None:
+    asked: list[str] = []
+
+    def probabilities(pictures: Any, questions: Any) -> list[tuple[float, float]]:
+        asked.extend(questions)
+        return [(0.1, 0.9) if "cake" in question else (0.9, 0.1) for question in questions]
+
+    chat.model = SimpleNamespace(config=SimpleNamespace(variant=variant))  # type: ignore[attr-defined]
+    monkeypatch.setattr(collection, "next_tokens", lambda chat: probabilities)
+    opts = options(tmp_path, judge="self", balance_yes=True, balance_lengths=False, **changes)
+    assert collection.run(opts).pairs
+    assert asked
+    assert all(question.endswith("Please answer yes or no.") is is_polar for question in asked)
+    told = [row.rest["org_infos"]["rejected"] for row in open_rows(tmp_path / "pairs.jsonl")]
+    assert {question for row in told for question in row["questions"]} <= set(asked)
+
+
 def test_going_on_asks_only_what_is_left(tmp_path: Path, chat: Drawing) -> None:
     opts = options(tmp_path, batch=1)
     collection.run(opts)
@@ -128,6 +175,14 @@ def test_answers_that_all_hold_make_no_pairs(tmp_path: Path, chat: Drawing) -> N
         ({"judge_url": "http://x", "judge": "scene"}, "judge and judge_url: give one"),
         ({"output": "pairs.txt"}, "end it in .json, .jsonl, .parquet"),
         ({"balance_yes": True}, "balance_yes has no effect: a scene is certain"),
+        ({"judge": "scene-objects", "yes_threshold": 0.9}, "yes_threshold has no effect: a scene"),
+        ({"correct": True}, "correct needs judge scene-objects"),
+        (
+            {"correct": True, "judge": "scene-objects", "splitter": "json:loads"},
+            "correct needs splitter rules",
+        ),
+        ({"right_share": 0.2}, "right_share has no effect without correct"),
+        ({"answers": 1}, "answers is 1; a pair needs two without correct"),
         ({"yes_threshold": 1.0}, "it must be below 1"),
         ({"splitter": "magic"}, "give rules, module:function"),
         ({"data": ""}, "data is missing"),
