@@ -4,24 +4,31 @@
 #   comes out   FOLDER: pairs.jsonl, adapter/ (load it by load("nano", adapter="FOLDER/adapter")),
 #               before.md and after.md with the scores, log.txt
 #   needs       pip install ".[train]"; 2 GB of memory
-#   takes       10 to 15 minutes of two cores, by estimate: not run whole yet
+#   takes       15 minutes on the clock on two cores shared with other work, about 7 of processor
+#               time (AMD EPYC, Zen 5)
 #
-#   1. draw     pictures of the training split, each with the question what is on it
-#   2. pairs    10 answers to each question; the scene itself says which claims hold
-#   3. dpo      LoRA on pairs of a better and a worse answer, with a small SFT term
+#   1. draw     2000 pictures of the training split, each with the question what is on it
+#   2. pairs    4 answers to each question; the scene says which names are right, and an answer is
+#               paired with itself, corrected: what it names wrongly is a thing in the better answer
+#   3. dpo      LoRA of the language model on these pairs, with an SFT term
 #   4. scores   of held-out scenes: descriptions (400), yes-no questions and words (200 each)
 #
-# Each step goes on where it was when the command is given again. NUMBER, EPOCHS, RATE, BETA, SFT and
-# ITEMS change the run:  NUMBER=60 ITEMS=20 OUT=runs/try bash recipes/align_nano.sh
+# Of the things that nano names, 4.0 % are not there, before 10.3 %; of the things shown it names
+# 73.1 %, before 79.0 %; yes-no questions and words stay. docs/alignment.md has the whole table,
+# LOG.md what did not work. The settings were chosen on scenes of another seed.
+#
+# Each step goes on where it was when the command is given again. NUMBER, EPOCHS, RATE, BETA, SFT,
+# RIGHT and ITEMS change the run:  NUMBER=60 ITEMS=20 OUT=runs/try bash recipes/align_nano.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 OUT=${OUT:-runs/align}
-NUMBER=${NUMBER:-1200}
-EPOCHS=${EPOCHS:-2}
-RATE=${RATE:-2e-4}
+NUMBER=${NUMBER:-2000}
+EPOCHS=${EPOCHS:-1}
+RATE=${RATE:-6e-4}
 BETA=${BETA:-0.1}
-SFT=${SFT:-0.2}
+SFT=${SFT:-1}
+RIGHT=${RIGHT:-0.34}
 ITEMS=${ITEMS:-400}
 PYTHON=${PYTHON:-python}
 export OMP_WAIT_POLICY=passive
@@ -49,13 +56,14 @@ evaluate "$OUT/before.md" nano
 step "pairs"
 [ -f "$OUT/pairs.jsonl" ] ||
   "$PYTHON" -m minicpmv train preferences "$OUT/pictures/descriptions.json" \
-    --image-folder "$OUT/pictures" --output "$OUT/pairs.jsonl" --model nano --judge scene \
-    --answers 10 --temperature 0.7 --max-new-tokens 96
+    --image-folder "$OUT/pictures" --output "$OUT/pairs.jsonl" --model nano \
+    --judge scene-objects --correct --right-share "$RIGHT" \
+    --answers 4 --temperature 0.4 --max-new-tokens 96
 
 step "dpo"
 "$PYTHON" -m minicpmv train dpo --model nano --data "$OUT/pairs.jsonl" --output "$OUT/adapter" \
-  --lora --lora-targets all-linear --epochs "$EPOCHS" --learning-rate "$RATE" --beta "$BETA" \
-  --sft-weight "$SFT" --samples 4
+  --lora --lora-r 32 --lora-targets all-linear --no-tune-resampler \
+  --epochs "$EPOCHS" --learning-rate "$RATE" --beta "$BETA" --sft-weight "$SFT" --samples 4
 
 step "scores after"
 evaluate "$OUT/after.md" "$OUT/adapter"
