@@ -33,6 +33,7 @@ COMMANDS = {
     "convert": "convert a MiniCPM text model to the Llama format, and back",
     "quantize": "pack the weights of a model in 4 or 8 bits, for a folder that starts at once",
     "export": "write a model as GGUF files for llama.cpp, or for Ollama",
+    "imatrix": "measure which columns of a model matter, for small GGUF files",
     "merge": "put a fine-tuned adapter into the weights of its model",
     "data": "check training data row by row, or write it in another format",
     "train": "train a model",

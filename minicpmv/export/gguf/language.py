@@ -150,6 +150,22 @@ def _target(name: str) -> str:
     return f"blk.{layer}.{_LAYER[inner]}.{end}"
 
 
+def matrix_of(released: str) -> tuple[str, int] | None:
+    """A matrix by its released name: its tensor in llama.cpp, and which expert's it is there.
+
+    "llm.model.layers.3.mlp.experts.5.w1.weight" -> ("blk.3.ffn_gate_exps.weight", 5). None for what
+    is no matrix of a layer of the language model.
+    """
+    inner = released.removeprefix("llm.")
+    if not inner.startswith("model.layers.") or not inner.endswith(".weight"):
+        return None
+    if ".experts." not in inner:
+        return _target(inner), 0
+    _, _, layer, rest = inner.split(".", 3)
+    expert, part, _ = rest.partition(".experts.")[2].split(".")
+    return f"blk.{layer}.{_EXPERTS[part]}.weight", int(expert)
+
+
 def _turned(source: Source, tensor: Tensor, released: str, heads: int) -> Tensor:
     def read() -> Iterator[torch.Tensor]:
         whole = source.whole(released)
