@@ -21,9 +21,18 @@ _MANTISSA, _OFFSET = I(0x007FFFFF), I(0x00400000)
 
 
 def compiled(function: Any) -> Any:
-    """As machine code: no other order of sums, no contraction, C's division by zero."""
-    options = {"nogil": True, "cache": True, "boundscheck": False, "error_model": "numpy"}
-    return njit(**options)(function)
+    """As machine code: no other order of sums, no contraction, C's division by zero.
+
+    It is kept beside the package, else in the user's cache folder; where neither can be written it
+    is compiled in every process.
+    """
+    options = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):
+            raise
+        return njit(**options)(function)
 
 
 # numba widens every operation on int32 to int64; I(...) around each keeps the vectors narrow.
