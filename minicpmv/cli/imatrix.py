@@ -19,7 +19,8 @@ llama-quantize takes the file, too. Take data like the questions that the model 
 
 FILE is text, which is cut into chunks; or, ending in .jsonl, one JSON object per line:
   {"prompt": "What is it?", "images": ["a.png"], "answer": "A cat."}
-Only the prompt is needed. Names of pictures are those beside the file.
+Only the prompt is needed. Names of pictures are those beside the file. A run that was stopped goes
+on where it was.
 """
 
 EPILOG = """\
@@ -65,7 +66,12 @@ def run(args: argparse.Namespace) -> None:
             bar.update(done - bar.n)
 
         matrix = make_imatrix(
-            chat, args.data, chunk_size=args.chunk_size, most=args.chunks, on_progress=show
+            chat,
+            args.data,
+            chunk_size=args.chunk_size,
+            most=args.chunks,
+            part=f"{args.out}.sums",
+            on_progress=show,
         )
     matrix.write(args.out)
     tokens = max(int(entry.counts.max()) for entry in matrix.entries.values())

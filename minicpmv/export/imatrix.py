@@ -5,7 +5,9 @@ column by column, over all tokens, those of pictures among them. `minicpmv expor
 and `llama-quantize --imatrix` then keep the columns exact that carry much.
 """
 
+import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from ..gguf.imatrix import Entry, ImportanceMatrix
 from .gguf.language import matrix_of
 
 CHUNK = 512  # tokens of text at a time
+_KEPT_EVERY = 8  # chunks and questions
 _ROWS = ".jsonl"
 _FIELDS = {"prompt", "images", "answer"}
 
@@ -41,6 +44,7 @@ def make_imatrix(
     *,
     chunk_size: int = CHUNK,
     most: int | None = None,
+    part: str | Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImportanceMatrix:
     """Sums over what is in `files`.
@@ -52,6 +56,8 @@ def make_imatrix(
             JSON object per line: {"prompt": "...", "images": ["a.png"], "answer": "..."}, of which
             only the prompt is needed.
         most: stop after so many chunks and questions.
+        part: where the sums are kept meanwhile, so that a run that was stopped goes on from there;
+            it is deleted at the end.
         on_progress: called with how many are done, and how many there are.
 
     Raises:
@@ -59,9 +65,13 @@ def make_imatrix(
         ValueError: it holds nothing, or a line is wrong; or an input is not finite.
     """
     pieces = [piece for path in files for piece in _pieces(chat, Path(path), chunk_size)][:most]
+    kept = None if part is None else _Kept(Path(part), chat, pieces)
     with _collecting(chat.model) as sums:
-        for number, piece in enumerate(pieces):
-            _run(chat, piece)
+        done = 0 if kept is None else kept.restore(sums)
+        for number in range(done, len(pieces)):
+            _run(chat, pieces[number])
+            if kept is not None and (number + 1) % _KEPT_EVERY == 0:
+                kept.save(sums, number + 1)
             if on_progress is not None:
                 on_progress(number + 1, len(pieces))
     entries = {name: total.entry(name) for name, total in sums.items() if total.counts.any()}
@@ -69,6 +79,8 @@ def make_imatrix(
         raise ValueError(
             f"{chat.name!r} has no matrices whose inputs can be summed; load its full weights."
         )
+    if kept is not None:
+        kept.path.unlink(missing_ok=True)
     names = [str(path) for path in files]
     return ImportanceMatrix(entries, names, chunk_count=len(pieces), chunk_size=chunk_size)
 
@@ -93,6 +105,47 @@ class _Sums:
         parts = (self.squares, self.counts, self.sums)
         squares, counts, sums = (part.astype(np.float32) for part in parts)
         return Entry(squares, counts, sums)
+
+
+class _Kept:
+    """The sums of a run that goes on, in a file; those of other data or weights are not taken."""
+
+    def __init__(self, path: Path, chat: Chat, pieces: Sequence[Piece]):
+        self.path = path
+        stamps = [
+            (str(image), image.stat().st_size, image.stat().st_mtime_ns)
+            for piece in pieces
+            for image in piece.images
+        ]
+        told = repr((chat.name, chat.model.dtype, chat.model.config.to_dict(), pieces, stamps))
+        self.key = hashlib.sha256(told.encode()).hexdigest()
+
+    def save(self, sums: dict[str, _Sums], done: int) -> None:
+        arrays = {}
+        for name, total in sums.items():
+            for field in ("squares", "sums", "counts"):
+                arrays[f"{name}/{field}"] = getattr(total, field)
+        new = self.path.with_name(self.path.name + ".new")
+        with open(new, "wb") as file:
+            np.savez(file, key=np.array(self.key), done=np.array(done), **arrays)
+        new.replace(self.path)
+
+    def restore(self, sums: dict[str, _Sums]) -> int:
+        """Fill the sums; how many chunks and questions they hold."""
+        if not self.path.is_file():
+            return 0
+        try:
+            with np.load(self.path) as noted:
+                if noted["key"] != self.key:
+                    return 0
+                for name, total in sums.items():
+                    for field in ("squares", "sums", "counts"):
+                        getattr(total, field)[...] = noted[f"{name}/{field}"]
+                return int(noted["done"])
+        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{str(self.path)!r} cannot be gone on with ({error}). Delete it."
+            ) from error
 
 
 @contextmanager

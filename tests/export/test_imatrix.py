@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from minicpmv.cli import main
+from minicpmv.export import imatrix
 from minicpmv.export.gguf.run import export_gguf
 from minicpmv.export.imatrix import make_imatrix
 from minicpmv.gguf.container import GGUFFile
@@ -76,6 +77,44 @@ def test_pictures_and_answers_count(tmp_path: Path) -> None:
     assert counts[1] > counts[0] + chat.model.config.query_num
     answer = chat.processor.tokenizer("red", add_special_tokens=False)["input_ids"]
     assert counts[2] == counts[1] + len(answer)
+
+
+def test_a_run_that_was_stopped_goes_on(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imatrix, "_KEPT_EVERY", 1)
+    chat, part = loaded("2.6"), tmp_path / "out.gguf.sums"
+    whole = make_imatrix(chat, [text], chunk_size=32, most=4)
+    seen: list[int] = []
+
+    def stop(done: int, total: int) -> None:
+        seen.append(done)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_imatrix(chat, [text], chunk_size=32, most=4, part=part, on_progress=stop)
+    found = make_imatrix(chat, [text], chunk_size=32, most=4, part=part, on_progress=stop)
+    assert seen == [1, 2, 3, 4]
+    assert not part.exists()
+    for name, entry in whole.entries.items():
+        assert np.array_equal(found.entries[name].squares, entry.squares)
+        assert found.entries[name].counts == entry.counts
+
+
+def test_sums_of_other_data_are_not_gone_on_with(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imatrix, "_KEPT_EVERY", 1)
+    chat, part = loaded("2.6"), tmp_path / "out.gguf.sums"
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_imatrix(chat, [text], chunk_size=32, most=4, part=part, on_progress=stop)
+    found = make_imatrix(chat, [text], chunk_size=16, most=2, part=part)
+    assert found.entries["blk.0.attn_q.weight"].counts == 32
 
 
 @pytest.mark.parametrize(
