@@ -61,7 +61,7 @@ int main(int argc, char ** argv) {
     llama_context_params params = llama_context_default_params();
     params.n_ctx = 4096;
     params.n_batch = 4096;
-    params.n_threads = params.n_threads_batch = 2;
+    params.n_threads = params.n_threads_batch = 1;
     params.type_k = params.type_v = GGML_TYPE_F32;
     params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
     llama_context * context = llama_init_from_model(model, params);
@@ -72,7 +72,7 @@ int main(int argc, char ** argv) {
         mtmd_context_params media_params = mtmd_context_params_default();
         media_params.use_gpu = false;
         media_params.print_timings = false;
-        media_params.n_threads = 2;
+        media_params.n_threads = 1;
         media_params.warmup = false;
         media_params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
         media = mtmd_init_from_file(argv[2], model, media_params);
