@@ -14,6 +14,7 @@ constexpr int PART = 8 * BLOCK;  // tokens that one thread works off in one go
 constexpr int ROW = BLOCK + 4;   // scores of a head; four tokens are written beyond the last
 constexpr int TILE = 8;          // query heads at once
 constexpr int MAX_HEAD_DIM = 256;
+constexpr int64_t WORTH_THREADS = 1 << 20;  // multiplications, below which waking threads costs more
 
 // What is known of some query heads after some tokens.
 struct Partial {
@@ -246,7 +247,8 @@ template <class T, int L> int paged_attention(const Call<T>& call, int threads) 
     free(starts);
     return 1;
   }
-#pragma omp parallel num_threads(threads) if (units > 1)
+  const int64_t work = starts[call.rows] * PART * call.heads * dim;
+#pragma omp parallel num_threads(threads) if (units > 1 && work > WORTH_THREADS)
   {
 #pragma omp for schedule(dynamic, 1)
     for (int64_t unit = 0; unit < units; ++unit) {

@@ -19,7 +19,7 @@ def difference(library: "Library") -> str | None:
     Raises:
         AttributeError: a function is missing.
     """
-    for check in (_rms_norm, _activation, _attention, _dense_attention, _packed_linear):
+    for check in (_rms_norm, _activation, _attention, _dense_attention, _few_rows, _packed_linear):
         wrong = check(library)
         if wrong is not None:
             return wrong
@@ -88,6 +88,25 @@ def _dense_attention(library: "Library") -> str | None:
     if result is not None and torch.allclose(result, expected, atol=1e-5, rtol=1e-4):
         return None
     return "another attention of many tokens than torch"
+
+
+def _few_rows(library: "Library") -> str | None:
+    """As many rows as are taken at once and one more, whose ends fill no vector."""
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    arguments = (*[pointer] * 4, *[integer] * 5, ctypes.c_int)
+    rows, inputs, outputs = 5, 75, 8
+    numbers = torch.arange(outputs * inputs, dtype=torch.float32).sin_().view(outputs, inputs)
+    for dtype, suffix in ((torch.float32, "f32"), (torch.bfloat16, "bf16")):
+        function = library.function(f"few_rows_{suffix}", *arguments)
+        weight, x = numbers.to(dtype), numbers[:rows].to(dtype)
+        bias = torch.linspace(-1, 1, outputs).to(dtype)
+        out = torch.empty(rows, outputs, dtype=dtype)
+        pointers = [each.data_ptr() for each in (x, weight, bias, out)]
+        function(*pointers, rows, inputs, outputs, inputs, inputs, torch.get_num_threads())
+        expected = x.double() @ weight.double().T + bias.double()
+        if not torch.allclose(out.double(), expected, atol=1e-4, rtol=2**-7):
+            return "another product of a few rows than torch"
+    return None
 
 
 def _packed_linear(library: "Library") -> str | None:

@@ -23,6 +23,7 @@ constexpr int ROWS = L == 16 ? 8 : 4;   // queries at once: 3 * ROWS sums stay i
 constexpr int PANEL = 3 * L;            // keys or channels at once
 constexpr int BLOCK = 4 * ROWS;         // queries whose scores are kept
 constexpr int DEPTH = 256;              // words of the left side between two visits of the sums
+constexpr int64_t WORTH_THREADS = 1 << 22;  // multiplications, below which waking threads costs more
 
 // One float32 per word.
 struct Plain {
@@ -260,7 +261,8 @@ template <class K, class T> int attention(const Call<T>& call, int threads) {
   parts = parts < most ? parts : most;
   const int64_t queries = up((call.num_queries + parts - 1) / parts, BLOCK);
   int failed = 0;
-#pragma omp parallel num_threads(threads) if (whole * parts > 1)
+  const int64_t work = whole * call.num_queries * call.num_keys * call.head_dim;
+#pragma omp parallel num_threads(threads) if (whole * parts > 1 && work > WORTH_THREADS)
   {
     Room<K> room(call.num_keys, call.head_dim);
     const bool has_room = room.take();
