@@ -51,6 +51,7 @@ from .model.modeling import (
 )
 from .model.vision import MiniCPMVVisionModel
 from .model.vit import MiniCPMVViTModel
+from .newer_releases import REMOTE_TYPE, is_newer, leaving_newer, remember_tables
 from .processing.file_checks import check_processor_files, check_tokenizer_files
 from .processing.image_processor import MiniCPMVImageProcessor, MiniCPMVImageProcessorPil
 from .processing.image_settings import settings_without_file
@@ -110,6 +111,8 @@ def _tell_text_models(read_file: Any) -> Any:
             _read_config(path, kwargs)
         if "model_type" not in fields and model_type_of(fields):
             fields["model_type"] = model_type_of(fields)
+        elif cls is PreTrainedConfig and is_newer(fields):
+            fields["model_type"] = REMOTE_TYPE
         return fields, rest
 
     get_config_dict._tells_text_models = True  # type: ignore[attr-defined]
@@ -156,6 +159,9 @@ for name in ("MiniCPMVTokenizer", "MiniCPMVTokenizerFast", "LlamaTokenizerWrappe
     REGISTERED_TOKENIZER_CLASSES[name] = MiniCPMVTokenizerFast
 for name in ("MiniCPMTokenizer", "MiniCPMTokenizerFast"):
     REGISTERED_TOKENIZER_CLASSES[name] = MiniCPMTokenizerFast
+_TOKENIZER_BEFORE = TOKENIZER_MAPPING_NAMES.get("minicpmv")
+if _TOKENIZER_BEFORE == "MiniCPMVTokenizerFast":  # a reload of this module
+    _TOKENIZER_BEFORE = "TokenizersBackend"
 # Some checkpoints name LlamaTokenizer, and transformers' class of today gives other ids.
 for model_type, name in (
     ("minicpm", "MiniCPMTokenizerFast"),
@@ -201,7 +207,8 @@ def _with_checked_files(auto_class: Any, check: Callable[[Checkpoint], None]) ->
         return staticmethod(from_files)
 
     def from_pretrained(name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        if model_type_of(_read_config(name_or_path, kwargs)) in _OUR_TYPES:
+        fields = _read_config(name_or_path, kwargs)
+        if model_type_of(fields) in _OUR_TYPES and not is_newer(fields):
             check(Checkpoint.at(name_or_path, kwargs))
         return from_files(name_or_path, *args, **kwargs)
 
@@ -213,6 +220,13 @@ AutoTokenizer.from_pretrained = _with_checked_files(AutoTokenizer, check_tokeniz
 AutoProcessor.from_pretrained = _with_checked_files(AutoProcessor, check_processor_files)
 AutoImageProcessor.from_pretrained = _also_without_file(AutoImageProcessor, MiniCPMVImageProcessor)
 AutoVideoProcessor.from_pretrained = _also_without_file(AutoVideoProcessor, MiniCPMVVideoProcessor)
+
+remember_tables(_TOKENIZER_BEFORE)
+for auto_class in (AutoTokenizer, AutoProcessor, AutoImageProcessor, AutoVideoProcessor):
+    if not hasattr(auto_class.from_pretrained, "_leaves_newer"):  # a reload of this module
+        auto_class.from_pretrained = staticmethod(
+            leaving_newer(auto_class.from_pretrained, _read_config)
+        )
 
 # Trainers and engines look a checkpoint's `architectures` up on the transformers module. Loading
 # its processors puts a second copy of that module in place of the first, and both are in use.

@@ -13,7 +13,7 @@ ORDER = [
     {"kernels"},
     {"media", "checkpoint", "quantization", "gguf"},
     {"model", "processing"},
-    {"auto", "integrations"},
+    {"auto", "integrations", "newer_releases"},
     {"engine"},
     {
         *("chat", "decisions", "conversation", "conversation_file", "loader", "adapters"),

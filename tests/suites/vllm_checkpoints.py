@@ -70,6 +70,11 @@ from transformers import PreTrainedConfig
 class MiniCPMVConfig(PreTrainedConfig):
     model_type = "minicpmv"
 """
+_TOKENIZER = """\
+from transformers import PreTrainedTokenizerFast
+class MiniCPMVTokenizerFast(PreTrainedTokenizerFast):
+    pass
+"""
 
 
 def newer_release(folder: Path, tokenizer: Path, version: float) -> Path:
@@ -92,6 +97,7 @@ def newer_release(folder: Path, tokenizer: Path, version: float) -> Path:
     }
     (folder / "config.json").write_text(json.dumps(fields), encoding="utf-8")
     (folder / "configuration_minicpm.py").write_text(_CODE, encoding="utf-8")
+    (folder / "tokenization_minicpmv_fast.py").write_text(_TOKENIZER, encoding="utf-8")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(tokenizer / name, folder / name)
     settings = {
