@@ -13,6 +13,7 @@ from minicpmv.export import imatrix
 from minicpmv.export.gguf.run import export_gguf
 from minicpmv.export.imatrix import make_imatrix
 from minicpmv.gguf.container import GGUFFile
+from minicpmv.gguf.quantise import quantise
 
 from ..helpers.chats import FOLDERS, loaded
 
@@ -141,6 +142,25 @@ def test_what_is_empty_or_not_there_is_named(tmp_path: Path) -> None:
     rows.write_text('{"prompt": "a", "images": ["b.png"]}', encoding="utf-8")
     with pytest.raises(FileNotFoundError, match=r"line 1: .*b.png' is not there"):
         make_imatrix(loaded("2.6"), [rows])
+
+
+def test_every_expert_is_exported_with_its_own(text: Path, tmp_path: Path) -> None:
+    matrix = make_imatrix(loaded("minicpm-moe-8x2b"), [text], chunk_size=64)
+    matrix.write(tmp_path / "imatrix.gguf")
+    paths = {name: tmp_path / f"{name}.gguf" for name in ("Q4_0", "F16")}
+    for name, path in paths.items():
+        given = tmp_path / "imatrix.gguf" if name == "Q4_0" else None
+        model = FOLDERS["minicpm-moe-8x2b"]
+        export_gguf(model, path, [name], mmproj=None, imatrix=given, progress=False)
+    found, exact = (GGUFFile(paths[name]) for name in ("Q4_0", "F16"))
+    name = "blk.0.ffn_down_exps.weight"
+    importance = matrix.entries[name].importance()
+    values, type_ = exact.tensor(name), found.info(name).type
+    apart = [quantise(values[i], type_, importance[i]) for i in range(len(values))]
+    assert np.array_equal(found.blocks(name), np.concatenate(apart))
+    # The router is F32 in every file, and never went through F16.
+    router = "blk.0.ffn_gate_inp.weight"
+    assert np.array_equal(found.blocks(router), exact.blocks(router))
 
 
 def test_the_export_uses_it(text: Path, tmp_path: Path) -> None:

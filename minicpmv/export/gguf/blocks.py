@@ -7,7 +7,9 @@ from typing import Literal
 import numpy as np
 import torch
 
+from ...checkpoint.headers import Shape
 from ...gguf.header import Outline
+from ...gguf.mixture import is_quantised
 from ...gguf.types import UNQUANTISED, GGMLType
 from .source import Tensor
 
@@ -28,7 +30,7 @@ def encoded(
     Raises:
         ValueError: a number is not finite, or becomes so in a float16.
     """
-    through = through if len(tensor.shape) > 1 else None
+    through = through if is_quantised(tensor.name, tensor.shape) else None
     first = 0
     for piece in tensor.read():
         rows = piece.detach().reshape(-1, piece.shape[-1])
@@ -37,12 +39,25 @@ def encoded(
             continue
         from ...gguf.quantise import quantised
 
-        part = importance
-        if importance is not None and len(importance) > 1:
-            part = importance[first : first + len(piece)]
-        first += len(piece)
-        outline = Outline(tensor.name, tuple(piece.shape), type_)
-        yield from quantised(partial(_numbers, tensor.name, rows, through), outline, part)
+        for part, columns in _by_expert(rows, first, tensor.shape, importance):
+            outline = Outline(tensor.name, tuple(part.shape), type_)
+            yield from quantised(partial(_numbers, tensor.name, part, through), outline, columns)
+        first += len(rows)
+
+
+def _by_expert(
+    rows: torch.Tensor, first: int, shape: Shape, importance: np.ndarray | None
+) -> Iterator[tuple[torch.Tensor, np.ndarray | None]]:
+    """Rows from row `first` of a tensor on, cut where an expert ends, with their importance."""
+    if importance is None or len(importance) == 1:
+        yield rows, importance
+        return
+    height = shape[-2]
+    while len(rows):
+        expert, inside = divmod(first, height)
+        part, rows = rows[: height - inside], rows[height - inside :]
+        yield part, importance[expert]
+        first += len(part)
 
 
 def _numbers(
