@@ -9,7 +9,7 @@ from ...processing.encoding import encode
 from ...processing.prompt import adds_special_tokens
 from ...processing.quoting import QUOTE_START, unquoted
 from ...processing.templates import keys_read
-from .tokenizer import MARKERS, RENDERED, check_markers, marker_ids
+from .tokenizer import RENDERED, check_markers, marker_ids
 
 
 class MiniCPMVRenderer(HfRenderer):
@@ -53,8 +53,9 @@ class MiniCPMVRenderer(HfRenderer):
     def _check_markers(self, prompt: Any) -> None:
         if "prompt_token_ids" in prompt:
             given = prompt.get("multi_modal_data") or {}
-            counts = {kind: 0 for kind in MARKERS if not _has_any(given.get(kind))}
-            check_markers(prompt["prompt_token_ids"], counts, marker_ids(self.get_tokenizer()))
+            tokens = marker_ids(self.get_tokenizer())
+            counts = {kind: 0 for kind in tokens if not _has_any(given.get(kind))}
+            check_markers(prompt["prompt_token_ids"], counts, tokens)
 
 
 def _has_any(items: Any) -> bool:

@@ -28,6 +28,11 @@ class MiniCPMSettings(VerifyAndUpdateConfig):
     """For the text models, which vLLM's own class runs."""
 
     @staticmethod
+    def verify_and_update_model_config(model_config: Any) -> None:
+        if isinstance(model_config.hf_config, MiniCPMConfig):
+            MiniCPMVSettings.verify_and_update_model_config(model_config)
+
+    @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:
         config = vllm_config.model_config.hf_config
         if not isinstance(config, MiniCPMConfig):

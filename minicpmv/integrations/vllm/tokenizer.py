@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenizers import AddedToken
-from transformers import AutoProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer
 from vllm.exceptions import VLLMValidationError
 from vllm.tokenizers.hf import get_cached_tokenizer
 
+from ...model.configuration_minicpm import MiniCPMConfig
 from ...processing.placeholders import IMAGE_MARKER, VIDEO_MARKER
 from ...processing.quoting import QUOTE_END, QUOTE_START, quoted, reserved_tags
 
@@ -32,6 +33,8 @@ class MarkingTokenizer:
         kwargs.pop("trust_remote_code", None)  # ours needs none
         tokenizer = AutoTokenizer.from_pretrained(path, *args, cache_dir=download_dir, **kwargs)
         revision = kwargs.get("revision")
+        if isinstance(AutoConfig.from_pretrained(path, revision=revision), MiniCPMConfig):
+            return get_cached_tokenizer(quoting(tokenizer))
         template = AutoProcessor.from_pretrained(path, revision=revision).chat_template
         return get_cached_tokenizer(marking(tokenizer, template))
 
@@ -43,13 +46,19 @@ def marking(tokenizer: Any, chat_template: Any) -> Any:
         special_tokens=True,
     )
     tokenizer.chat_template = chat_template
+    return quoting(tokenizer)
+
+
+def quoting(tokenizer: Any) -> Any:
+    """The tokenizer whose chat template puts tags of messages in quotes."""
     tokenizer.__class__ = _quoting(type(tokenizer))
     return tokenizer
 
 
 def marker_ids(tokenizer: Any) -> dict[str, int]:
-    """The token of each kind of picture."""
-    return {kind: tokenizer.convert_tokens_to_ids(marker) for kind, marker in MARKERS.items()}
+    """The token of each kind of picture; none for a text model."""
+    added = tokenizer.added_tokens_encoder
+    return {kind: added[marker] for kind, marker in MARKERS.items() if marker in added}
 
 
 def check_markers(ids: Sequence[int], given: Mapping[str, int], tokens: Mapping[str, int]) -> None:
