@@ -160,7 +160,7 @@ def check_pictures(program: LlamaCpp, folder: Path, tally: Tally) -> None:
                         continue
                     ours = logits_of(chat, inputs, length, reply.tokens[:-1])
                     tolerance = {"F32": 0.01, "F16": ROUNDED}.get(kind, COARSE)
-                    ties = int(kind == "Q8_0" or (kind != "F32" and model != "nano"))
+                    ties = 0 if kind == "F32" or (kind, model) == ("F16", "nano") else 1
                     tally.note(name, *same(ours, reply, tolerance, ties))
 
 
