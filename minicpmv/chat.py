@@ -42,6 +42,7 @@ from .engine.request import Messages, check_requests, messages_of, with_system
 from .errors import ArgumentError
 from .media.policy import MediaPolicy, use_policy
 from .precision import Precision
+from .processing.text import TextProcessor
 from .releases import Release
 
 __all__ = [
@@ -95,7 +96,8 @@ class Chat:
     @property
     def supports_images(self) -> bool:
         """False for a text model."""
-        return isinstance(self.engine.processor.release, Release)
+        processor = self.engine.processor
+        return isinstance(processor.release, Release) and not isinstance(processor, TextProcessor)
 
     @property
     def sees_pictures(self) -> bool:

@@ -16,14 +16,14 @@ from .checkpoint.tensors import Shape, describe, differences, skeleton
 from .checkpoint.weights import all_headers
 from .devices import parse_device
 from .export.llama import tensor_shapes
-from .loader import MODEL_CLASSES, load_processor, precision_of, read_config, readable_errors
+from .gguf.reading.model import GGUFModel, of_fields
+from .loader import load_processor, model_class, precision_of, read_config, readable_errors
 from .model.generation_checks import check_generation_config
 from .model.header_checks import FLOAT_KINDS, check_counts, wrong_kinds
 from .model.size_hints import config_hints
 from .precision import dtype_name
 from .processing.text import TextProcessor
 from .quantization import as_dense, weight_bytes
-from .releases import model_type_of
 
 # By the first words of released tensor names; what is left is the language model.
 PARTS = {
@@ -46,25 +46,25 @@ def inspect(checkpoint: Checkpoint) -> dict[str, Any]:
     """
     with readable_errors(checkpoint):
         fields = read_config(checkpoint)
-        config = MODEL_CLASSES[model_type_of(fields)].config_class.from_dict(fields)
+        config = model_class(fields).config_class.from_dict(fields)
         tokenizer = checkpoint.find_file("tokenizer.json")
         if tokenizer is not None:
             check_tokenizer(tokenizer)
         check_generation_config(checkpoint)
         processor = load_processor(checkpoint, fields)
-        kept = checkpoint.kept_weight_files()
-        if checkpoint.is_folder and not kept:
-            checkpoint.weight_files()  # names what is missing
-        weights = all_headers(kept) if kept else None
+        gguf = of_fields(fields)
+        weights = _headers(checkpoint) if gguf is None else _headers_of(gguf)
         check_counts(config, weights or (), checkpoint.location)
         device = parse_device("auto")
         precision = precision_of(checkpoint, fields, device)
-    empty = skeleton(MODEL_CLASSES[config.model_type], config)
+    empty = skeleton(model_class(fields), config)
     shapes = parameter_shapes(empty)
     problems = find_mismatches(config, processor)
     packed_as = None
     if weights is not None:
         dense, packed_as = as_dense(weights, shapes)
+        if gguf is not None:
+            packed_as = " and ".join(dict.fromkeys(gguf.stored_as.values()))
         problems += _tensor_mismatches(config, shapes, dense)
         if packed_as is None:
             problems += _without_weights(shapes, weights)
@@ -72,7 +72,9 @@ def inspect(checkpoint: Checkpoint) -> dict[str, Any]:
     sizes = count_parameters(shapes)
     total = sum(sizes.values())
     memory = {dtype: total * width for dtype, width in BYTES.items()}
-    if weights is not None and packed_as in ("int4", "int8"):
+    if gguf is not None:
+        memory["GGUF"] = gguf.num_bytes
+    elif weights is not None and packed_as in ("int4", "int8"):
         memory[packed_as] = stored_bytes(weights)
     else:
         memory |= {bits: weight_bytes(empty, bits) for bits in ("int8", "int4")}
@@ -92,6 +94,22 @@ def inspect(checkpoint: Checkpoint) -> dict[str, Any]:
         "slicing": _slicing(processor),
         "special_tokens": _special_tokens(processor),
         "mismatches": problems,
+    }
+
+
+def _headers(checkpoint: Checkpoint) -> Headers | None:
+    """Of the weights on this disk; None where they are not all there."""
+    kept = checkpoint.kept_weight_files()
+    if checkpoint.is_folder and not kept:
+        checkpoint.weight_files()  # names what is missing
+    return all_headers(kept) if kept else None
+
+
+def _headers_of(gguf: GGUFModel) -> Headers:
+    """Of GGUF files, by the names of the model's tensors."""
+    return {
+        name: (recipe.shape, "mixed" if recipe.type is None else recipe.type.name)
+        for name, recipe in gguf.recipes().items()
     }
 
 

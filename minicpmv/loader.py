@@ -38,6 +38,7 @@ from .devices import (
 from .engine.limits import EngineLimits
 from .engine.widen import widen
 from .errors import ArgumentError, first_line, short
+from .gguf.reading.model import as_checkpoint, is_gguf, language_of
 from .media.policy import MediaPolicy
 from .model.config_checks import check_config
 from .model.devices import DeviceFromEmbeddingsMixin
@@ -54,7 +55,9 @@ from .precision import (
 )
 from .processing.file_checks import check_processor_files
 from .processing.processor import MiniCPMVProcessor
+from .processing.templates import released_chat_template
 from .processing.text import TextProcessor
+from .processing.tokenizer import MiniCPMVTokenizerFast
 from .quantization import format_config, weight_bytes
 from .quantization.packed_linear import PackedLinear
 from .quiet import progress_bar
@@ -73,6 +76,18 @@ class MixtralForCausalLM(
     """The same for the mixture of experts."""
 
 
+class Qwen2ForCausalLM(
+    StrictLoadingMixin, DeviceFromEmbeddingsMixin, transformers.Qwen2ForCausalLM
+):
+    """The language model of 2.6 without its vision side."""
+
+
+class MistralForCausalLM(
+    StrictLoadingMixin, DeviceFromEmbeddingsMixin, transformers.MistralForCausalLM
+):
+    """The same of OmniLMM-12B."""
+
+
 # By `model_type` of config.json.
 MODEL_CLASSES: dict[str, Any] = {
     "minicpmv": MiniCPMVForConditionalGeneration,
@@ -81,6 +96,8 @@ MODEL_CLASSES: dict[str, Any] = {
     "llama": LlamaForCausalLM,
     "mixtral": MixtralForCausalLM,
 }
+# Language models of releases that support images, which GGUF files can hold alone.
+LANGUAGE_CLASSES = MODEL_CLASSES | {"qwen2": Qwen2ForCausalLM, "mistral": MistralForCausalLM}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -90,6 +107,7 @@ def load(
     dtype: str | torch.dtype = "auto",
     *,
     adapter: str | Path | None = None,
+    mmproj: str | Path | None = None,
     attn_implementation: str | None = None,
     device_map: Any = None,
     max_memory: dict[Any, Any] | None = None,
@@ -110,13 +128,14 @@ def load(
     Args:
         name_or_path: a folder, a name on the Hugging Face hub, a short one ("2.6", "omnilmm-12b",
             "2b", "MiniCPM-2B-dpo-bf16"), or "nano", the small model in this package. A folder with
-            an adapter alone means the model that it was trained on, with it.
+            an adapter alone means the model that it was trained on, with it. Or a GGUF file.
         device: "auto" takes CUDA, then MPS, then CPU; or any torch device.
         dtype: "auto" keeps the checkpoint's own where the device has instructions for it, see
             docs/devices.md; or "float32", "bfloat16", "float16". `Chat.precision` says what was
             chosen, and why.
         adapter: a folder or a repository with a fine-tuned adapter for the model, which stays apart
             from its weights; see docs/finetuning.md. `minicpmv merge` puts it into them.
+        mmproj: of a GGUF file, the one with its vision side. Without it the model reads text only.
         device_map, max_memory: spread the weights over devices, "cpu" and "disk" among them, as in
             transformers; instead of `device`. See docs/devices.md.
         revision: branch, tag or commit on the hub.
@@ -160,17 +179,16 @@ def load(
         name_or_path, revision = adapter_base(adapter, revision)
     elif adapter is not None and is_adapter(name_or_path):
         raise ArgumentError(f"`adapter`: {name!r} is an adapter itself; give the model before it.")
-    checkpoint = Checkpoint.find(
-        name_or_path,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-        force_download=force_download,
-    )
-    if force_download:
-        checkpoint = checkpoint.fetched_again()
     with (
+        find_checkpoint(
+            name_or_path,
+            mmproj,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        ) as checkpoint,
         _library_output(sys.stderr.isatty() if progress is None else progress),
         readable_errors(checkpoint),
     ):
@@ -192,7 +210,7 @@ def load(
             checkpoint, fields, place, dtype, quantize=quantize, is_spread=is_spread
         )
         try:
-            model = MODEL_CLASSES[model_type_of(fields)].from_pretrained(
+            model = model_class(fields).from_pretrained(
                 checkpoint.location, dtype=precision.dtype, **options
             )
         except ImportError as error:
@@ -218,6 +236,38 @@ def load(
         media_policy=media_policy,
         limits=limits,
     )
+
+
+@contextmanager
+def find_checkpoint(
+    name_or_path: str | Path, mmproj: str | Path | None = None, **keywords: Any
+) -> Iterator[Checkpoint]:
+    """What a name means, a GGUF file too, whose small files are there as long as the context.
+
+    Args:
+        keywords: of `Checkpoint.find`.
+
+    Raises: as `load`.
+    """
+    if is_gguf(name_or_path):
+        for keyword, value in keywords.items():
+            if value and keyword not in ("token", "cache_dir", "local_files_only"):
+                raise ArgumentError(f"`{keyword}={value!r}` has no effect on a GGUF file.")
+        with as_checkpoint(name_or_path, mmproj) as checkpoint:
+            yield checkpoint
+        return
+    if mmproj is not None:
+        raise ArgumentError(
+            f"`mmproj` is the vision side of a GGUF file, and {str(name_or_path)!r} is none."
+        )
+    checkpoint = Checkpoint.find(name_or_path, **keywords)
+    yield checkpoint.fetched_again() if keywords.get("force_download") else checkpoint
+
+
+def model_class(fields: Mapping[str, Any]) -> Any:
+    """The class of a model whose `config.json` has these fields."""
+    classes = MODEL_CLASSES if language_of(fields) is None else LANGUAGE_CLASSES
+    return classes[model_type_of(fields)]
 
 
 def adapter_base(adapter: str | Path, revision: str | None) -> tuple[str, str | None]:
@@ -286,7 +336,7 @@ def read_config(checkpoint: Checkpoint) -> dict[str, Any]:
     fields = checkpoint.read_json("config.json")
     model_type = model_type_of(fields)
     fields.setdefault("model_type", model_type)
-    if model_type not in MODEL_CLASSES:
+    if model_type not in (MODEL_CLASSES if language_of(fields) is None else LANGUAGE_CLASSES):
         raise ValueError(
             f"config.json of {path!r}, by its model_type or architectures, is of a {model_type!r} "
             f"model. This package reads {', '.join(MODEL_CLASSES)}."
@@ -330,6 +380,12 @@ def load_processor(
     check_processor_files(checkpoint)
     if model_type_of(fields) in VISION_TYPES:
         return MiniCPMVProcessor.from_pretrained(path, compat=compat, **hub)
+    of_pictures = language_of(fields)
+    if of_pictures is not None:
+        tokenizer = MiniCPMVTokenizerFast.from_pretrained(path, **hub)
+        if not tokenizer.chat_template:
+            tokenizer.chat_template = released_chat_template(of_pictures)
+        return TextProcessor(tokenizer, of_pictures, compat)
     release = text_release_of(fields)
     processor = TextProcessor.from_pretrained(path, release, compat, **hub)
     template = str(processor.tokenizer.chat_template)
@@ -381,7 +437,7 @@ def precision_of(
     headers = headers or _headers(checkpoint)
     config = model_config(fields)
     if quantize is not None or not headers:
-        empty = skeleton(MODEL_CLASSES[model_type_of(fields)], config)
+        empty = skeleton(model_class(fields), config)
         needed = weight_bytes(empty, quantize, width=4)
     else:
         quantization = fields.get("quantization_config") or {}

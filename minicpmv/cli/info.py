@@ -4,8 +4,6 @@ import argparse
 import json
 from typing import Any
 
-from minicpmv.checkpoint.hub import Checkpoint
-
 from .slice import slice_limits
 
 DESCRIPTION = """\
@@ -28,11 +26,20 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         default="nano",
         help="folder, name on the hub, or nano (the default)",
     )
+    parser.add_argument("--mmproj", metavar="FILE", help="of a GGUF file, its vision side")
     parser.add_argument("--revision", help="branch, tag or commit on the hub")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.mmproj is not None or args.model.lower().endswith(".gguf"):
+        from minicpmv.inspection import inspect
+        from minicpmv.loader import find_checkpoint
+
+        with find_checkpoint(args.model, args.mmproj, revision=args.revision) as found:
+            return _print(inspect(found), args)
+    from minicpmv.checkpoint.hub import Checkpoint
+
     checkpoint = Checkpoint.find(args.model, revision=args.revision)
     is_whole = checkpoint.find_file("config.json") is not None
     if not is_whole and checkpoint.find_file("adapter_config.json") is not None:
@@ -46,7 +53,10 @@ def run(args: argparse.Namespace) -> int:
 
     from minicpmv.inspection import inspect
 
-    report = inspect(checkpoint)
+    return _print(inspect(checkpoint), args)
+
+
+def _print(report: dict[str, Any], args: argparse.Namespace) -> int:
     print(json.dumps(report, ensure_ascii=False) if args.json else as_text(report))
     return 1 if report["mismatches"] else 0
 

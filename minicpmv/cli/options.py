@@ -40,11 +40,12 @@ def add_model_options(parser: argparse.ArgumentParser, *, flag: bool = True) -> 
             "--model",
             action=_NameModel,
             default="nano",
-            help="folder, name on the hub, or nano (the default)",
+            help="folder, name on the hub, GGUF file, or nano (the default)",
         )
         parser.set_defaults(names_model=False)
     add = _optional(group)
     add("--adapter", metavar="DIR", help="a fine-tuned adapter for the model")
+    add("--mmproj", metavar="FILE", help="of a GGUF file, the one with its vision side")
     add("--device", help="cpu, cuda, cuda:1, mps or auto (the default)")
     add("--dtype", help="float32, bfloat16, float16 or auto (the default)")
     add("--device-map", metavar="MAP", help="spread the weights over devices: auto, balanced ...")
@@ -97,6 +98,7 @@ def load_options(args: argparse.Namespace) -> dict[str, Any]:
     """The keywords for `minicpmv.load` that were given on the command line."""
     names = (
         "adapter",
+        "mmproj",
         "device",
         "dtype",
         "device_map",

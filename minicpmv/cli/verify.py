@@ -26,6 +26,7 @@ examples:
   minicpmv verify ./MiniCPM-V-2_6 --checks batched uncached
   minicpmv verify ./MiniCPM-V-2_6 --against ./MiniCPM-V-2_6-int4 --checks none
   minicpmv verify ./MiniCPM-V-2_6 --quantize int4 --checks none
+  minicpmv verify ./MiniCPM-2B --against MiniCPM-2B-Q4_K_M.gguf --checks none
   minicpmv verify ./merged --against ./my-adapter --checks none
   minicpmv verify ./my-model --image street.jpg --prompt "What is written on the sign?"
 """
@@ -49,6 +50,11 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     )
     parser.add_argument(
         "--against-adapter", metavar="DIR", help="a fine-tuned adapter for OTHER, or for the model"
+    )
+    parser.add_argument(
+        "--against-mmproj",
+        metavar="FILE",
+        help="of OTHER, a GGUF file, the one with its vision side",
     )
     names: dict[str, Any] = {"nargs": "+", "metavar": "CHECK", "choices": [*CHECKS, "none"]}
     parser.add_argument(
@@ -107,8 +113,14 @@ def run(args: argparse.Namespace) -> int:
             "--quantize."
         )
 
-    _check_kinds(model, args.against, options.get("revision"), shows_images=bool(pictures))
-    elsewhere = {**options, "revision": None, "adapter": None}
+    _check_kinds(
+        model,
+        args.against,
+        options.get("revision"),
+        (options.get("mmproj"), args.against_mmproj),
+        shows_images=bool(pictures),
+    )
+    elsewhere = {**options, "revision": None, "adapter": None, "mmproj": args.against_mmproj}
 
     def load_model(name: str = model, **chosen: Any) -> Any:
         return load(name, progress=False, **(options if name == model else elsewhere), **chosen)
@@ -137,7 +149,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_kinds(
-    model: str, against: str | None, revision: str | None, *, shows_images: bool
+    model: str,
+    against: str | None,
+    revision: str | None,
+    mmproj: tuple[str | None, str | None],
+    *,
+    shows_images: bool,
 ) -> None:
     """Refuse, from `config.json` alone, what no loading would help.
 
@@ -146,28 +163,37 @@ def _check_kinds(
         OSError: there is no such model or file.
     """
     from minicpmv.adapters.folder import base_of, is_adapter
-    from minicpmv.checkpoint.hub import Checkpoint
+    from minicpmv.gguf.reading.model import language_of
+    from minicpmv.loader import find_checkpoint
     from minicpmv.releases import VISION_TYPES, model_type_of, release_of, text_release_of
 
-    def read(name: str, revision: str | None) -> dict[str, Any]:
-        found = Checkpoint.find(base_of(name) if is_adapter(name) else name, revision=revision)
-        return found.read_json("config.json")
+    def read(name: str, revision: str | None, vision: str | None) -> dict[str, Any]:
+        name = base_of(name) if is_adapter(name) else name
+        with find_checkpoint(name, vision, revision=revision) as found:
+            return found.read_json("config.json")
 
-    config = read(model, revision)
+    def row(fields: dict[str, Any]) -> Any:
+        if language_of(fields) is not None:
+            return language_of(fields)
+        return (release_of if model_type_of(fields) in VISION_TYPES else text_release_of)(fields)
+
+    config = read(model, revision, mmproj[0])
     supports_images = model_type_of(config) in VISION_TYPES
     if shows_images and not supports_images:
         raise ValueError(f"{model!r} is a text model; it cannot be shown --image.")
     if against is None:
         return
-    other = read(against, None)
-    ours, theirs = (
-        (release_of if model_type_of(each) in VISION_TYPES else text_release_of)(each)
-        for each in (config, other)
-    )
+    other = read(against, None, mmproj[1])
+    ours, theirs = row(config), row(other)
     if ours != theirs:
         raise ValueError(
             f"{model!r} is of the kind of {ours.name} and --against {against!r} of {theirs.name}; "
             "give another format of the same model."
+        )
+    if supports_images and model_type_of(other) not in VISION_TYPES:
+        raise ValueError(
+            f"--against {against!r} is the language model of {theirs.name} alone; give the GGUF "
+            "file with its vision side as --against-mmproj."
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from transformers import BatchFeature
 
-from ..releases import TextRelease
+from ..releases import Release, TextRelease
 from .encoding import encode
 from .messages import normalised, question
 from .prompt import adds_special_tokens
@@ -96,6 +96,8 @@ class TextProcessor:
             ValueError: a message holds a picture or a video, or an option is for pictures.
         """
         if processor_kwargs:
+            if isinstance(self.release, Release):
+                raise ValueError(f"Pictures have no effect: {self._why_not()}")
             raise ValueError(
                 f"{', '.join(processor_kwargs)} has no effect: {self.release.name} reads text only."
             )
@@ -168,11 +170,19 @@ class TextProcessor:
         for block in content:
             if block["type"] != "text":
                 raise ValueError(
-                    f"Message {index} has a block of type {block['type']!r}, but "
-                    f"{self.release.name} reads text only. Load a release that supports images: "
-                    "2.6, or nano."
+                    f"Message {index} has a block of type {block['type']!r}, but {self._why_not()}"
                 )
         return {**message, "content": "\n".join(block["text"] for block in content)}
+
+    def _why_not(self) -> str:
+        """Why there can be no pictures, and the next step."""
+        name = self.release.name
+        if isinstance(self.release, Release):
+            return (
+                f"this is the language model of {name} alone. Load the GGUF file with "
+                'mmproj="FILE", its vision side.'
+            )
+        return f"{name} reads text only. Load a release that supports images: 2.6, or nano."
 
     def _ids(self, text: str) -> list[int]:
         return encode(self.tokenizer, text, adds_special_tokens(self.tokenizer, text)).ids

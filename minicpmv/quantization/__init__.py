@@ -6,6 +6,7 @@
     packing.py        whole models: packed while full weights are read, and read again
     rows.py           single rows of packed weights
     bits.py           bitsandbytes: NF4 and LLM.int8(), in released files and from full weights
+    gguf.py           GGUF files, tensor by tensor
     gptq.py           AutoGPTQ files, unpacked to dense weights
     files.py          which tensors a checkpoint's files hold
     headers.py        headers of quantised files, seen as those of full weights
@@ -22,6 +23,8 @@ import torch
 
 from .bits import BitsReader, bits_config
 from .files import read_quantization
+from .gguf import METHOD as GGUF
+from .gguf import GgufReader
 from .gptq import GptqReader
 from .headers import as_dense
 from .memory import weight_bytes
@@ -30,7 +33,7 @@ from .packing import PackedReader, PackingReader
 
 # What `load(quantize=...)` takes. The first two mean bitsandbytes on everything but a CPU.
 FORMATS = ("int4", "int8", "nf4", "llm.int8")
-Reader = BitsReader | GptqReader | PackedReader
+Reader = BitsReader | GgufReader | GptqReader | PackedReader
 
 
 def format_config(quantize: str, device: torch.device) -> Any:
@@ -66,6 +69,8 @@ def reader_for(model_class: Any, path: Any, keywords: dict[str, Any]) -> Reader 
         if isinstance(asked, PackedConfig):
             return PackingReader(model_class, path, keywords, asked)
         return BitsReader(model_class, path, keywords, None) if asks_for_bits else None
+    if written.get("quant_method") == GGUF and asked is None:
+        return GgufReader(model_class, path, keywords, written)
     if asks_for_bits or isinstance(asked, PackedConfig):
         raise ValueError(
             f"The weights of {str(path)!r} are quantised already "
@@ -84,6 +89,7 @@ def reader_for(model_class: Any, path: Any, keywords: dict[str, Any]) -> Reader 
 __all__ = [
     "FORMATS",
     "BitsReader",
+    "GgufReader",
     "GptqReader",
     "PackedConfig",
     "PackedReader",

@@ -85,7 +85,7 @@ class PackingReader(PackedReader):
         super().__init__(model_class, path, self.keywords, config.quantization_config)
         self.path = None
         self.keywords["state_dict"] = {
-            name: _Waiting(self._read, name, self._bits.get(name), self._weights.dtypes[name])
+            name: Waiting(self._read, name, self._bits.get(name), self._weights.dtypes[name])
             for name in self._weights.shapes
         }
         if model_class.can_generate():
@@ -144,7 +144,7 @@ class PackingReader(PackedReader):
         return super().finish(model)
 
 
-class _Waiting:
+class Waiting:
     """A tensor that is read when transformers asks for it, as of a safetensors file."""
 
     def __init__(
@@ -189,4 +189,4 @@ def _packed_shapes(model: nn.Module, bits: dict[str, int]) -> dict[str, torch.Si
     return shapes
 
 
-__all__ = ["PackedReader", "PackingReader"]
+__all__ = ["PackedReader", "PackingReader", "Waiting"]

@@ -41,11 +41,27 @@ TOLERANCES = {
     "bfloat16": Tolerance(0.1, 1.0, "8 bits"),
     "int8": Tolerance(0.15, 1.5, "weights of 8 bits"),
     "int4": Tolerance(0.4, 4.0, "weights of 4 bits, 10 % off each"),
+    "int3": Tolerance(0.7, 7.0, "weights of 2 or 3 bits"),
     "float16, experts": Tolerance(0.03, 0.5, "11 bits, and routers near a tie"),
     "bfloat16, experts": Tolerance(0.3, 5.0, "8 bits, and routers near a tie"),
     "int8, experts": Tolerance(0.5, 5.0, "weights of 8 bits, and routers near a tie"),
     "int4, experts": Tolerance(0.7, 7.0, "weights of 4 bits, and routers near a tie"),
+    "int3, experts": Tolerance(1.0, 9.0, "weights of 2 or 3 bits, and routers near a tie"),
 }
+
+
+# Of GGUF files, by the bits in the name of the mixture; others are named as their dtype.
+_OF_GGUF = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "Q8_0": "int8", "Q6_K": "int8"}
+
+
+def _of_gguf(chat: Chat, part: str) -> str | None:
+    """The tolerance for a part of a model that was read from a GGUF file; None for others."""
+    kind = getattr(chat.model, "stored_as", {}).get(part)
+    if kind is None:
+        return None
+    usual = "int3" if kind.startswith(("Q2", "Q3")) else "int4"
+    stored, dtype = _OF_GGUF.get(kind, usual), dtype_name(chat.model.dtype)
+    return max(stored, dtype, key=lambda name: TOLERANCES[name].largest)
 
 
 def describe(chat: Chat, prompts: Sequence[Prompt]) -> dict[str, Any]:
@@ -59,7 +75,7 @@ def describe(chat: Chat, prompts: Sequence[Prompt]) -> dict[str, Any]:
         "dtype": dtype_name(model.dtype),
         "format": model.config.model_type,
         "num_experts": getattr(model.config.get_text_config(), "num_experts", 0),
-        "stored_dtype": _stored_dtype(model.name_or_path),
+        "stored_dtype": _of_gguf(chat, "language") or _stored_dtype(model.name_or_path),
         "has_adapter": causal_model(model) is not model,
         "device": str(model.device),
         "attn_implementation": model.config._attn_implementation,
@@ -72,6 +88,9 @@ def _precision(chat: Chat) -> str:
 
     Weights that were unpacked while loading have lost what their files say.
     """
+    of_gguf = _of_gguf(chat, "language")
+    if of_gguf is not None:
+        return of_gguf
     config = chat.model.config
     written: Any = getattr(config, "quantization_config", None)
     fields = written.to_dict() if hasattr(written, "to_dict") else written
@@ -92,6 +111,9 @@ def _stored_dtype(path: str) -> str:
 
 def _vision_precision(chat: Chat) -> str:
     """The same for the tower: released int4 files leave it as it was, ours pack it in 8 bits."""
+    of_gguf = _of_gguf(chat, "vision")
+    if of_gguf is not None:
+        return of_gguf
     tower: Any = getattr(causal_model(chat.model).base_model, "vision_tower", None)
     parameters = [] if tower is None else list(tower.parameters())
     if all(p.is_floating_point() and not hasattr(p, "quant_state") for p in parameters):
@@ -103,7 +125,8 @@ def _vision_precision(chat: Chat) -> str:
 def _rounds_activations(chat: Chat) -> bool:
     """Whether products round their inputs to 8 bits: with packed weights, and in LLM.int8()."""
     is_packed = any(isinstance(module, PackedLinear) for module in chat.model.modules())
-    return is_packed or _precision(chat) == "int8"
+    is_gguf = hasattr(chat.model, "stored_as")
+    return is_packed or (_precision(chat) == "int8" and not is_gguf)
 
 
 def tolerance_of(facts: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from minicpmv.export.gguf.run import Exported, export
+from minicpmv.export.gguf.vision import TYPES
 from minicpmv.gguf.container import GGUFFile
 
 from ...helpers.golden import GOLDEN
@@ -28,7 +29,8 @@ PICTURES = ("1.0", "2.0", "2.5", "2.6", "omnilmm-12b", "nano")
 def exported(model: str, kind: str = "F32") -> Exported:
     """Both sides of a member in one type, exported once."""
     out = mkdtemp(prefix="minicpmv-gguf-")
-    return export(FOLDERS[model], out, [kind], mmproj=kind, progress=False)
+    mmproj = kind if kind in TYPES else "F16"
+    return export(FOLDERS[model], out, [kind], mmproj=mmproj, progress=False)
 
 
 def language(model: str, kind: str = "F32") -> GGUFFile:
