@@ -19,6 +19,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+import torch
+
 # Our model types, and the model type whose default targets they get: their language model's.
 _LIKE = {"minicpm": "llama", "minicpmv": "qwen2", "omnilmm": "mistral"}
 _PREFIX = "base_model.model."
@@ -120,7 +122,11 @@ def imported() -> ModuleType:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        return importlib.import_module("peft")
+        peft = importlib.import_module("peft")
+        if torch.distributed.is_available():
+            # PEFT looks for `torch.distributed.tensor.DTensor` and leaves the import to others.
+            importlib.import_module("torch.distributed.tensor")
+        return peft
     except ImportError as error:
         raise ImportError('Adapters need PEFT. Run: pip install "minicpmv[train]"') from error
     finally:
@@ -176,6 +182,13 @@ def _entries(entry: str, names: list[str], released: dict[str, str]) -> list[str
 
 def _ends_in(name: str, entry: str) -> bool:
     return name == entry or name.endswith(f".{entry}")
+
+
+def modules_meant(entry: str, model: Any) -> list[str]:
+    """Our names of the modules that an entry of `modules_to_save` means, as PEFT finds them."""
+    names = [name for name, _ in model.named_modules() if name]
+    entries = _entries(entry, names, {name: model.released_name(name) for name in names})
+    return [name for name in names if name.endswith(tuple(entries))]
 
 
 def our_tensor_name(name: str, model_type: str) -> str:

@@ -118,3 +118,23 @@ def test_shapes_are_those_of_torch(made: str) -> None:
     with imports():
         assert torch.equal(torch.arange(3) / 2, torch.tensor([0.0, 0.5, 1.0]))
     gc.unfreeze()
+
+
+def test_an_adapter_loads_without_bitsandbytes(tmp_path: Path) -> None:
+    """PEFT takes it that somebody has imported distributed tensors; bitsandbytes does."""
+    pytest.importorskip("peft")
+    code = """
+import sys
+
+sys.modules["bitsandbytes"] = None
+from minicpmv.cli.startup import imports
+
+with imports():
+    from minicpmv import load
+    from minicpmv.adapters import LoraSettings, Parts, apply_parts
+
+    chat = load("nano", "cpu")
+    apply_parts(chat.model, Parts("lora", False, False), LoraSettings())
+    print("adapted")
+"""
+    assert run(code).split() == ["adapted"]
