@@ -281,7 +281,7 @@ def adapter_base(adapter: str | Path, revision: str | None) -> tuple[str, str | 
     if Path(base).is_absolute() and not Path(base).is_dir():
         raise FileNotFoundError(
             f"The adapter {files.name!r} was trained on {base!r}, which is not here. Give the "
-            "model, and this as its adapter."
+            "model as --model (model=...), and this as its adapter where it is not so already."
         )
     return base, revision or files.revision()
 

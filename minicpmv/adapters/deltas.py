@@ -36,7 +36,7 @@ class Deltas:
             model: without memory: names and shapes.
 
         Raises:
-            ValueError: it is no LoRA adapter, or does not fit the model.
+            ValueError: it is no LoRA adapter, does not fit the model, or is not whole.
         """
         fields = files.fields()
         kind = fields.get("peft_type")
@@ -48,6 +48,7 @@ class Deltas:
                 "it with load(MODEL, adapter=...), or merge it with PEFT."
             )
         tensors = files.tensors(model.config.model_type)
+        files.check_parts(model, tensors)
         layers = {n.removesuffix(_LORA[0]) for n in tensors if n.endswith(_LORA[0])}
         low_rank = {}
         for layer in sorted(layers):

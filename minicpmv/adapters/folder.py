@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import torch
 
 from ..checkpoint.files import read_json_file
 from ..checkpoint.hub import Checkpoint
+from ..checkpoint.tensors import listed
 from ..checkpoint.weights import WeightFiles
-from ..integrations.peft import our_tensor_name
+from ..integrations.peft import modules_meant, our_tensor_name
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -90,13 +92,60 @@ class AdapterFiles:
 
         Raises:
             OSError: the file is damaged or cut short.
-            ValueError: two tensors have one name.
+            ValueError: two tensors have one name, or one has values that are not finite.
         """
         with WeightFiles([self.weights]) as files:
             names = {name: our_name(name, model_type) for name in files.shapes}
             if len(set(names.values())) != len(names):
                 raise ValueError(f"{str(self.weights)!r} holds two tensors of one name.")
-            return {ours: files[name].clone() for name, ours in names.items()}
+            tensors = {ours: files[name].clone() for name, ours in names.items()}
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise ValueError(
+                    f"The adapter {self.name!r} has values that are not finite in "
+                    f"{name.removeprefix(PREFIX)}, so its training failed. Take an earlier "
+                    "checkpoint of it."
+                )
+        return tensors
+
+    def whole_parts(self, model: Any) -> dict[str, list[str]]:
+        """Tensors that take the place of the model's, by the entry of `modules_to_save`.
+
+        Args:
+            model: the base, without the adapter; one without memory will do.
+
+        Raises:
+            ValueError: the model has no such module.
+        """
+        entries = self.fields().get("modules_to_save") or []
+        parts = {}
+        for entry in [entries] if isinstance(entries, str) else entries:
+            modules = modules_meant(str(entry), model)
+            if not modules:
+                raise ValueError(
+                    f"{CONFIG} of the adapter {self.name!r} names {entry!r} in modules_to_save, "
+                    "and the model has no such module. Give the model that it was trained on."
+                )
+            parts[str(entry)] = [
+                f"{PREFIX}{module}.{name}"
+                for module in modules
+                for name, _ in model.get_submodule(module).named_parameters()
+            ]
+        return parts
+
+    def check_parts(self, model: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+        """
+        Raises:
+            ValueError: `tensors`, which are its own, lack some of `whole_parts`.
+        """
+        for entry, names in self.whole_parts(model).items():
+            missing = [name.removeprefix(PREFIX) for name in names if name not in tensors]
+            if missing:
+                raise ValueError(
+                    f"The adapter {self.name!r} lacks tensors of {entry!r}, which its "
+                    f"modules_to_save names: {listed(missing)}. Copy it again, or take an earlier "
+                    "checkpoint of it."
+                )
 
 
 def our_name(name: str, model_type: str) -> str:

@@ -54,6 +54,7 @@ def attach(model: Any, adapter: str | Path, *, trainable: bool = False) -> "Peft
             f"The adapter {files.name!r} is {fields.get('peft_type')}: tokens in front of the "
             "prompt. Adapters that are layers are read: LORA and its like."
         )
+    files.whole_parts(model)
     config.inference_mode = not trainable
     try:
         with without_its_warnings():

@@ -18,8 +18,9 @@ from ..checkpoint.files import parse_size, read_json_file
 from ..checkpoint.hub import SMALL_FILES, Checkpoint
 from ..checkpoint.tensors import listed, skeleton
 from ..checkpoint.weights import WeightFiles, write_shards
+from ..errors import first_line
 from ..integrations.peft import our_tensor_name
-from ..loader import MODEL_CLASSES, load_processor, model_config, read_config
+from ..loader import MODEL_CLASSES, adapter_base, load_processor, model_config, read_config
 from ..releases import model_type_of
 from .folders import check_out, empty_folder_beside, put_in_place, write_json
 
@@ -72,9 +73,18 @@ def merge(
     shard_size = parse_size(max_shard_size)
     files = AdapterFiles.find(adapter)
     check_out(out, files.config.parent, overwrite)
+    asked_for = model is not None
     if model is None:
-        model, revision = files.base(), revision or files.revision()
-    checkpoint = Checkpoint.find(model, revision=revision)
+        model, revision = adapter_base(adapter, revision)
+    try:
+        checkpoint = Checkpoint.find(model, revision=revision)
+    except OSError as error:
+        if asked_for:
+            raise
+        raise OSError(
+            f"The adapter {files.name!r} was trained on {str(model)!r}, which is not here. Give "
+            f"the model as --model (model=...). {first_line(error)}"
+        ) from error
     if checkpoint.is_folder:
         check_out(out, Path(checkpoint.location), overwrite)
     fields = read_config(checkpoint)

@@ -1,5 +1,6 @@
 """Adapters and checkpoints of the released scripts, ms-swift and LLaMA-Factory load."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,45 @@ def test_a_tensor_too_many_or_too_few_is_named(tmp_path: Path) -> None:
     save_file(tensors | extra, path)
     with pytest.raises(ValueError, match=r"1 unexpected: .*post_layernorm"):
         load(tmp_path / "a")
+
+
+def test_merge_refuses_a_part_without_its_tensors(tmp_path: Path) -> None:
+    """Or the part would stay as in the base, without a word."""
+    from safetensors.torch import load_file, save_file
+
+    chat, tuned = trained("2.6", Parts("lora", True, False))
+    save_adapter(tuned, chat.processor, tmp_path / "a", {})
+    path = tmp_path / "a" / "adapter_model.safetensors"
+    save_file({n: t for n, t in load_file(path).items() if "resampler" not in n}, path)
+    with pytest.raises(ValueError, match=r"lacks tensors of 'resampler'.*model\.resampler\.attn"):
+        merge(tmp_path / "a", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_part_that_the_model_does_not_have_is_refused(tmp_path: Path) -> None:
+    chat, tuned = trained("2.6", Parts("lora", True, False))
+    save_adapter(tuned, chat.processor, tmp_path / "a", {})
+    path = tmp_path / "a" / "adapter_config.json"
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps(fields | {"modules_to_save": ["resampler", "projector"]}))
+    for read in (load, lambda folder: merge(folder, tmp_path / "out")):
+        with pytest.raises(ValueError, match="names 'projector' in modules_to_save"):
+            read(tmp_path / "a")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    from safetensors.torch import load_file, save_file
+
+    chat, tuned = trained("2.6", Parts("lora", True, False))
+    save_adapter(tuned, chat.processor, tmp_path / "a", {})
+    path = tmp_path / "a" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    tensors["base_model.model.model.resampler.ln_q.weight"][0] = value
+    save_file(tensors, path)
+    for read in (load, lambda folder: merge(folder, tmp_path / "out")):
+        with pytest.raises(ValueError, match=r"not finite in model\.resampler\.ln_q\.weight"):
+            read(tmp_path / "a")
 
 
 def _given(model: str, folder: Path):

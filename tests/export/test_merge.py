@@ -113,6 +113,20 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["verify", out, "--against", base, *prompts]) == 1
 
 
+@pytest.mark.parametrize("base", ["/data/gone", "runs/gone"])
+def test_a_base_that_is_gone_is_named_with_its_adapter(
+    tmp_path: Path, base: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat, tuned = trained("2.6", Parts("lora", False, False))
+    save_adapter(tuned, chat.processor, tmp_path / "adapter", {})
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": base}))
+    assert main(["merge", str(tmp_path / "adapter"), str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert f"adapter' was trained on {base!r}" in said
+    assert "--model" in said
+
+
 def _headers(folder: Path) -> dict[str, Any]:
     headers = {}
     for path in folder.glob("*.safetensors"):
