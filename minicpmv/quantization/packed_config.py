@@ -44,6 +44,8 @@ class PackedConfig(QuantizationConfigMixin):
             "embed_tokens", "vision" and "resampler".
         dense: modules that are not packed, by their names, released or ours, or parts of them.
         layout: of the bytes, in a file.
+        modules: bits of every packed module by its name, where they are as a file had them; then
+            `bits` and `dense` say nothing.
 
     Raises:
         ValueError: an argument is not known.
@@ -55,6 +57,7 @@ class PackedConfig(QuantizationConfigMixin):
         bits: Mapping[str, int] | None = None,
         dense: Iterable[str] = (),
         layout: int = LAYOUT,
+        modules: Mapping[str, int] | None = None,
         quant_method: str = METHOD,
         **unknown: Any,
     ):
@@ -77,6 +80,8 @@ class PackedConfig(QuantizationConfigMixin):
                 )
         self.format, self.layout = format, layout
         self.bits, self.dense = bits, list(dense)
+        if modules is not None:
+            self.modules = dict(modules)
 
     def resolved(self, config: Any) -> dict[str, int]:
         """Bits of every part of a model.
@@ -104,10 +109,14 @@ class PackedConfig(QuantizationConfigMixin):
         """Bits of every module of a model of full weights that is packed, by its name."""
         head, table = model.get_output_embeddings(), model.get_input_embeddings()
         bits = self.resolved(model.config)
+        modules: Mapping[str, int] | None = getattr(self, "modules", None)
         prefix = "" if hasattr(model, model.base_model_prefix) else f"{model.base_model_prefix}."
+        if modules is not None:
+            names = [name for name, _ in model.named_modules() if f"{prefix}{name}" in modules]
+            return {name: modules[f"{prefix}{name}"] for name in names}
         found = {}
         for name, module in model.named_modules():
-            if type(module) is not nn.Linear and (module is not table or not _is_plain(table)):
+            if not can_be_packed(module, table):
                 continue
             released = model.released_name(f"{prefix}{name}.weight").removesuffix(".weight")
             if module is head:
@@ -125,6 +134,12 @@ class PackedConfig(QuantizationConfigMixin):
             if bits[part] and not is_dense:
                 found[name] = bits[part]
         return found
+
+
+def can_be_packed(module: nn.Module, table: Any) -> bool:
+    """Whether there is a layer for its packed weight: of a linear layer, and of the model's
+    `table` of embeddings."""
+    return type(module) is nn.Linear or (module is table and _is_plain(table))
 
 
 def _is_plain(table: Any) -> bool:
@@ -176,4 +191,4 @@ def packed_layer(layer: nn.Module, bits: int) -> PackedLinear | PackedEmbedding:
     )
 
 
-__all__ = ["FORMATS", "PackedConfig", "PackedQuantizer", "packed_layer"]
+__all__ = ["FORMATS", "PackedConfig", "PackedQuantizer", "can_be_packed", "packed_layer"]

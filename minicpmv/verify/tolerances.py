@@ -98,7 +98,8 @@ def _precision(chat: Chat) -> str:
     if fields is None:
         return dtype_name(chat.model.dtype)
     if fields.get("quant_method") == "minicpmv":
-        return "int4" if 4 in fields["bits"].values() else "int8"
+        bits = {*fields["bits"].values(), *(fields.get("modules") or {}).values()}
+        return "int4" if 4 in bits else "int8"
     return f"int{fields.get('bits') or (4 if fields.get('load_in_4bit') else 8)}"
 
 
