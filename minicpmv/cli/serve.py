@@ -29,7 +29,7 @@ examples:
 _REPEATED = ("api_key", "cors_origin")
 _OTHERS = "operation"
 GROUPS = {
-    "models": ("served_model_name", "device", "dtype", "quantize", "memory_budget"),
+    "models": ("served_model_name", "mmproj", "device", "dtype", "quantize", "memory_budget"),
     "address": (
         *("host", "port", "root_path", "ssl_certfile", "ssl_keyfile"),
         *("api_key", "open_metrics", "cors_origin"),

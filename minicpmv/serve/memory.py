@@ -15,7 +15,7 @@ from ..chat import Chat
 from ..checkpoint.hub import Checkpoint
 from ..checkpoint.tensors import skeleton
 from ..devices import hardware_of, parse_device
-from ..loader import MODEL_CLASSES, precision_of, read_config
+from ..loader import find_checkpoint, model_class, precision_of, read_config
 from ..precision import working_bytes
 from ..quantization import weight_bytes
 from ..releases import model_type_of
@@ -75,16 +75,16 @@ def bytes_of_place(place: str, device: str, dtype: str, quantize: str | None) ->
     Raises:
         OSError, ValueError: its files cannot be read.
     """
-    checkpoint = Checkpoint.find(place)
-    fields = read_config(checkpoint)
-    empty = _empty_model(fields)
-    files = checkpoint.kept_weight_files()
-    if fields.get("quantization_config") and files:
-        return sum(file.stat().st_size for file in files) + working_bytes(empty.config)
-    target = parse_device(device)
-    if _is_for_float32(fields, empty, target, dtype, quantize):
-        dtype = "float32"
-    precision = precision_of(checkpoint, fields, target, dtype, quantize=quantize)
+    with find_checkpoint(place) as checkpoint:
+        fields = read_config(checkpoint)
+        empty = _empty_model(fields)
+        files = checkpoint.kept_weight_files()
+        if fields.get("quantization_config") and files:
+            return sum(file.stat().st_size for file in files) + working_bytes(empty.config)
+        target = parse_device(device)
+        if _is_for_float32(fields, empty, target, dtype, quantize):
+            dtype = "float32"
+        precision = precision_of(checkpoint, fields, target, dtype, quantize=quantize)
     weights = weight_bytes(empty, quantize, width=precision.dtype.itemsize)
     return weights + working_bytes(empty.config)
 
@@ -98,7 +98,8 @@ def dtype_of_place(place: str, device: str, dtype: str, quantize: str | None) ->
     Raises:
         OSError, ValueError: its files cannot be read.
     """
-    fields = read_config(Checkpoint.find(place))
+    with find_checkpoint(place) as checkpoint:
+        fields = read_config(checkpoint)
     is_small = _is_for_float32(fields, _empty_model(fields), parse_device(device), dtype, quantize)
     return "float32" if is_small else dtype
 
@@ -107,7 +108,7 @@ def _empty_model(fields: dict[str, Any]) -> Any:
     """The model of a `config.json`, without memory for its weights."""
     model_type = model_type_of(fields)
     config = CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(fields))
-    return skeleton(MODEL_CLASSES[model_type], config)
+    return skeleton(model_class(fields), config)
 
 
 def _is_for_float32(

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import kernels
@@ -21,7 +22,8 @@ from ..engine.live import LiveAnswer
 from ..engine.matching import vocabulary_of
 from ..engine.request import Messages
 from ..errors import ArgumentError
-from ..loader import load, read_config
+from ..gguf.reading.model import is_gguf
+from ..loader import find_checkpoint, load, read_config
 from ..media.policy import MediaPolicy, use_policy
 from .access_log import logger
 from .cards import card_of
@@ -228,6 +230,7 @@ class OwnBackend:
             place,
             settings.device,
             dtype_of_place(place, settings.device, settings.dtype, settings.quantize),
+            mmproj=settings.mmproj,
             quantize=settings.quantize,  # type: ignore[arg-type]
             media_policy=_NOTHING,
             limits=limits,
@@ -239,15 +242,20 @@ class OwnBackend:
         # A vocabulary that cannot be used is an error of requests with a constraint.
         with suppress(ArgumentError):
             vocabulary_of(chat.processor)
-        files = Checkpoint.find(place, local_files_only=True)
-        self._file_bytes[place] = bytes_of_files(files)
+        self._file_bytes[place] = self._bytes_on_disk(place)
         logger.info("loaded %s in %.1f s", place, time.perf_counter() - begin)
         return chat
 
     def _look_at(self, place: str) -> None:
-        checkpoint = Checkpoint.find(place)
-        read_config(checkpoint)
-        self._file_bytes[place] = bytes_of_files(checkpoint)
+        with find_checkpoint(place) as checkpoint:
+            read_config(checkpoint)
+        self._file_bytes[place] = self._bytes_on_disk(place)
+
+    def _bytes_on_disk(self, place: str) -> int | None:
+        if not is_gguf(place):
+            return bytes_of_files(Checkpoint.find(place, local_files_only=True))
+        files = [place] if self.settings.mmproj is None else [place, self.settings.mmproj]
+        return sum(Path(file).stat().st_size for file in files)
 
     def _bytes_of(self, place: str, chat: Chat | None) -> int:
         if chat is not None:

@@ -130,6 +130,9 @@ class ServeSettings:
         "keep weights in 4 or 8 bits",
         choices=("int4", "int8", "nf4", "llm.int8"),
     )
+    mmproj: str | None = setting(
+        None, "path", "of a GGUF file, the one with its vision side", metavar="FILE"
+    )
     calibration: str | None = setting(
         None, "path", "file of 'minicpmv calibrate', for /v1/decisions", metavar="FILE"
     )
@@ -157,6 +160,8 @@ class ServeSettings:
                 f"{twice!r} is served twice. Give each model a name of its own with "
                 "--served-model-name."
             )
+        if self.mmproj is not None and len(self.model) > 1:
+            raise ArgumentError("--mmproj belongs to one GGUF file; serve that alone.")
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             raise ArgumentError("--ssl-certfile and --ssl-keyfile belong together; give both.")
         if (self.engine == "vllm") != bool(self.upstream):

@@ -3,11 +3,15 @@
 import pytest
 import torch
 
+from minicpmv.errors import ArgumentError
 from minicpmv.gguf.reading.model import GGUFModel
 from minicpmv.kernels.packing import dequantize
 from minicpmv.loader import load
 from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
 from minicpmv.quantization.packed_linear import PackedEmbedding, PackedLinear
+from minicpmv.serve.memory import bytes_of_place
+from minicpmv.serve.own import OwnBackend
+from minicpmv.serve.settings import ServeSettings
 
 from .members import exported
 
@@ -64,3 +68,15 @@ def test_float16_is_the_checkpoint_rounded():
     ids = torch.arange(20, 60)[None]
     difference = ours.model(input_ids=ids).logits - theirs.model(input_ids=ids).logits
     assert float(difference.detach().abs().max()) < 1e-5
+
+
+def test_a_server_serves_a_file_with_its_vision_side():
+    files = exported("nano", "Q8_0")
+    place, mmproj = str(files.language["Q8_0"]), str(files.mmproj)
+    backend = OwnBackend(ServeSettings(model=(place,), mmproj=mmproj, device="cpu"))
+    assert backend._load(place).supports_images
+    size = sum(path.stat().st_size for path in files.files)
+    assert backend._file_bytes[place] == size
+    assert bytes_of_place(place, "cpu", "auto", None) > size
+    with pytest.raises(ArgumentError, match="--mmproj"):
+        ServeSettings(model=(place, "nano"), mmproj=mmproj)
