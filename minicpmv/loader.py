@@ -38,7 +38,7 @@ from .devices import (
 from .engine.limits import EngineLimits
 from .engine.widen import widen
 from .errors import ArgumentError, first_line, short
-from .gguf.reading.model import as_checkpoint, is_gguf, language_of
+from .gguf.reading.model import as_checkpoint, is_gguf, language_of, of_fields
 from .media.policy import MediaPolicy
 from .model.config_checks import check_config
 from .model.devices import DeviceFromEmbeddingsMixin
@@ -436,6 +436,8 @@ def precision_of(
         return choice
     headers = headers or _headers(checkpoint)
     config = model_config(fields)
+    gguf = of_fields(fields)
+    quantize = quantize if gguf is None else gguf.packed_as
     if quantize is not None or not headers:
         empty = skeleton(model_class(fields), config)
         needed = weight_bytes(empty, quantize, width=4)

@@ -78,6 +78,12 @@ class GGUFModel:
         files = [self.file] if self.mmproj is None else [self.file, self.mmproj]
         return sum(info.size for file in files for info in file.tensors.values())
 
+    @property
+    def packed_as(self) -> str | None:
+        """What the language model is nearest to on a CPU, "int4" or "int8"; None where its weights
+        are widened."""
+        return {"Q4_0": "int4", "Q8_0": "int8"}.get(self.stored_as["language"])
+
     def recipes(self) -> dict[str, Recipe]:
         """Every tensor by its released name.
 

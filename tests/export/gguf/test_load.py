@@ -168,3 +168,10 @@ def test_verify_wants_the_vision_side(capsys):
     path = str(exported("nano", "Q8_0").language["Q8_0"])
     assert main(["verify", "nano", "--against", path, "--checks", "none"]) == 1
     assert "--against-mmproj" in capsys.readouterr().err
+
+
+def test_memory_is_counted_as_it_is_packed():
+    wide, packed = (GGUFModel(exported("nano", kind).language[kind]) for kind in ("F16", "Q8_0"))
+    assert (wide.packed_as, packed.packed_as) == (None, "int8")
+    chat = load(exported("nano", "Q8_0").language["Q8_0"])
+    assert chat.precision is not None
