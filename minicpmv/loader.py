@@ -58,7 +58,7 @@ from .processing.processor import MiniCPMVProcessor
 from .processing.templates import released_chat_template
 from .processing.text import TextProcessor
 from .processing.tokenizer import MiniCPMVTokenizerFast
-from .quantization import format_config, weight_bytes
+from .quantization import UNPACKED, format_config, weight_bytes
 from .quantization.packed_linear import PackedLinear
 from .quiet import progress_bar
 from .releases import VISION_TYPES, model_type_of, release_of, text_release_of
@@ -438,13 +438,12 @@ def precision_of(
     config = model_config(fields)
     gguf = of_fields(fields)
     quantize = quantize if gguf is None else gguf.packed_as
-    if quantize is not None or not headers:
+    method = (fields.get("quantization_config") or {}).get("quant_method")
+    if quantize is not None or not headers or method in UNPACKED:
         empty = skeleton(model_class(fields), config)
         needed = weight_bytes(empty, quantize, width=4)
     else:
-        quantization = fields.get("quantization_config") or {}
-        is_gptq = quantization.get("quant_method") == "gptq"
-        needed = float32_bytes(headers, quantization.get("bits", 4) if is_gptq else 0)
+        needed = float32_bytes(headers)
     return choose_dtype(stored, hardware, needed_bytes=needed + working_bytes(config))
 
 

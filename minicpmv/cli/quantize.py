@@ -7,16 +7,23 @@ from .convert import size
 from .usage import UsageError
 
 DESCRIPTION = """\
-Write a model with its weights packed in 4 or 8 bits. OUT is a complete folder, which every command
-and `load` take; its weights are mapped into memory, so that it starts at once. The answers are
-those of --quantize on a CPU, which packs the weights at every start.
+Write a model with its weights in 4 or 8 bits. OUT is a complete folder, which every command and
+`load` take.
 
+  packed-int4, packed-int8 (or int8): for this package; mapped into memory, so that it starts at
+            once, with the answers of --quantize on a CPU, which packs the weights at every start
+  int4      bitsandbytes, the layout of the released -int4 checkpoints
+  w4a16     compressed-tensors: vLLM, SGLang, transformers
+  gptq      AutoGPTQ
+
+The last three quantise the decoder's layers, and leave vision tower, resampler and head in full.
 OUT appears only when it is whole. The memory needed is that of the result and one tensor.
 """
 
 EPILOG = """\
 examples:
   minicpmv quantize openbmb/MiniCPM-V-2_6 minicpm-v-2.6-int4
+  minicpmv quantize openbmb/MiniCPM-V-2_6 minicpm-v-2.6-w4a16 --to w4a16
   minicpmv ask -m minicpm-v-2.6-int4 "What is written on the sign?" street.jpg
 """
 
@@ -31,7 +38,17 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser.add_argument("model", metavar="MODEL", help="folder or name on the hub, full weights")
     parser.add_argument("out", metavar="OUT", help="folder to write")
     parser.add_argument(
-        "--to", choices=("int4", "int8"), default="int4", help="format to write (default: int4)"
+        "--to",
+        choices=("packed-int4", "packed-int8", "int8", "int4", "w4a16", "gptq"),
+        default="packed-int4",
+        help="format to write (default: packed-int4)",
+    )
+    parser.add_argument(
+        "--group-size",
+        type=int,
+        metavar="N",
+        help="inputs that share a scale in w4a16 and gptq: 32, 64, 128, or -1 for all "
+        "of an output (default: 128)",
     )
     parser.add_argument("--revision", help="branch, tag or commit on the hub")
     parser.add_argument("--overwrite", action="store_true", help="replace the model in OUT")
@@ -61,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
             args.model,
             args.out,
             args.to,
+            group_size=args.group_size,
             revision=args.revision,
             overwrite=args.overwrite,
             max_shard_size=args.max_shard_size,

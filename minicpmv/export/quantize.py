@@ -1,6 +1,7 @@
-"""A checkpoint with its weights packed in 4 or 8 bits, ready to be mapped into memory.
+"""A checkpoint with its weights packed in 4 or 8 bits, ready to be mapped into memory; or in the
+quantised layout of another program (`layouts.py`).
 
-What is written is what `load(quantize=...)` keeps on a CPU; loading it reads the headers and maps
+Packed is what `load(quantize=...)` keeps on a CPU; loading it reads the headers and maps
 the files, and gives the same answers. The small files are copied, so that the folder is complete.
 """
 
@@ -16,14 +17,22 @@ from transformers import CONFIG_MAPPING
 from ..checkpoint.files import parse_size
 from ..checkpoint.hub import SMALL_FILES, Checkpoint
 from ..checkpoint.tensors import skeleton
-from ..checkpoint.weights import write_shards
+from ..checkpoint.weights import WeightFiles, write_shards
 from ..errors import ArgumentError
 from ..loader import MODEL_CLASSES, load, load_processor, precision_of, read_config
 from ..precision import dtype_name
 from ..quantization import weight_bytes
 from ..releases import model_type_of
 from .folders import check_out, empty_folder_beside, put_in_place, write_json
+from .layouts import LAYOUTS, LayoutWriter, check_group_size
 
+# Packed weights of ours, by what `load(quantize=...)` calls them.
+PACKED: dict[str, Literal["int4", "int8"]] = {
+    "packed-int4": "int4",
+    "packed-int8": "int8",
+    "int8": "int8",
+}
+FORMATS = ("packed-int4", "packed-int8", "int8", *LAYOUTS)
 _WRITTEN_ANEW = {"config.json", "quantize_config.json", "adapter_config.json"}
 
 
@@ -41,18 +50,23 @@ class Quantised:
 def quantize(
     model: str | Path,
     out: str | Path,
-    to: Literal["int4", "int8"] = "int4",
+    to: str = "packed-int4",
     *,
+    group_size: int | None = None,
     revision: str | None = None,
     overwrite: bool = False,
     max_shard_size: int | str = "2GB",
     progress: bool | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Quantised:
-    """Write a checkpoint with packed weights; `out` appears only when it is whole.
+    """Write a checkpoint with quantised weights; `out` appears only when it is whole.
 
     Args:
         model: a folder, or a name on the hub, with full weights.
+        to: "packed-int4" or "packed-int8", for this package; "int4", the layout of the released
+            int4 files; "w4a16", that of compressed-tensors; "gptq".
+        group_size: 32, 64 or 128 inputs share a scale in w4a16 and gptq, or all (-1);
+            None: 128.
         overwrite: replace `out` when it is a model's folder.
         max_shard_size: the most bytes of a weight file.
         progress: show a bar on stderr while weights are read; None: when stderr is a terminal.
@@ -62,8 +76,9 @@ def quantize(
         ValueError: the model cannot be quantised.
         OSError: a file is missing or damaged, `out` is there already, or the disk is full.
     """
-    if to not in ("int4", "int8"):
-        raise ArgumentError(f"`to` is {to!r}; known: int4, int8.")
+    if to not in FORMATS:
+        raise ArgumentError(f"`to` is {to!r}; known: {', '.join(FORMATS)}.")
+    group_size = check_group_size(to, group_size)
     out = Path(out)
     shard_size = parse_size(max_shard_size)
     checkpoint = Checkpoint.find(model, revision=revision)
@@ -77,14 +92,27 @@ def quantize(
     stored = precision_of(checkpoint, fields, torch.device("cpu")).stored or torch.float32
     empty = _empty_model(fields)
     full_bytes = weight_bytes(empty, None, stored.itemsize)
-    unfinished = empty_folder_beside(out, weight_bytes(empty, to, stored.itemsize))
-
-    chat = load(folder, "cpu", stored, quantize=to, progress=progress)
-    tensors = _in_released_names(chat.model)
-    outlines = {name: tensor.to("meta") for name, tensor in tensors.items()}
-    for done, _ in enumerate(write_shards(unfinished, outlines, tensors.pop, shard_size), 1):
-        if on_progress is not None:
-            on_progress(done, len(outlines))
+    show = on_progress or (lambda done, total: None)
+    if to in PACKED:
+        room = weight_bytes(empty, PACKED[to], stored.itemsize)
+        unfinished = empty_folder_beside(out, room)
+        chat = load(folder, "cpu", stored, quantize=PACKED[to], progress=progress)
+        tensors = _in_released_names(chat.model)
+        outlines = {name: tensor.to("meta") for name, tensor in tensors.items()}
+        written = write_shards(unfinished, outlines, tensors.pop, shard_size)
+        for done, _ in enumerate(written, 1):
+            show(done, len(outlines))
+        quantization = chat.model.config.quantization_config.to_dict()
+    else:
+        with WeightFiles(Checkpoint.find(folder).weight_files()) as weights:
+            writer = LayoutWriter(empty, weights, to, group_size)
+            outlines = writer.outlines
+            unfinished = empty_folder_beside(out, sum(t.nbytes for t in outlines.values()))
+            for done, _ in enumerate(writer.write(unfinished, shard_size), 1):
+                show(done, len(outlines))
+            quantization = writer.config_fields()
+    if to == "gptq":
+        write_json(unfinished / "quantize_config.json", quantization)
     for name in SMALL_FILES:
         if name not in _WRITTEN_ANEW and (folder / name).is_file():
             shutil.copyfile(folder / name, unfinished / name)
@@ -92,7 +120,7 @@ def quantize(
     fields.pop("dtype", None)
     fields |= {
         "torch_dtype": dtype_name(stored),
-        "quantization_config": chat.model.config.quantization_config.to_dict(),
+        "quantization_config": quantization,
     }
     files = list(unfinished.glob("*.safetensors"))
     num_bytes = sum(tensor.nbytes for tensor in outlines.values())
@@ -131,4 +159,4 @@ def _in_released_names(model: Any) -> dict[str, torch.Tensor]:
     return {model.released_name(name): t.detach() for name, t in (parameters | buffers).items()}
 
 
-__all__ = ["Quantised", "quantize"]
+__all__ = ["FORMATS", "Quantised", "quantize"]

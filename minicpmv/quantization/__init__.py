@@ -7,7 +7,10 @@
     rows.py           single rows of packed weights
     bits.py           bitsandbytes: NF4 and LLM.int8(), in released files and from full weights
     gguf.py           GGUF files, tensor by tensor
-    gptq.py           AutoGPTQ files, unpacked to dense weights
+    dense.py          files of other quantisers, unpacked to dense weights; waiting.py, words.py
+    gptq.py           AutoGPTQ files, read and written
+    awq.py            AutoAWQ files, read
+    compressed.py     compressed-tensors W4A16 and W8A16, read and written
     files.py          which tensors a checkpoint's files hold
     headers.py        headers of quantised files, seen as those of full weights
     memory.py         what weights take, computed from shapes
@@ -21,7 +24,11 @@ from typing import Any
 
 import torch
 
+from . import compressed
+from .awq import AwqReader
 from .bits import BitsReader, bits_config
+from .compressed import CompressedReader
+from .dense import DenseReader
 from .files import read_quantization
 from .gguf import METHOD as GGUF
 from .gguf import GgufReader
@@ -33,7 +40,9 @@ from .packing import PackedReader, PackingReader
 
 # What `load(quantize=...)` takes. The first two mean bitsandbytes on everything but a CPU.
 FORMATS = ("int4", "int8", "nf4", "llm.int8")
-Reader = BitsReader | GgufReader | GptqReader | PackedReader
+# Methods whose files are unpacked to dense weights.
+UNPACKED = ("gptq", "awq", compressed.METHOD)
+Reader = BitsReader | DenseReader | GgufReader | PackedReader
 
 
 def format_config(quantize: str, device: torch.device) -> Any:
@@ -81,14 +90,24 @@ def reader_for(model_class: Any, path: Any, keywords: dict[str, Any]) -> Reader 
         return PackedReader(model_class, path, keywords, written)
     if written.get("load_in_4bit") or written.get("load_in_8bit"):
         return BitsReader(model_class, path, keywords, written)
-    if written.get("quant_method") == "gptq" and asked is None and not GptqReader.is_elsewhere():
+    if asked is not None:
+        return None
+    method = written.get("quant_method")
+    if method == "gptq" and not GptqReader.is_elsewhere(model_class):
         return GptqReader(model_class, path, keywords, written)
+    if method == "awq":
+        return AwqReader(model_class, path, keywords, written)
+    if method == compressed.METHOD:
+        return CompressedReader(model_class, path, keywords, written)
     return None
 
 
 __all__ = [
     "FORMATS",
+    "UNPACKED",
+    "AwqReader",
     "BitsReader",
+    "CompressedReader",
     "GgufReader",
     "GptqReader",
     "PackedConfig",

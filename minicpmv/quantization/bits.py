@@ -11,7 +11,7 @@ import importlib.util
 import logging
 import re
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -221,6 +221,35 @@ def quantised_layers(model: Any, quantize: str) -> list[nn.Linear]:
         for layer in taken
         if quantize in ("llm.int8", "int8") or layer.in_features % BLOCK == 0
     ]
+
+
+class Skipped(NamedTuple):
+    """Parts of a model that stay as they are: entries for a config, and our names of layers."""
+
+    entries: list[str]
+    layers: list[str]
+
+
+def skipped_parts(layers: dict[str, str]) -> Skipped:
+    """What released int4 files leave in full, of `linear_layers` of a model."""
+    entries = [entry for entry in UNQUANTIZED if _matching([entry], layers)]
+    return Skipped(entries, _matching(entries, layers))
+
+
+def pack(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The tensors of a layer in a released int4 file, by what follows "weight" in their names.
+
+    Raises:
+        ImportError: bitsandbytes is not installed.
+    """
+    _import_bitsandbytes()
+    from bitsandbytes.functional import quantize_4bit
+
+    data, state = quantize_4bit(
+        weight.contiguous(), blocksize=BLOCK, compress_statistics=True, quant_type="nf4"
+    )
+    beside = {f".{name}": tensor for name, tensor in state.as_dict(packed=True).items()}
+    return {"": data} | beside
 
 
 def check_unpacked(model: nn.Module) -> None:

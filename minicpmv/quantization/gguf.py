@@ -19,7 +19,8 @@ from ..gguf.reading.recipes import Recipe
 from ..kernels.packing import GROUP, TILE_ROWS, PackedWeight, pack_rows
 from .files import generation_config, own_config
 from .packed_config import PackedConfig, can_be_packed
-from .packing import PackedReader, Waiting
+from .packing import PackedReader
+from .waiting import Waiting
 
 BITS = {"Q4_0": 4, "Q8_0": 8}
 _BLOCK = 1 << 22  # bytes that are packed at a time
@@ -63,8 +64,7 @@ class GgufReader(PackedReader):
         self.keywords["dtype"] = self._dtype
         self.keywords.pop("torch_dtype", None)
         self.keywords["state_dict"] = {
-            name: Waiting(self._read, name, self._bits.get(name), self._dtype)
-            for name in self._recipes
+            name: Waiting(self._read, name, self._bits.get(name) is None) for name in self._recipes
         }
         if model_class.can_generate():
             settings = generation_config(Checkpoint.at(path, keywords), config)

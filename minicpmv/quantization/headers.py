@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from ..checkpoint.headers import Headers, Shape
 from ..kernels.packing import packed_shape
+from . import awq, compressed
 from .bits import INT8, NEEDED, NESTED, OPTIONAL, STATES
 from .gptq import PACKED
 
@@ -20,15 +21,23 @@ def as_dense(headers: Headers, shapes: Mapping[str, Shape]) -> tuple[Headers, st
         shapes: of every parameter of the model, by released name.
 
     Returns:
-        The headers, and "int4", "int8", "GPTQ" or None.
+        The headers, and "int4", "int8", "GPTQ", "AWQ", "W4A16", "W8A16" or None.
     """
     dense = dict(headers)
     kind = None
     for name, shape in shapes.items():
         layer = name.removesuffix(".weight")
         if f"{layer}.{PACKED[0]}" in headers:
-            parts, numbers = [f"{layer}.{part}" for part in PACKED], None
-            found = "GPTQ"
+            is_awq = headers[f"{layer}.{PACKED[0]}"][0][:1] == shape[1:]
+            names = awq.PACKED if is_awq else PACKED
+            parts, numbers = [f"{layer}.{part}" for part in names], None
+            found = "AWQ" if is_awq else "GPTQ"
+        elif f"{layer}.{compressed.PACKED[0]}" in headers:
+            parts = [f"{layer}.{part}" for part in compressed.PACKED]
+            optional = [f"{layer}.{part}" for part in compressed.OPTIONAL]
+            parts += [part for part in optional if part in headers]
+            words = math.prod(headers[parts[0]][0])
+            numbers, found = None, "W4A16" if 8 * words <= 4 * math.prod(shape) else "W8A16"
         elif f"{layer}{NEEDED[0]}" in headers:
             parts = [f"{layer}{suffix}" for suffix in NEEDED]
             parts += [f"{layer}{s}" for s in (*NESTED, *STATES) if f"{layer}{s}" in headers]

@@ -6,7 +6,6 @@ So there is one way of loading, and at no moment more memory than the result and
 """
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from ..kernels.packing import PackedWeight
 from .files import check_experts, generation_config, own_config
 from .packed_config import PackedConfig, packed_layer
 from .quantiser import quantise_rows
+from .waiting import Waiting
 
 Mismatch = tuple[str, torch.Size, torch.Size]
 
@@ -85,8 +85,8 @@ class PackingReader(PackedReader):
         super().__init__(model_class, path, self.keywords, config.quantization_config)
         self.path = None
         self.keywords["state_dict"] = {
-            name: Waiting(self._read, name, self._bits.get(name), self._weights.dtypes[name])
-            for name in self._weights.shapes
+            name: Waiting(self._read, name, name not in self._bits and dtype is not None)
+            for name, dtype in self._weights.dtypes.items()
         }
         if model_class.can_generate():
             self.keywords.setdefault("generation_config", generation_config(checkpoint, config))
@@ -144,24 +144,6 @@ class PackingReader(PackedReader):
         return super().finish(model)
 
 
-class Waiting:
-    """A tensor that is read when transformers asks for it, as of a safetensors file."""
-
-    def __init__(
-        self, read: Callable[[str], Tensor], name: str, bits: int | None, dtype: torch.dtype | None
-    ):
-        self._read, self._name = read, name
-        self._is_float = bits is None and dtype is not None
-
-    def __getitem__(self, index: Any) -> Tensor:
-        assert index is Ellipsis, index
-        return self._read(self._name)
-
-    def get_dtype(self) -> str:
-        """As safetensors writes it; transformers looks at the first letter."""
-        return "F32" if self._is_float else "U8"
-
-
 def _check_places(path: Any, device_map: Any) -> None:
     """Refuse weights that wait on the disk.
 
@@ -189,4 +171,4 @@ def _packed_shapes(model: nn.Module, bits: dict[str, int]) -> dict[str, torch.Si
     return shapes
 
 
-__all__ = ["PackedReader", "PackingReader", "Waiting"]
+__all__ = ["PackedReader", "PackingReader"]

@@ -23,31 +23,37 @@ _CHUNK = 1000
 _LEAST_SQUARE = 1e-30  # below, a group counts as zero
 
 
-def quantise(rows: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+def quantise(
+    rows: Tensor, bits: int, group: int = GROUP, dtype: torch.dtype = torch.float16
+) -> tuple[Tensor, Tensor]:
     """Quantise rows of a weight.
 
     Args:
         rows: (rows, in_features), any floating-point dtype.
         bits: 4 or 8.
+        group: inputs that share a scale.
+        dtype: of the scales.
 
     Returns:
         Codes as `pack_rows` takes them, (rows, in_features), 0..15 or -127..127, and scales,
-        float16 (rows, groups). A group whose numbers are not finite, or too large for a scale in
-        float16, has a scale that is not finite.
+        (rows, groups). A group whose numbers are not finite, or too large for a scale in
+        that dtype, has a scale that is not finite.
     """
     num_rows, width = rows.shape
-    groups = torch.nn.functional.pad(rows.detach().float(), (0, -width % GROUP)).view(-1, GROUP)
+    groups = torch.nn.functional.pad(rows.detach().float(), (0, -width % group)).view(-1, group)
     codes = torch.empty(groups.shape, dtype=torch.uint8 if bits == 4 else torch.int8)
-    scales = torch.empty(len(groups), dtype=torch.float16)
+    scales = torch.empty(len(groups), dtype=dtype)
     rule = _int4 if bits == 4 else _int8
 
+    step = max(1, _CHUNK * GROUP // group)
+
     def work(start: int) -> None:
-        chunk = slice(start, start + _CHUNK)
+        chunk = slice(start, start + step)
         # Sums run down columns, which is fast.
-        found, scales[chunk] = rule(groups[chunk].t().contiguous())
+        found, scales[chunk] = rule(groups[chunk].t().contiguous(), dtype)
         codes[chunk] = found.t()
 
-    starts = range(0, len(groups), _CHUNK)
+    starts = range(0, len(groups), step)
     threads = min(torch.get_num_threads(), len(starts))
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
@@ -73,14 +79,14 @@ def quantise_rows(packed: PackedWeight, start: int, rows: Tensor) -> bool:
     return is_finite
 
 
-def _int8(x: Tensor) -> tuple[Tensor, Tensor]:
-    scales = (x.abs().amax(dim=0) / 127).half()
+def _int8(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    scales = (x.abs().amax(dim=0) / 127).to(dtype)
     # Rounded as the scale is stored: the largest number may come out a step above 127.
     codes = (x * _inverse(scales.float())).round_().clamp_(-127, 127)
     return codes.to(torch.int8), scales
 
 
-def _int4(x: Tensor) -> tuple[Tensor, Tensor]:
+def _int4(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     largest = x.gather(0, x.abs().argmax(dim=0, keepdim=True))[0]  # (groups,), with its sign
     inverse = _inverse(largest)
     gain, scale = torch.zeros_like(largest), torch.zeros_like(largest)
@@ -95,7 +101,7 @@ def _int4(x: Tensor) -> tuple[Tensor, Tensor]:
         scale = torch.where(is_better, fitted, scale)
     # A group with a number that is not finite gains nothing; its scale must show it.
     scale = torch.where(largest.isfinite(), scale, torch.nan)
-    scales = scale.half()
+    scales = scale.to(dtype)
     codes = (x * _inverse(scales.float())).round_().clamp_(-8, 7)
     return codes.add_(8).to(torch.uint8), scales
 

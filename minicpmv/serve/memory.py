@@ -17,7 +17,7 @@ from ..checkpoint.tensors import skeleton
 from ..devices import hardware_of, parse_device
 from ..loader import find_checkpoint, model_class, precision_of, read_config
 from ..precision import working_bytes
-from ..quantization import weight_bytes
+from ..quantization import UNPACKED, weight_bytes
 from ..releases import model_type_of
 
 # oneDNN, and PyTorch once more, keep up to 1,024 compiled products of bfloat16, one for each number
@@ -79,7 +79,8 @@ def bytes_of_place(place: str, device: str, dtype: str, quantize: str | None) ->
         fields = read_config(checkpoint)
         empty = _empty_model(fields)
         files = checkpoint.kept_weight_files()
-        if fields.get("quantization_config") and files:
+        written = fields.get("quantization_config") or {}
+        if written and files and written.get("quant_method") not in UNPACKED:
             return sum(file.stat().st_size for file in files) + working_bytes(empty.config)
         target = parse_device(device)
         if _is_for_float32(fields, empty, target, dtype, quantize):

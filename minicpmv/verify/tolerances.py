@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 from ..chat import Chat
 from ..engine.supported import causal_model
 from ..precision import dtype_name
+from ..quantization import compressed
 from ..quantization.files import read_quantization
 from ..quantization.packed_linear import PackedLinear
 from .prompts import Prompt
@@ -100,7 +101,10 @@ def _precision(chat: Chat) -> str:
     if fields.get("quant_method") == "minicpmv":
         bits = {*fields["bits"].values(), *(fields.get("modules") or {}).values()}
         return "int4" if 4 in bits else "int8"
-    return f"int{fields.get('bits') or (4 if fields.get('load_in_4bit') else 8)}"
+    if fields.get("quant_method") == compressed.METHOD:
+        return f"int{compressed.weights_scheme(fields, chat.model.name_or_path)['num_bits']}"
+    number = fields.get("bits") or fields.get("w_bit")
+    return f"int{number or (4 if fields.get('load_in_4bit') else 8)}"
 
 
 def _stored_dtype(path: str) -> str:

@@ -26,14 +26,14 @@ def files_of(folder):
     return {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("to", ["int4", "int8"])
+@pytest.mark.parametrize("to", ["packed-int4", "int8"])
 @pytest.mark.parametrize("folder", [CHECKPOINTS["2.6"], CHECKPOINTS["1.0"], TEXT], ids=str)
 def test_folder_is_what_load_keeps(folder, to, tmp_path):
     out = tmp_path / "out"
     written = quantize(folder, out, to, progress=False)
     assert written.num_bytes < written.full_bytes
     assert files_of(folder) - files_of(out) <= {"model.safetensors.packed"}  # of the tests
-    packed, again = load(folder, "cpu", quantize=to), load(out, "cpu")
+    packed, again = load(folder, "cpu", quantize=to.removeprefix("packed-")), load(out, "cpu")
     first, second = packed.model.state_dict(), again.model.state_dict()
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -43,7 +43,7 @@ def test_folder_is_what_load_keeps(folder, to, tmp_path):
     assert answers[0] == answers[1]
     report = inspect(Checkpoint.find(out))
     assert report["mismatches"] == []
-    assert report["weights"]["packed_as"] == to
+    assert report["weights"]["packed_as"] == to.removeprefix("packed-")
 
 
 def test_weights_are_mapped(tmp_path):
@@ -139,6 +139,6 @@ def test_weights_may_be_read_by_whom_the_other_files_may(tmp_path):
 def test_overwrite_replaces_a_model(tmp_path):
     out = tmp_path / "out"
     quantize("nano", out, "int8", progress=False)
-    quantize("nano", out, "int4", overwrite=True, progress=False)
+    quantize("nano", out, "packed-int4", overwrite=True, progress=False)
     assert json.loads((out / "config.json").read_text())["quantization_config"]["format"] == "int4"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

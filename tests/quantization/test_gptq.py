@@ -118,7 +118,7 @@ def test_other_gptq_layouts_are_named(gptq):
 
 
 def test_gptqmodel_is_left_to_transformers(monkeypatch):
-    monkeypatch.setattr(GptqReader, "is_elsewhere", lambda: True)
+    monkeypatch.setattr(GptqReader, "is_elsewhere", lambda model_class: True)
     assert reader_for(MiniCPMForCausalLM, GPTQ, {}) is None
 
 

@@ -130,7 +130,7 @@ def test_a_halved_reference_is_compared_as_halved(capsys):
     assert (check["check"], check["stages"][1]["tolerance"]) == ("float32", "bfloat16")
 
 
-@pytest.mark.parametrize("to", ["int4", "int8"])
+@pytest.mark.parametrize("to", ["packed-int4", "int8"])
 def test_packed_weights_are_compared_as_packed(to, tmp_path, capsys):
     """Their products round activations, in the vision tower too."""
     quantize("nano", tmp_path / "out", to, progress=False)
