@@ -36,23 +36,27 @@ def install() -> None:
 
 
 class _WhenImported(importlib.abc.MetaPathFinder):
-    """Waits for the first `import peft`."""
+    """Waits for the first `import peft`; a question whether it is installed is none."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if name != "peft":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        place = sys.meta_path.index(self)
+        del sys.meta_path[place]
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            sys.meta_path.insert(place, self)
         if spec is not None and spec.loader is not None:
-            spec.loader = _AdaptingLoader(spec.loader)
+            spec.loader = _AdaptingLoader(spec.loader, self)
         return spec
 
 
 class _AdaptingLoader(importlib.abc.Loader):
-    def __init__(self, loader: Any):
-        self._loader = loader
+    def __init__(self, loader: Any, finder: _WhenImported):
+        self._loader, self._finder = loader, finder
 
     def create_module(self, spec: ModuleSpec) -> Any:
         return self._loader.create_module(spec)
@@ -62,6 +66,8 @@ class _AdaptingLoader(importlib.abc.Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
         adapt()
 
 

@@ -94,3 +94,21 @@ def test_the_package_does_not_import_peft_and_adapts_it_in_either_order(order: s
         "assert 'minicpmv' in peft.auto.get_default_import_allowlist()"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code + check], check=True)
+
+
+def test_asking_whether_peft_is_installed_does_not_keep_it_from_being_adapted() -> None:
+    code = """
+import importlib.util
+import sys
+
+from minicpmv.integrations import peft as ours
+
+ours.install()
+assert importlib.util.find_spec("peft") and importlib.util.find_spec("peft")
+assert "peft" not in sys.modules
+import peft.auto
+
+assert peft.auto._minicpmv
+assert not any(isinstance(finder, ours._WhenImported) for finder in sys.meta_path)
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
