@@ -1,5 +1,6 @@
 """An adapter's files to a model that has it: ours, and those of other trainers."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,44 @@ def attach(model: Any, adapter: str | Path, *, trainable: bool = False) -> "Peft
     files = AdapterFiles.find(adapter)
     check_can_have_adapters(model)
     check_release(files.settings, model, files.name)
-    fields = files.fields()
     tensors = files.tensors(model.config.model_type)
+    tuned = _with_layers(model, files, trainable)
+    if trainable:
+        widen_trained(tuned)
+    _check_tensors(files, tuned, tensors)
+    peft.set_peft_model_state_dict(tuned, tensors)
+    for name, parameter in tuned.named_parameters():
+        if is_fixed(name):
+            parameter.requires_grad_(False)
+    trained = {name: files.settings[name] for name in ("parts", "lora") if name in files.settings}
+    tuned.__dict__["trained_parts"] = trained
+    return tuned if trainable else tuned.eval()
+
+
+def check_fits(model: Any, files: AdapterFiles) -> None:
+    """
+    Args:
+        model: without memory, of which nothing else is wanted: it is changed.
+
+    Raises:
+        ValueError: the adapter's tensors are not those that its settings ask for of this model.
+        ImportError: PEFT is not installed.
+    """
+    tensors = files.tensors(model.config.model_type)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of what PEFT's own merging would do
+        tuned = _with_layers(model, files, trainable=False)
+    _check_tensors(files, tuned, tensors)
+
+
+def _with_layers(model: Any, files: AdapterFiles, trainable: bool) -> "PeftModel":
+    """The model with the layers that an adapter's settings ask for, not yet filled.
+
+    Raises:
+        ValueError: they say nothing, or do not fit the model.
+    """
+    peft = imported()
+    fields = files.fields()
     if not isinstance(fields.get("peft_type"), str):
         raise ValueError(
             f"adapter_config.json of {files.name!r} has no peft_type, so it is no adapter's. "
@@ -58,21 +95,11 @@ def attach(model: Any, adapter: str | Path, *, trainable: bool = False) -> "Peft
     config.inference_mode = not trainable
     try:
         with without_its_warnings():
-            tuned = peft.PeftModel(model, config)
+            return peft.PeftModel(model, config)
     except (ValueError, TypeError) as error:  # of their names, and of their kind
         raise ValueError(
             f"The adapter {files.name!r} does not fit the model: {first_line(error)}"
         ) from error
-    if trainable:
-        widen_trained(tuned)
-    _check_tensors(files, tuned, tensors)
-    peft.set_peft_model_state_dict(tuned, tensors)
-    for name, parameter in tuned.named_parameters():
-        if is_fixed(name):
-            parameter.requires_grad_(False)
-    trained = {name: files.settings[name] for name in ("parts", "lora") if name in files.settings}
-    tuned.__dict__["trained_parts"] = trained
-    return tuned if trainable else tuned.eval()
 
 
 def check_can_have_adapters(model: Any) -> None:
@@ -118,4 +145,4 @@ def shapes_of(tuned: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-__all__ = ["attach", "base_of", "check_can_have_adapters", "shapes_of"]
+__all__ = ["attach", "base_of", "check_can_have_adapters", "check_fits", "shapes_of"]

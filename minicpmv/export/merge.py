@@ -13,6 +13,7 @@ import torch
 
 from ..adapters.deltas import Deltas
 from ..adapters.folder import PREFIX, AdapterFiles
+from ..adapters.load import check_fits
 from ..adapters.settings import check_settings, other_pictures, written_settings
 from ..checkpoint.files import parse_size, read_json_file
 from ..checkpoint.hub import SMALL_FILES, Checkpoint
@@ -94,9 +95,11 @@ def merge(
             "the model, and quantise the result."
         )
     processor = load_processor(checkpoint, fields)
-    empty = skeleton(MODEL_CLASSES[model_type_of(fields)], model_config(fields))
+    model_class, config = MODEL_CLASSES[model_type_of(fields)], model_config(fields)
+    empty = skeleton(model_class, config)
     check_settings(files.settings, empty, processor, files.name)
     deltas = Deltas.read(files, empty)
+    check_fits(skeleton(model_class, config), files)
     folder = checkpoint.download()
     check_out(out, folder, overwrite)
     with WeightFiles(checkpoint.kept().weight_files()) as weights:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from minicpmv import load
 from minicpmv.adapters import Parts, save_adapter
@@ -135,3 +136,16 @@ def _headers(folder: Path) -> dict[str, Any]:
                 part = file.get_slice(name)
                 headers[name] = (part.get_shape(), part.get_dtype())
     return headers
+
+
+def test_an_adapter_that_lacks_a_layer_is_refused(tmp_path: Path) -> None:
+    chat, tuned = trained("2.6", Parts("lora", True, False))
+    save_adapter(tuned, chat.processor, tmp_path / "adapter", {})
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    kept = {name: each for name, each in tensors.items() if "layers.0.self_attn.q_proj" not in name}
+    assert len(kept) == len(tensors) - 2
+    save_file(kept, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"its files do not agree.*layers\.0\.self_attn\.q_proj"):
+        merge(tmp_path / "adapter", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
