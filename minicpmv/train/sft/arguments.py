@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ def training_arguments(options: TrainingFlags, precision: Precision) -> Training
 
     Raises:
         ValueError: transformers refuses a value.
+        ImportError: a package that an option needs is not installed.
     """
+    if options.qlora and find_spec("bitsandbytes") is None:
+        raise ImportError('--qlora needs bitsandbytes: pip install "minicpmv[int4]"')
     logs = options.logging_dir or str(Path(options.output) / "logs")
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", logs)
     on_cpu = device_of(options).type == "cpu"

@@ -3,6 +3,7 @@
 import argparse
 
 import pytest
+import torch
 
 from minicpmv.errors import ArgumentError
 from minicpmv.train.flags import add_released_flags
@@ -183,6 +184,15 @@ def test_who_is_told_is_checked_first(read, words, error, message):
 
     with pytest.raises(error, match=message):
         _reporters(read(*words))
+
+
+def test_weights_of_four_bits_need_their_library_before_anything_is_read(read, monkeypatch):
+    from minicpmv.train.sft import arguments
+
+    options = read("--qlora", "--device", "cpu")
+    monkeypatch.setattr(arguments, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"--qlora needs bitsandbytes: pip install"):
+        arguments.training_arguments(options, arguments.precision_for(options, torch.device("cpu")))
 
 
 def test_the_command_that_lists_faults_finds_those_of_the_run(read):
