@@ -61,6 +61,10 @@ class Progress(TrainerCallback):
         if self.log.is_main:
             _cut_metrics(self.folder / METRICS, state.global_step)
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:  # whatever --log-every says
+            control.should_log = True
+
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any
     ) -> None:

@@ -211,3 +211,13 @@ def test_a_decay_longer_than_the_run_is_refused(options):
     for schedule in ("wsd", "warmup_stable_decay"):
         with pytest.raises(ArgumentError, match="decay 3 of 4 steps"):
             run(options(schedule=schedule, warmup=2.0, decay=3.0))
+
+
+def test_the_last_step_is_told_however_rarely_the_others_are(options):
+    opts = options(log_every=3)
+    run(opts)
+    lines = (Path(opts.output) / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["step"] for record in records if "loss" in record] == [1, 3, 4]
+    report = json.loads((Path(opts.output) / "report.json").read_text())
+    assert report["loss"] == records[-1]["loss"]
