@@ -56,6 +56,13 @@ class Worker(Protocol):
         """Return once it answers again."""
 
 
+class _NoLines(LineWriter):
+    """Every row has its result; a line for each beside it would tell nothing."""
+
+    def write(self, line: str) -> None:
+        pass
+
+
 class LocalWorker:
     """The application of `minicpmv serve` in this process, without a port.
 
@@ -68,8 +75,7 @@ class LocalWorker:
     def __init__(self, settings: ServeSettings):
         self.capacity = settings.max_num_seqs + (os.cpu_count() or 2)  # some are being read
         self.settings = settings
-        silent = AccessLog("text", LineWriter(open(os.devnull, "w")))  # noqa: SIM115 its thread's
-        self._app = create_app(settings, log=silent)
+        self._app = create_app(settings, log=AccessLog("text", _NoLines()))
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "LocalWorker":
