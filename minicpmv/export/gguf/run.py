@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,11 @@ def export(
         ArgumentError: an argument is not known, or has no effect.
         ValueError: the model cannot be written as GGUF.
         OSError: a file is missing or damaged, is there already, or the disk is full.
+        ImportError: numba, which quantises, is not installed.
     """
     names = _checked(types, mmproj, through)
+    if {*names, mmproj} - {"F32", "F16", "BF16", None}:
+        import_module("minicpmv.gguf.blocks.arithmetic")  # not first when a part is written
     out = Path(out)
     with Source(model, adapter, revision) as source:
         files = _paths(out, source.label, names)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -203,3 +204,12 @@ def test_command_prints_files_and_notes(tmp_path: Path, capsys: pytest.CaptureFi
     assert "note: llama.cpp has no dynamic rope" in printed.err
     assert main(["export", "gguf", folder, str(tmp_path), "--type", "Q9"]) == 2
     assert "--type 'Q9' is not known" in capsys.readouterr().err
+
+
+def test_without_numba_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "minicpmv.gguf.blocks.arithmetic", raising=False)
+    with pytest.raises(ImportError, match=r'needs numba. pip install "minicpmv\[gguf\]"'):
+        export_gguf("nano", tmp_path / "out", ["F16", "Q4_0"], progress=False)
+    assert not (tmp_path / "out").exists()
+    export_gguf("nano", tmp_path / "out", ["F16"], progress=False)
