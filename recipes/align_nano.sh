@@ -4,8 +4,8 @@
 #   comes out   FOLDER: pairs.jsonl, adapter/ (load it by load("nano", adapter="FOLDER/adapter")),
 #               before.md and after.md with the scores, log.txt
 #   needs       pip install ".[train]"; 2 GB of memory
-#   takes       15 minutes on the clock on two cores shared with other work, about 7 of processor
-#               time (AMD EPYC, Zen 5)
+#   takes       9 to 15 minutes on two cores shared with other work, 6 of processor time (AMD EPYC,
+#               Zen 5)
 #
 #   1. draw     2000 pictures of the training split, each with the question what is on it
 #   2. pairs    4 answers to each question; the scene says which names are right, and an answer is
@@ -13,7 +13,7 @@
 #   3. dpo      LoRA of the language model on these pairs, with an SFT term
 #   4. scores   of held-out scenes: descriptions (400), yes-no questions and words (200 each)
 #
-# Of the things that nano names, 4.0 % are not there, before 10.3 %; of the things shown it names
+# Of the things that nano names, 4.0 to 4.4 % are not there, before 10.3 %; of the things shown it names
 # 73.1 %, before 79.0 %; yes-no questions and words stay. docs/alignment.md has the whole table,
 # LOG.md what did not work. The settings were chosen on scenes of another seed.
 #
