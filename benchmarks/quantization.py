@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from minicpmv import load
-from minicpmv.evaluate.samples import draw_samples
-from minicpmv.evaluate.tasks import SUBTASKS, subtasks_of
+from minicpmv.evaluate.scenes.samples import draw_samples
+from minicpmv.evaluate.scenes.tasks import SUBTASKS, subtasks_of
 from minicpmv.quantization import PackedConfig, quantiser
 from minicpmv.verify.prompts import Prompt, built_in_prompts
 from minicpmv.verify.trace import trace_each, trace_uncached

@@ -14,6 +14,11 @@ _PACKAGE = __name__.rpartition(".")[0]
 MOVED = {
     "agreement": ["checkpoint.consistency"],
     "convert": ["export.convert"],
+    "evaluate.failures": ["evaluate.scenes.failures"],
+    "evaluate.measures": ["evaluate.scenes.measures"],
+    "evaluate.runner": ["evaluate.scenes.runner"],
+    "evaluate.samples": ["evaluate.scenes.samples"],
+    "evaluate.tasks": ["evaluate.scenes.tasks"],
     "generation": ["engine.plan", "engine.hf", "engine.detokenize"],
     "layouts": ["export.llama"],
     "processing.images": ["media.image"],

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 import minicpmv
 from minicpmv.evaluate.scenes import evaluate, scores
-from minicpmv.evaluate.tasks import SUBTASKS
+from minicpmv.evaluate.scenes.tasks import SUBTASKS
 
 NANO = Path(str(files("minicpmv"))) / "nano"
 DEMO = Path(__file__).parents[1] / "examples" / "scene.png"

@@ -28,7 +28,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 
 def _add_scene_options(parser: argparse.ArgumentParser) -> None:
-    from minicpmv.evaluate.tasks import SUBTASKS, TASKS  # draws pictures, needs no torch
+    from minicpmv.evaluate.scenes.tasks import SUBTASKS, TASKS  # draws pictures, needs no torch
 
     add_model_options(parser)
     parser.add_argument("--split", default="test", choices=("train", "test"), help="default: test")
@@ -91,7 +91,7 @@ def run_scenes(args: argparse.Namespace) -> int:
     for name in ("answers", "failures"):
         check_file(f"--{name}", getattr(args, name))
     from minicpmv.evaluate.metrics import levenshtein
-    from minicpmv.evaluate.tasks import needs_edit_distance
+    from minicpmv.evaluate.scenes.tasks import needs_edit_distance
 
     if needs_edit_distance(args.tasks):
         levenshtein()  # missing, it is named before a model is loaded

@@ -1,1 +1,1 @@
-"""Measuring: `scenes.py` runs the benchmark whose tasks are in `tasks.py`; `metrics.py` scores."""
+"""Measuring models: pages of benchmarks, a runner, metrics and judges; `scenes/` draws its own."""

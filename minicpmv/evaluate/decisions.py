@@ -9,7 +9,7 @@ from typing import Any
 
 from minicpmv.decisions.examples import Labelled
 from minicpmv.decisions.question import YES_NO, Question
-from minicpmv.evaluate.samples import SEEDS
+from minicpmv.evaluate.scenes.samples import SEEDS
 from minicpmv.scenes import ask, render
 from minicpmv.scenes.figures.colours import COLOURS
 from minicpmv.scenes.figures.shapes import SHAPES

@@ -4,8 +4,9 @@ from unittest import mock
 
 import pytest
 
-from minicpmv.evaluate import measures, metrics, tasks
-from minicpmv.evaluate import samples as items
+from minicpmv.evaluate import metrics
+from minicpmv.evaluate.scenes import measures, tasks
+from minicpmv.evaluate.scenes import samples as items
 from minicpmv.scenes import Question
 from minicpmv.scenes.examples.draw import draw_example
 

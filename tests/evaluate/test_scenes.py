@@ -10,10 +10,11 @@ from PIL import Image
 
 import minicpmv
 from minicpmv.cli import main
-from minicpmv.evaluate import measures, scenes, tasks
-from minicpmv.evaluate import runner as asking
-from minicpmv.evaluate import samples as items
-from minicpmv.evaluate.failures import ContactSheet
+from minicpmv.evaluate import scenes
+from minicpmv.evaluate.scenes import measures, tasks
+from minicpmv.evaluate.scenes import runner as asking
+from minicpmv.evaluate.scenes import samples as items
+from minicpmv.evaluate.scenes.failures import ContactSheet
 from minicpmv.scenes import Example, Figure, Scene, Turn
 
 # A small world, so that no test depends on how scenes look
@@ -325,7 +326,7 @@ def test_the_model_in_the_box_can_be_measured():
 
 
 def test_a_file_that_holds_something_else_stays(tmp_path):
-    from minicpmv.evaluate.runner import AnswerFile
+    from minicpmv.evaluate.scenes.runner import AnswerFile
 
     notes = tmp_path / "notes.txt"
     notes.write_text("precious, without a line's end")

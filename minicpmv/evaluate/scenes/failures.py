@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from minicpmv.evaluate.measures import Result
-from minicpmv.evaluate.samples import Sample
+from minicpmv.evaluate.scenes.measures import Result
+from minicpmv.evaluate.scenes.samples import Sample
 from minicpmv.scenes import Example
 
 COLUMNS = 5

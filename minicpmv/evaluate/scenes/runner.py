@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from minicpmv.chat import Chat
-from minicpmv.evaluate.measures import Result, Scorer
-from minicpmv.evaluate.samples import Sample
+from minicpmv.evaluate.scenes.measures import Result, Scorer
+from minicpmv.evaluate.scenes.samples import Sample
 from minicpmv.scenes import Example
 
 GREY = (128, 128, 128)

@@ -14,17 +14,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from minicpmv.chat import Chat
-from minicpmv.evaluate.failures import ContactSheet
-from minicpmv.evaluate.measures import Result
-from minicpmv.evaluate.runner import (
+from minicpmv.evaluate.scenes.failures import ContactSheet
+from minicpmv.evaluate.scenes.measures import Result
+from minicpmv.evaluate.scenes.runner import (
     AnswerFile,
     ask_samples,
     fingerprint,
     with_grey_pictures,
     with_swapped_pictures,
 )
-from minicpmv.evaluate.samples import Sample, draw_samples
-from minicpmv.evaluate.tasks import VERSION, Subtask, subtasks_of
+from minicpmv.evaluate.scenes.samples import Sample, draw_samples
+from minicpmv.evaluate.scenes.tasks import VERSION, Subtask, subtasks_of
 
 _PICTURES: dict[str, Callable[[Sequence[Sample]], list[Sample]]] = {
     "shown": list,

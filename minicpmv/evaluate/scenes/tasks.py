@@ -8,9 +8,9 @@ is a row of the table.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minicpmv.evaluate import measures
-from minicpmv.evaluate.measures import Measure, Scorer
-from minicpmv.evaluate.samples import (
+from minicpmv.evaluate.scenes import measures
+from minicpmv.evaluate.scenes.measures import Measure, Scorer
+from minicpmv.evaluate.scenes.samples import (
     Draw,
     about_a_picture,
     all_rotations,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from minicpmv.evaluate import metrics
-from minicpmv.evaluate.samples import Sample, option_spans
+from minicpmv.evaluate.scenes.samples import Sample, option_spans
 from minicpmv.scenes import Example
 from minicpmv.scenes.figures.colours import COLOURS
 from minicpmv.scenes.figures.things import NAMES
