@@ -113,7 +113,7 @@ def draw(folder: Path, num_train: int, num_held_out: int, seed: int) -> None:
 def read(folder: Path, model: str, seed: int) -> None:
     """Print how many held-out displays a model (or an adapter's folder) reads exactly."""
     from minicpmv import load
-    from minicpmv.evaluate.metrics import wilson_interval
+    from minicpmv.evaluate.intervals import wilson_interval
 
     rows = json.loads((folder / f"{held_out_name(seed)}.json").read_text(encoding="utf-8"))
     chat = load(model, progress=False)

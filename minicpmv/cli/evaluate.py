@@ -90,7 +90,7 @@ def run_scenes(args: argparse.Namespace) -> int:
         raise UsageError(f"--failures is {args.failures!r}; it must end in .png.")
     for name in ("answers", "failures"):
         check_file(f"--{name}", getattr(args, name))
-    from minicpmv.evaluate.metrics import levenshtein
+    from minicpmv.evaluate.metrics.distance import levenshtein
     from minicpmv.evaluate.scenes.tasks import needs_edit_distance
 
     if needs_edit_distance(args.tasks):

@@ -4,8 +4,8 @@ from unittest import mock
 
 import pytest
 
-from minicpmv.evaluate import metrics
-from minicpmv.evaluate.scenes import measures, tasks
+from minicpmv.evaluate.metrics import distance as distance_of
+from minicpmv.evaluate.scenes import measures, metrics, tasks
 from minicpmv.evaluate.scenes import samples as items
 from minicpmv.scenes import Question
 from minicpmv.scenes.examples.draw import draw_example
@@ -109,25 +109,6 @@ def test_cell_f1_of_known_tables():
     assert metrics.markdown_rows("Here:\n| a |  |\n|---|---|\n| - | 1 |") == [["a", ""], ["-", "1"]]
 
 
-def test_wilson_interval_of_known_shares():
-    low, high = metrics.wilson_interval(8, 10)
-    assert (round(low, 3), round(high, 3)) == (0.490, 0.943)
-    assert metrics.wilson_interval(0, 5)[0] == pytest.approx(0.0)
-    assert metrics.wilson_interval(5, 5)[1] == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="6 right of 5"):
-        metrics.wilson_interval(6, 5)
-
-
-def test_bootstrap_interval_is_that_of_the_normal_distribution_for_many_units():
-    scores = [0.0, 1.0] * 200  # standard error of the mean: 0.5 / 20
-    low, high = metrics.bootstrap_interval(scores, lambda drawn: sum(drawn) / len(drawn))
-    assert low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.006)
-    assert high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.006)
-    assert metrics.ratio([(1, 10), (0, 30)]) == pytest.approx(1 / 40)
-    with pytest.raises(ValueError, match="0 units"):
-        metrics.bootstrap_interval([], metrics.ratio)
-
-
 # Multiple choice and forms of answers
 
 
@@ -194,7 +175,7 @@ def test_only_tasks_scored_with_edit_distances_need_rapidfuzz():
     assert all(map(tasks.needs_edit_distance, (["reading"], ["page", "open"], ["document"])))
     for name, part in tasks.SUBTASKS.items():
         (item,) = items.draw_samples(part.draw, split="test", seed=5, number=1)
-        with mock.patch.object(metrics, "levenshtein") as distance:
+        with mock.patch.object(distance_of, "levenshtein") as distance:
             distance.return_value.distance.return_value = 0
             answers = tuple("something" for _ in item.examples)
             given = tuple(map(part.scorer, item.examples, answers))

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from minicpmv.evaluate import metrics
+from minicpmv.evaluate import intervals
+from minicpmv.evaluate.scenes import metrics
 from minicpmv.evaluate.scenes.samples import Sample, option_spans
 from minicpmv.scenes import Example
 from minicpmv.scenes.figures.colours import COLOURS
@@ -128,7 +129,9 @@ def names_only_what_is_there(example: Example, answer: str) -> float:
 
 def _estimate_share(scores: Sequence[float]) -> Estimate:
     right = sum(score == 1 for score in scores)
-    return Estimate(right / len(scores), len(scores), *metrics.wilson_interval(right, len(scores)))
+    return Estimate(
+        right / len(scores), len(scores), *intervals.wilson_interval(right, len(scores))
+    )
 
 
 def share(results: Sequence[Result]) -> Estimate:
@@ -146,7 +149,7 @@ def mean(results: Sequence[Result]) -> Estimate:
     scores = [fmean(result.scores) for result in results]
     if set(scores) <= {0, 1}:  # a bootstrap of equal scores would claim to be certain
         return _estimate_share(scores)
-    interval = metrics.bootstrap_interval(scores, fmean)
+    interval = intervals.bootstrap_interval(scores, fmean)
     return Estimate(fmean(scores), len(scores), *interval)
 
 
@@ -167,8 +170,8 @@ def character_error_rate(results: Sequence[Result]) -> Estimate:
 
 
 def _estimate_ratio(pairs: Sequence[tuple[int, int]]) -> Estimate:
-    interval = metrics.bootstrap_interval(pairs, metrics.ratio)
-    return Estimate(metrics.ratio(pairs), len(pairs), *interval)
+    interval = intervals.bootstrap_interval(pairs, intervals.ratio)
+    return Estimate(intervals.ratio(pairs), len(pairs), *interval)
 
 
 def exact(results: Sequence[Result]) -> Estimate:

@@ -1,17 +1,16 @@
-"""Scores of answers, and how sure a score is after so many of them.
+"""Scores of answers about drawn pictures.
 
-Each measure is that of a public benchmark, named where it is defined. All compare one answer with
-what is known to be true; those that end in `_rate` or `_interval` take many.
+Each measure is that of a public benchmark, named where it is defined, as its paper has it; the
+benchmarks themselves, with the faults of the programs that run them, are in `evaluate/metrics/`.
+All compare one answer with what is known to be true; `character_error_rate` takes many.
 """
 
-import math
-import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
-from typing import Any, TypeVar
 
-_Unit = TypeVar("_Unit")
+from minicpmv.evaluate.metrics.distance import edit_distance
+
 _NUMBER_WORDS = (
     "zero",
     "one",
@@ -95,32 +94,6 @@ def _number(text: str) -> float | None:
     return float(found[1]) if found else None
 
 
-def edit_distance(first: Sequence, second: Sequence) -> int:
-    """Fewest insertions, deletions and replacements that turn one sequence into the other
-    (Levenshtein).
-
-    Raises:
-        ImportError: rapidfuzz is not installed.
-    """
-    return levenshtein().distance(first, second)
-
-
-def levenshtein() -> Any:
-    """rapidfuzz's module of that name.
-
-    Raises:
-        ImportError: it is not installed.
-    """
-    try:
-        from rapidfuzz.distance import Levenshtein
-    except ImportError as error:
-        raise ImportError(
-            "Scoring the tasks reading and document needs rapidfuzz, which is not installed. "
-            "Install it with: pip install 'minicpmv[eval]'"
-        ) from error
-    return Levenshtein
-
-
 def on_one_line(text: str) -> str:
     """The text with single spaces, as which line breaks count as well."""
     return " ".join(text.split())
@@ -184,43 +157,3 @@ def cell_f1(answer: str, truth: str) -> float:
         for text in (answer, truth)
     )
     return 2 * len(given & wanted) / max(1, len(given) + len(wanted))
-
-
-def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927), which stays within 0 and 1 and is honest for few
-    trials.
-
-    Raises:
-        ValueError: no trials, or more right than trials.
-    """
-    if not 0 <= right <= total or total < 1:
-        raise ValueError(
-            f"{right} right of {total} is no share; expected 0 <= right <= total, total >= 1."
-        )
-    z = 1.959964  # 97.5 % of the normal distribution
-    share = right / total
-    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    # Rounding must not push the ends past a share of 0 or 1.
-    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
-
-
-def bootstrap_interval(
-    units: Sequence[_Unit], statistic: Callable[[Sequence[_Unit]], float], repeats: int = 1000
-) -> tuple[float, float]:
-    """The 95 % percentile interval of any number computed from independent units, by resampling
-    them with replacement (Efron 1979). The same on every run.
-
-    Raises:
-        ValueError: there are no units.
-    """
-    if not units:
-        raise ValueError("0 units have no interval; expected at least 1.")
-    rng = random.Random(0)
-    drawn = sorted(statistic(rng.choices(units, k=len(units))) for _ in range(repeats))
-    return drawn[round(0.025 * (repeats - 1))], drawn[round(0.975 * (repeats - 1))]
-
-
-def ratio(pairs: Sequence[tuple[float, float]]) -> float:
-    """Sum of the first numbers over the sum of the second."""
-    return sum(part for part, _ in pairs) / max(1e-9, sum(whole for _, whole in pairs))
