@@ -28,6 +28,7 @@ class Source:
         columns: our field (id, question, pictures, answers, options, video, hint) -> the column
             or columns that hold it. `fields` of an item holds all columns not named here.
         literals: our fields whose cells are Python or JSON lists written as text.
+        answers_as: "letter": of an option, perhaps in brackets; "index": its number, from 0.
         where: column -> values; other rows are left out.
         patterns: our field -> text with {columns}, for what has no column of its own: an id of
             two columns, the path of a video.
@@ -46,6 +47,7 @@ class Source:
     rows: int | None = None
     columns: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     literals: tuple[str, ...] = ()
+    answers_as: Literal["text", "letter", "index"] = "text"
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     patterns: Mapping[str, str] = field(default_factory=dict)
     licence: str = ""

@@ -1,0 +1,233 @@
+"""An item of a row: which columns are its question, answers, options and pictures."""
+
+import json
+import string
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from minicpmv.errors import short
+
+from ..items import Item, Picture
+from ..page import Source
+from .pictures import file_of, literal_list
+from .tables import Row
+
+# Where a source does not say: the first of these that the row has.
+_USUAL: dict[str, tuple[str, ...]] = {
+    "id": ("index", "id", "question_id", "questionId", "qid"),
+    "question": ("question",),
+    "answers": ("answers", "answer"),
+    "options": ("options", "choices"),
+    "hint": ("hint",),
+    "video": ("video",),
+    "pictures": ("image", "images", "picture", "pictures"),
+}
+_LETTERS = tuple(string.ascii_uppercase)
+_VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", "")
+_VIDEO_FOLDERS = ("", "video", "videos", "data")
+
+
+class Columns:
+    """Reads the items of one source.
+
+    Args:
+        present: the columns of the file; None where rows differ.
+        name: of the file, for errors.
+        is_hidden: whether rows need no answer.
+        folders: where files that rows name are looked for.
+
+    Raises:
+        ValueError: a column that the source names, or a question, is not there.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        present: Sequence[str] | None,
+        name: str,
+        is_hidden: bool,
+        folders: Sequence[Path],
+    ):
+        self.source, self.name, self.is_hidden, self.folders = source, name, is_hidden, folders
+        self.of = {key: _several(value) for key, value in source.columns.items()}
+        if present is not None:
+            self._check(present)
+
+    def _check(self, present: Sequence[str]) -> None:
+        # Of the columns of a field with several, rows may leave some out: options, pictures.
+        needed = [columns[0] for columns in self.of.values() if columns[0]]
+        needed += self.source.where
+        if "question" not in {*self.of, *self.source.patterns}:
+            needed.append("question")
+        if self.source.kind == "tsv" and "id" not in {*self.of, *self.source.patterns}:
+            needed.append("index")
+        if "answers" not in self.of and not self.is_hidden:
+            usual = _USUAL["answers"]
+            needed += () if any(each in present for each in usual) else usual[-1:]
+        missing = [column for column in dict.fromkeys(needed) if column not in present]
+        if missing:
+            raise ValueError(
+                f"{self.name} has no column {', '.join(map(repr, missing))}; it has "
+                f"{', '.join(present)}. Expected the columns of {self.source.file or 'the page'}."
+            )
+
+    def names(self, field: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """The columns of `field`; empty where the row has none."""
+        if field in self.of:
+            return tuple(name for name in self.of[field] if name)
+        usual = [name for name in _USUAL.get(field, ()) if name in row]
+        if field == "options" and not usual:
+            return tuple(letter for letter in _LETTERS if letter in row)
+        return tuple(usual[:1])
+
+    def item(self, row: Row, number: int, pictures: tuple[Picture, ...]) -> Item:
+        """The item of a row; `number` is its id where it has no other.
+
+        Raises:
+            ValueError: a cell is missing or is of another kind than the source says.
+        """
+        cells = row.cells
+        options = self._options(row)
+        used = {name for field in _USUAL for name in self.names(field, cells)}
+        used -= set(self.names("hint", cells))
+        return Item(
+            id=self._text("id", row) or str(number),
+            question=self._needed("question", row),
+            pictures=pictures,
+            answers=self._answers(row, options),
+            options=options,
+            fields={key: _plain(cell) for key, cell in self._fields(row, used).items()},
+            video=self._video(row),
+        )
+
+    def keeps(self, row: Row) -> bool:
+        """Whether the row is of the part of the data that the page asks."""
+        return all(
+            str(row.cells.get(key, "")) in values for key, values in self.source.where.items()
+        )
+
+    def _fields(self, row: Row, used: set[str]) -> dict[str, Any]:
+        fields = {key: cell for key, cell in row.cells.items() if key not in used}
+        hint = self.names("hint", row.cells)
+        if hint and "hint" not in fields:
+            fields["hint"] = row.cells.get(hint[0], "")
+        own = {key: text for key, text in self.source.patterns.items() if key not in _USUAL}
+        return {**fields, **{key: self._filled(text, row) for key, text in own.items()}}
+
+    def _filled(self, text: str, row: Row) -> str:
+        try:
+            return text.format_map(row.cells)
+        except KeyError as error:
+            raise ValueError(f"{row.place} has no value in the column {error}.") from error
+
+    def _text(self, field: str, row: Row) -> str:
+        if field in self.source.patterns:
+            return self._filled(self.source.patterns[field], row)
+        names = self.names(field, row.cells)
+        return str(row.cells.get(names[0], "")) if names else ""
+
+    def _needed(self, field: str, row: Row) -> str:
+        text = self._text(field, row)
+        if not text:
+            names = self.of.get(field, _USUAL[field])
+            raise ValueError(f"{row.place} has no value in the column {names[0]!r}.")
+        return text
+
+    def _options(self, row: Row) -> dict[str, str]:
+        names = self.names("options", row.cells)
+        cells = row.cells
+        if len(names) != 1 or names[0] in _LETTERS:
+            found = [(name, str(cells[name])) for name in names if name in cells]
+            lettered = all(name in _LETTERS for name, _ in found)
+            return {
+                name if lettered else letter: text
+                for letter, (name, text) in zip(_LETTERS, found, strict=False)
+            }
+        value = cells.get(names[0])
+        if "options" in self.source.literals and isinstance(value, str):
+            value = literal_list(value, row.place, names[0])
+        if isinstance(value, Mapping):
+            return {str(letter): str(text) for letter, text in value.items()}
+        if value is None or value == "":
+            return {}
+        if not isinstance(value, list | tuple):
+            raise ValueError(
+                f"{row.place}, column {names[0]!r} is {short(value)}; expected a list of options."
+            )
+        return {
+            letter: str(text)
+            for letter, text in zip(_LETTERS, value, strict=False)
+            if text is not None and str(text)
+        }
+
+    def _answers(self, row: Row, options: Mapping[str, str]) -> tuple[str, ...]:
+        found: list[Any] = []
+        names = self.names("answers", row.cells)
+        for name in names:
+            value = row.cells.get(name)
+            if "answers" in self.source.literals and isinstance(value, str):
+                value = literal_list(value, row.place, name)
+            found += value if isinstance(value, list | tuple) else [] if value is None else [value]
+        texts = tuple(_answer_text(each) for each in found)
+        if not texts and not self.is_hidden:
+            column = (self.of.get("answers") or names or ("answer",))[0]
+            raise ValueError(
+                f"{row.place} has no value in the column {column!r}; expected the right answer."
+            )
+        how = self.source.answers_as
+        if how == "text":
+            return texts
+        letters = tuple(options)
+        for text in texts:
+            letter = text.strip("() ") if how == "letter" else _nth(letters, text)
+            if options and letter not in options:
+                raise ValueError(
+                    f"{row.place}: the answer is {short(text)}, of {len(options)} options."
+                )
+        return tuple(
+            text.strip("() ") if how == "letter" else _nth(letters, text) for text in texts
+        )
+
+    def _video(self, row: Row) -> Path | None:
+        text = self._text("video", row)
+        if not text:
+            return None
+        for folder in self.folders:
+            for place in _VIDEO_FOLDERS:
+                for suffix in _VIDEO_SUFFIXES:
+                    path = folder / place / f"{text}{suffix}"
+                    if path.is_file() or (not suffix and path.is_dir()):
+                        return path
+        return file_of(text, self.folders, row.place, "video")
+
+
+def _nth(letters: Sequence[str], text: str) -> str:
+    """The letter of the option that an index, from 0, names."""
+    return letters[int(text)] if text.isdecimal() and int(text) < len(letters) else ""
+
+
+def _several(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value
+
+
+def _answer_text(value: Any) -> str:
+    """One reference: a text, or what VQA's annotations hold for one person."""
+    if isinstance(value, Mapping) and "answer" in value:
+        value = value["answer"]
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON has it; what JSON has not is written as text, and bytes by their length."""
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    try:
+        json.dumps(value)
+    except TypeError:
+        return str(value)
+    return value
