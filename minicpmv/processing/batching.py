@@ -56,6 +56,8 @@ def videos_per_sample(
     videos: Any, counts: Sequence[int], **settings: Any
 ) -> list[list[Sequence[Any] | VideoFile]]:
     """A list of videos for each prompt, each with its frames; see `videos_as_frames`."""
+    if isinstance(videos, list | tuple) and not videos and not any(counts):
+        videos = None  # what programs for any model pass where there is none
     if videos is None and settings:
         raise ValueError(f"{' and '.join(settings)} has no effect without a video.")
     lists = videos_as_frames(videos, **settings)

@@ -39,13 +39,18 @@ class MiniCPMVProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[ca
     _defaults = {}  # type: ignore[var-annotated]  # transformers 5.19 reads it
 
 
-def check_keywords(kwargs: Mapping[str, Any]) -> None:
-    """Check that every keyword of a call is known, and is for prompts of one text.
+def check_keywords(kwargs: dict[str, Any]) -> None:
+    """Check that every keyword of a call is known, and is for prompts of one text. An empty list
+    of sounds, which programs for any model pass, is taken out.
 
     Raises:
         TypeError: one is unknown.
-        ValueError: one is for pairs or parts of texts.
+        ValueError: one is for pairs or parts of texts, or for sound.
     """
+    for name in ("audio", "audios"):
+        sounds = kwargs.pop(name, None)
+        if sounds is not None and not (isinstance(sounds, list | tuple) and not sounds):
+            raise ValueError(f"Audio input is not supported; remove {name}.")
     groups, known = _known_keywords()
     unknown = set(kwargs) - known
     for group, names in groups.items():

@@ -157,8 +157,6 @@ class MiniCPMVProcessor(AnswerDecoding):
         videos = kwargs.pop("videos", None)
         if text is None and images is None and videos is None:
             raise ValueError("Nothing was given. Pass text, images, or both.")
-        if kwargs.pop("audio", None) is not None:
-            raise ValueError("Audio input is not supported; remove audio.")
         check_keywords(kwargs)
         given = {**kwargs, **(kwargs.get("images_kwargs") or {})}
         check_settings(given)

@@ -222,6 +222,7 @@ def test_images_and_markers_must_agree(processor_2_6, text, images, message):
         ({"stride": 3}, ValueError, "stride is not supported"),
         ({"padding": "max_length"}, ValueError, "needs max_length"),
         ({"audio": [1]}, ValueError, "Audio input is not supported"),
+        ({"audios": [1]}, ValueError, "Audio input is not supported; remove audios"),
         ({"text": None, "videos": [[1]]}, ValueError, "videos need text"),
     ],
 )
@@ -304,6 +305,13 @@ def test_images_and_videos_keep_the_order_of_the_prompt(processor_2_6):
 def test_what_is_no_video_is_named(processor_2_6, videos, settings, message):
     with pytest.raises(ValueError, match=message):
         processor_2_6(VIDEO_MARKER, videos=videos, **settings)
+
+
+def test_empty_lists_are_no_media(processor_2_6):
+    plain = processor_2_6(["Hello", "World"])
+    empty = processor_2_6(["Hello", "World"], images=[[], []], videos=[], audios=[])
+    assert torch.equal(plain["input_ids"], empty["input_ids"])
+    assert plain.keys() == empty.keys()
 
 
 def test_frames_are_chosen_from_the_middle_of_equal_parts():
