@@ -2,11 +2,11 @@
 
 import queue
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from .answer import Answer, AnswerStream
 from .engine import Engine
@@ -18,7 +18,9 @@ from .request import Messages, messages_of_request
 # never open at a time.
 _BATCHES_AHEAD = 8
 # What a request can be to blame for: its form, its pictures, its length, the memory it takes.
-_REQUEST_ERRORS = (ValueError, TypeError, OSError, RuntimeError)
+REQUEST_ERRORS = (ValueError, TypeError, OSError, RuntimeError)
+Key = TypeVar("Key", bound=Hashable)
+Prepare = Callable[[], tuple[Messages, Settings]]
 
 
 class BatchError(ValueError):
@@ -44,7 +46,7 @@ class BatchError(ValueError):
 
 
 class _Ready(NamedTuple):
-    number: int
+    number: Any
     messages: Messages
     num_tokens: int
     max_new_tokens: int
@@ -67,68 +69,91 @@ def answer_in_batches(
     """
     answers: list[Answer | None] = [None] * len(requests)
     errors: dict[int, Exception] = {}
+    found: Generator[tuple[int, Answer | Exception], None, None]
     conversations: dict[int, Messages] = {}
     for index, request in enumerate(requests):
         try:
             messages = engine.processor.question(messages_of_request(request))
             conversations[index] = with_system(messages)
-        except _REQUEST_ERRORS as error:
+        except REQUEST_ERRORS as error:
             errors[index] = error
     settings = engine.settings(list(conversations.values()), options)
-    answer = _in_padded_batches if engine.uses_generate(settings) else _side_by_side
-    with closing(answer(engine, conversations, settings, batch_size)) as all_found:
-        for index, found in all_found:
-            if isinstance(found, Answer):
-                answers[index] = found
+    if engine.uses_generate(settings):
+        found = in_padded_batches(engine, conversations, settings, batch_size)
+    else:
+        asked = ((index, partial(_pair, each, settings)) for index, each in conversations.items())
+        found = side_by_side(engine, asked, batch_size)
+    with closing(found) as all_found:
+        for index, answer in all_found:
+            if isinstance(answer, Answer):
+                answers[index] = answer
             else:
-                errors[index] = found
+                errors[index] = answer
                 continue
             if on_progress is not None:
                 on_progress(sum(one is not None for one in answers) + len(errors), len(requests))
     if errors:
         raise BatchError(answers, errors) from min(errors.items())[1]
-    return [answer for answer in answers if answer is not None]
+    return [each for each in answers if each is not None]
 
 
-def _side_by_side(
-    engine: Engine, conversations: Mapping[int, Messages], settings: Settings, batch_size: int
-) -> Generator[tuple[int, Answer | Exception], None, None]:
-    """`batch_size` at a time, the next one as soon as one has ended; yields them as they end."""
-    ended: queue.SimpleQueue[int] = queue.SimpleQueue()
-    streams: dict[int, AnswerStream] = {}
-    left = deque(conversations)
+def side_by_side(
+    engine: Engine, requests: Iterable[tuple[Key, Prepare] | None], batch_size: int
+) -> Generator[tuple[Key, Answer | Exception], None, None]:
+    """`batch_size` at a time, the next one as soon as one has ended; yields them as they end.
+
+    Args:
+        requests: read as there is room for them, each with what makes its messages and settings.
+            None: there will be more, but not yet; it is asked for the next one at once only where
+            nothing is being answered.
+    """
+    ended: queue.SimpleQueue[Key] = queue.SimpleQueue()
+    streams: dict[Key, AnswerStream] = {}
+    left, again = iter(requests), deque[tuple[Key, Prepare]]()
+    has_more = True
     try:
-        while left or streams:
-            while left and len(streams) < batch_size:
-                index = left.popleft()
+        while has_more or streams or again:
+            while (has_more or again) and len(streams) < batch_size:
                 try:
-                    streams[index] = engine.stream(
-                        conversations[index],
-                        settings,
-                        hides=True,
-                        on_end=partial(ended.put, index),
+                    request = again.popleft() if again else next(left)
+                except StopIteration:
+                    has_more = False
+                    break
+                if request is None:
+                    if streams:
+                        break
+                    continue
+                key, prepare = request
+                try:
+                    messages, settings = prepare()
+                    streams[key] = engine.stream(
+                        messages, settings, hides=True, on_end=partial(ended.put, key)
                     )
                 except QueueFullError as error:
                     if streams:  # of this batch: one of them makes room
-                        left.appendleft(index)
+                        again.append(request)
                         break
-                    yield index, error
-                except _REQUEST_ERRORS as error:
-                    yield index, error
+                    yield key, error
+                except REQUEST_ERRORS as error:
+                    yield key, error
             if streams:
-                index = ended.get()
+                key = ended.get()
                 try:
-                    yield index, streams.pop(index).read()
-                except _REQUEST_ERRORS as error:
-                    yield index, error
+                    yield key, streams.pop(key).read()
+                except REQUEST_ERRORS as error:
+                    yield key, error
     finally:
         for stream in streams.values():
             stream.close()
 
 
-def _in_padded_batches(
-    engine: Engine, conversations: Mapping[int, Messages], settings: Settings, batch_size: int
-) -> Generator[tuple[int, Answer | Exception], None, None]:
+def _pair(messages: Messages, settings: Settings) -> tuple[Messages, Settings]:
+    return messages, settings
+
+
+def in_padded_batches(
+    engine: Engine, conversations: Mapping[Key, Messages], settings: Settings, batch_size: int
+) -> Generator[tuple[Key, Answer | Exception], None, None]:
     """By `generate`, requests of like length together."""
     numbers, read = list(conversations), settings.after_reading()
     for start in range(0, len(numbers), batch_size * _BATCHES_AHEAD):
@@ -137,12 +162,12 @@ def _in_padded_batches(
             try:
                 messages = settings.read(conversations[index])
                 ready.append(_Ready(index, messages, *engine.measure(messages, read)))
-            except _REQUEST_ERRORS as error:
+            except REQUEST_ERRORS as error:
                 yield index, error
         for rows in _batches(ready, batch_size):
             try:
                 found: list[Any] = engine.answer_all([row.messages for row in rows], read)
-            except _REQUEST_ERRORS as error:
+            except REQUEST_ERRORS as error:
                 found = [error] * len(rows)
             yield from zip((row.number for row in rows), found, strict=True)
 

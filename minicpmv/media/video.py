@@ -100,7 +100,7 @@ class VideoFile:
         """The first reading, done once."""
         if self._reader is None:
             with self._opened() as (file, name):
-                reader = _reader_of(file, name)
+                reader = reader_of(file, name)
                 file.seek(0)
                 timeline = reader.timeline(file, name)
             _check_duration(timeline, name)
@@ -175,7 +175,8 @@ def notice_fewer(name: str, shown: int, asked: int | None) -> None:
     notice(f"{name} has {shown} frames, fewer than the {asked} asked for; all are shown.")
 
 
-def _reader_of(file: Any, name: str) -> Clip | Animation:
+def reader_of(file: Any, name: str) -> Clip | Animation:
+    """What reads this kind of file: video, or pictures that follow each other."""
     image = identify_image(file)
     if image is None:
         return Clip()
