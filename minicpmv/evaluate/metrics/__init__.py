@@ -27,7 +27,14 @@ METRICS: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "character-error-rate": ("plain", "CharacterErrorRate", {}),
     "contains": ("plain", "Contains", {}),
     "exact-match": ("plain", "ExactMatch", {}),
+    "llava-bench": ("judged.llava_bench", "LLaVABench", {}),
+    "mm-vet": ("judged.mm_vet", "MMVet", {}),
+    "mmhal-bench": ("judged.mmhal", "MMHalBench", {}),
+    "object-halbench": ("judged.object_halbench", "ObjectHalBench", {}),
     "token-f1": ("plain", "TokenF1", {}),
+    "video-chatgpt": ("judged.video_chatgpt", "VideoChatGPT", {}),
+    "video-chatgpt-consistency": ("judged.video_chatgpt", "Consistency", {}),
+    "video-chatgpt-temporal": ("judged.video_chatgpt", "VideoChatGPT", {"axes": ("temporal",)}),
 }
 
 
