@@ -18,20 +18,35 @@ _FOLDER = Path(__file__).parent / "pages"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lookup:
+    """A field that follows from a column: `values` maps what stands there to what it means."""
+
+    column: str
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """A place where the data of a page can be read.
 
     Fields:
         file: name of the TSV below $LMUData, or pattern of the files within `repo` or the folder.
         url: of that one file; repo, revision, config, split: of a data set on the hub.
-        md5, size, rows: of that one file (`size` in bytes), where they are known.
+        md5, size, rows: of that one file (`size` in bytes), where they are known; of several md5
+            the last is the newest version.
         columns: our field (id, question, pictures, answers, options, video, hint) -> the column
             or columns that hold it. `fields` of an item holds all columns not named here.
         literals: our fields whose cells are Python or JSON lists written as text.
         answers_as: "letter": of an option, perhaps in brackets; "index": its number, from 0.
+        words: text of an answer -> the word it stands for ("1" -> "Yes").
+        missing: texts of cells that say nothing ("nan").
         where: column -> values; other rows are left out.
-        patterns: our field -> text with {columns}, for what has no column of its own: an id of
-            two columns, the path of a video.
+        patterns: a field -> text with {columns}, for what has no column of its own: an id of
+            two columns, the path of a video or of its subtitles, a field that others call
+            otherwise.
+        marks: regular expression of what stands in a question where a picture belongs; it becomes
+            `<image 1>` and so on. A group tells pictures apart, by number or by name; without
+            one, every mark is the next picture.
         licence: what the user should know before a download.
     """
 
@@ -42,14 +57,17 @@ class Source:
     revision: str = ""
     config: str = ""
     split: str = ""
-    md5: str = ""
+    md5: tuple[str, ...] = ()
     size: int | None = None
     rows: int | None = None
     columns: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     literals: tuple[str, ...] = ()
     answers_as: Literal["text", "letter", "index"] = "text"
+    words: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     patterns: Mapping[str, str] = field(default_factory=dict)
+    marks: str = ""
     licence: str = ""
     gated: bool = False
     note: str = ""
@@ -140,6 +158,7 @@ class Page:
 
     Fields:
         name: of its file and on the command line; aliases: names in VLMEvalKit and lmms-eval.
+        what: it asks, in a few words.
         version: raised when prompts, data or scoring change.
         kind: which shared prompts of `pages/prompts/` it uses (mcq, yes-no, vqa ...).
         sources: tried in order.
@@ -147,6 +166,7 @@ class Page:
         count: items, where known; sure of them: see `note`.
         judge: whether scoring asks a judge model; judge_model: that of the published scores.
         parts: of a page that only combines others; it has no source then.
+        lookups: a field of items -> what it is for each value of a column.
         hidden: the references are not public; answers can be written, not scored.
     """
 
@@ -168,6 +188,7 @@ class Page:
     less_is_better: bool = False
     count: int | None = None
     parts: tuple[Part, ...] = ()
+    lookups: Mapping[str, Lookup] = field(default_factory=dict)
     hidden: bool = False
     note: str = ""
 
@@ -211,7 +232,9 @@ def page_names() -> tuple[str, ...]:
 
 @cache
 def load_page(name: str) -> Page:
-    """The page of a name, of an alias (case ignored), or of a `.toml` file of the user's.
+    """The page of a name, of an alias, or of a `.toml` file of the user's.
+
+    Case is ignored, and - and _ are the same.
 
     Raises:
         ValueError: there is none, or the file is not a page.
@@ -223,22 +246,26 @@ def load_page(name: str) -> Page:
         except OSError as error:
             raise OSError(f"The page {name!r} cannot be read: {error.strerror}.") from error
         return read_page(text, file.stem, str(file))
-    known = name.lower()
+    known = _plain(name)
     if known not in page_names():
         known = _aliases().get(known, "")
     if not known:
-        close = get_close_matches(name.lower(), (*page_names(), *_aliases()), 3, 0.5)
+        close = get_close_matches(_plain(name), (*page_names(), *_aliases()), 3, 0.5)
         hint = f" Close: {', '.join(close)}." if close else ""
         raise ValueError(f"Benchmark {name!r} is not known.{hint} All: {', '.join(page_names())}.")
     file = _FOLDER / f"{known}.toml"
     return read_page(file.read_text(encoding="utf-8"), known, f"{known}.toml")
 
 
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
 @cache
 def _aliases() -> dict[str, str]:
-    """Alias in lower case -> name of its page."""
+    """Alias -> name of its page."""
     return {
-        alias.lower(): name
+        _plain(alias): name
         for name in page_names()
         for alias in _toml((_FOLDER / f"{name}.toml").read_text("utf-8"), name).get("aliases", ())
     }
@@ -250,11 +277,10 @@ def read_page(text: str, name: str, file: str) -> Page:
     Raises:
         ValueError: it is not TOML, a key is unknown or missing, or a value is of another type.
     """
-    table = _toml(text, file)
-    own = table.pop("profiles", {})
+    table, own = _extended(_toml(text, file), file, (name,))
     kind = table.get("kind", "")
     layers = [_prompts(each, file) for each in (*_SHARED, kind) if each]
-    table["profiles"] = settle([*layers, own], file)
+    table["profiles"] = settle([*layers, *own], file)
     table["sources"] = [
         make(Source, each, f"{file}, source {number}")
         for number, each in enumerate(table.get("sources", ()), 1)
@@ -275,6 +301,26 @@ def read_page(text: str, name: str, file: str) -> Page:
     page = make(Page, {"name": name, **table}, file)
     _check(page, file)
     return page
+
+
+def _extended(
+    table: dict[str, Any], file: str, names: tuple[str, ...]
+) -> tuple[dict[str, Any], list[Mapping[str, Any]]]:
+    """A table with what it `extends` below it, and the layers of their profiles.
+
+    Names, aliases and published scores are never taken over.
+    """
+    profiles = table.pop("profiles", {})
+    base = table.pop("extends", "")
+    if not base:
+        return table, [profiles]
+    if base in names or base not in page_names():
+        raise ValueError(f"{file} extends {base!r}, which is not another page.")
+    below = _toml((_FOLDER / f"{base}.toml").read_text("utf-8"), base)
+    below, layers = _extended(below, f"{base}.toml", (*names, base))
+    own = ("aliases", "published", "title")
+    kept = {key: value for key, value in below.items() if key not in own}
+    return {**kept, **table}, [*layers, profiles]
 
 
 def _check(page: Page, file: str) -> None:
@@ -298,21 +344,27 @@ def _check(page: Page, file: str) -> None:
 def settle(layers: Sequence[Mapping[str, Any]], file: str) -> dict[str, Profile]:
     """The profiles that tables say in layers, later ones stronger.
 
-    Every layer maps names to fields. A profile takes the fields of "all", then those of the
-    profile it `extends`, then its own.
+    Every layer maps names to fields; those of "all" hold for every name of the layer. A profile
+    that `extends` another begins with all that the other says.
     """
     names = dict.fromkeys(name for layer in layers for name in layer if name != "all")
 
     def fields(name: str, below: tuple[str, ...]) -> dict[str, Any]:
         if name in below:
             raise ValueError(f"{file}: profile {name!r} extends itself.")
-        own: dict[str, Any] = {}
-        for layer in layers:
-            own.update(layer.get(name, {}))
-        parent = own.pop("extends", "all" if name != "all" else "")
-        if parent and parent != "all" and parent not in names:
-            raise ValueError(f"{file}: profile {name!r} extends {parent!r}, which is not there.")
-        return {**(fields(parent, (*below, name)) if parent else {}), **own}
+        own = [dict(layer.get(name, {})) for layer in layers]
+        parents = [table.pop("extends") for table in own if "extends" in table]
+        if not parents:
+            said = [
+                {**layer.get("all", {}), **table} for layer, table in zip(layers, own, strict=True)
+            ]
+        elif parents[-1] in names:
+            said = [fields(parents[-1], (*below, name)), *own]
+        else:
+            raise ValueError(
+                f"{file}: profile {name!r} extends {parents[-1]!r}, which is not there."
+            )
+        return {key: value for table in said for key, value in table.items()}
 
     return {name: make(Profile, fields(name, ()), f"{file}, profile {name}") for name in names}
 

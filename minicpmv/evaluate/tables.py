@@ -1,9 +1,10 @@
 """Frozen dataclasses from tables of TOML or JSON, with every key and type checked."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
 
@@ -14,8 +15,7 @@ def make(kind: type[Record], table: Mapping[str, Any], where: str) -> Record:
     Raises:
         ValueError: a key is unknown or missing, or a value is of another type.
     """
-    hints = get_type_hints(kind)
-    known = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]
+    hints, known = _described(cast(Any, kind))
     for key in table:
         if key not in known:
             raise ValueError(
@@ -26,6 +26,12 @@ def make(kind: type[Record], table: Mapping[str, Any], where: str) -> Record:
         if required and name not in table:
             raise ValueError(f"{where}: the key {name!r} is missing.")
     return kind(**{key: _as(hints[key], each, f"{where}: {key}") for key, each in table.items()})
+
+
+@cache
+def _described(kind: Any) -> tuple[dict[str, Any], dict[str, Field[Any]]]:
+    """Types and fields of a dataclass by name."""
+    return get_type_hints(kind), {each.name: each for each in fields(kind)}
 
 
 def _as(hint: Any, value: Any, where: str) -> Any:
@@ -47,11 +53,9 @@ def _as(hint: Any, value: Any, where: str) -> Any:
                 continue
     if isinstance(hint, type) and origin is None and type(value) is hint:
         return value
-    if (
-        isinstance(hint, type)
-        and hint.__module__.startswith("minicpmv.")
-        and isinstance(value, hint)
-    ):
+    if is_dataclass(hint) and isinstance(value, dict):
+        return make(cast(type, hint), value, where)
+    if is_dataclass(hint) and isinstance(value, cast(type, hint)):
         return value
     expected = getattr(hint, "__name__", "") if origin is None else str(hint).replace("typing.", "")
     raise ValueError(f"{where} is {value!r}; expected {expected}.")

@@ -52,14 +52,14 @@ def read_found(page: Page, found: Found, *, limit: int | None = None) -> Iterato
             id, or the published file has another number of rows.
     """
     table = _table(found)
-    columns = Columns(found.source, table.columns, table.path.name, page.hidden, found.folders)
+    columns = Columns(page, found.source, table.columns, table.path.name, found.folders)
     if isinstance(table, ParquetTable) and not found.source.where:
         _check_count(table.path, page, found, table.count)  # before any work is done
     places: dict[str, str] = {}
     for number, row, pictures in _rows(table, columns, found):
         if limit is not None and len(places) >= limit:
             return
-        item = columns.item(row, number, pictures)
+        item = columns.item(columns.cleaned(row), number, pictures)
         if item.id in places:
             raise ValueError(
                 f"{row.place} and {places[item.id]} have the same id {item.id!r}; every row needs "

@@ -126,9 +126,10 @@ def check(found: Found) -> None:
         raise ValueError(
             f"{file} has {size} bytes; the published {_name(source)} has {source.size}. {again}"
         )
-    if source.md5 and (digest := md5_of(file)) != source.md5:
+    if source.md5 and (digest := md5_of(file)) not in source.md5:
         raise ValueError(
-            f"{file} has the md5 {digest}; the published {_name(source)} has {source.md5}. {again}"
+            f"{file} has the md5 {digest}; the published {_name(source)} has "
+            f"{' or '.join(source.md5)}. {again}"
         )
 
 
@@ -148,7 +149,7 @@ def wanted(page: Page) -> str:
 def _wanted(page: Page) -> Iterator[str]:
     for source in page.sources:
         if source.url:
-            digest = f" (md5 {source.md5})" if source.md5 else ""
+            digest = f" (md5 {source.md5[-1]})" if source.md5 else ""
             yield f"put {_name(source)}{digest} of {source.url} into {lmu_data()}."
         elif source.repo:
             config = f", config {source.config}" if source.config else ""

@@ -50,7 +50,7 @@ def _from(page: Page, source: Source, is_offline: bool) -> Found | None:
     if source.repo:
         files, root = _of_hub(page, source, is_offline)
         return Found(source, files, (root, *_around(files[0], page))) if files else None
-    if source.url and source.kind == "tsv" and not is_offline:
+    if source.url and not is_offline:
         file = download(source, lmu_data() / source.file)
         return Found(source, (file,), _around(file, page))
     return None
@@ -121,10 +121,11 @@ def download(source: Source, target: Path) -> Path:
                 for chunk in response.iter_bytes(_CHUNK):
                     file.write(chunk)
                     bar.update(len(chunk))
-    if source.md5 and (digest := md5_of(part)) != source.md5:
+    if source.md5 and (digest := md5_of(part)) not in source.md5:
         part.unlink()
         raise ValueError(
-            f"{source.url} gave a file with the md5 {digest}; expected {source.md5}. It was deleted"
+            f"{source.url} gave a file with the md5 {digest}; expected "
+            f"{' or '.join(source.md5)}. It was deleted"
         )
     os.replace(part, target)
     return target

@@ -1,6 +1,7 @@
 """An item of a row: which columns are its question, answers, options and pictures."""
 
 import json
+import re
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 from minicpmv.errors import short
 
 from ..items import Item, Picture
-from ..page import Source
-from .pictures import file_of, literal_list
+from ..page import Page, Source
+from .pictures import literal_list
 from .tables import Row
 
 # Where a source does not say: the first of these that the row has.
@@ -23,8 +24,10 @@ _USUAL: dict[str, tuple[str, ...]] = {
     "video": ("video",),
     "pictures": ("image", "images", "picture", "pictures"),
 }
+_LABEL = re.compile(r"\(?[A-Z][.):]\s*")
 _LETTERS = tuple(string.ascii_uppercase)
 _VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", "")
+_SUBTITLE_FOLDERS = ("subtitle", "subtitles")
 _VIDEO_FOLDERS = ("", "video", "videos", "data")
 
 
@@ -32,9 +35,9 @@ class Columns:
     """Reads the items of one source.
 
     Args:
+        page: of the source; where its references are hidden, rows need no answer.
         present: the columns of the file; None where rows differ.
         name: of the file, for errors.
-        is_hidden: whether rows need no answer.
         folders: where files that rows name are looked for.
 
     Raises:
@@ -43,13 +46,13 @@ class Columns:
 
     def __init__(
         self,
+        page: Page,
         source: Source,
         present: Sequence[str] | None,
         name: str,
-        is_hidden: bool,
         folders: Sequence[Path],
     ):
-        self.source, self.name, self.is_hidden, self.folders = source, name, is_hidden, folders
+        self.page, self.source, self.name, self.folders = page, source, name, folders
         self.of = {key: _several(value) for key, value in source.columns.items()}
         if present is not None:
             self._check(present)
@@ -62,7 +65,7 @@ class Columns:
             needed.append("question")
         if self.source.kind == "tsv" and "id" not in {*self.of, *self.source.patterns}:
             needed.append("index")
-        if "answers" not in self.of and not self.is_hidden:
+        if "answers" not in self.of and not self.page.hidden:
             usual = _USUAL["answers"]
             needed += () if any(each in present for each in usual) else usual[-1:]
         missing = [column for column in dict.fromkeys(needed) if column not in present]
@@ -91,15 +94,24 @@ class Columns:
         options = self._options(row)
         used = {name for field in _USUAL for name in self.names(field, cells)}
         used -= set(self.names("hint", cells))
+        if len(self.of.get("question", ())) > 1:  # which of them is asked, the metric must know
+            used -= set(self.of["question"])
         return Item(
             id=self._text("id", row) or str(number),
-            question=self._needed("question", row),
+            question=self._marked(self._needed("question", row)),
             pictures=pictures,
             answers=self._answers(row, options),
             options=options,
             fields={key: _plain(cell) for key, cell in self._fields(row, used).items()},
             video=self._video(row),
         )
+
+    def cleaned(self, row: Row) -> Row:
+        """The row without cells that say nothing."""
+        nothing = self.source.missing
+        if not nothing:
+            return row
+        return Row(row.place, {key: cell for key, cell in row.cells.items() if cell not in nothing})
 
     def keeps(self, row: Row) -> bool:
         """Whether the row is of the part of the data that the page asks."""
@@ -112,8 +124,45 @@ class Columns:
         hint = self.names("hint", row.cells)
         if hint and "hint" not in fields:
             fields["hint"] = row.cells.get(hint[0], "")
-        own = {key: text for key, text in self.source.patterns.items() if key not in _USUAL}
-        return {**fields, **{key: self._filled(text, row) for key, text in own.items()}}
+        for key, text in self.source.patterns.items():
+            if key == "subtitles":
+                fields[key] = self._subtitles(self._filled(text, row), row)
+            elif key not in _USUAL:
+                fields[key] = self._filled(text, row)
+        for key, lookup in self.page.lookups.items():
+            fields[key] = lookup.values.get(str(row.cells.get(lookup.column, "")), "")
+        return fields
+
+    def _marked(self, question: str) -> str:
+        """The question with the places of pictures as `<image 1>`, `<image 2>` ..."""
+        if not self.source.marks:
+            return question
+        numbers: dict[str, int] = {}
+
+        def mark(match: re.Match[str]) -> str:
+            name = match[1] if match.groups() else str(len(numbers) + 1)
+            number = numbers.setdefault(name, len(numbers) + 1)
+            return f"<image {name if name.isdecimal() else number}>"
+
+        return re.sub(self.source.marks, mark, question)
+
+    def _subtitles(self, name: str, row: Row) -> str:
+        """The file of the subtitles; empty for a video that has none.
+
+        Raises:
+            ValueError: there is no folder of subtitles at all.
+        """
+        places = [folder / place for folder in self.folders for place in _SUBTITLE_FOLDERS]
+        for place in places:
+            if (place / name).is_file():
+                return str(place / name)
+        if not any(place.is_dir() for place in places):
+            where = ", ".join(str(folder) for folder in self.folders)
+            raise ValueError(
+                f"{row.place}: there is no folder of subtitles in {where}. Unpack subtitle.zip "
+                "there."
+            )
+        return ""
 
     def _filled(self, text: str, row: Row) -> str:
         try:
@@ -124,8 +173,8 @@ class Columns:
     def _text(self, field: str, row: Row) -> str:
         if field in self.source.patterns:
             return self._filled(self.source.patterns[field], row)
-        names = self.names(field, row.cells)
-        return str(row.cells.get(names[0], "")) if names else ""
+        found = (row.cells.get(name) for name in self.names(field, row.cells))
+        return next((str(cell) for cell in found if cell not in (None, "")), "")
 
     def _needed(self, field: str, row: Row) -> str:
         text = self._text(field, row)
@@ -135,6 +184,15 @@ class Columns:
         return text
 
     def _options(self, row: Row) -> dict[str, str]:
+        options = self._written_options(row)
+        texts = {letter: _LABEL.sub("", text, count=1) for letter, text in options.items()}
+        labels = [_LABEL.match(text) for text in options.values()]
+        own = all(
+            label and letter in label.group() for letter, label in zip(options, labels, strict=True)
+        )
+        return texts if own else options  # "A. Paris" in the place of A is Paris
+
+    def _written_options(self, row: Row) -> dict[str, str]:
         names = self.names("options", row.cells)
         cells = row.cells
         if len(names) != 1 or names[0] in _LETTERS:
@@ -169,8 +227,9 @@ class Columns:
             if "answers" in self.source.literals and isinstance(value, str):
                 value = literal_list(value, row.place, name)
             found += value if isinstance(value, list | tuple) else [] if value is None else [value]
-        texts = tuple(_answer_text(each) for each in found)
-        if not texts and not self.is_hidden:
+        words = self.source.words
+        texts = tuple(words.get(text, text) for text in map(_answer_text, found))
+        if not texts and not self.page.hidden and self.of.get("answers") != ("",):
             column = (self.of.get("answers") or names or ("answer",))[0]
             raise ValueError(
                 f"{row.place} has no value in the column {column!r}; expected the right answer."
@@ -179,15 +238,13 @@ class Columns:
         if how == "text":
             return texts
         letters = tuple(options)
-        for text in texts:
-            letter = text.strip("() ") if how == "letter" else _nth(letters, text)
+        found = [text.strip("() ") if how == "letter" else _nth(letters, text) for text in texts]
+        for text, letter in zip(texts, found, strict=True):
             if options and letter not in options:
                 raise ValueError(
                     f"{row.place}: the answer is {short(text)}, of {len(options)} options."
                 )
-        return tuple(
-            text.strip("() ") if how == "letter" else _nth(letters, text) for text in texts
-        )
+        return tuple(found)
 
     def _video(self, row: Row) -> Path | None:
         text = self._text("video", row)
@@ -199,7 +256,11 @@ class Columns:
                     path = folder / place / f"{text}{suffix}"
                     if path.is_file() or (not suffix and path.is_dir()):
                         return path
-        return file_of(text, self.folders, row.place, "video")
+        where = ", ".join(str(folder) for folder in self.folders)
+        raise ValueError(
+            f"{row.place}: there is no video {text!r} in {where}, nor a folder of its frames. "
+            f"Unpack the videos there.{f' {self.source.note}' if self.source.note else ''}"
+        )
 
 
 def _nth(letters: Sequence[str], text: str) -> str:
