@@ -6,6 +6,7 @@ from typing import Any
 
 import psutil
 import torch
+from torch import nn
 
 from ...quantization import weight_bytes
 
@@ -66,6 +67,7 @@ def estimate(
     capacity: int,
     longest: int,
     slices: int,
+    targets: int,
     checkpointing: bool,
     quantize: str | None = None,
     num_devices: int = 1,
@@ -80,6 +82,7 @@ def estimate(
         dtype: of activations; frozen_dtype: of frozen weights.
         capacity: tokens of a packed row; longest: of the longest example.
         slices: of a row whose pictures are encoded in each step; 0 where they are stored.
+        targets: tokens of a row that are trained, at most.
         quantize: "nf4" for weights of 4 bits.
         num_devices, sharded: the parts ("weights", "gradients", "optimizer") that are spread over
             so many devices.
@@ -103,12 +106,12 @@ def estimate(
         "gradients": 4 * trained,
         "optimizer": optimizer_bytes * trained,
         "activations of the language model": _text_activations(
-            base, empty, tokens, dtype.itemsize, checkpointing
+            base, tokens, dtype.itemsize, checkpointing
         ),
         "activations of the vision side": _vision_activations(
             base, slices, dtype.itemsize, checkpointing
         ),
-        "loss": _loss_bytes(base, tokens),
+        "loss": _loss_bytes(base, tokens, min(tokens, targets)),
         "libraries": _LIBRARIES.get(device_type, 0),
     }
     names = {
@@ -127,7 +130,7 @@ def estimate(
     )
 
 
-def _text_activations(base: Any, whole: Any, tokens: int, width: int, checkpointing: bool) -> int:
+def _text_activations(base: Any, tokens: int, width: int, checkpointing: bool) -> int:
     """What the decoder keeps for the backward pass."""
     config = base.config.get_text_config()
     hidden, inner = config.hidden_size, config.intermediate_size
@@ -136,15 +139,39 @@ def _text_activations(base: Any, whole: Any, tokens: int, width: int, checkpoint
     groups = getattr(config, "num_key_value_heads", None) or heads
     experts = getattr(config, "num_experts_per_tok", None) or 1
     queries, keys = heads * head_dim, groups * head_dim
-    # Norms, products and residuals keep their inputs; norms compute in float32.
-    per_layer = width * (3 * hidden + 4 * queries + 4 * keys + 5 * inner * experts) + 16 * hidden
+    # What attention, the gate and its product need, and the norms' inputs in float32.
+    per_layer = width * (2 * queries + 2 * keys + 3 * inner * experts) + 8 * hidden
+    if _is_trained_whole(base):
+        # Each product keeps its own input, and a norm what its weight multiplies.
+        per_layer += width * (5 * hidden + queries + inner * experts) + 8 * hidden
     layers = config.num_hidden_layers
-    adapters = [m for m in whole.modules() if hasattr(m, "lora_A")]
-    # An adapter keeps its input in float32, after dropout, and the mask.
-    extra = sum(9 * module.in_features for module in adapters)
+    extra = _adapter_bytes(base, width, in_tower=False)
     if checkpointing:
         return tokens * (layers * hidden * 4 + per_layer + extra // max(1, layers))
     return tokens * (layers * per_layer + extra)
+
+
+def _is_trained_whole(base: Any) -> bool:
+    """Whether the decoder's own matrices are trained: frozen ones keep no input."""
+    return any(
+        parameter.requires_grad
+        for name, parameter in base.named_parameters()
+        if ".layers." in name and "vision_tower" not in name and "lora_" not in name
+    )
+
+
+def _adapter_bytes(base: Any, width: int, *, in_tower: bool) -> int:
+    """What adapters keep a token: their inputs, what dropout drew, products of their rank."""
+    total = 0
+    for name, module in base.named_modules():
+        if not hasattr(module, "lora_A") or ("vision_tower" in name) != in_tower:
+            continue
+        drops = any(m.p > 0 for m in module.lora_dropout.modules() if isinstance(m, nn.Dropout))
+        columns = (2 if drops else 1) * module.in_features + sum(module.r.values())
+        if any(module.use_dora.values()):  # two products more
+            columns += 2 * module.out_features
+        total += width * columns
+    return total
 
 
 def _vision_activations(base: Any, slices: int, width: int, checkpointing: bool) -> int:
@@ -159,15 +186,17 @@ def _vision_activations(base: Any, slices: int, width: int, checkpointing: bool)
     layers = config.num_hidden_layers
     if not is_trained:
         return patches * per_layer
+    extra = _adapter_bytes(base, width, in_tower=True)
     if checkpointing:
-        return patches * (layers * hidden * 4 + per_layer)
-    return patches * layers * per_layer
+        return patches * (layers * hidden * 4 + per_layer + extra // layers)
+    return patches * (layers * per_layer + extra)
 
 
-def _loss_bytes(base: Any, tokens: int) -> int:
+def _loss_bytes(base: Any, tokens: int, targets: int) -> int:
+    """Logits of a tile, and gradients; tokens that are not trained have no logits."""
     config = base.config.get_text_config()
-    logits = 4 * tokens * config.vocab_size
-    return 3 * min(_LOSS_TILE, logits) + 2 * 4 * tokens * config.hidden_size
+    logits = 4 * targets * config.vocab_size
+    return 3 * min(_LOSS_TILE, logits) + 4 * (2 * targets + tokens) * config.hidden_size
 
 
 def memory_now(device: torch.device) -> int:

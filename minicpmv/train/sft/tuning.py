@@ -218,6 +218,7 @@ class FineTuning:
             capacity=min(self.capacity, int(self.prepared.lengths.sum())),
             longest=int(self.prepared.lengths.max()),
             slices=slices,
+            targets=self._most_targets(),
             checkpointing=self.checkpoints_layers,
             quantize="nf4" if options.qlora else None,
             num_devices=self.args.world_size,
@@ -231,6 +232,13 @@ class FineTuning:
         counts = [
             sum(ref.num_slices for number in row for ref in self.prepared[number].pictures)
             for row in self.plan[:200]
+        ]
+        return max(counts, default=0)
+
+    def _most_targets(self) -> int:
+        """Trained tokens of the row that has most."""
+        counts = [
+            sum(self.prepared[number].num_trained for number in row) for row in self.plan[:200]
         ]
         return max(counts, default=0)
 

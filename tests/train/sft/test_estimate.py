@@ -23,6 +23,7 @@ def estimated(parts: Parts, **changes):
         "capacity": 256,
         "longest": 100,
         "slices": 0,
+        "targets": 20,
         "checkpointing": False,
     }
     return estimate(model, **settings | changes)
@@ -49,6 +50,28 @@ def test_checkpointing_and_spreading_take_less():
     assert spread.parts["optimizer"] == alone.parts["optimizer"] // 4
     assert spread.parts["trained weights, float32"] == alone.parts["trained weights, float32"]
     assert "in all, per device" in alone.as_text()
+
+
+def test_frozen_matrices_keep_no_inputs():
+    name = "activations of the language model"
+    full = estimated(Parts("full", True, False)).parts[name]
+    lora = estimated(Parts("lora", True, False)).parts[name]
+    assert lora < full
+    everywhere = estimated(Parts("lora", True, "lora"), slices=1)
+    assert everywhere.parts[name] == lora  # the tower's adapters see patches, not tokens
+    tower = "activations of the vision side"
+    whole = estimated(Parts("lora", True, True), slices=1).parts[tower]
+    assert everywhere.parts[tower] > whole
+
+
+def test_the_loss_counts_what_is_trained():
+    few, all_tokens = (
+        estimated(Parts("full", True, False), targets=count).parts["loss"] for count in (20, 256)
+    )
+    config = tiny_model("2.6").config.get_text_config()
+    more = 4 * (256 - 20) * (3 * config.vocab_size + 2 * config.hidden_size)
+    assert all_tokens - few == more
+    assert estimated(Parts("full", True, False), targets=900).parts["loss"] == all_tokens
 
 
 @pytest.mark.slow
