@@ -49,13 +49,13 @@ def test_mm_vet():
         (item(3, fields={"category": "ocr"}), "a bird"),
     ]
     replies = answer_in_turn("0.5", "1.0", *["out of order"] * 4, "0.2", *["2.0"] * 5)
-    scored, judge = judged("mm-vet", pairs, replies)
+    scored, judge = judged("mmvet", pairs, replies)
     assert [each.value for each in scored] == [0.5, 1.0, 0.2, None]
     assert scored[3].detail == {"judge": "garbage", "said": "2.0"}
-    rows = table("mm-vet", pairs, scored)
+    rows = table("mmvet", pairs, scored)
     assert next(iter(rows.values())).value == pytest.approx(42.5)
-    assert rows["mm-vet"].unparsed == 1
-    assert {name: row.value for name, row in rows.items() if name != "mm-vet"} == {
+    assert rows["mmvet"].unparsed == 1
+    assert {name: row.value for name, row in rows.items() if name != "mmvet"} == {
         "rec": pytest.approx(60),
         "ocr": pytest.approx(25),
         "know": pytest.approx(20),
@@ -162,16 +162,16 @@ def test_mmhal_bench():
     ]
     pairs = [(each, f"{said} {each.id}") for each, said in pairs]
     replies = answer_in_turn("Rating: 6", "Rating: 2", "Rating: 3", "no", "no", "no")
-    scored, judge = judged("mmhal-bench", pairs, replies)
-    rows = table("mmhal-bench", pairs, scored)
+    scored, judge = judged("mmhal", pairs, replies)
+    rows = table("mmhal", pairs, scored)
     assert {name: row.value for name, row in rows.items()} == {
-        "mmhal-bench": pytest.approx(11 / 4),
+        "mmhal": pytest.approx(11 / 4),
         "without hallucination": 50,
         "hallucination": 50,
         "attribute": pytest.approx(4),
         "counting": pytest.approx(1.5),
     }
-    assert rows["mmhal-bench"].unit == "points"
+    assert rows["mmhal"].unit == "points"
     assert [row.unparsed for row in rows.values()] == [1, 1, 1, 0, 1]
     assert "In the picture: Cat, Tree" in judge.asked[0]
 
@@ -205,11 +205,11 @@ def test_one_answer_is_judged_on_three_axes():
         return "{'score': 4}" if "facts" in prompt else "{'score': 1}"
 
     pairs = [(item(0), "early"), (item(1), "late")]
-    scored, judge = judged("video-chatgpt", pairs, answer)
+    scored, judge = judged("video-chatgpt-generic", pairs, answer)
     assert len(judge.asked) == 6 + 4
     assert scored[0].value == pytest.approx(2 / 5)
     assert (scored[1].value, scored[1].parsed) == (None, "4 - 1")
-    rows = table("video-chatgpt", pairs, scored)
+    rows = table("video-chatgpt-generic", pairs, scored)
     assert {name: (row.value, row.unparsed) for name, row in rows.items()} == {
         "correctness": (pytest.approx(4), 0),
         "detail": (pytest.approx(0.5), 1),
@@ -252,6 +252,17 @@ def test_two_answers_are_judged_together():
     assert (row.value, row.total) == (pytest.approx(3), 3)
 
 
+def test_rows_of_which_nobody_says_the_way_are_paired_by_their_answer():
+    def row(number, answer):
+        return item(number, answers=(answer,), fields={"video_name": "v"}), str(number)
+
+    pairs = [row(0, "red"), row(1, "blue"), row(2, "red"), row(3, "blue")]
+    replies = answer_in_turn("{'score': 5}", "{'score': 0}")
+    scored, judge = judged("video-chatgpt-consistency", pairs, replies)
+    assert "Answer to the first: 0\nAnswer to the second: 2" in judge.asked[0]
+    assert [each.value for each in scored] == [1, 0, 1, 0]
+
+
 def test_a_row_without_its_other_one_has_no_grade():
     pairs = [(way(0, "What?", "None"), "one")]
     scored, judge = judged("video-chatgpt-consistency", pairs, answer_in_turn())
@@ -261,5 +272,5 @@ def test_a_row_without_its_other_one_has_no_grade():
 
 
 def test_a_row_that_asks_in_both_ways_is_refused():
-    with pytest.raises(ValueError, match="Item '0' has 2 of question_1 and question_2"):
+    with pytest.raises(ValueError, match="Item '0' has question_1 and question_2"):
         judged("video-chatgpt-consistency", [(way(0, "What?", "Which?"), "x")], answer_in_turn())

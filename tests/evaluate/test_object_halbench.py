@@ -100,15 +100,15 @@ PAIRS = [
 def test_rates_by_word_list():
     measure = metric("object-halbench")
     scored = [measure.score(item, answer, "vlmevalkit") for item, answer in PAIRS]
-    assert [each.value for each in scored] == [0, 1, 1, 0]
+    assert [each.value for each in scored] == [1, 0, 0, 1]
     assert scored[0].detail["wrong"] == ["cat"]
     rows = table(measure, PAIRS, scored)
     assert {name: row.value for name, row in rows.items()} == {
-        "hallucination, answers (objects by word list)": pytest.approx(100 * 2 / 3),
-        "hallucination, mentions": pytest.approx(100 * 3 / 8),
-        "without hallucination, answers": pytest.approx(100 / 3),
-        "without hallucination, mentions": pytest.approx(100 * 5 / 8),
-        "hallucination, of all answers (CHAIRs)": 50,
+        "answers (objects by word list)": pytest.approx(100 * 2 / 3),
+        "mentions": pytest.approx(100 * 3 / 8),
+        "answers without hallucination": pytest.approx(100 / 3),
+        "mentions without hallucination": pytest.approx(100 * 5 / 8),
+        "of all answers (CHAIRs)": 50,
         "objects named, of all there": pytest.approx(100 * 4 / 7),
         "words of an answer": pytest.approx((13 + 5 + 8 + 8) / 4),
     }
@@ -121,16 +121,16 @@ def test_rates_by_a_judge():
         'Here: ["dog", "cat", "couch"]', '["man", "car"]', "none", "[]", *["no list"] * 5
     )
     scored, judge = judged("object-halbench", pairs, replies)
-    assert [each.value for each in scored] == [0, 1, 1, None, 1]
+    assert [each.value for each in scored] == [1, 0, 0, None, 0]
     assert len(judge.asked) == 9  # the last answer is too short to name anything
     assert scored[3].detail["judge"] == "garbage"
     rows = table("object-halbench", pairs, scored)
     assert {name: row.value for name, row in rows.items()} == {
-        "hallucination, answers (objects by judge)": pytest.approx(100 * 2 / 3),
-        "hallucination, mentions": pytest.approx(100 / 5),
-        "without hallucination, answers": pytest.approx(100 / 3),
-        "without hallucination, mentions": pytest.approx(80),
-        "hallucination, of all answers (CHAIRs)": pytest.approx(40),
+        "answers (objects by judge)": pytest.approx(100 * 2 / 3),
+        "mentions": pytest.approx(100 / 5),
+        "answers without hallucination": pytest.approx(100 / 3),
+        "mentions without hallucination": pytest.approx(80),
+        "of all answers (CHAIRs)": pytest.approx(40),
         "objects named, of all there": pytest.approx(100 * 4 / 8),
         "words of an answer": pytest.approx((13 + 5 + 8 + 8 + 3) / 5),
     }
@@ -157,7 +157,7 @@ def test_nothing_is_said_of_answers_that_name_nothing():
     pairs = [(asked(0, "dog"), "Meadows and nothing else.")]
     measure = metric("object-halbench")
     rows = table(measure, pairs, [measure.score(*pairs[0], "vlmevalkit")])
-    row = rows["hallucination, mentions"]
+    row = rows["mentions"]
     assert (row.value, row.low, row.high) == (0, 0, 100)
 
 

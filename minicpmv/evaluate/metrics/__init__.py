@@ -28,12 +28,12 @@ METRICS: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "contains": ("plain", "Contains", {}),
     "exact-match": ("plain", "ExactMatch", {}),
     "llava-bench": ("judged.llava_bench", "LLaVABench", {}),
-    "mm-vet": ("judged.mm_vet", "MMVet", {}),
-    "mmhal-bench": ("judged.mmhal", "MMHalBench", {}),
+    "mmvet": ("judged.mm_vet", "MMVet", {}),
+    "mmhal": ("judged.mmhal", "MMHalBench", {}),
     "object-halbench": ("judged.object_halbench", "ObjectHalBench", {}),
     "token-f1": ("plain", "TokenF1", {}),
-    "video-chatgpt": ("judged.video_chatgpt", "VideoChatGPT", {}),
     "video-chatgpt-consistency": ("judged.video_chatgpt", "Consistency", {}),
+    "video-chatgpt-generic": ("judged.video_chatgpt", "VideoChatGPT", {}),
     "video-chatgpt-temporal": ("judged.video_chatgpt", "VideoChatGPT", {"axes": ("temporal",)}),
 }
 

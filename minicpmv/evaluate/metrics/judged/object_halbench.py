@@ -59,7 +59,8 @@ def names_in(reply: str) -> list[str] | None:
 @dataclass(frozen=True)
 class ObjectHalBench(SeveralQuestions):
     """Rates of invented objects, of answers and of mentions; the same the other way round, as some
-    cards give them; the share of all objects that are named; words.
+    cards give them; the share of all objects that are named; words. Less is better: an answer with
+    an invented object has the value 1.
 
     Fields:
         coco: the folder with COCO's annotations; not needed where the rows say what is in their
@@ -102,7 +103,7 @@ class ObjectHalBench(SeveralQuestions):
             "true": sorted(true),
             "words": len(answer.strip().split(" ")),
         }
-        return Scored(float(not wrong), ", ".join(wrong), detail)
+        return Scored(float(bool(wrong)), ", ".join(wrong), detail)
 
     def _true(self, item: Item) -> frozenset[str]:
         for name in self.objects:
@@ -149,11 +150,11 @@ class ObjectHalBench(SeveralQuestions):
             return Score(name, value, low, high, len(scored), unread, "%", less_is_better)
 
         return [
-            row(f"hallucination, answers (objects by {by})", bad, names, True),
-            row("hallucination, mentions", wrong, mentions, True),
-            row("without hallucination, answers", names - bad, names),
-            row("without hallucination, mentions", mentions - wrong, mentions),
-            row("hallucination, of all answers (CHAIRs)", bad, ones, True),
+            row(f"answers (objects by {by})", bad, names, True),
+            row("mentions", wrong, mentions, True),
+            row("answers without hallucination", names - bad, names),
+            row("mentions without hallucination", mentions - wrong, mentions),
+            row("of all answers (CHAIRs)", bad, ones, True),
             row("objects named, of all there", found, true),
             _words(words, unread),
         ]

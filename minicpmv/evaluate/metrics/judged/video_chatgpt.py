@@ -167,17 +167,26 @@ class Consistency(VideoChatGPT):
 
 
 def pairs(items: Sequence[Item]) -> list[tuple[int, int]]:
-    """Numbers of the rows that ask the same in the first and in the second way: of every video the
-    first of each with the first, and so on."""
-    ways: dict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    """Numbers of the rows that ask the same in the first and in the second way.
+
+    Of every video the first row of each way belong together, and so on. Rows that do not say which
+    way they are (`question_1` or `question_2`) are paired in turn, where the true answer is the
+    same.
+    """
+    ways: dict[tuple[str, ...], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for number, item in enumerate(items):
+        video = str(item.fields.get("video_name"))
         has = [_asks(item, name) for name in ("question_1", "question_2")]
-        if sum(has) != 1:
+        if all(has):
             raise ValueError(
-                f"Item {item.id!r} has {sum(has)} of question_1 and question_2; expected one, and "
+                f"Item {item.id!r} has question_1 and question_2; expected one of them, and "
                 '"None" as the other.'
             )
-        ways[str(item.fields.get("video_name"))][has.index(True)].append(number)
+        if any(has):
+            ways[(video,)][has.index(True)].append(number)
+        else:
+            first, second = ways[(video, references(item)[0])]
+            (first if len(first) == len(second) else second).append(number)
     return sorted(pair for both in ways.values() for pair in zip(*both, strict=False))
 
 
