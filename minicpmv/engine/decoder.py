@@ -25,6 +25,8 @@ from .block_store import BlockStore
 from .graphs import RecordedSteps
 from .widen import MIN_ROWS, WidenedProducts
 
+_KEPT_OF = 32  # tokens at least, for each that is kept, so that its attention is computed alone
+
 
 class Decoder:
     """A model as a function from a flat batch of tokens to logits.
@@ -72,7 +74,7 @@ class Decoder:
         self._rotary = (
             MiniCPMRotary(self._decoder) if is_minicpm else Rotary(self._decoder, self.dtype)
         )
-        self._batcher = Batcher(self.device)
+        self._batcher, self._ends = Batcher(self.device), Batcher(self.device)
         self.recorded_steps = RecordedSteps(self) if self.device.type == "cuda" else None
 
     def max_tokens(self) -> int | None:
@@ -119,8 +121,28 @@ class Decoder:
         if not isinstance(keep, torch.Tensor):
             if len(keep) == num_tokens and list(keep) == list(range(num_tokens)):
                 return self._all(embeds, batch, store)
+            ends = self._ends_of(spans, keep, num_tokens)
             keep = torch.tensor(list(keep), dtype=torch.int64)
+            return self.step(embeds, batch, store, keep.to(self.device), ends)
         return self.step(embeds, batch, store, keep.to(self.device))
+
+    def _ends_of(
+        self, spans: Sequence[Span], keep: Sequence[int], num_tokens: int
+    ) -> FlatBatch | None:
+        """The kept tokens as a batch of their own, for the attention of the last layer; None where
+        they are not so few that this pays."""
+        if not keep or len(keep) * _KEPT_OF > num_tokens:
+            return None
+        ends: list[Span] = []
+        first = 0
+        places = iter(keep)
+        place = next(places, None)
+        for span in spans:
+            while place is not None and place < first + span.length:
+                ends.append(Span(span.start + place - first, 1, span.blocks))
+                place = next(places, None)
+            first += span.length
+        return self._ends.batch(ends) if len(ends) == len(keep) else None
 
     def _all(self, embeds: torch.Tensor, batch: FlatBatch, store: BlockStore) -> torch.Tensor:
         """Logits of all tokens, recorded where that helps."""
@@ -135,14 +157,16 @@ class Decoder:
         batch: FlatBatch,
         store: BlockStore,
         keep: torch.Tensor | None = None,
+        ends: FlatBatch | None = None,
     ) -> torch.Tensor:
         """As `forward`, of a batch that is made; nothing is read back from the device.
 
         Args:
             keep: int64, None for all.
+            ends: the tokens of `keep` as steps of their sequences.
         """
         with self._products(len(embeds)):
-            return self._step(embeds, batch, store, keep)
+            return self._step(embeds, batch, store, keep, ends)
 
     def plain_weights(self) -> list[int] | None:
         """Addresses of all weights that `step` reads; None where a module is more than its class,
@@ -182,6 +206,7 @@ class Decoder:
         batch: FlatBatch,
         store: BlockStore,
         keep: torch.Tensor | None,
+        ends: FlatBatch | None,
     ) -> torch.Tensor:
         scale = self._residual_scale
         turns = self._rotary(batch.positions)
@@ -196,9 +221,13 @@ class Decoder:
                 if not len(keep):  # only its keys and values are wanted of the last layer
                     return torch.empty((0, self.vocab_size), device=self.device)
                 hidden = hidden[keep]
-            attended = attend(query, store, number, batch, self._scaling, self._windows[number])
-            if number == last and keep is not None:
-                attended = attended[keep]
+            window = self._windows[number]
+            if number == last and keep is not None and ends is not None:
+                attended = attend(query[keep], store, number, ends, self._scaling, window)
+            else:
+                attended = attend(query, store, number, batch, self._scaling, window)
+                if number == last and keep is not None:
+                    attended = attended[keep]
             update = _linear(attention["o_proj"], attended.flatten(1))
             hidden = hidden + (update if scale == 1 else update * scale)
             update = _mlp(modules["mlp"], _norm(modules["post_attention_layernorm"], hidden))

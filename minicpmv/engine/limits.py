@@ -13,6 +13,10 @@ from ..errors import ArgumentError, short
 _RUNNING_TOKENS = 65_536
 _IDLE_TOKENS = 16_384
 _SHARE = 4  # of the free memory, one part
+# Of a prompt between two tokens of the running answers: few for large decoders; for small ones as
+# many as take no longer than a step of a large one.
+_LEAST_PIECE, _MOST_PIECE = 256, 1024
+_LARGE_DECODER = 100_000_000  # parameters
 
 
 class QueueFullError(RuntimeError):
@@ -32,6 +36,7 @@ class EngineLimits:
         max_waiting: requests beyond these that wait; one more is refused with `QueueFullError`.
             0: none waits.
         piece_tokens: of a prompt that are computed between two tokens of the running answers.
+            None: 256, and up to 1,024 for decoders of less than 100 million parameters.
     """
 
     cache_bytes: int | None = None
@@ -39,7 +44,7 @@ class EngineLimits:
     feature_bytes: int = 64 << 20
     max_running: int = 64
     max_waiting: int = 1024
-    piece_tokens: int = 256
+    piece_tokens: int | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -64,6 +69,13 @@ class EngineLimits:
                 f"`limits` is {short(value)}; pass minicpmv.EngineLimits(...), or None."
             )
         return value or EngineLimits()
+
+    def of_piece(self, num_parameters: int = _LARGE_DECODER) -> int:
+        """`piece_tokens` of a decoder with so many parameters in its layers."""
+        if self.piece_tokens is not None:
+            return self.piece_tokens
+        fitting = _LEAST_PIECE * _LARGE_DECODER // max(num_parameters, 1)
+        return max(_LEAST_PIECE, min(fitting, _MOST_PIECE))
 
     def of_cache(self, token_bytes: int, context: int, device: torch.device) -> tuple[int, int]:
         """Bytes of the cache, and of these the most for prompts that no request uses.

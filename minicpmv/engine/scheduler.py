@@ -75,6 +75,7 @@ class Scheduler:
         self._cache = cache
         self._features = features
         self._limits = limits
+        self._piece_tokens = limits.of_piece()
         self._turn = turn
         self._lock = threading.Lock()
         self._step_lock = threading.RLock()  # held while a step is computed; taken first
@@ -212,7 +213,7 @@ class Scheduler:
             if generation.num_pending == 1:
                 guesses = generation.guesses()
                 parts.append(_Part(generation, [generation.ids[-1], *guesses], len(guesses)))
-        room = self._limits.piece_tokens * (1 if parts else _ALONE)
+        room = self._piece_tokens * (1 if parts else _ALONE)
         may_encode = True
         for generation in [g for g in self._running if g.num_pending > 1]:
             may_encode = self._encode_for(generation, may_encode)

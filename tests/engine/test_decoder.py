@@ -93,6 +93,17 @@ def test_only_kept_tokens_have_logits(keep: list[int]) -> None:
     sequences.check((0, 9), (1, 1))  # keys and values were written all the same
 
 
+@pytest.mark.parametrize("name", ["llama", "qwen2-window", "minicpm"])
+@pytest.mark.parametrize("keep", [[69], [0], [64, 69]])
+def test_the_ends_of_long_prompts_are_attended_to_alone(name: str, keep: list[int]) -> None:
+    sequences = Sequences(small(name), [120, 9])
+    sequences.check((0, 30), (1, 2))
+    wanted = torch.cat([sequences.wanted[0][30:95], sequences.wanted[1][2:7]])
+    (logits,) = sequences.step((0, 65), (1, 5), keep=keep)
+    torch.testing.assert_close(logits, wanted[keep], atol=1e-5, rtol=1e-5)
+    sequences.check((0, 25), (1, 2))
+
+
 @pytest.mark.parametrize("name", ["llama", "minicpm"])
 def test_hooks_of_products_norms_and_mlps_are_called(name: str) -> None:
     model = small(name)

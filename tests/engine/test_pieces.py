@@ -26,3 +26,9 @@ def test_the_size_of_the_pieces_changes_nothing(piece_tokens: int) -> None:
         next(other)
         assert chat.ask("What is it?", **shown, **GREEDY) == wanted
     chat.engine.close()
+
+
+def test_small_decoders_take_longer_pieces() -> None:
+    assert EngineLimits().of_piece() == EngineLimits().of_piece(8_000_000_000) == 256
+    assert 256 < EngineLimits().of_piece(40_000_000) < EngineLimits().of_piece(5_000_000) == 1024
+    assert EngineLimits(piece_tokens=7).of_piece(5_000_000) == 7
