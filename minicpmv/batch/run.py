@@ -4,10 +4,10 @@ import asyncio
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
-from .journal import Journal
-from .rows import Row, Source
+from .rows import Row
 from .workers import Reply, Worker, WorkerLostError
 
 _TRIES = 3  # of a row at which workers failed
@@ -16,6 +16,28 @@ _AGAIN = (500, 502, 504)  # a server's own failure, which may pass
 
 class AllLostError(OSError):
     """No worker has answered for too long."""
+
+
+class Rows(Protocol):
+    """Where rows come from; a row may come after the last one, where one is sent again."""
+
+    def rows(self) -> Iterator[Row]: ...
+
+
+class Results(Protocol):
+    """Where results go, as `Journal`."""
+
+    path: Path
+
+    @property
+    def num_done(self) -> int: ...
+
+    @property
+    def num_failed(self) -> int: ...
+
+    def has(self, index: int) -> bool: ...
+
+    def add(self, index: int, result: dict[str, Any], *, failed: bool) -> None: ...
 
 
 class Batch:
@@ -28,8 +50,8 @@ class Batch:
 
     def __init__(
         self,
-        source: Source,
-        journal: Journal,
+        source: Rows,
+        journal: Results,
         workers: Sequence[Worker],
         *,
         on_progress: Callable[[int, int], None] = lambda done, failed: None,
@@ -39,7 +61,7 @@ class Batch:
         self._workers = workers
         self._on_progress = on_progress
         self._patience_s = patience_s
-        self._rows: Iterator[Row] = (r for r in source.rows() if not journal.has(r.index))
+        self._rows = source.rows()
         self._again: deque[Row] = deque()
         self._failures: Counter[int] = Counter()  # by row
         self._away: set[Worker] = set()
@@ -90,7 +112,7 @@ class Batch:
         """The next row to send; None once all have their results."""
         async with self._is_back:
             while True:
-                row = self._again.popleft() if self._again else next(self._rows, None)
+                row = self._again.popleft() if self._again else self._next()
                 if row is None and self._in_flight == 0:
                     return None
                 if row is None:
@@ -101,6 +123,9 @@ class Batch:
                 else:
                     self._in_flight += 1
                     return row
+
+    def _next(self) -> Row | None:
+        return next((row for row in self._rows if not self._journal.has(row.index)), None)
 
     async def _keep(self, row: Row, found: dict[str, Any], *, failed: bool) -> None:
         async with self._is_back:

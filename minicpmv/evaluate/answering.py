@@ -1,6 +1,7 @@
 """Who answers: a model in this process, or processes and servers behind the same few methods."""
 
 import io
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ..engine.batch import REQUEST_ERRORS, in_padded_batches, side_by_side
 from ..engine.inputs import Settings
 from ..engine.request import Messages, with_system
 from ..media.policy import use_policy
-from ..releases import Release
+from ..releases import RELEASES, Release
 from .asking import Asking
 from .items import Item
 
@@ -91,7 +92,7 @@ def model_of(chat: Chat, name: str) -> Model:
     quantized = found or getattr(method, "quant_method", None) or ""
     return Model(
         name=name,
-        release=release_name(release.version),
+        release="nano" if name == "nano" else release_name(release.version),
         weights=fingerprint_of(chat.model),
         dtype=str(chat.model.dtype).removeprefix("torch."),
         quantized=str(getattr(quantized, "value", quantized)),
@@ -102,6 +103,22 @@ def model_of(chat: Chat, name: str) -> Model:
 def release_name(version: str) -> str:
     """The name of a release in the pages."""
     return "omnilmm" if version.startswith("omnilmm") else version
+
+
+def release_of(name: str) -> str:
+    """The release that a model's name speaks of, as pages call it; "" where it names none."""
+    plain = _plain(name)
+    found = [
+        (len(known), release.version)
+        for release in RELEASES.values()
+        for repo in release.repo_ids
+        if (known := _plain(repo.rpartition("/")[2])) in plain
+    ]
+    return release_name(max(found)[1]) if found else ""
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 class LocalAnswerer:

@@ -1,0 +1,337 @@
+"""Benchmarks on their way from the command line to the table; see `evaluate.py`."""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .options import load_options, name_precision
+from .startup import imports
+from .usage import UsageError
+
+if TYPE_CHECKING:
+    from minicpmv.evaluate.answering import Answerer, Model
+    from minicpmv.evaluate.asking import Asking
+    from minicpmv.evaluate.page import Page
+    from minicpmv.evaluate.run import Items, Outcome
+    from minicpmv.evaluate.scoring import Scoring
+
+_OF_MODELS = (
+    *("adapter", "mmproj", "device", "dtype", "device_map", "quantize", "attn_implementation"),
+    *("revision", "compat", "workers"),
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A page that is to be asked."""
+
+    task: str
+    page: "Page"
+    items: "Items"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A page that has been asked and scored."""
+
+    job: Job
+    asking: "Asking"
+    scoring: "Scoring"
+    folder: Path
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse flags that have no effect beside others."""
+    if args.base_url:
+        for name in _OF_MODELS:
+            if getattr(args, name, None) is not None:
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag} has no effect beside --base-url; remove it.")
+    elif args.api_key is not None:
+        raise UsageError("--api-key has no effect without --base-url; remove it.")
+    if args.profile is not None and args.cot is not None:
+        raise UsageError("--profile says whether there is a chain of thought; remove --cot.")
+
+
+def run_pages(args: argparse.Namespace, names: list[str]) -> int:
+    """Ask and score, and print the table."""
+    pages, means = _pages(args, names)
+    jobs = [job_of(task, page, args) for task, page in pages]
+    judge = make_judge_of(args)
+    done: list[Done] = []
+    with _answerer(args) as answerer:
+        for job in jobs:
+            done.append(_run(job, answerer, judge, args, several=len(jobs) > 1))
+            tell(done[-1], args)
+    print_done(done, means, answerer.model, args)
+    return 1 if any(each.scoring.failed for each in done) else 0
+
+
+def _pages(
+    args: argparse.Namespace, names: list[str]
+) -> tuple[list[tuple[str, "Page"]], list["Page"]]:
+    """The pages to ask, each once, and those that are means of others."""
+    from minicpmv.evaluate.page import load_page
+
+    found: dict[str, tuple[str, Page]] = {}
+    means = []
+    for name in names:
+        page = page_of(name, args)
+        if page.parts:
+            means.append(page)
+            for part in page.parts:
+                for each in part.pages:
+                    found.setdefault(each, (each, load_page(each)))
+        else:
+            found.setdefault(page.name, (name, page))
+    return list(found.values()), means
+
+
+def page_of(task: str, args: argparse.Namespace) -> "Page":
+    """The page of a name, or of a file of the user's own."""
+    from minicpmv.evaluate.own import is_own, own_page
+    from minicpmv.evaluate.page import load_page
+
+    if not is_own(task):
+        if args.metric:
+            raise UsageError("--metric is for a file of your own; a benchmark has its own.")
+        return load_page(task)
+    if not args.metric:
+        raise UsageError(f"{task} is a file of your own: say how it is scored, --metric.")
+    return own_page(Path(task), args.metric)
+
+
+def job_of(task: str, page: "Page", args: argparse.Namespace) -> Job:
+    """A page with its data, found before a model is loaded."""
+    from minicpmv.evaluate.own import is_own
+    from minicpmv.evaluate.run import items_of
+    from minicpmv.evaluate.scoring import metric_of
+
+    metric_of(page)  # named before its answers are there
+    data = Path(task) if is_own(task) else Path(args.data) if args.data else None
+    return Job(task, page, items_of(page, data, args.limit))
+
+
+def make_judge_of(args: argparse.Namespace) -> Any:
+    from minicpmv.evaluate.judges import make_judge
+
+    return make_judge(args.judge, model=args.judge_model or "", batch_size=args.batch_size)
+
+
+@contextmanager
+def _answerer(args: argparse.Namespace) -> Iterator["Answerer"]:
+    """Who answers: servers, processes, or a model here."""
+    if args.base_url:
+        from minicpmv.batch.evaluation import ServerAnswerer
+
+        yield ServerAnswerer(
+            args.base_url,
+            args.model if args.names_model else "",
+            api_key=args.api_key or os.environ.get("MINICPMV_API_KEY"),
+            concurrency=args.batch_size,
+        )
+        return
+    options = load_options(args)
+    if (args.workers or 1) > 1:
+        from minicpmv.evaluate.processes import ProcessAnswerer
+
+        load = partial(_load, args.model, options)
+        with ProcessAnswerer(args.workers, load, args.model, args.batch_size) as answerer:
+            yield answerer
+        return
+    with imports():
+        from minicpmv.evaluate.answering import LocalAnswerer
+        from minicpmv.loader import load as load_model
+
+        chat = load_model(args.model, progress=sys.stderr.isatty(), **options)
+    name_precision(chat)
+    with chat:
+        yield LocalAnswerer(chat, args.model, args.batch_size)
+
+
+def _load(model: str, options: Mapping[str, Any], number: int) -> Any:
+    """The model of one of several processes; they take the GPUs in turn."""
+    import torch
+
+    from minicpmv.loader import load
+
+    given = dict(options)
+    if given.get("device", "auto") == "auto" and torch.cuda.device_count() > 1:
+        given["device"] = f"cuda:{number % torch.cuda.device_count()}"
+    return load(model, progress=False, **given)
+
+
+def _run(
+    job: Job, answerer: "Answerer", judge: Any, args: argparse.Namespace, *, several: bool
+) -> Done:
+    from minicpmv.evaluate.run import asking_of, items_of
+    from minicpmv.evaluate.scoring import score_run
+
+    page = job.page
+    shots = None
+    if page.shot_sources:
+        of_shots = replace(page, sources=page.shot_sources, shot_sources=())
+        shots = items_of(of_shots, Path(args.data) if args.data else None)
+    asking = asking_of(
+        page,
+        answerer.model.release,
+        job.items,
+        profile=args.profile,
+        cot=args.cot,
+        shots=shots,
+        num_beams=args.beams,
+        repetition_penalty=args.repetition_penalty,
+        max_new_tokens=args.max_new_tokens,
+    )
+    folder = _folder(page, answerer.model, args, several)
+    _ask(job, asking, answerer, folder, args)
+    with _bar(f"{page.name}, judge", "answer") as bar:
+
+        def show(number: int, count: int) -> None:
+            bar.total = count
+            bar.update(number - bar.n)
+
+        scoring = score_run(
+            page, job.items, folder, known={}, rules=args.rules, judge=judge, on_judged=show
+        )
+    return Done(job, asking, scoring, folder)
+
+
+def _folder(page: "Page", model: "Model", args: argparse.Namespace, several: bool) -> Path:
+    if args.out:
+        return Path(args.out) / page.name if several else Path(args.out)
+    plain = re.sub(r"[^\w.-]+", "-", Path(model.name.rstrip("/")).name).strip("-")
+    return Path("runs", "evaluate", f"{page.name}-{plain}")
+
+
+def _ask(
+    job: Job, asking: "Asking", answerer: "Answerer", folder: Path, args: argparse.Namespace
+) -> "Outcome":
+    from minicpmv.evaluate.run import Progress, ask
+    from minicpmv.evaluate.scoring import metric_of
+
+    page = job.page
+    reads = not page.hidden and page.judge != "required"
+    total = page.count
+    if args.limit is not None:
+        total = args.limit if total is None else min(total, args.limit)
+    data = Path(job.task) if args.metric else args.data
+    about = {
+        "task": job.task,
+        "data": str(Path(data).absolute()) if data else None,
+        "metric": args.metric,
+        "limit": args.limit,
+        "overrides": dict(asking.overrides),
+        "servers": args.base_url,
+    }
+    last = Progress(total)
+    with _bar(page.name, "item") as bar:
+        bar.total = total
+
+        def show(progress: Progress) -> None:
+            nonlocal last
+            last = progress
+            bar.initial = progress.before  # the rate is that of this call
+            bar.set_postfix(failed=progress.failed, unparsed=progress.unparsed, refresh=False)
+            bar.update(progress.done - bar.n)
+
+        try:
+            outcome = ask(
+                asking,
+                job.items,
+                answerer,
+                folder,
+                total=total,
+                metric=metric_of(page) if reads else None,
+                rules=args.rules,
+                about=about,
+                on_progress=show,
+            )
+        except KeyboardInterrupt:
+            bar.close()
+            _say(f"{last.done} items are done, in {folder}; the same command goes on from there")
+            raise
+    if outcome.failures and not outcome.answers:
+        item_id, error = next(iter(outcome.failures.items()))
+        raise ValueError(
+            f"{page.name}: none of {len(outcome.ids)} items was answered; the first, {item_id!r}: "
+            f"{error}"
+        )
+    return outcome
+
+
+@contextmanager
+def _bar(name: str, unit: str) -> Iterator[Any]:
+    from tqdm import tqdm
+
+    with tqdm(
+        desc=name, unit=unit, file=sys.stderr, disable=None, leave=False, delay=0.1, smoothing=0.05
+    ) as bar:
+        yield bar
+
+
+def tell(done: Done, args: argparse.Namespace) -> None:
+    """On stderr: where the answers are, and what is not as the score seems to say."""
+    from minicpmv.evaluate.report.table import warnings_of
+
+    page = done.job.page
+    _say(f"{page.name}: {done.scoring.answered} answers in {done.folder}")
+    if page.hidden:
+        _say(f"{page.name}: the references are not public; the answers can be sent in, not scored")
+    warned = warnings_of(done.scoring, count=page.count, limit=args.limit, judge=page.judge)
+    for line in warned:
+        _say(f"warning: {line}")
+
+
+def print_done(
+    done: list[Done], means: list["Page"], model: "Model", args: argparse.Namespace
+) -> None:
+    from minicpmv.evaluate.report.card import compare_with_card, mean_of_pages
+    from minicpmv.evaluate.report.table import table
+    from minicpmv.evaluate.scoring import Scoring
+
+    scorings = {each.job.page.name: each.scoring for each in done}
+    shown = [each.scoring for each in done]
+    for page in means:
+        row = mean_of_pages(page, scorings)
+        shown.append(Scoring(page.name, args.rules, [row], row.total, row.total))
+    cards = {}
+    if args.card:
+        for each in done:
+            cards[each.job.page.name] = compare_with_card(
+                each.asking,
+                model,
+                each.scoring,
+                limit=args.limit,
+                data=str(each.job.items.found.files[0].name),
+                is_published_data=each.job.items.found.is_published,
+            )
+    if args.json:
+        folders = {each.job.page.name: str(each.folder) for each in done}
+        found = [
+            {
+                **scoring.as_json(),
+                "folder": folders.get(scoring.page),
+                **({"card": cards[scoring.page].as_json()} if scoring.page in cards else {}),
+            }
+            for scoring in shown
+        ]
+        print(json.dumps({"model": asdict(model), "benchmarks": found}, indent=2))
+        return
+    print(table(shown))
+    for each in done:
+        card = cards.get(each.job.page.name)
+        if card is not None:
+            print(f"\n{card.as_text(each.scoring.rows[0] if each.scoring.rows else None)}")
+
+
+def _say(line: str) -> None:
+    print(f"minicpmv: {line}", file=sys.stderr)
