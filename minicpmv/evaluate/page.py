@@ -230,7 +230,6 @@ def page_names() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(".toml") for name in names))
 
 
-@cache
 def load_page(name: str) -> Page:
     """The page of a name, of an alias, or of a `.toml` file of the user's.
 
@@ -253,8 +252,12 @@ def load_page(name: str) -> Page:
         close = get_close_matches(_plain(name), (*page_names(), *_aliases()), 3, 0.5)
         hint = f" Close: {', '.join(close)}." if close else ""
         raise ValueError(f"Benchmark {name!r} is not known.{hint} All: {', '.join(page_names())}.")
-    file = _FOLDER / f"{known}.toml"
-    return read_page(file.read_text(encoding="utf-8"), known, f"{known}.toml")
+    return _shipped(known)
+
+
+@cache
+def _shipped(name: str) -> Page:
+    return read_page((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"), name, f"{name}.toml")
 
 
 def _plain(name: str) -> str:

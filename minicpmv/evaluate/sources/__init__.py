@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..items import Item, Picture
 from ..page import Page
+from .chats import is_conversation, read_conversations
 from .files import Found, check, here, of_user
 from .pictures import TsvPictures, of_value
 from .rows import Columns
@@ -52,6 +53,10 @@ def read_found(page: Page, found: Found, *, limit: int | None = None) -> Iterato
             id, or the published file has another number of rows.
     """
     table = _table(found)
+    if isinstance(table, JsonTable) and is_conversation(table.first):
+        items = enumerate(read_conversations(table.path))
+        yield from (item for number, item in items if limit is None or number < limit)
+        return
     columns = Columns(page, found.source, table.columns, table.path.name, found.folders)
     if isinstance(table, ParquetTable) and not found.source.where:
         _check_count(table.path, page, found, table.count)  # before any work is done

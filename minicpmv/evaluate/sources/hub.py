@@ -34,15 +34,15 @@ def fetch(page: Page) -> Found:
             try:
                 found = _from(page, source, is_offline)
             except (OSError, httpx.HTTPError, ValueError) as error:
-                name = source.repo or source.url
-                reasons.append(f"{name}: {first_line(error)}")
+                if not is_offline:
+                    reasons.append(f"{source.repo or source.url}: {first_line(error)}")
                 continue
             if found is not None:
                 return found
-    last = f" ({reasons[-1]})" if reasons else ""
+    why = f" ({'; '.join(reasons)})" if reasons else ""
     raise OSError(
-        f"The data of {page.name} is not here and cannot be downloaded{last}. "
-        f"To do it by hand: {wanted(page)}"
+        f"The data of {page.name} is not here and cannot be downloaded{why}. To do it by hand: "
+        f"{wanted(page)}"
     )
 
 

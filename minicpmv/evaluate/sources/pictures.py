@@ -171,8 +171,10 @@ def file_of(name: str, folders: Sequence[Path], place: str, column: str) -> Path
     for folder in folders:
         if os.path.isfile(folder / name):  # False for names that are too long, too
             return folder / name
+    if name.startswith(("http://", "https://")):
+        raise ValueError(f"{place}, column {column!r}: {short(name)} is an address; download it.")
     where = ", ".join(str(folder) for folder in folders)
-    raise ValueError(f"{place}, column {column!r}: there is no file {name!r} in {where}.")
+    raise ValueError(f"{place}, column {column!r}: there is no file {short(name)} in {where}.")
 
 
 def of_value(value: Any, folders: Sequence[Path], place: str, column: str) -> list[Picture]:

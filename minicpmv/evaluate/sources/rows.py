@@ -17,8 +17,8 @@ from .tables import Row
 # Where a source does not say: the first of these that the row has.
 _USUAL: dict[str, tuple[str, ...]] = {
     "id": ("index", "id", "question_id", "questionId", "qid"),
-    "question": ("question",),
-    "answers": ("answers", "answer"),
+    "question": ("question", "query", "prompt", "text"),
+    "answers": ("answers", "answer", "references", "reference"),
     "options": ("options", "choices"),
     "hint": ("hint",),
     "video": ("video",),
@@ -27,6 +27,7 @@ _USUAL: dict[str, tuple[str, ...]] = {
 _LABEL = re.compile(r"\(?[A-Z][.):]\s*")
 _LETTERS = tuple(string.ascii_uppercase)
 _VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", "")
+_NO_FIELDS = ("question", "pictures", "answers", "options")
 _SUBTITLE_FOLDERS = ("subtitle", "subtitles")
 _VIDEO_FOLDERS = ("", "video", "videos", "data")
 
@@ -62,12 +63,11 @@ class Columns:
         needed = [columns[0] for columns in self.of.values() if columns[0]]
         needed += self.source.where
         if "question" not in {*self.of, *self.source.patterns}:
-            needed.append("question")
+            needed += () if any(each in present for each in _USUAL["question"]) else ("question",)
         if self.source.kind == "tsv" and "id" not in {*self.of, *self.source.patterns}:
             needed.append("index")
         if "answers" not in self.of and not self.page.hidden:
-            usual = _USUAL["answers"]
-            needed += () if any(each in present for each in usual) else usual[-1:]
+            needed += () if any(each in present for each in _USUAL["answers"]) else ("answer",)
         missing = [column for column in dict.fromkeys(needed) if column not in present]
         if missing:
             raise ValueError(
@@ -90,10 +90,8 @@ class Columns:
         Raises:
             ValueError: a cell is missing or is of another kind than the source says.
         """
-        cells = row.cells
         options = self._options(row)
-        used = {name for field in _USUAL for name in self.names(field, cells)}
-        used -= set(self.names("hint", cells))
+        used = {name for field in _NO_FIELDS for name in self.names(field, row.cells)}
         if len(self.of.get("question", ())) > 1:  # which of them is asked, the metric must know
             used -= set(self.of["question"])
         return Item(

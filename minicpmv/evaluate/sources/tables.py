@@ -134,6 +134,8 @@ class JsonTable:
     def __init__(self, path: Path):
         self.path = path
         self._rows = JsonRows(path)
+        first = next(iter(self._rows), None)
+        self.first: dict[str, Any] = first if isinstance(first, dict) else {}
 
     def __iter__(self) -> Iterator[Row]:
         return _checked(self._rows, lambda number: f"{self.path.name}, row {number}")
