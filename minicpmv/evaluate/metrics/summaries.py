@@ -1,6 +1,6 @@
 """Rows of the table: a mean with its interval, and the same of every group of items."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -121,17 +121,15 @@ def breakdown(
     return rows
 
 
-def sum_of_means(strata: Sequence[Any]) -> np.ndarray:
-    """Resampled sums of means of independent strata.
-
-    Args:
-        strata: for each (num_units,) values.
-
-    Returns:
-        (repeats,)
-    """
-    drawn = [
-        resampled_sums(np.asarray(values, float)[:, None], seed=seed)[:, 0] / len(values)
-        for seed, values in enumerate(strata)
-    ]
-    return np.sum(drawn, axis=0)
+def mean_of_groups(name: str, found: Mapping[str, ScoredItems]) -> Score:
+    """The mean of the means of groups, whatever their size, in %; the items of each are drawn
+    again."""
+    values = [[value_of(each) for _, each in members] for members in found.values()]
+    together = [pair for members in found.values() for pair in members]
+    value = 100 * fmean(map(fmean, values))
+    drawn: Any = sum(
+        resampled_sums(np.asarray(each)[:, None], seed=seed)[:, 0] / len(each)
+        for seed, each in enumerate(values)
+    )
+    low, high = widened(percentiles(100 * drawn / len(values)), value, 100, len(together))
+    return Score(name, value, low, high, len(together), unparsed_in(together))
