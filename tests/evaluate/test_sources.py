@@ -219,6 +219,20 @@ def test_an_answer_that_is_no_option(tmp_path):
         list(read_items(page_of(answers_as="index"), path))
 
 
+def test_a_folder_that_datasets_saved(tmp_path):
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    table = pyarrow.Table.from_pylist([{"question": "q", "answer": "x", "image": {"bytes": RED}}])
+    with (
+        pyarrow.OSFile(str(folder / "data.arrow"), "wb") as file,
+        pyarrow.ipc.new_stream(file, table.schema) as stream,
+    ):
+        stream.write_table(table)
+    (folder / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+    (item,) = read_items(page_of(kind="parquet", rows=5), folder)
+    assert (item.question, item.pictures) == ("q", (RED,))
+
+
 def test_broken_json_and_parquet(tmp_path):
     path = tmp_path / "own.jsonl"
     path.write_text('{"question": "q", "answer": "x"}\n{"question: \n', "utf-8")

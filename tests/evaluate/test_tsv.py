@@ -97,6 +97,12 @@ def test_a_list_holds_several_pictures(tmp_path, writing):
     assert [item.pictures for item in found] == [(picture("red"), picture("blue"))] * 3
 
 
+def test_a_picture_shorter_than_a_reference_may_be(tmp_path):
+    pixel = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+    (item,) = items(write(tmp_path / "own.tsv", [("1", pixel, "q", "x")]))
+    assert item.pictures == (base64.b64decode(pixel),)
+
+
 def test_paths_alone_name_files_beside_the_table(tmp_path):
     (tmp_path / "images" / "own").mkdir(parents=True)
     for place in ("a.png", "images/own/b.png"):

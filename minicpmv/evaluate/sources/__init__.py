@@ -9,7 +9,7 @@ from .chats import is_conversation, read_conversations
 from .files import Found, check, here, of_user
 from .pictures import TsvPictures, of_value
 from .rows import Columns
-from .tables import JsonTable, ParquetTable, Row, Table, TsvTable
+from .tables import ArrowTable, JsonTable, ParquetTable, Row, Table, TsvTable
 
 __all__ = ["Found", "find_data", "read_found", "read_items"]
 
@@ -88,6 +88,8 @@ def _check_count(path: Path, page: Page, found: Found, count: int) -> None:
 
 def _table(found: Found) -> Table:
     file = found.files[0]
+    if file.is_dir():
+        return ArrowTable(file)
     if found.source.kind == "parquet" or file.suffix.lower() == ".parquet":
         return ParquetTable(list(found.files))
     return TsvTable(file) if file.suffix.lower() == ".tsv" else JsonTable(file)

@@ -44,8 +44,8 @@ def lmu_data() -> Path:
 def of_user(page: Page, data: Path) -> Found:
     """The files of `page` in `data`, a file or a folder.
 
-    A file takes the columns of the page's source of its kind; a file that has the published name
-    must be the published one.
+    A file takes the columns of the page's source of its kind, and so does a folder that
+    `Dataset.save_to_disk` wrote; a file that has the published name must be the published one.
 
     Raises:
         OSError: there is no such file or folder, or the folder holds no file of the page.
@@ -59,6 +59,8 @@ def of_user(page: Page, data: Path) -> Found:
         return Found(source, (data,), _around(data, page), data.name == _name(source))
     if not data.is_dir():
         raise OSError(f"--data {data}: there is no such file or folder. {wanted(page)}")
+    if (data / "state.json").is_file():
+        return Found(_of_kind(page, "parquet", data.name), (data,), (data,), is_published=False)
     for source in page.sources:
         files = _matching(data, source)
         if files:

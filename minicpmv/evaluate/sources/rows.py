@@ -27,7 +27,7 @@ _USUAL: dict[str, tuple[str, ...]] = {
 _LABEL = re.compile(r"\(?[A-Z][.):]\s*")
 _LETTERS = tuple(string.ascii_uppercase)
 _VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", "")
-_NO_FIELDS = ("question", "pictures", "answers", "options")
+_NO_FIELDS = ("question", "pictures", "answers")
 _SUBTITLE_FOLDERS = ("subtitle", "subtitles")
 _VIDEO_FOLDERS = ("", "video", "videos", "data")
 
@@ -79,10 +79,10 @@ class Columns:
         """The columns of `field`; empty where the row has none."""
         if field in self.of:
             return tuple(name for name in self.of[field] if name)
-        usual = [name for name in _USUAL.get(field, ()) if name in row]
-        if field == "options" and not usual:
-            return tuple(letter for letter in _LETTERS if letter in row)
-        return tuple(usual[:1])
+        letters = [letter for letter in _LETTERS if letter in row]
+        if field == "options" and letters:
+            return tuple(letters)
+        return tuple([name for name in _USUAL.get(field, ()) if name in row][:1])
 
     def item(self, row: Row, number: int, pictures: tuple[Picture, ...]) -> Item:
         """The item of a row; `number` is its id where it has no other.
@@ -92,6 +92,7 @@ class Columns:
         """
         options = self._options(row)
         used = {name for field in _NO_FIELDS for name in self.names(field, row.cells)}
+        used |= set(self.names("options", row.cells)) & set(_LETTERS)
         if len(self.of.get("question", ())) > 1:  # which of them is asked, the metric must know
             used -= set(self.of["question"])
         return Item(
@@ -201,7 +202,8 @@ class Columns:
                 for letter, (name, text) in zip(_LETTERS, found, strict=False)
             }
         value = cells.get(names[0])
-        if "options" in self.source.literals and isinstance(value, str):
+        is_text = isinstance(value, str) and value.startswith("[")
+        if isinstance(value, str) and ("options" in self.source.literals or is_text):
             value = literal_list(value, row.place, names[0])
         if isinstance(value, Mapping):
             return {str(letter): str(text) for letter, text in value.items()}

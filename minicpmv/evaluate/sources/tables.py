@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from minicpmv.data.json_rows import Broken, JsonRows
-from minicpmv.data.table_rows import ParquetRows, arrow_library
+from minicpmv.data.table_rows import ArrowRows, ParquetRows, arrow_library
 
 csv.field_size_limit(2**31 - 1)  # a cell may hold pictures; the default is 128 KiB
 
@@ -150,6 +150,19 @@ class ParquetTable:
         pyarrow = arrow_library()
         self.columns: tuple[str, ...] = tuple(pyarrow.parquet.read_schema(self.path).names)
         self.count = self._rows.count()
+
+    def __iter__(self) -> Iterator[Row]:
+        return _checked(self._rows, lambda number: f"{self.path.name}, row {number}")
+
+
+class ArrowTable:
+    """The rows of a folder that `Dataset.save_to_disk` of the library datasets wrote."""
+
+    columns: tuple[str, ...] | None = None
+
+    def __init__(self, folder: Path):
+        self.path = folder
+        self._rows = ArrowRows(folder)
 
     def __iter__(self) -> Iterator[Row]:
         return _checked(self._rows, lambda number: f"{self.path.name}, row {number}")
