@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from .items import Item
 from .journal import JUDGEMENTS, SCORES, Run, write_json
-from .judges import Judge, Judgements, JudgeRequest
-from .metrics import JudgedMetric, Metric, Score, Scored, metric
+from .judges import Judge, Judgements
+from .metrics import Metric, Score, Scored, metric
+from .metrics.judged import Answered, judge_answers, unjudged, with_judge
 from .page import Page
 
 CARD_RULES = "vlmevalkit-fork"  # OpenBMB's own copy, that the cards were measured with
@@ -93,12 +94,15 @@ def score_items(
             pairs.append(
                 (light, Scored(None) if page.hidden else found.score(light, answer, rules))
             )
-    judged, unjudged = 0, dict[str, int]()
-    if judge is not None and not page.hidden and hasattr(found, "question"):
+    judged, unread = 0, dict[str, int]()
+    if judge is not None and not page.hidden:
+        answered = [Answered(item, answers[item.id] or "", scored) for item, scored in pairs]
         with Judgements(judgements) as kept:
-            judged, unjudged = _judge(
-                cast(JudgedMetric, found), pairs, answers, judge, kept, on_judged
-            )
+            verdicts = judge_answers(with_judge(found, rules), answered, judge, kept, on_judged)
+        judged, unread = verdicts.asked, unjudged(verdicts.scored)
+        pairs = [
+            (each.item, scored) for each, scored in zip(answered, verdicts.scored, strict=True)
+        ]
     rows = found.summarise(pairs, rules) if pairs and not page.hidden else []
     return Scoring(
         page.name,
@@ -108,7 +112,7 @@ def score_items(
         len(pairs),
         judge.name if judge is not None else "",
         judged,
-        unjudged,
+        unread,
         {item.id: scored for item, scored in pairs},
     )
 
@@ -127,35 +131,3 @@ def score_run(
     scoring = score_items(page, items, answers, judgements=run.path / JUDGEMENTS, **how)
     write_json(run.path / SCORES, {**scoring.as_json(), **known})
     return scoring
-
-
-def _judge(
-    found: JudgedMetric,
-    pairs: list[tuple[Item, Scored]],
-    answers: Mapping[str, str | None],
-    judge: Judge,
-    kept: Judgements,
-    on_judged: Callable[[int, int], None],
-) -> tuple[int, dict[str, int]]:
-    """Put the judge's verdicts in place of what the rules left open."""
-    places: list[int] = []
-    requests: list[JudgeRequest] = []
-    for place, (item, scored) in enumerate(pairs):
-        answer = answers[item.id]
-        assert answer is not None
-        request = found.question(item, answer, scored)
-        if request is not None:
-            places.append(place)
-            requests.append(request)
-    unjudged: dict[str, int] = {}
-    for place, reply in zip(places, kept.ask(judge, requests, on_judged), strict=True):
-        item, scored = pairs[place]
-        answer = answers[item.id]
-        assert answer is not None
-        if reply.text is None:
-            unjudged[reply.why] = unjudged.get(reply.why, 0) + 1
-            detail = {**scored.detail, "judge": reply.why, "said": reply.said}
-            pairs[place] = item, replace(scored, detail=detail)
-        else:
-            pairs[place] = item, found.judged(item, answer, reply.text)
-    return len(places), unjudged

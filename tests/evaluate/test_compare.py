@@ -1,5 +1,7 @@
 """Two runs item by item."""
 
+from dataclasses import replace
+
 import pytest
 
 from minicpmv.evaluate.metrics.contract import Scored
@@ -52,12 +54,23 @@ def test_only_items_that_both_have_are_compared():
     [
         ({"page": "mme", "page version": 1}, "with page mmbench-en-dev and B with page mme"),
         ({"page": "mmbench-en-dev", "page version": 2}, "page version 1 and B with page version 2"),
-        ({**SETTINGS, "data": "abc"}, "with data unknown and B with data abc"),
+        ({**SETTINGS, "data": "b.tsv"}, "with data unknown and B with data b.tsv"),
     ],
 )
 def test_runs_of_other_items_are_refused(other, message):
     with pytest.raises(ValueError, match=message):
         compare(side("A", 1), side("B", 1, settings=other))
+
+
+def test_other_data_under_the_same_ids_is_refused():
+    one = side("A", 1, 0)
+    first, second = replace(one, prompts={"0": "a", "1": "b"}), replace(one, name="B")
+    with pytest.raises(
+        ValueError, match="1 of 2 items of A and B are not the same, beginning with '1'"
+    ):
+        compare(first, replace(second, prompts={"0": "a", "1": "c"}))
+    other = {**SETTINGS, "asked": {"2.6": {}}}  # in other words, so the prompts say nothing
+    compare(first, replace(second, prompts={"0": "x", "1": "y"}, settings=other))
 
 
 def test_nothing_in_common_is_refused():

@@ -4,7 +4,7 @@ import pytest
 
 from minicpmv.evaluate.items import Item
 from minicpmv.evaluate.metrics.contract import Scored
-from minicpmv.evaluate.metrics.judged.matching import MatchedByJudge, letter_of, word_of
+from minicpmv.evaluate.metrics.judged.matching import letter_of, word_of
 from tests.helpers.scripted_judge import answer_in_turn, judged
 
 OPTIONS = {"A": "cat", "B": "dog", "C": "cow"}
@@ -28,7 +28,7 @@ class OneWord:
 
 
 def match(*pairs, replies=()):
-    return judged(MatchedByJudge(OneWord(), "vlmevalkit"), pairs, answer_in_turn(*replies))
+    return judged(OneWord(), pairs, answer_in_turn(*replies))
 
 
 def test_only_what_rules_cannot_read_is_asked():

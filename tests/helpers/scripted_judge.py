@@ -2,7 +2,7 @@
 
 from minicpmv.evaluate.judges import FunctionJudge, Judgements
 from minicpmv.evaluate.metrics import metric
-from minicpmv.evaluate.metrics.judged import Answered, judge_answers
+from minicpmv.evaluate.metrics.judged import Answered, judge_answers, with_judge
 
 RULES = "vlmevalkit"
 
@@ -39,8 +39,8 @@ def judged(measure, pairs, answer, rules=RULES):
     judge = ScriptedJudge(answer)
     answered = [Answered(item, said, measure.score(item, said, rules)) for item, said in pairs]
     with Judgements(None) as kept:
-        scored = judge_answers(measure, answered, judge, kept)
-    return scored, judge
+        found = judge_answers(with_judge(measure, rules), answered, judge, kept)
+    return found.scored, judge
 
 
 def table(measure, pairs, scored, rules=RULES):

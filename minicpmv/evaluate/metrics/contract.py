@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from minicpmv.evaluate.items import Item
@@ -71,6 +71,7 @@ class Metric(Protocol):
         """
 
 
+@runtime_checkable
 class JudgedMetric(Metric, Protocol):
     """One that asks a judge about some or all answers."""
 

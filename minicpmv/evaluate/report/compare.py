@@ -1,7 +1,7 @@
 """Two runs of one page, item by item: who is right where, and whether that can be chance."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from minicpmv.evaluate.intervals import Difference, paired_difference
@@ -18,13 +18,14 @@ class Side:
     Fields:
         name: of the run, for people.
         settings: of its run.json.
-        answers, scored: by the id of the item.
+        answers, scored: by the id of the item. prompts: what stands for what was asked.
     """
 
     name: str
     settings: Mapping[str, Any]
     answers: Mapping[str, str]
     scored: Mapping[str, Scored]
+    prompts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def compare(first: Side, second: Side, *, less_is_better: bool = False) -> Compa
     ids = [item_id for item_id in first.scored if item_id in second.scored]
     if not ids:
         raise ValueError(f"{first.name} and {second.name} have no items in common.")
+    _check_items(first, second, ids)
     ones = [_worth(first.scored[each], less_is_better) for each in ids]
     others = [_worth(second.scored[each], less_is_better) for each in ids]
     right = [(one >= 1, other >= 1) for one, other in zip(ones, others, strict=True)]
@@ -105,6 +107,19 @@ def compare(first: Side, second: Side, *, less_is_better: bool = False) -> Compa
         changes=tuple(sorted(changes, key=lambda change: change.second - change.first)),
         less_is_better=less_is_better,
     )
+
+
+def _check_items(first: Side, second: Side, ids: Sequence[str]) -> None:
+    """Refuse items of one id that are not the same, as far as that can be told: runs that ask in
+    the same words have the same prompts."""
+    if first.settings.get("asked") != second.settings.get("asked"):
+        return
+    others = [each for each in ids if first.prompts.get(each) != second.prompts.get(each)]
+    if others:
+        raise ValueError(
+            f"{len(others)} of {len(ids)} items of {first.name} and {second.name} are not the "
+            f"same, beginning with {others[0]!r}: the runs are of other data."
+        )
 
 
 def _worth(scored: Scored, less_is_better: bool) -> float:

@@ -90,7 +90,12 @@ def write_page(
         return order[state_of(scored, less)], -value if less else value
 
     chosen = dict.fromkeys(sorted(judged, key=rank)[:most])
-    kept = {item.id: _entry(item, judged[item.id], less) for item in items if item.id in chosen}
+    kept: dict[str, dict[str, Any]] = {}
+    for item in items:
+        if item.id in chosen:
+            kept[item.id] = _entry(item, judged[item.id], less)
+            if len(kept) == len(chosen):
+                break
     entries: list[dict[str, Any]] = []
     size = 0
     for item_id in chosen:

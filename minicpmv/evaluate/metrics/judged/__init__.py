@@ -2,6 +2,13 @@
 those of the original benchmarks; scores by other judges cannot be compared with the cards.
 """
 
-from .asking import Answered, SeveralQuestions, judge_answers, unjudged
+from .asking import Answered, SeveralQuestions, Verdicts, judge_answers, unjudged, with_judge
 
-__all__ = ["Answered", "SeveralQuestions", "judge_answers", "unjudged"]
+__all__ = [
+    "Answered",
+    "SeveralQuestions",
+    "Verdicts",
+    "judge_answers",
+    "unjudged",
+    "with_judge",
+]

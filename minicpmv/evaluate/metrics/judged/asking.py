@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from minicpmv.evaluate.items import Item
 from minicpmv.evaluate.judges import Judge, Judgements, JudgeReply, JudgeRequest
-from minicpmv.evaluate.metrics.contract import JudgedMetric, Scored
+from minicpmv.evaluate.metrics.contract import JudgedMetric, Metric, Scored
+from minicpmv.evaluate.metrics.judged.matching import MatchedByJudge
 
 
 class Answered(NamedTuple):
@@ -29,13 +31,29 @@ class SeveralQuestions:
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class Verdicts:
+    """What all answers are worth, and how many of them the judge was asked about."""
+
+    scored: list[Scored]
+    asked: int
+
+
+def with_judge(metric: Metric, rules: str) -> JudgedMetric | SeveralQuestions:
+    """The metric itself where it asks a judge; else one that has a judge match what rules cannot
+    read with the options, or with yes and no."""
+    if isinstance(metric, SeveralQuestions | JudgedMetric):
+        return metric
+    return MatchedByJudge(metric, rules)
+
+
 def judge_answers(
-    metric: "JudgedMetric | SeveralQuestions",
+    metric: JudgedMetric | SeveralQuestions,
     answered: Sequence[Answered],
     judge: Judge,
     kept: Judgements,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Scored]:
+) -> Verdicts:
     """What every answer is worth by the judge.
 
     Args:
@@ -52,10 +70,11 @@ def judge_answers(
         questions = [() if request is None else (request,) for request in asked]
     all_requests = [request for requests in questions for request in requests]
     replies = iter(kept.ask(judge, all_requests, on_progress))
-    return [
+    scored = [
         _verdict(metric, each, tuple(next(replies) for _ in requests))
         for each, requests in zip(answered, questions, strict=True)
     ]
+    return Verdicts(scored, sum(map(bool, questions)))
 
 
 def _verdict(
