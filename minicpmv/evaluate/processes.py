@@ -1,7 +1,7 @@
 """Several processes of this machine, each with a model of its own, that share the items.
 
-Each takes a few items more than it answers at a time, and the next one for each answer, so that all
-end together. A process that dies has its items answered by the others.
+Each takes twice as many items as it answers at a time, and whichever has fewest the next one, so
+that all end together. A process that dies has its items answered by the others.
 """
 
 import multiprocessing
@@ -90,15 +90,18 @@ class ProcessAnswerer:
             worker.pipe.send(asking)
         has_more = True
         while True:
-            for worker in list(alive):
-                while len(worker.items) < 2 * self.batch_size and (has_more or again):
-                    item = again.popleft() if again else next(left, None)
-                    if item is None:
-                        has_more = False
-                        break
-                    worker.items[item.id] = item
-                    if not _send(worker.pipe, item):
-                        break
+            while has_more or again:
+                # Not one after the other: few items are shared, too.
+                worker = min(alive, key=lambda each: len(each.items))
+                if len(worker.items) >= 2 * self.batch_size:
+                    break
+                item = again.popleft() if again else next(left, None)
+                if item is None:
+                    has_more = False
+                    break
+                worker.items[item.id] = item
+                if not _send(worker.pipe, item):
+                    break
             if not any(worker.items for worker in alive):
                 break
             for pipe in wait([worker.pipe for worker in alive]):
