@@ -3,6 +3,7 @@ published stands there. The table of scores is written down here once more, by h
 
 import pytest
 
+from minicpmv.evaluate.metrics import metric
 from minicpmv.evaluate.page import Page, load_page, page_names, read_page
 from minicpmv.evaluate.tables import make
 from minicpmv.releases import RELEASES
@@ -119,6 +120,12 @@ def test_a_page_asks_every_release(page: Page):
         assert plain.max_pictures == (1 if version in ("1.0", "2.0", "omnilmm") else None)
         if version in VERSIONS:
             assert plain.dtype in ("float16", "bfloat16")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_a_page_names_a_metric(page: Page):
+    if page.metric:
+        assert metric(page.metric, **page.metric_options).name == page.metric
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
