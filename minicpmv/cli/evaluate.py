@@ -25,7 +25,8 @@ examples:
   minicpmv evaluate mmbench-en-v11-dev -m ./MiniCPM-V-2_6 --workers 8
   minicpmv evaluate textvqa-val --base-url http://10.0.0.2:8000 http://10.0.0.3:8000
   minicpmv evaluate mm-vet --judge https://api.openai.com --judge-model gpt-4.1
-  minicpmv evaluate mine.jsonl --metric anls
+  minicpmv evaluate mine.jsonl --metric anls --html
+  minicpmv evaluate --compare runs/a runs/b
   minicpmv evaluate scenes --tasks reading --items 50
 """
 COT = "ask for a chain of thought, or not (default: as the model's card did)"
@@ -52,6 +53,7 @@ def _add_looking(parser: argparse.ArgumentParser) -> None:
     add = group.add_mutually_exclusive_group().add_argument
     add("--list", action="store_true", help="show all benchmarks")
     add("--show", metavar="TASK", help="show how a benchmark is asked, and where its data is")
+    add("--compare", metavar="RUN", nargs=2, help="compare the answers of two folders")
     add("--rescore", metavar="RUN", help="score the answers of a folder again")
 
 
@@ -81,6 +83,7 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
     add("--judge-model", metavar="NAME",
         help="of that server; its key: $MINICPMV_JUDGE_KEY or $OPENAI_API_KEY")  # fmt: skip
     add("--card", action="store_true", help="compare with the score on the model's card")
+    add("--html", action="store_true", help="write report.html: failures with their pictures")
     add("--json", action="store_true", help="print the scores as JSON")
 
 
@@ -145,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
         if value is not None and value < least:
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"{option} is {value}; it must be at least {least}.")
-    if args.list or args.show or args.rescore:
+    if args.list or args.show or args.rescore or args.compare:
         return _look(args)
     if not args.tasks_asked:
         raise UsageError("name a TASK; minicpmv evaluate --list shows what there is.")
@@ -171,11 +174,13 @@ def _look(args: argparse.Namespace) -> int:
 
     if args.tasks_asked:
         word = args.tasks_asked[0]
-        raise UsageError(f"{word!r} has no effect beside --list, --show or --rescore; remove it.")
+        raise UsageError(f"{word!r} has no effect beside --list, --show, --rescore or --compare.")
     if args.list:
         return evaluation_views.list_pages(args)
     if args.show:
         return evaluation_views.show_page(args)
+    if args.compare:
+        return evaluation_views.compare(args)
     return evaluation_views.rescore(args)
 
 

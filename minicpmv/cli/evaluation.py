@@ -71,6 +71,8 @@ def run_pages(args: argparse.Namespace, names: list[str]) -> int:
         for job in jobs:
             done.append(_run(job, answerer, judge, args, several=len(jobs) > 1))
             tell(done[-1], args)
+            if args.html:
+                write_html(done[-1])
     print_done(done, means, answerer.model, args)
     return 1 if any(each.scoring.failed for each in done) else 0
 
@@ -252,12 +254,13 @@ def _ask(
                 total=total,
                 metric=metric_of(page) if reads else None,
                 rules=args.rules,
+                data=job.items.found.files[0].name,
                 about=about,
                 on_progress=show,
             )
         except KeyboardInterrupt:
             bar.close()
-            _say(f"{last.done} items are done, in {folder}; the same command goes on from there")
+            say(f"{last.done} items are done, in {folder}; the same command goes on from there")
             raise
     if outcome.failures and not outcome.answers:
         item_id, error = next(iter(outcome.failures.items()))
@@ -283,12 +286,34 @@ def tell(done: Done, args: argparse.Namespace) -> None:
     from minicpmv.evaluate.report.table import warnings_of
 
     page = done.job.page
-    _say(f"{page.name}: {done.scoring.answered} answers in {done.folder}")
+    say(f"{page.name}: {done.scoring.answered} answers in {done.folder}")
     if page.hidden:
-        _say(f"{page.name}: the references are not public; the answers can be sent in, not scored")
+        say(f"{page.name}: the references are not public; the answers can be sent in, not scored")
     warned = warnings_of(done.scoring, count=page.count, limit=args.limit, judge=page.judge)
     for line in warned:
-        _say(f"warning: {line}")
+        say(f"warning: {line}")
+
+
+def write_html(done: Done) -> None:
+    """The page to look through failures."""
+    from minicpmv.evaluate.journal import REPORT, Run
+    from minicpmv.evaluate.report.html import Judged, write_page
+
+    run = Run(done.folder)
+    judged = {
+        item_id: Judged(run.answers[item_id].answer or "", scored)
+        for item_id, scored in (done.scoring.scored or {}).items()
+    }
+    page = done.job.page
+    written = write_page(
+        done.folder / REPORT,
+        done.job.items,
+        judged,
+        title=page.title,
+        facts=f"{run.about['model']}, {done.asking.profile}, rules {done.scoring.rules}",
+        scores=done.scoring.rows,
+    )
+    say(f"{done.folder / REPORT}: {written.shown} answers, {written.failures} not wholly right")
 
 
 def print_done(
@@ -333,5 +358,6 @@ def print_done(
             print(f"\n{card.as_text(each.scoring.rows[0] if each.scoring.rows else None)}")
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """On stderr."""
     print(f"minicpmv: {line}", file=sys.stderr)

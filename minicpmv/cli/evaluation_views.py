@@ -3,6 +3,7 @@
 import argparse
 import json
 import string
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,10 @@ from .usage import UsageError
 
 if TYPE_CHECKING:
     from minicpmv.evaluate.items import Item
+    from minicpmv.evaluate.journal import Run
     from minicpmv.evaluate.page import Page, Source
+
+    from .evaluation import Job
 
 
 def list_pages(args: argparse.Namespace) -> int:
@@ -119,9 +123,62 @@ def rescore(args: argparse.Namespace) -> int:
     from minicpmv.evaluate.journal import Run
     from minicpmv.evaluate.scoring import score_run
 
-    from .evaluation import Done, Job, job_of, make_judge_of, page_of, print_done, tell
+    from .evaluation import Done, make_judge_of, print_done, tell, write_html
 
     run = Run(args.rescore)
+    settings, about = run.settings, run.about
+    given, job = _job_of_run(run, args)
+    profile = str(settings["profile"])
+    if profile not in job.page.profiles:
+        raise ValueError(f"{job.page.name} has no profile {profile!r} any more. Ask anew.")
+    scoring = score_run(
+        job.page, job.items, run.path, known={}, rules=args.rules, judge=make_judge_of(args)
+    )
+    known = {name: str(settings.get(name, "")) for name in ("weights", "dtype", "quantized")}
+    name, release = str(about.get("model", "")), str(about.get("release", ""))
+    model = Model(name, release, **known, server=str(settings.get("answered by", "")))  # type: ignore[arg-type]
+    done = Done(job, Asking(job.page, profile, about.get("overrides", {})), scoring, run.path)
+    tell(done, given)
+    if args.html:
+        write_html(done)
+    print_done([done], [], model, given)
+    return 1 if scoring.failed else 0
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Two runs of one benchmark, item by item."""
+    from minicpmv.evaluate.journal import JUDGEMENTS, Run
+    from minicpmv.evaluate.report.compare import Side, comparison_table
+    from minicpmv.evaluate.report.compare import compare as compare_sides
+    from minicpmv.evaluate.scoring import score_items
+
+    from .evaluation import make_judge_of
+
+    sides, judge, less = [], make_judge_of(args), False
+    for path in args.compare:
+        run = Run(path)
+        _, job = _job_of_run(run, args)
+        answers = {item_id: each.answer for item_id, each in run.answers.items()}
+        scoring = score_items(
+            job.page,
+            job.items,
+            answers,
+            rules=args.rules,
+            judge=judge,
+            judgements=run.path / JUDGEMENTS,
+        )
+        less = bool(scoring.rows and scoring.rows[0].less_is_better)
+        texts = {item_id: text for item_id, text in answers.items() if text is not None}
+        sides.append(Side(str(path), run.settings, texts, scoring.scored or {}))
+    found = compare_sides(*sides, less_is_better=less)
+    print(json.dumps(asdict(found), indent=2) if args.json else comparison_table(found))
+    return 0
+
+
+def _job_of_run(run: "Run", args: argparse.Namespace) -> tuple[argparse.Namespace, "Job"]:
+    """The page and the data that a run was made of, and the flags that it was made with."""
+    from .evaluation import job_of, page_of
+
     settings, about = run.settings, run.about
     given = argparse.Namespace(**vars(args))
     given.metric, given.limit = about.get("metric"), about.get("limit")
@@ -134,17 +191,4 @@ def rescore(args: argparse.Namespace) -> int:
                 f"{run.path} has answers of the {name} {settings.get(name)!r}, which is now "
                 f"{value!r}. Ask them anew."
             )
-    job: Job = job_of(task, page, given)
-    profile = str(settings["profile"])
-    if profile not in page.profiles:
-        raise ValueError(f"{page.name} has no profile {profile!r} any more. Ask anew.")
-    scoring = score_run(
-        page, job.items, run.path, known={}, rules=args.rules, judge=make_judge_of(args)
-    )
-    known = {name: str(settings.get(name, "")) for name in ("weights", "dtype", "quantized")}
-    name, release = str(about.get("model", "")), str(about.get("release", ""))
-    model = Model(name, release, **known, server=str(settings.get("answered by", "")))  # type: ignore[arg-type]
-    done = Done(job, Asking(page, profile, about.get("overrides", {})), scoring, run.path)
-    tell(done, given)
-    print_done([done], [], model, given)
-    return 1 if scoring.failed else 0
+    return given, job_of(task, page, given)

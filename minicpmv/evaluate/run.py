@@ -113,6 +113,7 @@ def ask(
     total: int | None = None,
     metric: Metric | None = None,
     rules: str = CARD_RULES,
+    data: str = "",
     about: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
@@ -122,13 +123,14 @@ def ask(
         items: gone through once.
         folder: of the run; made when it is not there.
         metric: counts answers that cannot be read while they come; nothing is scored here.
+        data: name of the file with the items, which answers of one run share.
         about: JSON values that are written down beside the settings.
 
     Raises:
         OSError: the folder cannot be written, or nobody answers any more; what is done is kept.
         ValueError: the folder holds answers of another model, page, profile or setting.
     """
-    settings = {**asking.settings(), **answerer.model.settings()}
+    settings = {**asking.settings(), "data": data, **answerer.model.settings()}
     known = {"model": answerer.model.name, "release": answerer.model.release}
     about = {"minicpmv": VERSION, **known, **(about or {})}
     with RunJournal(folder, settings, about) as journal:
