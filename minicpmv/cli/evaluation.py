@@ -201,9 +201,7 @@ def _run(
             bar.total = count
             bar.update(number - bar.n)
 
-        scoring = score_run(
-            page, job.items, folder, known={}, rules=args.rules, judge=judge, on_judged=show
-        )
+        scoring = score_run(page, job.items, folder, rules=args.rules, judge=judge, on_judged=show)
     return Done(job, asking, scoring, folder)
 
 

@@ -131,9 +131,7 @@ def rescore(args: argparse.Namespace) -> int:
     profile = str(settings["profile"])
     if profile not in job.page.profiles:
         raise ValueError(f"{job.page.name} has no profile {profile!r} any more. Ask anew.")
-    scoring = score_run(
-        job.page, job.items, run.path, known={}, rules=args.rules, judge=make_judge_of(args)
-    )
+    scoring = score_run(job.page, job.items, run.path, rules=args.rules, judge=make_judge_of(args))
     known = {name: str(settings.get(name, "")) for name in ("weights", "dtype", "quantized")}
     name, release = str(about.get("model", "")), str(about.get("release", ""))
     model = Model(name, release, **known, server=str(settings.get("answered by", "")))  # type: ignore[arg-type]

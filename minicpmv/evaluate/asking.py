@@ -23,6 +23,7 @@ from .upsizing import upsized
 
 SHOTS_SEED = "shots"
 _MOST_FRAMES = 64
+_BESIDE = ("subtitle", "subtitles")  # folders beside that of the videos
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,13 @@ class Asking:
 
 
 def _json(profile: Profile) -> Any:
-    """The fields of a profile that are not their default."""
-    usual = Profile()
-    found = {name: value for name, value in vars(profile).items() if value != getattr(usual, name)}
+    """The fields of a profile that are not their default, and how the answer is generated."""
+    usual, always = Profile(), ("num_beams", "repetition_penalty", "max_new_tokens")
+    found = {
+        name: value
+        for name, value in vars(profile).items()
+        if name in always or value != getattr(usual, name)
+    }
     return json.loads(json.dumps(found, default=dict))
 
 
@@ -153,14 +158,11 @@ def _source(picture: Picture) -> Any:
 
 def _subtitles(item: Item, times_s: Sequence[float]) -> str:
     """The lines that are read out while these frames are shown; none where there is no file."""
-    named = item.fields.get("subtitles")
     assert item.video is not None
-    file = Path(str(named)) if named else item.video.with_suffix(".srt")
-    if not file.is_absolute():
-        file = item.video.parent / file
-    if not file.is_file():
-        return ""
-    return spoken_at(read_subtitles(file), times_s)
+    named = str(item.fields.get("subtitles") or item.video.with_suffix(".srt").name)
+    folders = (item.video.parent, *(item.video.parent.parent / name for name in _BESIDE))
+    file = next((folder / named for folder in folders if (folder / named).is_file()), None)
+    return "" if file is None else spoken_at(read_subtitles(file), times_s)
 
 
 def as_bytes(picture: Any) -> bytes:

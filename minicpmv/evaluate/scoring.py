@@ -117,17 +117,14 @@ def score_items(
     )
 
 
-def score_run(
-    page: Page, items: Iterable[Item], folder: str | Path, *, known: Mapping[str, Any], **how: Any
-) -> Scoring:
+def score_run(page: Page, items: Iterable[Item], folder: str | Path, **how: Any) -> Scoring:
     """Score the answers of a folder, and write the table into it.
 
     Args:
-        known: JSON values that are written beside the scores.
         how: as of `score_items`, but for the file of judgements.
     """
     run = Run(folder)
     answers = {item_id: each.answer for item_id, each in run.answers.items()}
     scoring = score_items(page, items, answers, judgements=run.path / JUDGEMENTS, **how)
-    write_json(run.path / SCORES, {**scoring.as_json(), **known})
+    write_json(run.path / SCORES, scoring.as_json())
     return scoring
