@@ -59,7 +59,8 @@ def fetched(item: "Item", answer: str, rules: str) -> bool:
     if is_choice(item):
         return infer_option(answer, options_of(item), rules) is not None
     scored = compare(item, answer, rules)
-    return scored.value == 1.0 and scored.parsed not in ("0", "0.0", "-0.0")
+    is_number = item.fields.get("answer_type") in _DIGITS
+    return scored.value == 1.0 and not (is_number and float(scored.parsed or 0) == 0)
 
 
 def compare(item: "Item", said: str, rules: str) -> Scored:
@@ -87,9 +88,11 @@ def compare(item: "Item", said: str, rules: str) -> Scored:
 
 
 def _true_letter(item: "Item") -> str:
-    true = str(item.fields.get("answer_option") or references(item)[0])
-    options = options_of(item)
-    return next((letter for letter, text in options.items() if text == true), true)
+    """As the data says, else the letter of the option whose text is the reference."""
+    if item.fields.get("answer_option"):
+        return str(item.fields["answer_option"])
+    true = references(item)[0]
+    return next((letter for letter, text in options_of(item).items() if text == true), true)
 
 
 # lmms-eval
