@@ -310,12 +310,18 @@ def test_a_table_of_lmudata_is_the_published_one(tmp_path):
 def test_what_is_nowhere_is_named(tmp_path):
     page = load_page("ocrbench")
     nowhere = replace(page.sources[0], url="http://localhost:9/OCRBench.tsv")
-    with pytest.raises(OSError, match=r"put OCRBench.tsv \(md5 e953") as caught:
+    with pytest.raises(OSError, match=r"Wanted: OCRBench.tsv in ") as caught:
         find_data(replace(page, sources=(nowhere, page.sources[1])))
     message = str(caught.value)
     assert str(tmp_path / "LMUData") in message
-    assert "data/test-*.parquet of https://huggingface.co/datasets/echo840/OCRBench" in message
-    with pytest.raises(OSError, match=r"there is no such file or folder. put Own.tsv|give --data"):
+    assert "(from http://localhost:9/OCRBench.tsv, md5 e953d98a987cc6e26ef717b61260b778)" in message
+    assert (
+        "a folder with data/test-*.parquet as --data "
+        "(from https://huggingface.co/datasets/echo840/OCRBench)." in message
+    )
+    with pytest.raises(
+        OSError, match=r"there is no such file or folder. Wanted: a folder with Own"
+    ):
         find_data(table_page(), tmp_path / "nothing")
     with pytest.raises(OSError, match=r"holds no file of own"):
         find_data(table_page(), tmp_path)

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -144,19 +143,18 @@ def md5_of(file: Path) -> str:
 
 
 def wanted(page: Page) -> str:
-    """The exact files that `page` can be read from, and where they go."""
-    return " Or ".join(_wanted(page)) or f"{page.name} has no data of its own."
+    """The exact files that `page` can be read from, and where they go, as a sentence."""
+    return f"Wanted: {'; or '.join(map(_wanted, page.sources))}."
 
 
-def _wanted(page: Page) -> Iterator[str]:
-    for source in page.sources:
-        if source.url:
-            digest = f" (md5 {source.md5[-1]})" if source.md5 else ""
-            yield f"put {_name(source)}{digest} of {source.url} into {lmu_data()}."
-        elif source.repo:
-            config = f", config {source.config}" if source.config else ""
-            where = f"https://huggingface.co/datasets/{source.repo}"
-            yield f"give --data a folder with {source.file} of {where}{config}."
-        else:
-            note = f" {source.note}" if source.note else ""
-            yield f"give --data a folder with {source.file}.{note}"
+def _wanted(source: Source) -> str:
+    name = _name(source)
+    if source.url:
+        digest = f", md5 {source.md5[-1]}" if source.md5 else ""
+        return f"{name} in {lmu_data()} (from {source.url}{digest})"
+    if source.repo:
+        config = f", config {source.config}" if source.config else ""
+        where = f"https://huggingface.co/datasets/{source.repo}{config}"
+        return f"a folder with {source.file} as --data (from {where})"
+    note = f" ({source.note.removesuffix('.')})" if source.note else ""
+    return f"a folder with {name} as --data{note}"

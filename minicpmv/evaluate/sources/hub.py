@@ -41,8 +41,7 @@ def fetch(page: Page) -> Found:
                 return found
     why = f" ({'; '.join(reasons)})" if reasons else ""
     raise OSError(
-        f"The data of {page.name} is not here and cannot be downloaded{why}. To do it by hand: "
-        f"{wanted(page)}"
+        f"The data of {page.name} is not here and cannot be downloaded{why}. {wanted(page)}"
     )
 
 
