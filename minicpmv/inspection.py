@@ -17,6 +17,7 @@ from .checkpoint.weights import all_headers
 from .devices import parse_device
 from .export.llama import tensor_shapes
 from .gguf.reading.model import GGUFModel, of_fields
+from .kernels import library, why_not
 from .loader import load_processor, model_class, precision_of, read_config, readable_errors
 from .model.generation_checks import check_generation_config
 from .model.header_checks import FLOAT_KINDS, check_counts, wrong_kinds
@@ -78,6 +79,9 @@ def inspect(checkpoint: Checkpoint) -> dict[str, Any]:
         memory[packed_as] = stored_bytes(weights)
     else:
         memory |= {bits: weight_bytes(empty, bits) for bits in ("int8", "int4")}
+    summary = None if weights is None else _summary(weights) | {"packed_as": packed_as}
+    if gguf is not None and summary is not None:
+        summary["here"] = gguf_here(device.type, dtype_name(precision.dtype))
     return {
         "model": checkpoint.name,
         "release": processor.release.name,
@@ -90,7 +94,7 @@ def inspect(checkpoint: Checkpoint) -> dict[str, Any]:
             "reason": precision.reason,
         },
         "shapes": _shapes_of_parts(config),
-        "weights": None if weights is None else _summary(weights) | {"packed_as": packed_as},
+        "weights": summary,
         "slicing": _slicing(processor),
         "special_tokens": _special_tokens(processor),
         "mismatches": problems,
@@ -103,6 +107,15 @@ def _headers(checkpoint: Checkpoint) -> Headers | None:
     if checkpoint.is_folder and not kept:
         checkpoint.weight_files()  # names what is missing
     return all_headers(kept) if kept else None
+
+
+def gguf_here(device: str, dtype: str) -> str:
+    """What becomes of a GGUF file's quantised matrices on a kind of device."""
+    if device != "cpu":
+        return f"widened to {dtype}, as on every {device} device: packed they run on a CPU alone"
+    if library() is None:
+        return f"widened to {dtype} but Q4_0 and Q8_0, for want of compiled kernels: {why_not()}"
+    return "packed, as in the file"
 
 
 def _headers_of(gguf: GGUFModel) -> Headers:

@@ -59,6 +59,7 @@ from .processing.templates import released_chat_template
 from .processing.text import TextProcessor
 from .processing.tokenizer import MiniCPMVTokenizerFast
 from .quantization import UNPACKED, format_config, weight_bytes
+from .quantization.block_layers import BlockLinear
 from .quantization.packed_linear import PackedLinear
 from .quiet import progress_bar
 from .releases import VISION_TYPES, model_type_of, release_of, text_release_of
@@ -183,6 +184,7 @@ def load(
         find_checkpoint(
             name_or_path,
             mmproj,
+            widened=adapter is not None,
             revision=revision,
             token=token,
             cache_dir=cache_dir,
@@ -240,11 +242,16 @@ def load(
 
 @contextmanager
 def find_checkpoint(
-    name_or_path: str | Path, mmproj: str | Path | None = None, **keywords: Any
+    name_or_path: str | Path,
+    mmproj: str | Path | None = None,
+    *,
+    widened: bool = False,
+    **keywords: Any,
 ) -> Iterator[Checkpoint]:
     """What a name means, a GGUF file too, whose small files are there as long as the context.
 
     Args:
+        widened: whether no weight of a GGUF file is to stay packed, as adapters need it.
         keywords: of `Checkpoint.find`.
 
     Raises: as `load`.
@@ -253,7 +260,7 @@ def find_checkpoint(
         for keyword, value in keywords.items():
             if value and keyword not in ("token", "cache_dir", "local_files_only"):
                 raise ArgumentError(f"`{keyword}={value!r}` has no effect on a GGUF file.")
-        with as_checkpoint(name_or_path, mmproj) as checkpoint:
+        with as_checkpoint(name_or_path, mmproj, widened=widened) as checkpoint:
             yield checkpoint
         return
     if mmproj is not None:
@@ -304,7 +311,8 @@ def _gains_by_kernels(model: Any) -> bool:
     """Whether compiled kernels are worth waiting for a compiler, once: for packed weights, and for
     models that take longer to answer. The bundled one uses them where they are there."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    is_packed = any(isinstance(module, PackedLinear) for module in model.modules())
+    kinds = PackedLinear | BlockLinear
+    is_packed = any(isinstance(module, kinds) for module in model.modules())
     return is_packed or parameters >= 100_000_000
 
 
@@ -437,9 +445,11 @@ def precision_of(
     headers = headers or _headers(checkpoint)
     config = model_config(fields)
     gguf = of_fields(fields)
-    quantize = quantize if gguf is None else gguf.packed_as
-    method = (fields.get("quantization_config") or {}).get("quant_method")
-    if quantize is not None or not headers or method in UNPACKED:
+    written = fields.get("quantization_config") or {}
+    method = written.get("quant_method")
+    if gguf is not None and not written.get("widened") and kernels.library() is not None:
+        needed = gguf.packed_bytes(width=4)
+    elif quantize is not None or not headers or method in UNPACKED:
         empty = skeleton(model_class(fields), config)
         needed = weight_bytes(empty, quantize, width=4)
     else:

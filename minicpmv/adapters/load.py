@@ -9,6 +9,7 @@ from torch import nn
 from ..checkpoint.tensors import describe, differences
 from ..errors import first_line
 from ..integrations.peft import imported, without_its_warnings
+from ..quantization.block_layers import BlockEmbedding, BlockLinear
 from ..quantization.packed_linear import PackedEmbedding, PackedLinear
 from .folder import PREFIX, AdapterFiles, base_of
 from .parts import is_fixed, widen_trained
@@ -109,6 +110,11 @@ def check_can_have_adapters(model: Any) -> None:
     """
     if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
         raise ValueError("The model has an adapter already; one at a time. Merge it first.")
+    if any(isinstance(module, BlockLinear | BlockEmbedding) for module in model.modules()):
+        raise ValueError(
+            "Weights in the blocks of a GGUF file take no adapter. Give it to load (adapter=...), "
+            "which widens them."
+        )
     if any(isinstance(module, PackedLinear | PackedEmbedding) for module in model.modules()):
         raise ValueError(
             "Packed weights of 4 and 8 bits take no adapter. Merge it into the full weights with "

@@ -77,6 +77,8 @@ def as_text(report: dict[str, Any]) -> str:
         packed = f", packed as {weights['packed_as']}" if weights["packed_as"] else ""
         dtypes = ", ".join(weights["dtypes"])
         lines.append(f"{'weights':15}{weights['tensors']} tensors, {dtypes}{packed}")
+        if "here" in weights:
+            lines.append(f"{'loaded':15}{weights['here']}")
     else:
         lines.append(f"{'weights':15}not on this disk, so not compared with the model")
     slicing = report["slicing"]

@@ -6,6 +6,7 @@ reverse of what the file says.
 """
 
 import math
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ class GGUFFile:
             raise FileNotFoundError(f"{str(path)!r} is not there.")
         if self.path.stat().st_size < len(MAGIC):
             raise self._wrong(f"has {self.path.stat().st_size} bytes")
-        self._bytes: np.ndarray = np.memmap(self.path, np.uint8, "r")
+        # Copied on writing: tensors of torch on this memory need not be read only.
+        self._bytes: np.memmap[Any, Any] = np.memmap(self.path, np.uint8, "c")
         self.metadata: dict[str, Any] = {}
         self.types: dict[str, str] = {}
         self.tensors: dict[str, TensorInfo] = {}
@@ -144,10 +146,19 @@ class GGUFFile:
         return self.tensors[name]
 
     def blocks(self, name: str) -> np.ndarray:
-        """The stored bytes, read only and not copied: uint8 (rows, bytes of a row)."""
+        """The stored bytes, not copied, whose pages are read when they are looked at: uint8 (rows,
+        bytes of a row)."""
         info = self.info(name)
-        data = self._bytes[info.offset : info.offset + info.size]
+        data = np.asarray(self._bytes)[info.offset : info.offset + info.size]
         return data.reshape(-1, info.type.row_bytes(info.shape[-1]))
+
+    def release(self, name: str) -> None:
+        """Give a tensor's pages back to the system; they are read again when they are looked at."""
+        info, page = self.info(name), mmap.ALLOCATIONGRANULARITY
+        start, end = -(-info.offset // page) * page, (info.offset + info.size) // page * page
+        mapped: Any = self._bytes._mmap  # type: ignore[attr-defined]
+        if end > start and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED, start, end - start)
 
     def tensor(self, name: str) -> np.ndarray:
         """The numbers that the bytes stand for: float32 in the tensor's shape."""

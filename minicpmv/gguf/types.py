@@ -50,6 +50,14 @@ _ALL = (F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ
 TYPES: dict[str, GGMLType] = {each.name: each for each in _ALL}
 BY_ID: dict[int, GGMLType] = {each.id: each for each in _ALL}
 UNQUANTISED = frozenset({F32, F16, BF16})
+# Where a block has its float16 numbers: scales, and offsets after them; in bytes.
+SCALES: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("Q4_0", "Q5_0", "Q8_0", "IQ4_NL", "IQ4_XS"), (0,)),
+    **dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2)),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q6_K": (208,),
+}
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,29 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from . import gguf
 from .dense import compiled_attention
 from .linear import fallback_linear, kernel_linear
 from .packing import pack
 
 if TYPE_CHECKING:
     from .build import Library
+
+# Of ggml's types: bytes of a row of 512 values, and the largest of the products with them below.
+LARGEST = {
+    2: (288, 1379531.6640),
+    3: (320, 2423461.9615),
+    6: (352, 246569.3050),
+    7: (384, 870772.1023),
+    8: (544, 66419568.6646),
+    10: (168, 2393517.2826),
+    11: (220, 29143986.6023),
+    12: (288, 499764.6183),
+    13: (352, 137035945.5964),
+    14: (420, 60298.3487),
+    20: (288, 19386178.4108),
+    23: (272, 19894758.2709),
+}
 
 
 def difference(library: "Library") -> str | None:
@@ -19,7 +36,8 @@ def difference(library: "Library") -> str | None:
     Raises:
         AttributeError: a function is missing.
     """
-    for check in (_rms_norm, _activation, _attention, _dense_attention, _few_rows, _packed_linear):
+    checks = (_rms_norm, _activation, _attention, _dense_attention, _few_rows, _packed_linear)
+    for check in (*checks, _blocks):
         wrong = check(library)
         if wrong is not None:
             return wrong
@@ -122,4 +140,29 @@ def _packed_linear(library: "Library") -> str | None:
             expected = fallback_linear(rows, packed)
             if not torch.allclose(result, expected, atol=1e-4, rtol=1e-4):
                 return f"another product of {bits}-bit weights than torch"
+    return None
+
+
+def block_case(num_bytes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Five rows of 512 activations, and three of a weight in blocks whose scales are finite."""
+    data = (torch.arange(3 * num_bytes) * 37 % 251).to(torch.uint8) & 0xFB
+    x = torch.arange(5 * 512, dtype=torch.float32).sin_().view(5, 512)
+    return x, data.view(3, num_bytes)
+
+
+def _blocks(library: "Library") -> str | None:
+    """Every type of ggml's: the numbers, by their largest product, and the sums of a few rows."""
+    for type_id, (num_bytes, largest) in LARGEST.items():
+        x, data = block_case(num_bytes)
+        weight, half = torch.empty(3, 512), torch.empty(2, 512, dtype=torch.bfloat16)
+        gguf.widened(library, data, type_id, weight)
+        gguf.widened(library, data, type_id, half, torch.tensor([2, 0]))
+        expected = x.double() @ weight.double().T
+        result = gguf.few_rows(library, x, data, type_id)
+        if (
+            abs(float(expected.abs().max()) / largest - 1) > 1e-6
+            or not torch.allclose(result.double(), expected, rtol=0, atol=1e-5 * largest)
+            or not torch.equal(half, weight[[2, 0]].bfloat16())
+        ):
+            return f"another product of blocks of ggml's type {type_id} than numpy"
     return None

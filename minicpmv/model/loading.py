@@ -20,6 +20,7 @@ from ..devices import check_tied_devices
 from ..precision import dtype_name
 from ..quantization import reader_for
 from ..quantization.bits import check_unpacked
+from ..quantization.block_layers import BlockEmbedding
 from ..quantization.packed_linear import PackedEmbedding
 from ..releases import text_release_of
 from .generation_checks import check_generation_config, set_own_generation
@@ -128,7 +129,8 @@ class StrictLoadingMixin:
         Raises:
             ValueError: the table is packed, and has no room.
         """
-        if isinstance(self.get_input_embeddings(), PackedEmbedding):  # type: ignore[attr-defined]
+        table = self.get_input_embeddings()  # type: ignore[attr-defined]
+        if isinstance(table, PackedEmbedding | BlockEmbedding):
             raise ValueError(
                 "The table of embeddings is packed and keeps its size. Resize that of the full "
                 "weights, save them, and quantise the folder."

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from ..checkpoint.headers import Headers, Shape
+from ..gguf.types import TYPES, UNQUANTISED
 from ..kernels.packing import packed_shape
 from . import awq, compressed
 from .bits import INT8, NEEDED, NESTED, OPTIONAL, STATES
@@ -48,8 +49,10 @@ def as_dense(headers: Headers, shapes: Mapping[str, Shape]) -> tuple[Headers, st
         elif name in headers and headers[name][1] == "U8" and len(shape) == 2:
             stored = headers[name][0]
             bits = next((bits for bits in (4, 8) if stored == packed_shape(bits, *shape)), None)
+            if bits is None and _are_blocks(stored, shape):
+                bits = 4  # and up to 6.6
             if bits is not None:
-                kind = f"int{min(bits, int((kind or 'int8')[3:]))}"
+                kind = "int4" if bits == 4 or kind == "int4" else "int8"
                 dense[name] = (shape, "F32")
             continue
         else:
@@ -63,3 +66,12 @@ def as_dense(headers: Headers, shapes: Mapping[str, Shape]) -> tuple[Headers, st
         if numbers is None or math.prod(stored) * numbers == math.prod(shape):
             dense[name] = (shape, dtype)
     return dense, kind
+
+
+def _are_blocks(stored: Shape, shape: Shape) -> bool:
+    """Whether a matrix may be stored in blocks of ggml."""
+    rows, width = shape
+    kinds = (kind for kind in TYPES.values() if kind not in UNQUANTISED)
+    return any(
+        width % kind.block == 0 and stored == (rows, kind.row_bytes(width)) for kind in kinds
+    )

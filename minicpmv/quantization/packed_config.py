@@ -14,6 +14,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ..errors import ArgumentError
+from .block_layers import BlockEmbedding, BlockLinear
 from .packed_linear import PackedEmbedding, PackedLinear
 
 METHOD = "minicpmv"
@@ -44,8 +45,8 @@ class PackedConfig(QuantizationConfigMixin):
             "embed_tokens", "vision" and "resampler".
         dense: modules that are not packed, by their names, released or ours, or parts of them.
         layout: of the bytes, in a file.
-        modules: bits of every packed module by its name, where they are as a file had them; then
-            `bits` and `dense` say nothing.
+        modules: of every packed module, by its name, the bits as above, or ggml's type of its
+            blocks, where they are as a file had them; then `bits` and `dense` say nothing.
 
     Raises:
         ValueError: an argument is not known.
@@ -57,7 +58,7 @@ class PackedConfig(QuantizationConfigMixin):
         bits: Mapping[str, int] | None = None,
         dense: Iterable[str] = (),
         layout: int = LAYOUT,
-        modules: Mapping[str, int] | None = None,
+        modules: Mapping[str, int | str] | None = None,
         quant_method: str = METHOD,
         **unknown: Any,
     ):
@@ -105,15 +106,20 @@ class PackedConfig(QuantizationConfigMixin):
             bits["embed_tokens"] = bits["lm_head"]
         return bits
 
+    def kinds_of(self, model: Any) -> dict[str, int | str]:
+        """Bits, or ggml's type, of every module of a model of full weights that is packed."""
+        modules: Mapping[str, int | str] | None = getattr(self, "modules", None)
+        if modules is None:
+            return dict(self.bits_of(model))
+        prefix = "" if hasattr(model, model.base_model_prefix) else f"{model.base_model_prefix}."
+        names = [name for name, _ in model.named_modules() if f"{prefix}{name}" in modules]
+        return {name: modules[f"{prefix}{name}"] for name in names}
+
     def bits_of(self, model: Any) -> dict[str, int]:
-        """Bits of every module of a model of full weights that is packed, by its name."""
+        """Bits of every module that is packed where no `modules` are given, by its name."""
         head, table = model.get_output_embeddings(), model.get_input_embeddings()
         bits = self.resolved(model.config)
-        modules: Mapping[str, int] | None = getattr(self, "modules", None)
         prefix = "" if hasattr(model, model.base_model_prefix) else f"{model.base_model_prefix}."
-        if modules is not None:
-            names = [name for name, _ in model.named_modules() if f"{prefix}{name}" in modules]
-            return {name: modules[f"{prefix}{name}"] for name in names}
         found = {}
         for name, module in model.named_modules():
             if not can_be_packed(module, table):
@@ -162,8 +168,8 @@ class PackedQuantizer(HfQuantizer):
             )
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
-        for name, bits in self.quantization_config.bits_of(model).items():
-            model.set_submodule(name, packed_layer(model.get_submodule(name), bits))
+        for name, kind in self.quantization_config.kinds_of(model).items():
+            model.set_submodule(name, packed_layer(model.get_submodule(name), kind))
         model.tie_weights()
         return model
 
@@ -175,13 +181,21 @@ class PackedQuantizer(HfQuantizer):
         return False
 
 
-def packed_layer(layer: nn.Module, bits: int) -> PackedLinear | PackedEmbedding:
-    """The layer for the packed weights of a linear layer or an embedding, without memory."""
+def packed_layer(
+    layer: nn.Module, kind: int | str
+) -> PackedLinear | PackedEmbedding | BlockLinear | BlockEmbedding:
+    """The layer for the packed weights of a linear layer or an embedding, without memory.
+
+    Args:
+        kind: bits of ours, or ggml's type.
+    """
     if isinstance(layer, nn.Linear):
-        return PackedLinear(bits, layer.in_features, layer.out_features, layer.bias, "meta")
+        widths = layer.in_features, layer.out_features
+        if isinstance(kind, str):
+            return BlockLinear(kind, *widths, layer.bias, "meta")
+        return PackedLinear(kind, *widths, layer.bias, "meta")
     assert isinstance(layer, nn.Embedding)
-    return PackedEmbedding(
-        bits,
+    about: Any = (
         layer.num_embeddings,
         layer.embedding_dim,
         layer.padding_idx,
@@ -189,6 +203,7 @@ def packed_layer(layer: nn.Module, bits: int) -> PackedLinear | PackedEmbedding:
         layer.weight.dtype,
         torch.device("meta"),
     )
+    return BlockEmbedding(kind, *about) if isinstance(kind, str) else PackedEmbedding(kind, *about)
 
 
 __all__ = ["FORMATS", "PackedConfig", "PackedQuantizer", "can_be_packed", "packed_layer"]

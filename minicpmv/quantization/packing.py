@@ -41,7 +41,7 @@ class PackedReader:
         self.not_finite: list[str] = []
         packed = written if isinstance(written, PackedConfig) else PackedConfig.from_dict(written)
         model = skeleton(model_class, self.keywords["config"])
-        self._shapes = _packed_shapes(model, packed.bits_of(model))
+        self._shapes = _packed_shapes(model, packed.kinds_of(model))
 
     def finish(self, model: Any) -> list[Mismatch]:
         """Settle what transformers leaves open in a model of quantised weights: it casts some of
@@ -162,11 +162,11 @@ def _ends(model: Any) -> tuple[nn.Module, nn.Module]:
     return model.get_input_embeddings(), model.get_output_embeddings()
 
 
-def _packed_shapes(model: nn.Module, bits: dict[str, int]) -> dict[str, torch.Size]:
+def _packed_shapes(model: nn.Module, kinds: dict[str, int | str]) -> dict[str, torch.Size]:
     """The shape of every parameter once modules are packed."""
     shapes = {name: parameter.shape for name, parameter in model.state_dict().items()}
-    for name, number in bits.items():
-        layer = packed_layer(model.get_submodule(name), number)
+    for name, kind in kinds.items():
+        layer = packed_layer(model.get_submodule(name), kind)
         shapes[f"{name}.weight"] = layer.weight.shape
     return shapes
 

@@ -5,10 +5,13 @@ import dataclasses
 import pytest
 import torch
 
-from minicpmv.kernels import build, pack
+from minicpmv.gguf.dequantise import dequantise
+from minicpmv.gguf.types import TYPES
+from minicpmv.kernels import build, check, gguf, pack
 from minicpmv.kernels.linear import compiled_linear, fallback_linear
 from minicpmv.kernels.processor import instruction_sets
 
+from ..helpers.ggml import random_blocks
 from ..helpers.packed_weights import random_weight
 
 pytestmark = pytest.mark.slow  # each compiles the library
@@ -51,3 +54,16 @@ def test_the_largest_numbers_do_not_overflow_a_group(library, bits):
     for q in (top, bottom):
         packed = pack(torch.full((outputs, inputs), q), torch.ones(outputs, 3), bits)
         torch.testing.assert_close(compiled_linear(library, x, packed), fallback_linear(x, packed))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TYPES if TYPES[kind].id in check.LARGEST])
+def test_blocks_are_the_numbers_of_numpy(library, kind):
+    data = random_blocks(kind, 21, 3)
+    weight = torch.from_numpy(dequantise(data.numpy(), TYPES[kind]))
+    out = torch.empty_like(weight)
+    gguf.widened(library, data, TYPES[kind].id, out)
+    assert torch.equal(out, weight)
+    x = torch.randn(7, weight.shape[1], generator=torch.Generator().manual_seed(0))
+    result = gguf.few_rows(library, x, data, TYPES[kind].id)
+    torch.testing.assert_close(result, x @ weight.T, atol=1e-6 * float(weight.abs().sum(1).max()),
+                               rtol=1e-5)  # fmt: skip

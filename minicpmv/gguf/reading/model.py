@@ -5,6 +5,7 @@ reads a checkpoint reads this one; its `config.json` says where the tensors are.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from ...checkpoint.hub import Checkpoint
 from ...releases import RELEASES, Release
 from ..container import GGUFFile
+from ..types import UNQUANTISED
 from .language import language_recipes
 from .recipes import Recipe
 from .settings import (
@@ -78,11 +80,19 @@ class GGUFModel:
         files = [self.file] if self.mmproj is None else [self.file, self.mmproj]
         return sum(info.size for file in files for info in file.tensors.values())
 
-    @property
-    def packed_as(self) -> str | None:
-        """What the language model is nearest to on a CPU, "int4" or "int8"; None where its weights
-        are widened."""
-        return {"Q4_0": "int4", "Q8_0": "int8"}.get(self.stored_as["language"])
+    def packed_bytes(self, width: int) -> int:
+        """Bytes of the weights on a CPU with compiled kernels, where quantised matrices stay
+        packed.
+
+        Args:
+            width: bytes of a number that is not quantised.
+        """
+        files = [self.file] if self.mmproj is None else [self.file, self.mmproj]
+        infos = [info for file in files for info in file.tensors.values()]
+        return sum(
+            math.prod(info.shape) * width if info.type in UNQUANTISED else info.size
+            for info in infos
+        )
 
     def recipes(self) -> dict[str, Recipe]:
         """Every tensor by its released name.
@@ -98,13 +108,18 @@ class GGUFModel:
             found |= vision_recipes(self.mmproj, self.release.version, is_navit=is_navit)
         return found
 
-    def write_folder(self, folder: Path) -> None:
-        """The small files of the checkpoint."""
+    def write_folder(self, folder: Path, *, widened: bool = False) -> None:
+        """The small files of the checkpoint.
+
+        Args:
+            widened: whether no weight is to stay packed.
+        """
         own: dict[str, Any] = {
             "quant_method": METHOD,
             "model": str(self.file.path.resolve()),
             "language_of": self.release.version if self.release and not self.mmproj else None,
             "mmproj": None if self.mmproj is None else str(self.mmproj.path.resolve()),
+            "widened": widened,
         }
         objects = {
             "config.json": self.fields | {"quantization_config": own},
@@ -121,14 +136,19 @@ class GGUFModel:
 
 
 @contextmanager
-def as_checkpoint(path: str | Path, mmproj: str | Path | None = None) -> Iterator[Checkpoint]:
+def as_checkpoint(
+    path: str | Path, mmproj: str | Path | None = None, *, widened: bool = False
+) -> Iterator[Checkpoint]:
     """GGUF files as a checkpoint, whose small files are there as long as the context.
+
+    Args:
+        widened: whether no weight is to stay packed.
 
     Raises: as `GGUFModel`.
     """
     model = GGUFModel(path, mmproj)
     with TemporaryDirectory(prefix="minicpmv-gguf-") as folder:
-        model.write_folder(Path(folder))
+        model.write_folder(Path(folder), widened=widened)
         try:
             yield Checkpoint(str(path), folder)
         except (OSError, ValueError) as error:

@@ -45,6 +45,16 @@ class Recipe:
         """Whether `blocks` gives the tensor: a matrix whose rows are whole."""
         return len(self.shape) == 2 and not self.is_turned and self.type is not None
 
+    @property
+    def moves(self) -> bool:
+        """Whether `blocks` is a copy."""
+        return bool(self.heads) or len(self.names) > 1
+
+    def release(self) -> None:
+        """Give the memory that reading took back to the system; see `GGUFFile.release`."""
+        for name in self.names:
+            self.file.release(name)
+
     def blocks(self) -> np.ndarray:
         """The stored bytes of a matrix, uint8 (rows, bytes of a row); not copied where no row
         moves."""

@@ -11,6 +11,7 @@ from minicpmv.cli import main
 from minicpmv.errors import ArgumentError
 from minicpmv.gguf.container import GGUFFile
 from minicpmv.gguf.reading.model import GGUFModel
+from minicpmv.inspection import gguf_here
 from minicpmv.loader import load
 
 from ...helpers.gguf_files import as_released
@@ -151,6 +152,8 @@ def test_info_says_what_is_in_the_files(capsys):
     assert main(["info", *arguments]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["weights"]["packed_as"] == "Q8_0"
+    assert report["weights"]["here"].startswith(("packed", "widened"))
+    assert gguf_here("cuda", "bfloat16").startswith("widened to bfloat16, as on every cuda device")
     size = sum(path.stat().st_size for path in files.files)
     assert 0.9 * size < report["memory_bytes"]["GGUF"] < size
 
@@ -171,7 +174,8 @@ def test_verify_wants_the_vision_side(capsys):
 
 
 def test_memory_is_counted_as_it_is_packed():
-    wide, packed = (GGUFModel(exported("nano", kind).language[kind]) for kind in ("F16", "Q8_0"))
-    assert (wide.packed_as, packed.packed_as) == (None, "int8")
+    wide, packed = (GGUFModel(exported("nano", kind).language[kind]) for kind in ("F16", "Q4_K_M"))
+    assert wide.packed_bytes(width=4) > 1.9 * wide.file.path.stat().st_size
+    assert packed.packed_bytes(width=4) < packed.file.path.stat().st_size
     chat = load(exported("nano", "Q8_0").language["Q8_0"])
     assert chat.precision is not None
