@@ -103,6 +103,12 @@ def test_a_picture_shorter_than_a_reference_may_be(tmp_path):
     assert item.pictures == (base64.b64decode(pixel),)
 
 
+def test_a_cell_that_names_a_file(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture())
+    (item,) = items(write(tmp_path / "own.tsv", [("1", "a.png", "q", "x")]))
+    assert item.pictures == (tmp_path / "a.png",)
+
+
 def test_paths_alone_name_files_beside_the_table(tmp_path):
     (tmp_path / "images" / "own").mkdir(parents=True)
     for place in ("a.png", "images/own/b.png"):
@@ -120,6 +126,10 @@ def test_references_of_a_list(tmp_path):
     assert item.answers == ("one", "1")
     (item,) = items(path)
     assert item.answers == ("['one', \"1\"]",)
+    columns = ("index", "image", "question", "answers")
+    path = write(tmp_path / "own.tsv", [("1", encoded(), "q", '["one", "1"]')], columns)
+    (item,) = items(path)
+    assert item.answers == ("one", "1")
 
 
 def test_a_cell_larger_than_csv_allows(tmp_path):

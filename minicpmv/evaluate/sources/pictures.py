@@ -75,13 +75,13 @@ class TsvPictures:
             raise ValueError(f"{row.place}: the column {columns} is empty; expected a picture.")
         return tuple(found)
 
-    def _of_cell(self, cell: str, row: Row, column: str, passed: tuple[str, ...]) -> list[bytes]:
+    def _of_cell(self, cell: str, row: Row, column: str, passed: tuple[str, ...]) -> list[Picture]:
         parts = listed(cell, row.place, column)
         if len(parts) == 1 and len(parts[0]) <= _REFERENCE:
             return self._referred(parts[0], row, column, passed)
         if not parts:
             raise ValueError(f"{row.place}, column {column!r}: the list is empty.")
-        found = []
+        found: list[Picture] = []
         for part in parts:
             is_short = len(part) <= _REFERENCE
             found += (
@@ -91,7 +91,7 @@ class TsvPictures:
             )
         return found
 
-    def _referred(self, name: str, row: Row, column: str, passed: tuple[str, ...]) -> list[bytes]:
+    def _referred(self, name: str, row: Row, column: str, passed: tuple[str, ...]) -> list[Picture]:
         own = str(row.cells.get(self.index, ""))
         name = name.strip()
         if name == own or name in passed:
@@ -102,6 +102,8 @@ class TsvPictures:
             )
         target = self._row_of(name)
         if target is None:
+            if any(os.path.isfile(folder / name) for folder in self.folders):
+                return [file_of(name, self.folders, row.place, column)]
             try:
                 return [decoded(name, row.place, column)]  # a picture of one pixel is as short
             except ValueError as error:

@@ -224,9 +224,11 @@ class Columns:
         names = self.names("answers", row.cells)
         for name in names:
             value = row.cells.get(name)
-            if "answers" in self.source.literals and isinstance(value, str):
+            is_list = name == "answers" and str(value).startswith("[") and str(value).endswith("]")
+            if isinstance(value, str) and (is_list or "answers" in self.source.literals):
                 value = literal_list(value, row.place, name)
-            found += value if isinstance(value, list | tuple) else [] if value is None else [value]
+            found += value if isinstance(value, list | tuple) else [value]
+        found = [each for each in found if each is not None]
         words = self.source.words
         texts = tuple(words.get(text, text) for text in map(_answer_text, found))
         if not texts and not self.page.hidden and self.of.get("answers") != ("",):

@@ -138,7 +138,7 @@ class JsonTable:
         self.first: dict[str, Any] = first if isinstance(first, dict) else {}
 
     def __iter__(self) -> Iterator[Row]:
-        return _checked(self._rows, lambda number: f"{self.path.name}, row {number}")
+        return _checked(self._rows, self.path.name)
 
 
 class ParquetTable:
@@ -146,13 +146,14 @@ class ParquetTable:
 
     def __init__(self, paths: list[Path]):
         self.path = paths[0]
-        self._rows = ParquetRows(paths)
+        self._files = [(path, ParquetRows([path])) for path in paths]
         pyarrow = arrow_library()
         self.columns: tuple[str, ...] = tuple(pyarrow.parquet.read_schema(self.path).names)
-        self.count = self._rows.count()
+        self.count = sum(rows.count() for _, rows in self._files)
 
     def __iter__(self) -> Iterator[Row]:
-        return _checked(self._rows, lambda number: f"{self.path.name}, row {number}")
+        for path, rows in self._files:
+            yield from _checked(rows, path.name)
 
 
 class ArrowTable:
@@ -165,13 +166,13 @@ class ArrowTable:
         self._rows = ArrowRows(folder)
 
     def __iter__(self) -> Iterator[Row]:
-        return _checked(self._rows, lambda number: f"{self.path.name}, row {number}")
+        return _checked(self._rows, self.path.name)
 
 
-def _checked(rows: Any, place_of: Any) -> Iterator[Row]:
+def _checked(rows: Any, name: str) -> Iterator[Row]:
     """Raises ValueError at the first row that is broken or no object."""
     for number, cells in enumerate(rows, 1):
-        place = place_of(number)
+        place = f"{name}, row {number}"
         if isinstance(cells, Broken):
             where = f" ({cells.field})" if cells.field else ""
             raise ValueError(f"{place}{where}: {cells.message}.")
