@@ -317,16 +317,26 @@ def write_html(done: Done) -> None:
 def print_done(
     done: list[Done], means: list["Page"], model: "Model", args: argparse.Namespace
 ) -> None:
-    from minicpmv.evaluate.report.card import compare_with_card, mean_of_pages
+    from minicpmv.evaluate.report.card import (
+        compare_with_card,
+        mean_beside_card,
+        mean_of_pages,
+    )
     from minicpmv.evaluate.report.table import table
     from minicpmv.evaluate.scoring import Scoring
 
     scorings = {each.job.page.name: each.scoring for each in done}
     shown = [each.scoring for each in done]
-    for page in means:
-        row = mean_of_pages(page, scorings)
-        shown.append(Scoring(page.name, args.rules, [row], row.total, row.total))
     cards = {}
+    for page in means:
+        try:
+            row = mean_of_pages(page, scorings)
+        except ValueError as error:  # answers of some parts are not public
+            say(f"warning: {error}")
+            continue
+        shown.append(Scoring(page.name, args.rules, [row], row.total, row.total))
+        if args.card:
+            cards[page.name] = mean_beside_card(page, model.release, row)
     if args.card:
         for each in done:
             cards[each.job.page.name] = compare_with_card(
@@ -350,10 +360,10 @@ def print_done(
         print(json.dumps({"model": asdict(model), "benchmarks": found}, indent=2))
         return
     print(table(shown))
-    for each in done:
-        card = cards.get(each.job.page.name)
-        if card is not None:
-            print(f"\n{card.as_text(each.scoring.rows[0] if each.scoring.rows else None)}")
+    for scoring in shown:
+        if scoring.page in cards:
+            row = scoring.rows[0] if scoring.rows else None
+            print(f"\n{cards[scoring.page].as_text(row)}")
 
 
 def say(line: str) -> None:

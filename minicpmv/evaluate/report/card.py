@@ -168,9 +168,7 @@ def _differs(
         lines.append(f"rules: {scoring.rules}, published with {CARD_RULES}")
     lines += _judge_differences(page, scoring)
     if used.upsize:
-        lines.append(
-            "enlarged pictures: a seed for each item, where the cards' code had one for all"
-        )
+        lines.append("enlarged pictures: a seed for each item; the cards' code had one for all")
     return lines
 
 
@@ -206,6 +204,14 @@ def _judge_differences(page: Page, scoring: Scoring) -> list[str]:
 
 def _signed(value: float) -> str:
     return f"{value:+.1f}"
+
+
+def mean_beside_card(page: Page, release: str, row: Score) -> Card:
+    """The mean of pages beside what the card says of it; what differs is said at its parts."""
+    published = page.published.get(release)
+    deviations = [] if published is None else [_deviation(published.value, row)]
+    notes = [note for note in (page.note, published.note if published else "") if note]
+    return Card(page.name, release, deviations, [], notes)
 
 
 def mean_of_pages(page: Page, scorings: Mapping[str, Scoring]) -> Score:
