@@ -30,6 +30,10 @@ class FeatureCache:
             self._hits += 1
             return tensor
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether it is there; this counts for nothing."""
+        return key in self._tensors
+
     def put(self, key: Hashable, tensor: torch.Tensor) -> None:
         """Keep a tensor, in place of that of the same key; one larger than the limit is not kept.
 

@@ -23,6 +23,7 @@ class Medium:
         features: (len(places), hidden), once it is encoded.
         pixels: what it is encoded from; encoded: of its first slices, in pieces. Both are dropped
             when it is done.
+        error: why it could not be encoded by a thread beside the scheduler's.
     """
 
     key: bytes | None
@@ -31,6 +32,7 @@ class Medium:
     features: torch.Tensor | None = None
     pixels: Pixels | None = None
     encoded: list[torch.Tensor] = field(default_factory=list)
+    error: Exception | None = None
 
     def copy(self) -> "Medium":
         """Another that is encoded, and let go of, by itself."""

@@ -2,7 +2,8 @@
 (Orca, Yu et al. 2022, section 3; pieces of prompts between tokens of answers: Sarathi, Agrawal et
 al. 2023).
 
-A step is at most one piece of a picture, then one pass of the decoder over one batch:
+A step is at most one piece of a picture, then one pass of the decoder over one batch; pieces for a
+small tower may be encoded beside it, see `encoding.py`:
 
     a token of every answer that goes on + up to `piece_tokens` tokens of prompts, oldest first
 
@@ -13,14 +14,16 @@ import asyncio
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 
 from .block_store import BLOCK
 from .decoder import Decoder, Span
+from .encoding import PictureEncoding
 from .features import FeatureCache
 from .inbox import Inbox
 from .kv_cache import BlockCache
@@ -33,10 +36,11 @@ from .threads import begin, register
 from .vision import VisionEncoder
 
 _ALONE = 4  # pieces of a prompt at a time, while no answer waits for its next token
+_BESIDE_S = 1.0  # at most, that a step waits for a picture that is encoded beside it
 _COUNTS = {
     "requests": ("submitted", "finished", "cancelled", "failed"),
     "tokens": ("prompt", "reused", "new", "guessed"),
-    "steps": ("decoder", "prompt_pieces", "vision", "slices"),
+    "steps": ("decoder", "prompt_pieces"),
 }
 
 
@@ -71,7 +75,6 @@ class Scheduler:
         turn: AbstractContextManager[Any],
     ):
         self._decoder = decoder
-        self._encoder = encoder
         self._cache = cache
         self._features = features
         self._limits = limits
@@ -80,6 +83,7 @@ class Scheduler:
         self._lock = threading.Lock()
         self._step_lock = threading.RLock()  # held while a step is computed; taken first
         self._wake = threading.Event()
+        self._pictures = PictureEncoding(encoder, features, lambda: self._wake.set())
         self._thread: threading.Thread | None = None
         self._closed = False
         self._is_silent = False
@@ -132,6 +136,8 @@ class Scheduler:
                 group: {name: self._counts[f"{group} {name}"] for name in names}
                 for group, names in _COUNTS.items()
             }
+            pictures = self._pictures
+            counts["steps"] |= {"vision": pictures.num_pieces, "slices": pictures.num_slices}
             counts["requests"] |= {
                 "running": len(self._running),
                 "waiting": len(self._arrived) + len(self._waiting),
@@ -151,6 +157,7 @@ class Scheduler:
         self._wake.set()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+        self._pictures.close()
         self._cache.clear()
         self._features.clear()
 
@@ -158,6 +165,7 @@ class Scheduler:
         """Compute nothing until `go_on`: the process is about to be forked."""
         self._step_lock.acquire()
         self._lock.acquire()
+        self._pictures.wait()
 
     def go_on(self, in_child: bool) -> None:
         """After `hold`. The thread is the parent's, with what it answers; a child has its own."""
@@ -165,6 +173,7 @@ class Scheduler:
         self._step_lock.release()
         if in_child:
             self._thread, self._wake = None, threading.Event()
+            self._pictures.forget_threads()
             self.fail_all(ValueError("The process was forked. Ask again in the new one."))
 
     def step(self) -> bool:
@@ -179,6 +188,7 @@ class Scheduler:
                 self._flush()
 
     def _step(self) -> bool:
+        self._wake.clear()
         with self._lock:
             self._waiting.extend(self._arrived)
             self._arrived.clear()
@@ -190,10 +200,43 @@ class Scheduler:
         if not self._running and not self._waiting:
             return False
         with self._turn, torch.inference_mode():
-            parts = self._next_parts()
+            parts = self._next_parts(may_encode=not self._encode_beside())
             if parts:
-                self._compute(parts)
+                with self._pictures.sharing():
+                    self._compute(parts)
+        if not parts and self._pictures.num_beside:
+            self._flush()
+            self._wake.wait(_BESIDE_S)
         return True
+
+    def _encode_beside(self) -> bool:
+        """Have other threads encode the pictures of those that come next, where there are more
+        than one; whether they have any."""
+        pictures = self._pictures
+        is_busy = pictures.num_beside > 0
+        if not pictures.has_room or not pictures.runs_beside():
+            return is_busy
+        wanted: dict[Hashable, Medium] = {}
+        for generation in chain(self._running, self._waiting):
+            medium = generation.unencoded()
+            if medium is None or medium.error is not None or pictures.is_beside(medium):
+                continue
+            if medium.key in self._features or self._is_computed(generation, medium):
+                continue
+            wanted.setdefault(medium.key or id(medium), medium)
+            if len(wanted) > 1 or is_busy:
+                is_busy = True
+                for each in wanted.values():
+                    pictures.begin(each)
+                wanted.clear()
+                if not pictures.has_room:
+                    break
+        return is_busy
+
+    def _is_computed(self, generation: Generation, medium: Medium) -> bool:
+        """Whether a prompt that waits will start behind a picture, from what is remembered."""
+        is_waiting = generation.lease is None
+        return is_waiting and self._cache.known(generation.tokens) > medium.places[-1]
 
     def _drop_ended(self) -> None:
         """Let go of what nobody waits for, and what came to its time limit."""
@@ -206,7 +249,7 @@ class Scheduler:
             elif generation.is_late(now):
                 self._finish(generation, "time")
 
-    def _next_parts(self) -> list[_Part]:
+    def _next_parts(self, may_encode: bool) -> list[_Part]:
         """The batch of this step; may encode one piece of a picture for a prompt on the way."""
         parts = []
         for generation in self._running:
@@ -214,7 +257,6 @@ class Scheduler:
                 guesses = generation.guesses()
                 parts.append(_Part(generation, [generation.ids[-1], *guesses], len(guesses)))
         room = self._piece_tokens * (1 if parts else _ALONE)
-        may_encode = True
         for generation in [g for g in self._running if g.num_pending > 1]:
             may_encode = self._encode_for(generation, may_encode)
             room -= self._take(generation, room, parts)
@@ -268,35 +310,23 @@ class Scheduler:
         return len(ids)
 
     def _encode_for(self, generation: Generation, may_encode: bool) -> bool:
-        """Encode one piece of a picture, if this prompt lacks one; False when that was done."""
+        """Encode one piece of a picture here, if this prompt lacks one; False when that was done,
+        or may not be."""
         try:
-            while may_encode and (medium := generation.unencoded()) is not None:
-                if medium.key is not None and not medium.encoded:
+            while (medium := generation.unencoded()) is not None:
+                if medium.error is not None:
+                    raise medium.error
+                is_new = medium.key is not None and not medium.encoded
+                if is_new and (may_encode or medium.key in self._features):
                     medium.features = self._features.get(medium.key)
                     if medium.features is not None:
                         continue
-                self._encode_piece(medium)
+                if may_encode:
+                    self._pictures.encode(medium)
                 return False
         except Exception as error:  # of this picture; other requests go on
             self._fail(generation, error)
         return may_encode
-
-    def _encode_piece(self, medium: Medium) -> None:
-        assert self._encoder is not None
-        assert medium.pixels is not None
-        pixel_values, target_sizes = medium.pixels
-        done = sum(map(len, medium.encoded))
-        end = done + self._encoder.piece_of(target_sizes[done:])
-        medium.encoded.append(
-            self._encoder.encode(pixel_values[done:end], target_sizes[done:end], medium.longest)
-        )
-        self._counts["steps vision"] += 1
-        self._counts["steps slices"] += end - done
-        if end >= len(target_sizes):
-            medium.features = torch.cat(medium.encoded).flatten(0, 1)
-            medium.pixels, medium.encoded = None, []
-            if medium.key is not None:
-                self._features.put(medium.key, medium.features)
 
     def _compute(self, parts: list[_Part]) -> None:
         """One pass of the decoder, and the next token of every answer in it."""

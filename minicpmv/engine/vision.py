@@ -40,6 +40,11 @@ class VisionEncoder:
         most = _PATCHES_ON_CPU * _LARGE_TOWER // (config.num_hidden_layers * of_layer)
         return max(_PATCHES_ON_CPU, min(int(most), _MOST_ON_CPU))
 
+    def is_small(self) -> bool:
+        """Whether it is a plain tower on a CPU, and smaller than those of the releases."""
+        tower = self._tower
+        return tower is not None and self._budget > _PATCHES_ON_CPU and tower.is_usable()
+
     def piece_of(self, target_sizes: torch.Tensor) -> int:
         """How many of the slices, from the first on, make the next piece: at least one.
 

@@ -73,6 +73,9 @@ class FakeEncoder:
     def __init__(self) -> None:
         self.calls: list[int] = []
 
+    def is_small(self) -> bool:
+        return False
+
     def piece_of(self, target_sizes: torch.Tensor) -> int:
         return 1
 
