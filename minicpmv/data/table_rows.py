@@ -21,7 +21,8 @@ def arrow_library() -> Any:
         import pyarrow.parquet
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
-            'Parquet and arrow files need pyarrow: pip install "minicpmv[train]"', name="pyarrow"
+            'Parquet and arrow files need pyarrow: pip install "minicpmv[train]", or "[eval]"',
+            name="pyarrow",
         ) from None
     return pyarrow
 
