@@ -16,6 +16,7 @@ from ...gguf.mixture import Geometry, tensor_types
 from ...gguf.types import FILE_TYPES, UNQUANTISED, GGMLType
 from ...gguf.values import Value
 from ...gguf.writer import write_gguf
+from ...processing.templates import released_chat_template
 from ...releases import VISION_TYPES
 from .blocks import DTYPES, Through, encoded
 from .language import (
@@ -280,6 +281,9 @@ def _settings(source: Source) -> dict[str, Value]:
         path = source.folder / name
         if path.is_file():
             kept[f"minicpmv.{path.stem}"] = path.read_text(encoding="utf-8")
+    own = getattr(source.processor, "chat_template", None)
+    if own and own != released_chat_template(source.processor.release):
+        kept["minicpmv.chat_template"] = own  # `tokenizer.chat_template` is that of text alone
     return kept
 
 

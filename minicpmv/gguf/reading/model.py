@@ -130,6 +130,9 @@ class GGUFModel:
             if fields is not None:
                 text = json.dumps(fields, ensure_ascii=False, indent=2)
                 (folder / name).write_text(text, encoding="utf-8")
+        template = self.file.metadata.get("minicpmv.chat_template")  # where it is no release's
+        if self.mmproj is not None and template:
+            (folder / "chat_template.jinja").write_text(str(template), encoding="utf-8")
         is_small = self.fields.get("variant") == "nano"
         for name, content in tokenizer_files(self.file, self.release, is_small).items():
             (folder / name).write_bytes(content)

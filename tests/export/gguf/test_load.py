@@ -1,14 +1,18 @@
 """GGUF files loaded again: the same weights, ids, settings and answers as the checkpoint's."""
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+import minicpmv
 from minicpmv.cli import main
 from minicpmv.errors import ArgumentError
+from minicpmv.export.gguf.run import export
 from minicpmv.gguf.container import GGUFFile
 from minicpmv.gguf.reading.model import GGUFModel
 from minicpmv.inspection import gguf_here
@@ -179,3 +183,23 @@ def test_memory_is_counted_as_it_is_packed():
     assert packed.packed_bytes(width=4) < packed.file.path.stat().st_size
     chat = load(exported("nano", "Q8_0").language["Q8_0"])
     assert chat.precision is not None
+
+
+@pytest.mark.parametrize("name", ["nano", "2.5"])
+def test_a_template_of_ones_own_comes_back(name, tmp_path):
+    source = load(FOLDERS[name], device="cpu").processor
+    folder = tmp_path / "tuned"
+    shutil.copytree(Path(minicpmv.__file__).parent / "nano" if name == "nano" else FOLDERS[name],
+                    folder)  # fmt: skip
+    own = "{# tuned #}" + source.chat_template
+    (folder / "chat_template.jinja").write_text(own, encoding="utf-8")
+    assert load(folder, device="cpu").processor.chat_template == own
+    files = export(folder, tmp_path / "gguf", ["F16"], progress=False)
+    whole = load(files.language["F16"], device="cpu", mmproj=files.mmproj)
+    assert whole.processor.chat_template == own
+    key = "minicpmv.chat_template"
+    assert key not in GGUFFile(exported(name, "F16").language["F16"]).metadata
+    theirs = as_released(files.language["F16"], tmp_path / "theirs.gguf")
+    if name == "2.5":
+        mmproj = as_released(files.mmproj, tmp_path / "mmproj.gguf")
+        assert load(theirs, mmproj=mmproj).processor.chat_template == source.chat_template
