@@ -362,8 +362,8 @@ def print_done(
     print(table(shown))
     for scoring in shown:
         if scoring.page in cards:
-            row = scoring.rows[0] if scoring.rows else None
-            print(f"\n{cards[scoring.page].as_text(row)}")
+            text = cards[scoring.page].as_text(scoring.rows[0] if scoring.rows else None)
+            print(f"\n{text}")
 
 
 def say(line: str) -> None:

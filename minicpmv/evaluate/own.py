@@ -1,5 +1,6 @@
 """A page for a file of the user's: its questions as they are, and a metric by name."""
 
+import json
 from pathlib import Path
 
 from .page import Page, read_page
@@ -8,11 +9,11 @@ SUFFIXES = (".jsonl", ".json", ".tsv", ".parquet")
 _PAGE = """
 title = "questions of your own"
 what = "what the file asks"
-metric = {metric!r}
+metric = {metric}
 
 [[sources]]
-kind = {kind!r}
-file = {file!r}
+kind = {kind}
+file = {file}
 
 [profiles.all]
 prompt = "{{pictures}}{{hint}}{{question}}\\n{{options}}"
@@ -35,5 +36,7 @@ def own_page(file: Path, metric: str) -> Page:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: there is no such file.")
     kind = file.suffix.lower().removeprefix(".")
-    text = _PAGE.format(metric=metric, kind="jsonl" if kind == "json" else kind, file=file.name)
+    kind = "jsonl" if kind == "json" else kind
+    values = {"metric": metric, "kind": kind, "file": file.name}
+    text = _PAGE.format(**{name: json.dumps(value) for name, value in values.items()})
     return read_page(text, file.stem, str(file))
