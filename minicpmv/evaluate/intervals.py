@@ -96,7 +96,9 @@ def mean_interval(values: Sequence[float], most: float = 1.0) -> Interval:
         # Of equal values a bootstrap would claim to be certain; Wilson's is the widest there is.
         low, high = wilson_interval(sum(values) / most, len(values))
         return low * most, high * most
-    return percentiles(resampled_sums(np.asarray(values)[:, None])[:, 0] / len(values))
+    mean = sum(values) / len(values)
+    low, high = percentiles(resampled_sums(np.asarray(values)[:, None])[:, 0] / len(values))
+    return min(low, mean), max(high, mean)  # of few values all drawn means may lie on one side
 
 
 def ratio(pairs: Sequence[tuple[float, float]]) -> float:

@@ -1,7 +1,7 @@
 """MMMU (Yue 2024): college subjects, with options and without."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .contract import Score, Scored, ScoredItems, check_rules
@@ -47,13 +47,17 @@ class MMMU(MeanMetric):
         true = references(item)
         if rules == "lmms-eval":
             return _by_authors(item, answer.strip())
-        options = item.options or {
-            "A": true[0] if len(true) == 1 else str([*true]),
-            "B": "Other Answers",
-        }
         right = true[0] if re.fullmatch("[A-Z]", true[0]) else "A"
-        letter = infer_option(answer, options, rules)
+        letter = infer_option(answer, self.as_choice(item).options, rules)
         return Scored(None if letter is None else float(letter == right), letter)
+
+    def as_choice(self, item: "Item") -> "Item":
+        """VLMEvalKit's two options of an open question."""
+        if item.options:
+            return item
+        true = references(item)
+        reference = true[0] if len(true) == 1 else str([*true])
+        return replace(item, options={"A": reference, "B": "Other Answers"})
 
     def summarise(self, scored: ScoredItems, rules: str) -> list[Score]:
         validation = [pair for pair in scored if _split(pair[0]) in _VALIDATION]

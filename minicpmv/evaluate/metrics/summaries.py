@@ -83,9 +83,10 @@ def clustered_row(name: str, scored: ScoredItems, unit_of: Callable[["Item"], ob
 
 
 def widened(interval: Interval, value: float, most: float, units: int) -> Interval:
-    """Wilson's interval where a bootstrap has found no spread and would claim to be certain."""
+    """Wilson's interval where a bootstrap has found no spread and would claim to be certain; of few
+    and skewed units the percentiles may lie beside the value, which belongs to its interval."""
     if interval[0] < interval[1]:
-        return interval
+        return min(interval[0], value), max(interval[1], value)
     low, high = wilson_interval(min(max(value / most, 0.0), 1.0) * units, units)
     return low * most, high * most
 

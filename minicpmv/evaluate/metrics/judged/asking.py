@@ -9,6 +9,8 @@ from minicpmv.evaluate.items import Item
 from minicpmv.evaluate.judges import Judge, Judgements, JudgeReply, JudgeRequest
 from minicpmv.evaluate.metrics.contract import JudgedMetric, Metric, Scored
 from minicpmv.evaluate.metrics.judged.matching import MatchedByJudge
+from minicpmv.evaluate.metrics.judged.mathvista import ExtractedByJudge
+from minicpmv.evaluate.metrics.mathvista import MathVista
 
 
 class Answered(NamedTuple):
@@ -40,10 +42,12 @@ class Verdicts:
 
 
 def with_judge(metric: Metric, rules: str) -> JudgedMetric | SeveralQuestions:
-    """The metric itself where it asks a judge; else one that has a judge match what rules cannot
-    read with the options, or with yes and no."""
+    """The metric itself where it asks a judge; else one that has a judge take MathVista's answers
+    out of longer ones, or match what rules cannot read with the options, or with yes and no."""
     if isinstance(metric, SeveralQuestions | JudgedMetric):
         return metric
+    if isinstance(metric, MathVista):
+        return ExtractedByJudge(metric, rules)
     return MatchedByJudge(metric, rules)
 
 

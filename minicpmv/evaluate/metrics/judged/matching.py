@@ -11,6 +11,7 @@ from dataclasses import replace
 from minicpmv.evaluate.items import Item
 from minicpmv.evaluate.judges import JudgeRequest
 from minicpmv.evaluate.metrics.contract import Metric, Score, Scored, ScoredItems
+from minicpmv.evaluate.metrics.mmmu import MMMU
 
 NONE = "Z"  # no option, as VLMEvalKit has it
 _TRIES = 3
@@ -141,6 +142,7 @@ class MatchedByJudge:
     def question(self, item: Item, answer: str, scored: Scored) -> JudgeRequest | None:
         if scored.value is not None or not answer.strip():
             return None
+        item = self._as_choice(item)
         is_chinese = bool(_CHINESE.search(item.question))
         if item.options:
             letters = ", ".join(item.options)
@@ -160,12 +162,19 @@ class MatchedByJudge:
         return None
 
     def judged(self, item: Item, answer: str, reply: str) -> Scored:
+        item = self._as_choice(item)
         said = letter_of(reply, item.options) if item.options else word_of(reply)
         if said in (NONE, "Unknown", None):
             # A verdict: the answer was read, and says nothing that could be right.
             return Scored(0.0, said, {"by": "judge"})
         found = self._metric.score(item, said, self._rules)
         return replace(found, detail={**found.detail, "by": "judge"})
+
+    def _as_choice(self, item: Item) -> Item:
+        """An open question of MMMU is one with two options in VLMEvalKit."""
+        if isinstance(self._metric, MMMU) and self._rules != "lmms-eval":
+            return self._metric.as_choice(item)
+        return item
 
 
 def _request(text: str, valid: Callable[[str], bool]) -> JudgeRequest:
