@@ -17,12 +17,12 @@ from starlette.types import Receive, Scope, Send
 
 from ..engine.answer import Answer, TokenLogprob
 from ..engine.request import Messages
-from .access_log import Exchange, logger
+from .access_log import Exchange
 from .errors import ApiError, ClientGoneError
 from .jobs import Event, Finished, Job, Piece, Started
 from .merging import merged
 from .metrics import CLIENT_GONE, RequestRecord
-from .middleware import internal_message, note_error, stopping
+from .middleware import internal_error, note_error, stopping
 from .parameters import media_options
 from .sse import Writer
 
@@ -222,9 +222,7 @@ class EventStream(Response):
         except Exception:
             if not self._has_begun:
                 raise
-            logger.exception("request %s failed", self._record.request_id)
-            message = internal_message(self._record)
-            await self._fail(ApiError(500, "internal_error", message))
+            await self._fail(internal_error(self._record))
 
     async def _answer(self, receive: Receive) -> None:
         wait_s = self._server.settings.keep_alive

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -147,8 +147,8 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.server = server
-    for module in _ROUTES:
-        app.include_router(module.router)
+    for router in routers():
+        app.include_router(router)
     for kind in (ApiError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _refuse)
     app.add_middleware(Front, server=server)
@@ -162,6 +162,11 @@ def create_app(
         )
     app.openapi = partial(_document, app, app.openapi)  # type: ignore[method-assign]
     return app
+
+
+def routers() -> list[APIRouter]:
+    """The routes of the application, by module."""
+    return [module.router for module in _ROUTES]
 
 
 class _Cors(CORSMiddleware):
@@ -184,8 +189,7 @@ def _document(app: FastAPI, make: Callable[[], dict[str, Any]]) -> dict[str, Any
     document = make()
     if not is_made:
         cards = app.state.server.backend.models()
-        routers = [module.router for module in _ROUTES]
-        complete(document, routers, [card.name for card in cards])
+        complete(document, routers(), [card.name for card in cards])
     return document
 
 

@@ -5,10 +5,11 @@ the OpenAPI document, since FastAPI does not see them.
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from fastapi import Depends, Request
+from fastapi import APIRouter, Depends, Request
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
@@ -29,17 +30,36 @@ def json_body(model: type[Model]) -> Any:
     """
 
     async def read(request: Request) -> Model:
-        server = request.app.state.server
-        value = parse_json(await request.body())
-        ignored = server.metrics.parameter_ignored if server.settings.lenient else None
-        body = validate(model, value, ignored)
-        name = getattr(body, "model", None)
-        if isinstance(name, str):
-            request.state.record.model = name
-        return body
+        return body_of(request, model, await request.body())
 
     read.body_model = model  # type: ignore[attr-defined]
     return Depends(read)
+
+
+def body_of(request: Request, model: type[Model], data: bytes) -> Model:
+    """What the bytes of a body say.
+
+    Raises:
+        ApiError: as of `json_body`.
+    """
+    server = request.app.state.server
+    ignored = server.metrics.parameter_ignored if server.settings.lenient else None
+    body = validate(model, parse_json(data), ignored)
+    name = getattr(body, "model", None)
+    if isinstance(name, str):
+        request.state.record.model = name
+    return body
+
+
+def bodies_of(routers: Iterable[APIRouter]) -> Iterator[tuple[APIRoute, type[BaseModel]]]:
+    """Every route that takes a body, and its model."""
+    for route in (route for router in routers for route in router.routes):
+        if not isinstance(route, APIRoute):
+            continue
+        for each in route.dependant.dependencies:
+            model = getattr(each.call, "body_model", None)
+            if model is not None:
+                yield route, model
 
 
 def parse_json(data: bytes) -> dict[str, Any]:

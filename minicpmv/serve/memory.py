@@ -105,6 +105,22 @@ def dtype_of_place(place: str, device: str, dtype: str, quantize: str | None) ->
     return "float32" if is_small else dtype
 
 
+def is_small(place: str, device: str) -> bool:
+    """Whether it is a model on a CPU that computes little for each token.
+
+    Raises:
+        OSError, ValueError: its files cannot be read.
+    """
+    if parse_device(device).type != "cpu":
+        return False
+    with find_checkpoint(place) as checkpoint:
+        return _is_small(_empty_model(read_config(checkpoint)))
+
+
+def _is_small(empty: Any) -> bool:
+    return weight_bytes(empty, None, width=4) < _SMALL
+
+
 def _empty_model(fields: dict[str, Any]) -> Any:
     """The model of a `config.json`, without memory for its weights."""
     model_type = model_type_of(fields)
@@ -116,7 +132,7 @@ def _is_for_float32(
     fields: dict[str, Any], empty: Any, target: torch.device, dtype: str, quantize: str | None
 ) -> bool:
     is_free = dtype == "auto" and quantize is None and not fields.get("quantization_config")
-    return is_free and target.type == "cpu" and weight_bytes(empty, None, width=4) < _SMALL
+    return is_free and target.type == "cpu" and _is_small(empty)
 
 
 def free_bytes(device: str) -> int | None:

@@ -81,8 +81,7 @@ class Front:
                 await body.drain()
             await error_response(error, record, path)(scope, receive, reply)
         except Exception:
-            logger.exception("request %s failed", record.request_id)
-            failure = ApiError(500, "internal_error", internal_message(record))
+            failure = internal_error(record)
             if record.status:  # an answer has begun, and is cut off so that nobody waits for more
                 record.error = failure.code
                 raise
@@ -198,8 +197,11 @@ def note_error(error: ApiError, record: Exchange) -> None:
         logger.error("request %s: %s", record.request_id, error.__cause__)
 
 
-def internal_message(record: Exchange) -> str:
-    return f"Something went wrong in the server; its log has more under {record.request_id}."
+def internal_error(record: Exchange) -> ApiError:
+    """What the client is told of an exception that is being handled; the log gets all of it."""
+    logger.exception("request %s failed", record.request_id)
+    message = f"Something went wrong in the server; its log has more under {record.request_id}."
+    return ApiError(500, "internal_error", message)
 
 
 def error_response(

@@ -1,12 +1,13 @@
 """The OpenAPI document: what FastAPI knows, with bodies, names of models, and errors."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from .bodies import bodies_of
 from .errors import ApiError, error_body
 from .sse import EVENT_STREAM, NDJSON
 
@@ -27,18 +28,12 @@ def complete(document: dict[str, Any], routers: Iterable[APIRouter], models: Seq
         for operation in operations.values():
             operation["responses"].pop("422", None)
             operation["responses"] |= {kind: _error_at(path) for kind in ("4XX", "5XX")}
-    _add_bodies(document["paths"], schemas, list(_bodies(routers)), models)
-
-
-def _bodies(routers: Iterable[APIRouter]) -> Iterator[tuple[str, str, type[BaseModel]]]:
-    """Path, method and model of every route that takes a body."""
-    for route in (route for router in routers for route in router.routes):
-        dependant = getattr(route, "dependant", None)
-        for each in getattr(dependant, "dependencies", ()):
-            model = getattr(each.call, "body_model", None)
-            if model is not None:
-                for method in route.methods:  # type: ignore[attr-defined]
-                    yield route.path_format, method.lower(), model  # type: ignore[attr-defined]
+    bodies = [
+        (route.path_format, method.lower(), model)
+        for route, model in bodies_of(routers)
+        for method in route.methods or ()
+    ]
+    _add_bodies(document["paths"], schemas, bodies, models)
 
 
 def _add_bodies(
