@@ -1,9 +1,12 @@
 """`minicpmv batch` beside the engine alone, and three workers beside one.
 
     python benchmarks/batch.py
+    python benchmarks/batch.py --dtype bfloat16
 
-The same drawn pictures and question with nano, every way once in turn, in rounds. Loading is not
-counted: each way first answers a few rows. Printed are rows per second, and ratios within a round.
+The same drawn pictures, question and longest answer with nano, every way once in turn, in rounds.
+Loading is not counted: each way first answers a few rows. Printed are rows per second, and ratios
+within a round. The engine is asked in the dtype of the batch, which is float32 for a model like
+nano, and in the one that `load` chooses, too.
 """
 
 import argparse
@@ -11,13 +14,16 @@ import asyncio
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from minicpmv import load
 from minicpmv.batch.journal import Journal
-from minicpmv.batch.processes import local_servers
+from minicpmv.batch.processes import processes
 from minicpmv.batch.rows import PictureFolder
 from minicpmv.batch.run import Batch
+from minicpmv.batch.sizing import num_processes
 from minicpmv.batch.workers import LocalWorker, Worker
 from minicpmv.devices import processor_name
 from minicpmv.scenes import render
@@ -25,6 +31,7 @@ from minicpmv.serve.settings import ServeSettings
 
 QUESTION = "How many shapes are there?"
 FIELDS = {"model": "nano", "temperature": 0, "max_tokens": 16}
+FEW = 24
 
 
 async def timed(folder: Path, out: Path, workers: list[Worker]) -> float:
@@ -37,26 +44,25 @@ async def timed(folder: Path, out: Path, workers: list[Worker]) -> float:
         return count / (time.perf_counter() - begin)
 
 
-def engine_alone(folder: Path) -> float:
+def engine_alone(folder: Path, few: Path, dtype: str) -> float:
     """The engine asked directly, everything at once."""
-    files = sorted(folder.glob("*.png"))
-    with load("nano", progress=False) as chat:
-        options = {"sampling": False, "max_new_tokens": 16}
-        chat.batch([(QUESTION, [files[0]])] * 2, **options)
-        chat.engine.forget()
+    options: dict[str, Any] = {"sampling": False, "max_new_tokens": 16, "batch_size": 64}
+    with load("nano", dtype=dtype, progress=False) as chat:
+        chat.batch([(QUESTION, [file]) for file in sorted(few.glob("*.png"))], **options)
+        files = sorted(folder.glob("*.png"))
         begin = time.perf_counter()
-        chat.batch([(QUESTION, [file]) for file in files], batch_size=64, **options)
+        chat.batch([(QUESTION, [file]) for file in files], **options)
         return len(files) / (time.perf_counter() - begin)
 
 
-async def in_process(folder: Path, few: Path, out: Path) -> float:
-    async with LocalWorker(ServeSettings()) as worker:
-        await timed(few, out, [worker])
-        return await timed(folder, out, [worker])
-
-
-async def in_processes(folder: Path, few: Path, out: Path, number: int) -> float:
-    async with local_servers(number, ["nano"], 32) as workers:
+async def batch(folder: Path, few: Path, out: Path, dtype: str, number: int) -> float:
+    """`minicpmv batch --workers NUMBER`."""
+    models: dict[str, Any] = {"model": ("nano",), "dtype": dtype}
+    if number == 1:
+        async with LocalWorker(ServeSettings(**models)) as worker:
+            await timed(few, out, [worker])
+            return await timed(folder, out, [worker])
+    async with processes(number, models) as workers:
         await timed(few, out, list(workers))
         return await timed(folder, out, list(workers))
 
@@ -65,29 +71,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--dtype", default="float32")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder, few, out = Path(name) / "all", Path(name) / "few", Path(name) / "out.jsonl"
-        for place, first, count in ((folder, 0, args.pictures), (few, 10**6, 8)):
+        for place, first, count in ((folder, 0, args.pictures), (few, 10**6, FEW)):
             place.mkdir()
             for n in range(count):
                 render(first + n, "test", kind="few").image.save(place / f"{n:05}.png")
         print(processor_name())
-        ratios: list[float] = []
-        of_three: list[float] = []
+        number = num_processes({"model": ("nano",)}, 0, args.pictures)
+        found: dict[str, list[float]] = defaultdict(list)
         for _ in range(args.rounds):
-            alone = engine_alone(folder)
-            one = asyncio.run(in_process(folder, few, out))
-            three = asyncio.run(in_processes(folder, few, out, 3))
-            ratios.append(one / alone)
-            of_three.append(three / one)
+            engine = engine_alone(folder, few, args.dtype)
+            chosen = engine_alone(folder, few, "auto")
+            one, many, three = (
+                asyncio.run(batch(folder, few, out, args.dtype, n)) for n in (1, number, 3)
+            )
             print(
-                f"rows per second: engine {alone:.1f}, batch {one:.1f} ({one / alone:.2f}), "
-                f"three workers {three:.1f} ({three / one:.2f} of one)",
+                f"rows per second: engine {engine:.1f} ({args.dtype}), {chosen:.1f} (auto); "
+                f"batch {many:.1f} ({number} processes), {one:.1f} (1), {three:.1f} (3)",
                 flush=True,
             )
-        print(f"medians: batch {statistics.median(ratios):.2f} of the engine's, three workers "
-              f"{statistics.median(of_three):.2f} of one")  # fmt: skip
+            found["batch / engine"].append(many / engine)
+            found["batch / engine in the dtype of load"].append(many / chosen)
+            found["one process / engine"].append(one / engine)
+            found["three processes / one"].append(three / one)
+        for ratio, values in found.items():
+            print(f"{ratio}: {statistics.median(values):.2f}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Everything else here that depends on a device asks `hardware_of` once and decide
 so that the decisions can be tested without the devices.
 """
 
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -161,6 +162,13 @@ def processor_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def num_cores() -> int:
+    """Cores that this process may use; not every system says which these are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def available_memory() -> int | None:

@@ -10,8 +10,10 @@ from typing import Any
 from ..errors import ArgumentError, short
 from ..serve.settings import ServeSettings
 from .journal import Journal
+from .processes import processes
 from .rows import Source
 from .run import Batch
+from .sizing import num_processes
 from .workers import LocalWorker, Worker, servers
 
 # What guards a server from strangers is no limit for one's own file.
@@ -23,7 +25,8 @@ class Place:
     """Where the rows are answered: in this process, unless another is named.
 
     Fields:
-        workers: processes on this machine, or actors on the cluster; None: one (here: per GPU).
+        workers: processes on this machine, or actors on the cluster; None: one there, and here as
+            many as `sizing` says.
         ray: address of a cluster; "local" starts one here.
         base_urls: of running servers; `api_key` and `concurrency` (requests at a time) are theirs.
         models: what the model's names are, with their settings: of `ServeSettings`, as keywords.
@@ -119,7 +122,7 @@ async def _run(
     patience_s: float,
     on_progress: Callable[[int, int], None],
 ) -> None:
-    async with _workers(place) as workers:
+    async with _workers(place, journal.count - journal.num_done) as workers:
         batch = Batch(source, journal, workers, on_progress=on_progress, patience_s=patience_s)
         await batch.run()
 
@@ -133,7 +136,7 @@ def _identity(place: Place) -> Any:
 
 
 @asynccontextmanager
-async def _workers(place: Place) -> AsyncIterator[list[Worker]]:
+async def _workers(place: Place, rows: int) -> AsyncIterator[list[Worker]]:
     async with AsyncExitStack() as stack:
         if place.base_urls:
             found = servers(list(place.base_urls), place.concurrency, place.api_key)
@@ -150,15 +153,11 @@ async def _workers(place: Place) -> AsyncIterator[list[Worker]]:
             yield list(await stack.enter_async_context(actors))
             return
         devices = _devices(models)
-        number = place.workers or max(1, len(devices))
+        number = place.workers or num_processes(models, len(devices), rows)
         if number == 1:
             yield [await stack.enter_async_context(LocalWorker(ServeSettings(**models)))]
             return
-        from .processes import local_servers
-
-        settings = ServeSettings(**models)
-        started = local_servers(number, _flags(models), settings.max_num_seqs + 2, devices)
-        yield list(await stack.enter_async_context(started))
+        yield list(await stack.enter_async_context(processes(number, models, devices)))
 
 
 def _devices(models: Mapping[str, Any]) -> list[str]:
@@ -168,14 +167,3 @@ def _devices(models: Mapping[str, Any]) -> list[str]:
     import torch
 
     return [f"cuda:{n}" for n in range(torch.cuda.device_count())]
-
-
-def _flags(models: Mapping[str, Any]) -> list[str]:
-    """The settings as words for `minicpmv serve`."""
-    words = list(models.get("model", ()))
-    for name, value in models.items():
-        if name == "model" or value is None:
-            continue
-        values = [str(each) for each in value] if isinstance(value, tuple) else [str(value)]
-        words += [f"--{name.replace('_', '-')}", *values]
-    return words

@@ -1,95 +1,168 @@
-"""Servers of `minicpmv serve` as processes of this machine, for a batch alone."""
+"""Worker processes of this machine, for a batch alone: asked over pipes, and ended with it."""
 
 import asyncio
+import json
 import os
-import socket
-import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import Any
 
-from .workers import ServerWorker, httpx, servers
+from ..serve.settings import ServeSettings
+from .frames import LIMIT, read_reply, request_frame
+from .sizing import rows_at_a_time, threads_of
+from .workers import Reply, WorkerLostError
 
 START_S = 1800.0  # a large model is read from a slow disk, or fetched
+_PROGRAM = ("-m", "minicpmv.batch.child")
 _STOP_S = 10.0
+_AGAIN_S = 2.0  # between two tries to start a process
+
+
+class ProcessWorker:
+    """A process with models of its own; one that dies is started again.
+
+    Args:
+        name: for people.
+        settings: of `ServeSettings`, as keywords.
+        threads: of its computations.
+        log: file that gets what it prints.
+    """
+
+    def __init__(self, name: str, settings: Mapping[str, Any], threads: int, log: Path):
+        self.name = name
+        self.capacity = rows_at_a_time(ServeSettings(**settings), threads)
+        self._settings = settings
+        self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        self._log = log
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self._number = 0
+
+    async def start(self) -> None:
+        """
+        Raises:
+            OSError: it ended, or its models cannot be loaded; the message says why.
+        """
+        with self._log.open("ab") as log:
+            # A group of its own: Ctrl-C tells the batch, which ends the process.
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *_PROGRAM,
+                env=self._environment,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                process_group=0,
+                limit=LIMIT,
+            )
+        self._process = process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(dict(self._settings)).encode() + b"\n")
+        try:
+            async with asyncio.timeout(START_S):
+                _, ready = await read_reply(process.stdout)
+        except asyncio.IncompleteReadError:
+            text = self._log.read_text(errors="replace").strip()
+            last = text.splitlines()[-1] if text else "nothing was said"
+            raise OSError(f"A worker ended before it was ready: {last}") from None
+        except TimeoutError:
+            raise OSError(f"A worker was not ready after {START_S:.0f} s.") from None
+        if ready.status != 200:
+            raise OSError(ready.body.decode())
+        self._reader = asyncio.create_task(self._read(process.stdout))
+
+    async def stop(self) -> None:
+        """End the process; its requests are for nobody any more."""
+        for task in (self._starting, self._reader):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError, OSError):
+                    await task
+        if self._process is None:
+            return
+        with suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+    async def send(self, url: str, body: bytes) -> Reply:
+        if self._process is None or self._reader is None or self._reader.done():
+            raise WorkerLostError(f"{self.name} is not there", counts=False)
+        assert self._process.stdin is not None
+        self._number += 1
+        number = self._number
+        found = self._waiting[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._process.stdin.write(request_frame(number, url, body))
+            with suppress(ConnectionError):  # `_read` tells all that wait
+                await self._process.stdin.drain()
+            return await found
+        finally:
+            del self._waiting[number]
+
+    async def _read(self, replies: asyncio.StreamReader) -> None:
+        """Hand replies to whoever waits for them, until the process is gone."""
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                number, reply = await read_reply(replies)
+                waiting = self._waiting.get(number)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(reply)
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(WorkerLostError(f"{self.name} ended", counts=True))
+
+    async def revive(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            return
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start_again())
+        await asyncio.shield(self._starting)
+
+    async def _start_again(self) -> None:
+        try:
+            while True:
+                try:
+                    await self.start()
+                    return
+                except OSError:
+                    await asyncio.sleep(_AGAIN_S)
+        finally:
+            self._starting = None
 
 
 @asynccontextmanager
-async def local_servers(
-    number: int, flags: Sequence[str], capacity: int, devices: Sequence[str] = ()
-) -> AsyncIterator[list[ServerWorker]]:
-    """Inside, that many servers answer; they share the cores, and end with the block.
+async def processes(
+    number: int, settings: Mapping[str, Any], devices: Sequence[str] = ()
+) -> AsyncIterator[list[ProcessWorker]]:
+    """Inside, that many processes answer; they share the cores, and end with the block.
 
     Args:
-        flags: words for `minicpmv serve`: its models and settings.
-        devices: that the servers take in turn; empty: what `flags` says.
+        settings: of `ServeSettings`, as keywords.
+        devices: that the processes take in turn; empty: what `settings` says.
 
     Raises:
-        OSError: one ended before it was ready; the message has its last line.
+        OSError: one could not be started; the message says why.
     """
-    threads = str(max(1, (os.cpu_count() or 1) // number))
-    environment = {**os.environ, "OMP_NUM_THREADS": threads}
-    ports = [_free_port() for _ in range(number)]
-    processes: list[subprocess.Popen[bytes]] = []
+    threads = threads_of(number)
     with tempfile.TemporaryDirectory(prefix="minicpmv-batch-") as folder:
-        logs = [Path(folder) / f"{port}.log" for port in ports]
+        workers = []
+        for n in range(number):
+            own = {**settings, "device": devices[n % len(devices)]} if devices else settings
+            log = Path(folder, f"{n + 1}.log")
+            workers.append(ProcessWorker(f"process {n + 1}", own, threads, log))
         try:
-            for n, (port, log) in enumerate(zip(ports, logs, strict=True)):
-                device = ("--device", devices[n % len(devices)]) if devices else ()
-                words = [sys.executable, "-m", "minicpmv", "serve", *flags, *device]
-                words += ["--host", "127.0.0.1", "--port", str(port)]
-                with log.open("wb") as file:
-                    processes.append(_start(words, environment, file))
-            urls = [f"http://127.0.0.1:{port}" for port in ports]
-            async with (
-                servers(urls, capacity) as workers,
-                httpx.AsyncClient(trust_env=False) as client,
-            ):
-                for url, process, log in zip(urls, processes, logs, strict=True):
-                    await _wait(client, url, process, log)
-                yield workers
+            await asyncio.gather(*(worker.start() for worker in workers))
+            yield workers
         finally:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(_STOP_S)
-                process.kill()
-                process.wait()
-
-
-def _start(
-    words: Sequence[str], environment: dict[str, str], log: IO[bytes]
-) -> "subprocess.Popen[bytes]":
-    # A session of its own: Ctrl-C tells the batch, which ends the servers.
-    return subprocess.Popen(
-        words,
-        env=environment,
-        stdout=log,
-        stderr=log,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def _wait(
-    client: "httpx.AsyncClient", url: str, process: "subprocess.Popen[bytes]", log: Path
-) -> None:
-    async with asyncio.timeout(START_S):
-        while True:
-            if process.poll() is not None:
-                lines = log.read_text(errors="replace").strip().splitlines() or ["nothing was said"]
-                raise OSError(f"A worker ended before it was ready: {lines[-1]}")
-            with suppress(httpx.HTTPError):
-                if (await client.get(f"{url}/health")).status_code == 200:
-                    return
-            await asyncio.sleep(0.1)
+            await asyncio.gather(*(worker.stop() for worker in workers))

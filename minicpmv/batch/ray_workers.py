@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from ..serve.settings import ServeSettings
+from .sizing import rows_at_a_time
 from .workers import LocalWorker, Reply, WorkerLostError
 
 _AGAIN_S = 2.0
@@ -94,7 +95,8 @@ async def ray_workers(
             raise OSError(f"The Ray cluster {address or 'here'}: {reason}") from error
     actors: list[Any] = []
     try:
-        capacity = ServeSettings(**settings).max_num_seqs + 2
+        threads = max(1, int(cpus))
+        capacity = rows_at_a_time(ServeSettings(**settings), threads)
         kind = ray.remote(_Actor).options(
             num_cpus=cpus,
             num_gpus=gpus,
@@ -102,7 +104,7 @@ async def ray_workers(
             max_concurrency=2 * capacity + 2,
             scheduling_strategy="SPREAD",
         )
-        actors = [kind.remote(dict(settings), max(1, int(cpus))) for _ in range(number)]
+        actors = [kind.remote(dict(settings), threads) for _ in range(number)]
         await _load(ray, actors, number, cpus, gpus)
         yield [RayWorker(each, f"Ray worker {n}", capacity) for n, each in enumerate(actors, 1)]
     finally:

@@ -76,10 +76,12 @@ class Batch:
             AllLostError: no worker can be reached; what is done is kept.
             OSError: the rows cannot be read, or the results not be written.
         """
+        most = max((worker.capacity for worker in self._workers), default=0)
         slots = [
             asyncio.create_task(self._slot(worker))
+            for n in range(most)  # in turn, so that few rows are shared out, too
             for worker in self._workers
-            for _ in range(worker.capacity)
+            if n < worker.capacity
         ]
         try:
             # The first slot that ends has seen the end; others may wait for a worker to come back.

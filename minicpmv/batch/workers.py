@@ -1,31 +1,20 @@
 """What answers the requests of a batch: the engine of this process, or servers at addresses."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from contextlib import asynccontextmanager
+from typing import Protocol
 
-from ..serve.access_log import AccessLog, LineWriter
-from ..serve.app import create_app
+from ..serve.direct import DirectServer, Reply
 from ..serve.settings import ServeSettings
 from ..serve.upstream.client import httpx, make_client
 from ..serve.upstream.pool import shown
+from .sizing import rows_at_a_time
 
 _BUSY = (429, 503)
 _AGAIN_S = 1.0  # between two tries of a server that is busy or away
 _MOST_WAIT_S = 60.0
 _LOOK_S = 5.0
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What came back; `request_id` is the worker's name for the request."""
-
-    status: int
-    body: bytes
-    request_id: str = ""
 
 
 class WorkerLostError(OSError):
@@ -56,15 +45,8 @@ class Worker(Protocol):
         """Return once it answers again."""
 
 
-class _NoLines(LineWriter):
-    """Every row has its result; a line for each beside it would tell nothing."""
-
-    def write(self, line: str) -> None:
-        pass
-
-
 class LocalWorker:
-    """The application of `minicpmv serve` in this process, without a port.
+    """The models of this process.
 
     Args:
         settings: of its models; limits that protect a server from its clients are lifted.
@@ -73,53 +55,18 @@ class LocalWorker:
     name = "this process"
 
     def __init__(self, settings: ServeSettings):
-        self.capacity = settings.max_num_seqs + (os.cpu_count() or 2)  # some are being read
-        self.settings = settings
-        self._app = create_app(settings, log=AccessLog("text", _NoLines()))
-        self._stack = AsyncExitStack()
+        self.capacity = rows_at_a_time(settings)
+        self._server = DirectServer(settings)
 
     async def __aenter__(self) -> "LocalWorker":
-        await self._stack.enter_async_context(self._app.router.lifespan_context(self._app))
+        await self._server.__aenter__()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        await self._stack.aclose()
+        await self._server.__aexit__(*exception)
 
     async def send(self, url: str, body: bytes) -> Reply:
-        parts: list[bytes] = []
-        head: dict[str, Any] = {}
-        given = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def receive() -> dict[str, Any]:
-            if given:
-                return given.pop()
-            await asyncio.Event().wait()  # this client does not go
-            raise AssertionError
-
-        async def send(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                head.update(message)
-            else:
-                parts.append(message.get("body", b""))
-
-        headers = [(b"content-type", b"application/json"), (b"host", b"batch")]
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": "POST",
-            "scheme": "http",
-            "path": url,
-            "raw_path": url.encode(),
-            "query_string": b"",
-            "root_path": "",
-            "headers": headers,
-            "client": None,
-            "server": None,
-        }
-        await self._app(scope, receive, send)
-        names: dict[bytes, bytes] = dict(head["headers"])
-        return Reply(head["status"], b"".join(parts), names.get(b"x-request-id", b"").decode())
+        return await self._server.post(url, body)
 
     async def revive(self) -> None:
         raise AssertionError("the process itself is never lost")

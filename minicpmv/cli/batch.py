@@ -62,9 +62,11 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     add("--quantize", choices=("int4", "int8", "nf4", "llm.int8"),
         help="keep weights in 4 or 8 bits")  # fmt: skip
     add("--max-num-seqs", type=int, metavar="N", help="rows answered at a time by a worker")
-    where = parser.add_argument_group("where it is computed (by default in this process)")
+    where = parser.add_argument_group("where it is computed (by default on this machine)")
     add = where.add_argument
-    add("--workers", type=int, metavar="N", help="processes of this machine, or of the cluster")
+    add("--workers", type=int, metavar="N",
+        help="processes of this machine (default: one for each GPU, or for each core where the "
+        "model is small and rows are many), or of the cluster (default: 1)")  # fmt: skip
     add(
         "--ray",
         metavar="ADDRESS",

@@ -3,7 +3,6 @@
 F32, F16 and BF16 need numpy alone; all others numba, the extra `gguf`.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from ..devices import num_cores
 from .header import Outline
 from .types import UNQUANTISED, GGMLType
 
@@ -83,28 +83,23 @@ def quantised(
     outline.type.row_bytes(width)
     groups = _importance_groups(importance, outline)
     encode = _encoder(outline.type, importance is not None)
-    size = max(1, min(_PIECE // width, -(-rows // (4 * num_threads()))))
+    size = max(1, min(_PIECE // width, -(-rows // (4 * num_cores()))))
     work = partial(_piece, read, outline, groups, encode, first_row)
     bounds = _bounds(rows, rows // len(groups), size)
-    if rows * width <= _BITE or num_threads() == 1:
+    if rows * width <= _BITE or num_cores() == 1:
         yield from (work(start, stop) for start, stop in bounds)
         return
     waiting: deque[Future[np.ndarray]] = deque()
-    with ThreadPoolExecutor(num_threads()) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
         try:
             for start, stop in bounds:
                 waiting.append(pool.submit(work, start, stop))
-                if len(waiting) > 2 * num_threads():
+                if len(waiting) > 2 * num_cores():
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def num_threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _bounds(rows: int, group: int, size: int) -> Iterator[tuple[int, int]]:

@@ -23,7 +23,7 @@ from torch import nn
 
 from minicpmv import auto  # noqa: F401 - so that checkpoints are saved under the released names
 from minicpmv.chat import Chat
-from minicpmv.devices import hardware_of, parse_device
+from minicpmv.devices import hardware_of, num_cores, parse_device
 from minicpmv.model.modeling import MiniCPMVForConditionalGeneration
 from minicpmv.precision import choose_training_dtype, parse_dtype
 from minicpmv.processing.processor import MiniCPMVProcessor
@@ -70,7 +70,7 @@ class Pretraining:
         self.folder = Path(options.output)
         self.device = self._device()
         if self.device.type == "cpu":
-            torch.set_num_threads(options.threads or _num_cores())
+            torch.set_num_threads(options.threads or num_cores())
         self.size = SIZES[options.size]
         self.folder.mkdir(parents=True, exist_ok=True)
         tokenizer_file = self.folder / "tokenizer.json"
@@ -411,13 +411,6 @@ class Pretraining:
         print(line, file=sys.stderr, flush=True)
         with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
             file.write(time.strftime("%H:%M:%S ", time.gmtime()) + line + "\n")
-
-
-def _num_cores() -> int:
-    """Cores that this process may use; the system may not say, as macOS and Windows."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _check_matplotlib() -> None:
