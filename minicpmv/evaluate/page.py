@@ -31,7 +31,8 @@ class Source:
 
     Fields:
         file: name of the TSV below $LMUData, or pattern of the files within `repo` or the folder.
-        url: of that one file; repo, revision, config, split: of a data set on the hub.
+        url: of that one file; repo, revision: of a data set on the hub; config: its name there,
+            for messages.
         md5, size, rows: of that one file (`size` in bytes), where they are known; of several md5
             the last is the newest version.
         columns: our field (id, question, pictures, answers, options, video, hint) -> the column
@@ -56,7 +57,6 @@ class Source:
     repo: str = ""
     revision: str = ""
     config: str = ""
-    split: str = ""
     md5: tuple[str, ...] = ()
     size: int | None = None
     rows: int | None = None
