@@ -246,16 +246,15 @@ def attend(
         assert rows.index is not None
         output[rows.index] = attend_rows(query[rows.index], keys, values, batch, scaling, window)
     for number, piece in enumerate(batch.pieces):
-        own = query[piece.place]
+        own, found = query[piece.place], output[piece.place]
         known = keys[piece.blocks].flatten(0, 1)[: piece.total]
         held = values[piece.blocks].flatten(0, 1)[: piece.total]
-        found = None
+        is_done = False
         if window is None or piece.total <= window:
-            found = causal_attention(own, known, held, scaling)
-        if found is None:
+            is_done = causal_attention(own, known, held, scaling, out=found) is not None
+        if not is_done:
             mask = batch.mask(number, window, query.dtype)
-            found = _attend_piece(own, known, held, mask, scaling)
-        output[piece.place] = found
+            found.copy_(_attend_piece(own, known, held, mask, scaling))
     return output
 
 

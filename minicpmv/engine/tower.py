@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..kernels import dense_attention, dense_linear, gelu_tanh
+from ..kernels import attention_of_tokens, dense_linear, gelu_tanh
 from ..model.input_checks import check_slice_shapes, check_slice_sizes
 from ..model.positions import grid_positions
 from . import supported
 
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 _MOST_TABLES = 32  # of sizes of pieces that were seen last
 
 
@@ -88,12 +89,9 @@ class PlainTower:
 
     def _attended(self, attention: Any, hidden: torch.Tensor) -> torch.Tensor:
         modules = attention._modules
-        query, key, value = (
-            _by_heads(_linear(modules[name], hidden), attention.head_dim)
-            for name in ("q_proj", "k_proj", "v_proj")
-        )
-        found = dense_attention(query, key, value, attention.scaling)
-        return _linear(modules["out_proj"], found.transpose(1, 2).flatten(2))
+        query, key, value = (_linear(modules[name], hidden) for name in _PROJECTIONS)
+        found = attention_of_tokens(query, key, value, attention.head_dim, attention.scaling)
+        return _linear(modules["out_proj"], found)
 
     def _resampled(self, patches: torch.Tensor, target_sizes: torch.Tensor) -> torch.Tensor:
         """As `MiniCPMVResampler.forward`; queries are projected once for all slices."""
@@ -113,12 +111,12 @@ class PlainTower:
         weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
         head_dim = value.shape[-1] // attention.num_heads
         query, key, value = (
-            _by_heads(dense_linear(x, weight, bias), head_dim)
+            dense_linear(x, weight, bias)
             for x, weight, bias in zip((query[None], key, value), weights, biases, strict=True)
         )
-        query = query.expand(len(value), -1, -1, -1)
-        found = dense_attention(query, key, value, head_dim**-0.5)
-        found = _linear(attention.out_proj, found.transpose(1, 2).flatten(2))
+        query = query.expand(len(value), -1, -1)
+        found = attention_of_tokens(query, key, value, head_dim, head_dim**-0.5)
+        found = _linear(attention.out_proj, found)
         return dense_linear(_norm(modules["ln_post"], found), resampler.proj.t())
 
 
@@ -132,11 +130,6 @@ def _norm(module: Any, x: torch.Tensor) -> torch.Tensor:
     return F.layer_norm(
         x, module.normalized_shape, parameters["weight"], parameters["bias"], module.eps
     )
-
-
-def _by_heads(x: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """(batch, seq, hidden) -> (batch, heads, seq, head_dim)."""
-    return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
 
 
 def _remembered(

@@ -9,6 +9,7 @@
     cuda.py       the same on CUDA, by Triton
     random.py     random numbers of torch's generator, of which few are wanted
     build.py      compiles the *.cpp beside it, once, and loads the result
+    openmp.py     with how many threads the calling thread computes
     processor.py  the processor's name and instruction sets
     check.py      compares a library with torch before it is used
 
@@ -16,7 +17,7 @@ Imports nothing of ours.
 """
 
 from .build import Library, built, disabled, library, why_not
-from .dense import causal_attention, dense_attention
+from .dense import attention_of_tokens, causal_attention, dense_attention
 from .linear import packed_linear
 from .ops import gelu_tanh, paged_attention, rms_norm, rotate_and_write, silu_and_mul
 from .packing import PackedWeight, dequantize, pack, pack_rows, unpack
@@ -26,6 +27,7 @@ from .random import random_bits
 __all__ = [
     "Library",
     "PackedWeight",
+    "attention_of_tokens",
     "built",
     "causal_attention",
     "dense_attention",

@@ -20,8 +20,14 @@ PIXELS = strips([(5, 4), (5, 4)])
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by the name and dtype of every use of a kernel."""
     seen: list[str] = []
-    for name in ("dense_attention", "gelu_tanh"):
-        kernel = getattr(compiled, name)
+    for module, attribute in (
+        (compiled, "dense_attention"),
+        (compiled, "gelu_tanh"),
+        (tower, "attention_of_tokens"),
+        (tower, "gelu_tanh"),
+    ):
+        name = attribute.replace("attention_of_tokens", "dense_attention")
+        kernel = getattr(module, attribute)
 
         def counted(
             x: torch.Tensor, *args: Any, name: str = name, kernel: Any = kernel, **kwargs: Any
@@ -29,8 +35,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             seen.append(f"{name} {x.dtype}")
             return kernel(x, *args, **kwargs)
 
-        monkeypatch.setattr(compiled, name, counted)
-        monkeypatch.setattr(tower, name, counted)
+        monkeypatch.setattr(module, attribute, counted)
     return seen
 
 

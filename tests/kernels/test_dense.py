@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicpmv import kernels
-from minicpmv.kernels.dense import causal_attention, compiled_attention, dense_attention
+from minicpmv.kernels.dense import (
+    attention_of_tokens,
+    causal_attention,
+    compiled_attention,
+    dense_attention,
+)
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -42,6 +47,18 @@ def test_it_is_torch(library, dtype, batch, heads, num_queries, num_keys, half):
     expected = F.scaled_dot_product_attention(query.double(), keys.double(), values.double())
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)
+    tokens = [x.transpose(1, 2).flatten(2) for x in (query, keys, values)]
+    side_by_side = attention_of_tokens(*tokens, dim, dim**-0.5).double()
+    expected = expected.transpose(1, 2).flatten(2)
+    torch.testing.assert_close(side_by_side, expected, atol=tolerance, rtol=tolerance)
+
+
+def test_the_query_of_all_rows_may_be_one() -> None:
+    query = random(1, 20, 32, dtype=torch.float32, seed=1)
+    keys = random(3, 9, 32, dtype=torch.float32, seed=2)
+    found = attention_of_tokens(query.expand(3, -1, -1), keys, keys, 16, 0.25)
+    rows = [attention_of_tokens(query, key[None], key[None], 16, 0.25) for key in keys]
+    torch.testing.assert_close(found, torch.cat(rows))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
