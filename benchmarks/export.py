@@ -6,6 +6,11 @@ Ours reads a bfloat16 checkpoint and writes the GGUF file; theirs reads the F16 
 same checkpoint (written by us, not timed). Both run one after another on all cores, each as often
 as `--times` says; the shorter time counts. Quantisers are compiled before, once per machine; the
 longest of them is printed. The weights are random: the time hardly depends on them.
+
+    LLAMA_CPP_DIR=llama.cpp/build python benchmarks/export.py --load MODEL.gguf [--tokens 64 512]
+
+times the way back instead, from starting a process to the first token of an answer; see
+`first_token.py`.
 """
 
 import argparse
@@ -25,6 +30,8 @@ import torch
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import first_token
+
 from minicpmv.bench.llama_cpp import program
 from minicpmv.bench.machine import machine_facts
 from minicpmv.checkpoint.tensors import skeleton
@@ -131,7 +138,14 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=3584)
     parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--folder", help="where files are written, e.g. /dev/shm")
+    parser.add_argument("--load", type=Path, help="a GGUF file, to be loaded and asked")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[64, 512], help="of its prompt")
     args = parser.parse_args()
+    if args.load is not None:
+        facts = machine_facts(torch.device("cpu"))
+        print(f"{facts['processor']}, {facts['date']}, {facts['commit']}")
+        first_token.table(args.load, args.tokens, torch.get_num_threads(), args.times)
+        return
     quantiser = program("llama-quantize")
     if quantiser is None:
         sys.exit(

@@ -72,12 +72,20 @@ class LlamaCppSubject:
     Args:
         model, mmproj: GGUF files; without the second no pictures.
         streams: how many requests it answers at once.
+        more: further options of the server.
 
     Raises:
         OSError: there is no such program or file, or it does not start.
     """
 
-    def __init__(self, model: Path, mmproj: Path | None, streams: int, threads: int):
+    def __init__(
+        self,
+        model: Path,
+        mmproj: Path | None,
+        streams: int,
+        threads: int,
+        more: Sequence[str] = (),
+    ):
         for file in filter(None, (model, mmproj)):
             if not file.is_file():
                 raise OSError(f"There is no file {str(file)!r}.")
@@ -90,7 +98,7 @@ class LlamaCppSubject:
         command = [server, "--model", str(model), "--host", "127.0.0.1"]
         command += ["--port", self._address.rpartition(":")[2], "--no-ui", "--cache-ram", "0"]
         command += ["--parallel", str(streams), "--ctx-size", str(_TOKENS_PER_STREAM * streams)]
-        command += self._shared_flags()
+        command += [*self._shared_flags(), *more]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -113,6 +121,16 @@ class LlamaCppSubject:
             "file_bytes": model.stat().st_size,
             "threads": threads,
         }
+
+    @property
+    def process_id(self) -> int:
+        """Of the server."""
+        return self._process.pid
+
+    def first_token(self, num_tokens: int) -> dict[str, Any]:
+        """Its own timings of an answer of one token to a prompt of random ones."""
+        timings: dict[str, Any] = self._complete(self._ids(num_tokens, 0), 1)["timings"]
+        return timings
 
     def can(self, run: str) -> bool:
         """Whether it has what a run needs."""

@@ -17,7 +17,7 @@ from ...gguf.types import FILE_TYPES, UNQUANTISED, GGMLType
 from ...gguf.values import Value
 from ...gguf.writer import write_gguf
 from ...processing.templates import released_chat_template
-from ...releases import VISION_TYPES
+from ...releases import VISION_TYPES, Release
 from .blocks import DTYPES, Through, encoded
 from .language import (
     architecture,
@@ -281,9 +281,12 @@ def _settings(source: Source) -> dict[str, Value]:
         path = source.folder / name
         if path.is_file():
             kept[f"minicpmv.{path.stem}"] = path.read_text(encoding="utf-8")
-    own = getattr(source.processor, "chat_template", None)
-    if own and own != released_chat_template(source.processor.release):
-        kept["minicpmv.chat_template"] = own  # `tokenizer.chat_template` is that of text alone
+    release = source.processor.release
+    if isinstance(release, Release):
+        own = source.processor.chat_template
+        if own != released_chat_template(release):
+            # `tokenizer.chat_template` is that of text alone.
+            kept["minicpmv.chat_template"] = own
     return kept
 
 
