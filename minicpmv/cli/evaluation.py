@@ -185,7 +185,7 @@ def _run(
     asking = asking_of(
         page,
         answerer.model.release,
-        job.items,
+        replace(job.items, limit=None),  # solved examples are the same for every limit
         profile=args.profile,
         cot=args.cot,
         shots=shots,
@@ -281,15 +281,25 @@ def _bar(name: str, unit: str) -> Iterator[Any]:
 
 def tell(done: Done, args: argparse.Namespace) -> None:
     """On stderr: where the answers are, and what is not as the score seems to say."""
+    from minicpmv.evaluate.report.submission import write_submission
     from minicpmv.evaluate.report.table import warnings_of
 
     page = done.job.page
     say(f"{page.name}: {done.scoring.answered} answers in {done.folder}")
     if page.hidden:
-        say(f"{page.name}: the references are not public; the answers can be sent in, not scored")
+        path = write_submission(page, done.job.items, answers_of(done), done.folder)
+        say(f"{page.name}: the references are not public; {path} can be sent in")
     warned = warnings_of(done.scoring, count=page.count, limit=args.limit, judge=page.judge)
     for line in warned:
         say(f"warning: {line}")
+
+
+def answers_of(done: Done) -> dict[str, str]:
+    """The texts of a run, by the id of the item."""
+    from minicpmv.evaluate.journal import Run
+
+    found = Run(done.folder).answers
+    return {item_id: each.answer for item_id, each in found.items() if each.answer is not None}
 
 
 def write_html(done: Done) -> None:
@@ -359,7 +369,8 @@ def print_done(
         ]
         print(json.dumps({"model": asdict(model), "benchmarks": found}, indent=2))
         return
-    print(table(shown))
+    if any(scoring.rows for scoring in shown):
+        print(table(shown))
     for scoring in shown:
         if scoring.page in cards:
             text = cards[scoring.page].as_text(scoring.rows[0] if scoring.rows else None)
