@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .contract import Scored, check_rules
-from .mmmu_text import Read, number, numbers_in, shortest_tails
+from .mmmu_text import MARKS, Read, number, numbers_in, shortest_tails
 from .plain import MeanMetric, references
 
 if TYPE_CHECKING:
     from minicpmv.evaluate.items import Item
 
 _CHOICE, _STATEMENT = "选择", "判断"
-_MARKS = ",.!?;:'"
 _INDICATORS = (
     *("是", "为", "所以", "等于", "方案", "选择", "正确答案", "因此", "最后", "答案", "结果"),
 )
@@ -73,7 +72,7 @@ def _options(fields: Mapping[str, object]) -> dict[str, str]:
 def read_options(answer: str, options: Mapping[str, str]) -> str | None:
     """The option most often named, or several named as often, in order: by (A), else by the letter
     anywhere, also within words, else by its text."""
-    for mark in _MARKS:
+    for mark in MARKS:
         answer = answer.strip(mark)
     for form in ("({})", "{}"):
         counts = Counter({letter: answer.count(form.format(letter)) for letter in options})

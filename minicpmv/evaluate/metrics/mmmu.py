@@ -89,9 +89,7 @@ def _split(item: "Item") -> str:
 
 def _with_subject(item: "Item") -> "Item":
     """With the subject and domain that an id as validation_Art_Theory_12 names."""
-    from minicpmv.evaluate.items import Item
-
     found = re.fullmatch(r"[^_]+_(.+?)_\d+", str(item.fields.get("id") or item.id))
     subject = found[1] if found else ""
     named = {"subject": subject, "domain": _DOMAIN_OF.get(subject, "")}
-    return Item(item.id, item.question, fields={**item.fields, **named})
+    return replace(item, fields={**item.fields, **named})

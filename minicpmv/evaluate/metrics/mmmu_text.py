@@ -5,7 +5,7 @@ draws an option at random, nothing is read here.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-_MARKS = ",.!?;:'"
+MARKS = ",.!?;:'"  # taken off both ends of an answer, one after the other
 _NUMBER_FORMS = (
     r"-?\b\d{1,3}(?:,\d{3})+\b",  # 1,000
     r"-?\d+(?:\.\d+)?[eE][+-]?\d+",  # 1e-3
@@ -23,7 +23,7 @@ def read_letter(answer: str, options: Mapping[str, str]) -> str | None:
 
     A letter before a space may end a word: "vitamin A " and "DNA " are both A.
     """
-    for mark in _MARKS:
+    for mark in MARKS:
         answer = answer.strip(mark)
     answer = f" {answer} "
     for form, place in (("({})", "({})"), ("{} ", " {} "), ("{}.", " {} ")):

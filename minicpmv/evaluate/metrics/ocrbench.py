@@ -1,6 +1,6 @@
 """OCRBench (Liu 2023): whether what is written stands somewhere in the answer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .contract import Score, Scored, ScoredItems, check_rules
@@ -57,7 +57,10 @@ class OCRBench:
 
     def summarise(self, scored: ScoredItems, rules: str) -> list[Score]:
         rows = [_points("Final Score", scored)]
-        by_type = groups([(_typed(item), each) for item, each in scored], "category")
+        typed = [
+            (replace(item, fields={"category": _type_of(item)}), each) for item, each in scored
+        ]
+        by_type = groups(typed, "category")
         for group, types in GROUPS.items():
             members = [pair for name in (group, *types) for pair in by_type.get(name, ())]
             if members:
@@ -74,9 +77,3 @@ def _points(name: str, scored: ScoredItems) -> Score:
 
 def _type_of(item: "Item") -> str:
     return str(item.fields.get("category") or item.fields.get("question_type") or "")
-
-
-def _typed(item: "Item") -> "Item":
-    from minicpmv.evaluate.items import Item
-
-    return Item(item.id, item.question, fields={"category": _type_of(item)})

@@ -1,7 +1,7 @@
 """POPE (Li 2023): whether a thing is in the picture, asked about things that often are there."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,13 +61,10 @@ class POPE:
 
 
 def _by_category(pair: "tuple[Item, Scored]") -> ScoredItems:
-    from minicpmv.evaluate.items import Item
-
     item, scored = pair
     categories = str(item.fields.get("category") or "").split(",")
     return [
-        (Item(item.id, "", (), item.answers, fields={**item.fields, "category": each}), scored)
-        for each in categories
+        (replace(item, fields={**item.fields, "category": each}), scored) for each in categories
     ]
 
 

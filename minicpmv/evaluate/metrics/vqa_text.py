@@ -61,14 +61,14 @@ def plain_words(text: str) -> str:
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
-def on_one_line(text: str) -> str:
+def without_breaks(text: str) -> str:
     """Line breaks and tabs as spaces, none at the ends."""
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
 def vqa_answer(text: str) -> str:
     """Of the VQA evaluation, VLMEvalKit and OpenBMB's runner."""
-    return plain_words(strip_punctuation(on_one_line(text)))
+    return plain_words(strip_punctuation(without_breaks(text)))
 
 
 def reference_of_runner(text: str) -> str:
@@ -78,11 +78,11 @@ def reference_of_runner(text: str) -> str:
 
 def vqav2_answer(text: str) -> str:
     """Of lmms-eval for VQAv2."""
-    return plain_words(strip_punctuation(on_one_line(text), _COMMAS_IN_NUMBER))
+    return plain_words(strip_punctuation(without_breaks(text), _COMMAS_IN_NUMBER))
 
 
 def evalai_answer(text: str) -> str:
     """Of the EvalAI server, lmms-eval's for TextVQA, VizWiz and OK-VQA: no commas and question
     marks, and a possessive s is a word."""
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
-    return plain_words(strip_punctuation(on_one_line(text), _COMMAS_IN_NUMBER))
+    return plain_words(strip_punctuation(without_breaks(text), _COMMAS_IN_NUMBER))

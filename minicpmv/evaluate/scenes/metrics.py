@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from minicpmv.evaluate.metrics.distance import edit_distance
+from minicpmv.evaluate.metrics.plain import on_one_line
 
 _NUMBER_WORDS = (
     "zero",
@@ -92,11 +93,6 @@ def _number(text: str) -> float | None:
     text = text.strip().lower()
     found = _NUMBER.fullmatch(_SYNONYMS.get(text, re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)))
     return float(found[1]) if found else None
-
-
-def on_one_line(text: str) -> str:
-    """The text with single spaces, as which line breaks count as well."""
-    return " ".join(text.split())
 
 
 def character_errors(answer: str, truth: str) -> int:

@@ -11,9 +11,9 @@ from dataclasses import replace
 from minicpmv.evaluate.items import Item
 from minicpmv.evaluate.judges import JudgeRequest
 from minicpmv.evaluate.metrics.contract import Metric, Score, Scored, ScoredItems
+from minicpmv.evaluate.metrics.letters import NONE_OF_THEM
 from minicpmv.evaluate.metrics.mmmu import MMMU
 
-NONE = "Z"  # no option, as VLMEvalKit has it
 _TRIES = 3
 _WORDS = re.compile(r"[A-Za-z]+")
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
@@ -103,7 +103,7 @@ _CHINESE_YES_NO = """\
 
 def letter_of(reply: str, letters: Mapping[str, str] | str) -> str | None:
     """The one letter of an option, or Z, in a reply; None where it has none or several."""
-    named = {word for word in _WORDS.findall(reply) if word in letters or word == NONE}
+    named = {word for word in _WORDS.findall(reply) if word in letters or word == NONE_OF_THEM}
     return named.pop() if len(named) == 1 else None
 
 
@@ -164,7 +164,7 @@ class MatchedByJudge:
     def judged(self, item: Item, answer: str, reply: str) -> Scored:
         item = self._as_choice(item)
         said = letter_of(reply, item.options) if item.options else word_of(reply)
-        if said in (NONE, "Unknown", None):
+        if said in (NONE_OF_THEM, "Unknown", None):
             # A verdict: the answer was read, and says nothing that could be right.
             return Scored(0.0, said, {"by": "judge"})
         found = self._metric.score(item, said, self._rules)
