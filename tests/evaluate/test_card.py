@@ -137,7 +137,9 @@ def test_a_page_of_others_is_the_mean_of_its_parts():
     row = mean_of_pages(page, scorings)
     assert row.value == pytest.approx((50 + 70) / 2)
     assert (row.high - row.value) == pytest.approx((1 + 1 + 0.2**2) ** 0.5)
-    with pytest.raises(ValueError, match="mean needs the score of c, which has none"):
+    with pytest.raises(
+        ValueError, match="mean is the mean of 2 benchmarks, and 1 of its 3 pages have no score: c"
+    ):
         mean_of_pages(page, {name: scorings[name] for name in "ab"})
 
 
@@ -154,7 +156,7 @@ def test_the_card_of_2_5_gives_its_opencompass_mean():
         "mmvet": 52.8,
     }
     scorings = {
-        name: Scoring(name, CARD_RULES, [Score(name, value, value, value, 1)], 1, 1)
+        name: Scoring(name, CARD_RULES, [Score(name, value, value, value, 9)], 9, 9)
         for name, value in values.items()
     }
     page = load_page("opencompass-8")
@@ -162,3 +164,15 @@ def test_the_card_of_2_5_gives_its_opencompass_mean():
     assert row.value == pytest.approx(58.75)
     (deviation,) = mean_beside_card(page, "2.5", row).deviations
     assert deviation.difference == pytest.approx(-0.05)
+
+
+def test_points_of_a_part_of_ocrbench_are_compared_as_of_all():
+    rows = [Score("Final Score", 30.0, 24.0, 36.0, 50, 0, "points")]
+    scoring = Scoring("ocrbench", CARD_RULES, rows, 50, 50)
+    page = load_page("ocrbench")
+    card = compare_with_card(Asking(page, "2.0"), Model("mine", "2.0"), scoring, limit=50)
+    assert card.deviations[0].ours == pytest.approx(600)
+    assert card.deviations[0].difference == pytest.approx(-5)
+    assert card.deviations[0].high == pytest.approx(720 - 605)
+    mean = Page(name="mean", title="Mean", parts=(Part(pages=("ocrbench",), divide=10.0),))
+    assert mean_of_pages(mean, {"ocrbench": scoring}).value == pytest.approx(60)

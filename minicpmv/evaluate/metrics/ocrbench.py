@@ -10,6 +10,8 @@ from .summaries import groups, mean_row
 if TYPE_CHECKING:
     from minicpmv.evaluate.items import Item
 
+ITEMS = 1000
+HEADLINE = "Final Score"
 _FORMULAE = "Handwritten Mathematical Expression Recognition"
 # The ten types in their five groups.
 GROUPS = {
@@ -56,7 +58,7 @@ class OCRBench:
         return Scored(float(any(plain(each) in said for each in references(item))))
 
     def summarise(self, scored: ScoredItems, rules: str) -> list[Score]:
-        rows = [_points("Final Score", scored)]
+        rows = [_points(HEADLINE, scored)]
         typed = [
             (replace(item, fields={"category": _type_of(item)}), each) for item, each in scored
         ]
@@ -69,6 +71,15 @@ class OCRBench:
         known = {*GROUPS, *GROUPS["Text Recognition"]}
         rows += [_points(name, members) for name, members in by_type.items() if name not in known]
         return [*rows, mean_row("Final Score Norm", scored)]
+
+
+def of_all(row: Score) -> Score:
+    """Points of a part of the benchmark as of all of it, to be compared with published ones; every
+    other row as it is."""
+    if row.name != HEADLINE or row.unit != "points" or row.total == ITEMS:
+        return row
+    scale = ITEMS / row.total
+    return replace(row, value=row.value * scale, low=row.low * scale, high=row.high * scale)
 
 
 def _points(name: str, scored: ScoredItems) -> Score:

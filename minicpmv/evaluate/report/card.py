@@ -7,6 +7,8 @@ from typing import Any
 from ..answering import Model
 from ..asking import Asking
 from ..metrics import Score
+from ..metrics.averages import average
+from ..metrics.ocrbench import of_all
 from ..page import Page, Profile, Published
 from ..scoring import CARD_RULES, Scoring
 from .table import number
@@ -122,7 +124,7 @@ def _deviations(published: Published, scoring: Scoring) -> list[Deviation]:
     if not scoring.rows:
         return []
     by_name = {row.name: row for row in scoring.rows}
-    found = [_deviation(published.value, scoring.rows[0])]
+    found = [_deviation(published.value, of_all(scoring.rows[0]))]
     found += [
         _deviation(value, by_name[name])
         for name, value in published.rows.items()
@@ -215,26 +217,10 @@ def mean_beside_card(page: Page, release: str, row: Score) -> Card:
 
 
 def mean_of_pages(page: Page, scorings: Mapping[str, Scoring]) -> Score:
-    """The score of a page that combines others, as the mean of its parts.
-
-    Its interval takes the parts as independent, and each one's interval as that of a normal
-    distribution.
+    """The score of a page that combines others, as the mean of its parts, never of fewer.
 
     Raises:
         ValueError: a part has no score.
     """
-    values, variances, total, unparsed = [], [], 0, 0
-    for part in page.parts:
-        rows = []
-        for name in part.pages:
-            if name not in scorings or not scorings[name].rows:
-                raise ValueError(f"{page.name} needs the score of {name}, which has none.")
-            rows.append(scorings[name].rows[0])
-        share = 1 / (len(rows) * part.divide * len(page.parts))
-        values += [row.value * share for row in rows]
-        variances += [((row.high - row.low) / 2 * share) ** 2 for row in rows]
-        total += sum(row.total for row in rows)
-        unparsed += sum(row.unparsed for row in rows)
-    half = sum(variances) ** 0.5
-    value = sum(values)
-    return Score("mean", value, value - half, value + half, total, unparsed, page.unit)
+    scores = {name: of_all(each.rows[0]) for name, each in scorings.items() if each.rows}
+    return replace(average(page.name, page.parts, scores), name="mean", unit=page.unit)
