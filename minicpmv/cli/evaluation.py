@@ -178,17 +178,15 @@ def _run(
     from minicpmv.evaluate.scoring import score_run
 
     page = job.page
-    shots = None
-    if page.shot_sources:
-        of_shots = replace(page, sources=page.shot_sources, shot_sources=())
-        shots = items_of(of_shots, Path(args.data) if args.data else None)
+    of_shots = replace(page, sources=page.shot_sources or page.sources, shot_sources=())
+    where = job.items.found.files[0] if args.metric else Path(args.data) if args.data else None
     asking = asking_of(
         page,
         answerer.model.release,
-        replace(job.items, limit=None),  # solved examples are the same for every limit
+        job.items,
         profile=args.profile,
         cot=args.cot,
-        shots=shots,
+        shots_from=lambda: items_of(of_shots, where),  # whatever the limit
         num_beams=args.beams,
         repetition_penalty=args.repetition_penalty,
         max_new_tokens=args.max_new_tokens,

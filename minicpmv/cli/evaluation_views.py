@@ -85,7 +85,6 @@ def _place(source: "Source") -> str:
     if source.repo:
         parts = [f"{source.repo} on the hub"]
         parts += [f"config {source.config}"] * bool(source.config)
-        parts += [f"split {source.split}"] * bool(source.split)
         where = ", ".join(parts)
     else:
         where = source.url or source.file

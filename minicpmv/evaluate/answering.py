@@ -87,17 +87,24 @@ def model_of(chat: Chat, name: str) -> Model:
     if not isinstance(release, Release) or not chat.supports_images:
         raise ValueError(f"{name!r} reads text only; the questions are about pictures.")
     config = chat.model.config
-    method = getattr(config, "quantization_config", None)
-    found = method.get("quant_method") if isinstance(method, Mapping) else None
-    quantized = found or getattr(method, "quant_method", None) or ""
     return Model(
         name=name,
         release="nano" if name == "nano" else release_name(release.version),
         weights=fingerprint_of(chat.model),
         dtype=str(chat.model.dtype).removeprefix("torch."),
-        quantized=str(getattr(quantized, "value", quantized)),
+        quantized=_quantized(getattr(config, "quantization_config", None)),
         compat=str(getattr(chat.processor, "compat", None) or ""),
     )
+
+
+def _quantized(config: Any) -> str:
+    """The format of quantised weights in a word; "" where they are not."""
+    if config is None:
+        return ""
+    fields = config if isinstance(config, Mapping) else vars(config)
+    found = fields.get("format") or fields.get("quant_method") or type(config).__name__
+    bits = fields.get("bits")
+    return f"{getattr(found, 'value', found)}{f', {bits} bits' if isinstance(bits, int) else ''}"
 
 
 def release_name(version: str) -> str:

@@ -72,7 +72,7 @@ def asking_of(
     *,
     profile: str | None = None,
     cot: bool | None = None,
-    shots: Iterable[Item] | None = None,
+    shots_from: Callable[[], Iterable[Item]] | None = None,
     **overrides: Any,
 ) -> Asking:
     """How a page is asked of a release.
@@ -80,7 +80,8 @@ def asking_of(
     Args:
         profile: a name among the page's profiles, in place of the release's.
         cot: with chain of thought or without; None: as the card has it.
-        shots: where solved examples come from; None: `items`.
+        shots_from: gives the items that solved examples are drawn from, where some are shown; None:
+            `items`.
         overrides: fields of `Profile` to be set otherwise; None leaves one as it is.
 
     Raises:
@@ -95,7 +96,9 @@ def asking_of(
         name, found = profile, page.profiles[profile]
     given = {key: value for key, value in overrides.items() if value is not None}
     number = given.get("shots", found.shots)
-    drawn = drawn_shots(items if shots is None else shots, number, SHOTS_SEED) if number else ()
+    drawn: tuple[Item, ...] = ()
+    if number:
+        drawn = drawn_shots(items if shots_from is None else shots_from(), number, SHOTS_SEED)
     return Asking(page, name, given, drawn)
 
 

@@ -231,3 +231,22 @@ def test_enlarged_pictures_are_the_same_in_every_order(nano, questions, tmp_path
     there = answered(nano, asking, items, tmp_path / "there", 2)
     back = answered(nano, asking, list(items)[::-1], tmp_path / "back", 2)
     assert there == back[::-1]
+
+
+def test_the_format_of_quantised_weights_is_known():
+    with load("nano", "cpu", "float32", quantize="int8") as chat:
+        model = LocalAnswerer(chat, "nano").model
+    assert model.quantized == "int8"
+    assert model.settings()["quantized"] == "int8"
+
+
+def test_solved_examples_are_shown_to_the_model_and_kept_with_the_run(questions, tmp_path):
+    whole = prepared(questions)[1]
+    asking, items = prepared(questions, limit=2, shots=2, shots_from=lambda: whole)
+    ask(asking, items, Echo(), tmp_path / "run")
+    assert len(Run(tmp_path / "run").settings["shots"]) == 6
+    for item in items:
+        blocks = asking.conversation(item)[-1]["content"]
+        assert sum(block["type"] == "image" for block in blocks) == 3
+        assert item.question in blocks[-1]["text"]
+        assert item.question not in "".join(block.get("text", "") for block in blocks[:-1])
