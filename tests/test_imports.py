@@ -29,6 +29,18 @@ STRANGERS = {("model", "processing"), ("processing", "model")}  # beside, and no
 WHEN_CALLED = {
     # Installed by auto.py; needs the loaders only when an adapter of a model with chat() is loaded.
     ("minicpmv.integrations.peft", "minicpmv.released_auto"),
+    # Evaluation programs of others load our models.
+    ("minicpmv.integrations.lmms_eval.model", "minicpmv.chat"),
+    ("minicpmv.integrations.lmms_eval.model", "minicpmv.decisions.answers"),
+    ("minicpmv.integrations.lmms_eval.model", "minicpmv.engine.answer"),
+    ("minicpmv.integrations.lmms_eval.model", "minicpmv.loader"),
+    ("minicpmv.integrations.vlmevalkit", "minicpmv.chat"),
+    ("minicpmv.integrations.vlmevalkit", "minicpmv.evaluate.answering"),
+    ("minicpmv.integrations.vlmevalkit", "minicpmv.evaluate.asking"),
+    ("minicpmv.integrations.vlmevalkit", "minicpmv.evaluate.items"),
+    ("minicpmv.integrations.vlmevalkit", "minicpmv.evaluate.page"),
+    ("minicpmv.integrations.vlmevalkit", "minicpmv.evaluate.upsizing"),
+    ("minicpmv.integrations.vlmevalkit", "minicpmv.loader"),
     # Trainers of others are handed our training data when they call for them.
     ("minicpmv.integrations.trl", "minicpmv.data.collate"),
     ("minicpmv.integrations.trl", "minicpmv.data.encode"),

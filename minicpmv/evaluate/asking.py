@@ -5,7 +5,7 @@ What is made here can be sent to another process, which makes the same of the sa
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -103,20 +103,9 @@ class Asking:
 
     def options(self, item: Item) -> dict[str, Any]:
         """Options of `Chat.ask` for an item."""
-        profile = self.profile_of(item)
-        options: dict[str, Any] = {"max_new_tokens": profile.max_new_tokens, "up_to_context": True}
-        if profile.sampling:
-            options |= {"sampling": True, "seed": 0}
-        else:
-            options |= {"sampling": False, "num_beams": profile.num_beams}
-            options["repetition_penalty"] = profile.repetition_penalty
         blocks = self.conversation(item)[-1]["content"]
         kinds = set() if isinstance(blocks, str) else {block["type"] for block in blocks}
-        if kinds & {"image", "video"} and profile.max_slice_nums is not None:
-            options["max_slice_nums"] = profile.max_slice_nums
-        if "image" in kinds and profile.use_image_id is not None:
-            options["use_image_id"] = profile.use_image_id
-        return options
+        return generation_options(self.profile_of(item), kinds)
 
     def settings(self) -> dict[str, Any]:
         """JSON values that answers asked this way share."""
@@ -129,6 +118,21 @@ class Asking:
         drawn = {"shots": [shot.id for shot in self.drawn]} if self.drawn else {}
         settings = {"page": self.page.name, "page version": self.page.version}
         return {**settings, "profile": self.profile, "asked": asked, **drawn}
+
+
+def generation_options(profile: Profile, kinds: Collection[str]) -> dict[str, Any]:
+    """Options of `Chat.ask` by a profile, for messages with these kinds of media."""
+    options: dict[str, Any] = {"max_new_tokens": profile.max_new_tokens, "up_to_context": True}
+    if profile.sampling:
+        options |= {"sampling": True, "seed": 0}
+    else:
+        options |= {"sampling": False, "num_beams": profile.num_beams}
+        options["repetition_penalty"] = profile.repetition_penalty
+    if ("image" in kinds or "video" in kinds) and profile.max_slice_nums is not None:
+        options["max_slice_nums"] = profile.max_slice_nums
+    if "image" in kinds and profile.use_image_id is not None:
+        options["use_image_id"] = profile.use_image_id
+    return options
 
 
 def _json(profile: Profile) -> Any:
