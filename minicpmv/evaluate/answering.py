@@ -15,6 +15,7 @@ from ..decisions.calibration import fingerprint_of
 from ..engine.answer import Answer
 from ..engine.batch import REQUEST_ERRORS, in_padded_batches, side_by_side
 from ..engine.inputs import Settings
+from ..engine.options import PROCESSING
 from ..engine.request import Messages, with_system
 from ..media.policy import use_policy
 from ..releases import RELEASES, Release
@@ -151,7 +152,8 @@ class LocalAnswerer:
         if first is None:
             return
         with use_policy(self.chat.media_policy):
-            padded = engine.uses_generate(self._settings_of(asking, first))
+            options = {k: v for k, v in asking.options(first).items() if k not in PROCESSING}
+            padded = engine.uses_generate(engine.settings([], options))
             found = (self._padded if padded else self._beside)(asking, items)
             with closing(found) as ended:
                 for item_id, answer in ended:
@@ -188,10 +190,16 @@ class LocalAnswerer:
                 else:
                     groups.setdefault(_key(asking.options(item)), {})[item.id] = messages
             for key, conversations in groups.items():
-                settings = self._settings[key]
-                yield from in_padded_batches(
-                    self.chat.engine, conversations, settings, self.batch_size
-                )
+                engine, settings = self.chat.engine, self._settings[key]
+                alone: dict[str, Messages] = {}
+                for item_id, answer in in_padded_batches(
+                    engine, conversations, settings, self.batch_size
+                ):
+                    if isinstance(answer, RuntimeError):  # as where memory is short
+                        alone[item_id] = conversations[item_id]
+                    else:
+                        yield item_id, answer
+                yield from in_padded_batches(engine, alone, settings, 1)
 
     def _messages_of(self, asking: Asking, item: Item) -> Messages:
         messages = self.chat.engine.processor.question(asking.messages(item))

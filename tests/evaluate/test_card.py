@@ -80,6 +80,7 @@ def test_what_a_server_does_not_obey_is_listed():
     differs = compare_with_card(Asking(PAGE, "2.6"), model, SCORING).differs
     assert "weights and dtype: those of vLLM, not known here" in differs
     assert "beams: 3 was not asked of vLLM" in differs
+    assert "repetition penalty: vLLM counts the words of the prompt, too" in differs
     assert not any("slices" in line for line in differs)
 
 

@@ -226,6 +226,28 @@ def test_a_broken_picture_fails_and_the_others_are_answered(nano, questions, tmp
         assert len(outcome.answers) == 3
 
 
+def test_a_batch_that_has_no_room_is_answered_one_by_one(nano, questions, tmp_path, monkeypatch):
+    asking, items = prepared(questions, limit=4, num_beams=2, max_new_tokens=4)
+    expected = answered(nano, asking, items, tmp_path / "there", 2)
+    answer_all = nano.engine.answer_all
+
+    def short_of_memory(conversations, settings):
+        if len(conversations) > 1:
+            raise RuntimeError("CUDA out of memory")
+        return answer_all(conversations, settings)
+
+    monkeypatch.setattr(nano.engine, "answer_all", short_of_memory)
+    assert answered(nano, asking, items, tmp_path / "here", 2) == expected
+
+
+def test_an_empty_question_fails_alone(nano, questions, tmp_path):
+    asking, items = prepared(questions, limit=2, num_beams=1, max_new_tokens=4)
+    blank = Item("blank", " ")
+    outcome = ask(asking, [blank, *items], LocalAnswerer(nano, "nano", 2), tmp_path / "run")
+    assert list(outcome.failures) == ["blank"]
+    assert "empty" in outcome.failures["blank"]
+
+
 def test_enlarged_pictures_are_the_same_in_every_order(nano, questions, tmp_path):
     asking, items = prepared(questions, limit=3, upsize=True, num_beams=1, max_new_tokens=4)
     there = answered(nano, asking, items, tmp_path / "there", 2)

@@ -166,6 +166,8 @@ def _differs(
         value = getattr(used, field)
         if value != getattr(Profile(), field):
             lines.append(f"{_WORDS.get(field, field)}: {value} was not asked of {model.server}")
+    if model.server == "vLLM" and used.repetition_penalty != 1:
+        lines.append("repetition penalty: vLLM counts the words of the prompt, too")
     if scoring.rules != CARD_RULES:
         lines.append(f"rules: {scoring.rules}, published with {CARD_RULES}")
     lines += _judge_differences(page, scoring)
