@@ -1,12 +1,12 @@
 // Attention of many tokens over all keys of their sequence (vision towers), or over those before them
 // (prompts).
 //
-// A unit of work is some queries of one head. Keys and values of the head are packed once per unit:
-// for the scores into panels of 3 vectors of keys, for the sums into panels of up to 3 vectors of
-// channels, so that both products are the same small loop over words: a word of the left side,
-// broadcast, times a vector of the right side. A word is a float32, or, where the processor
-// multiplies them, a pair of bfloat16. The scores of a block of queries are complete before they
-// are softened: one pass, no rescaling.
+// A unit of work is some queries of one head. Keys and values of the head are packed before, unless
+// the unit before had them, too: for the scores into panels of 3 vectors of keys, for the sums into
+// panels of up to 3 vectors of channels, so that both products are the same small loop over words: a
+// word of the left side, broadcast, times a vector of the right side. A word is a float32, or, where
+// the processor multiplies them, a pair of bfloat16. The scores of a block of queries are complete
+// before they are softened: one pass, no rescaling.
 #include <stdlib.h>
 
 #include "vectors.h"
@@ -266,6 +266,7 @@ template <class K, class T> int attention(const Call<T>& call, int threads) {
   {
     Room<K> room(call.num_keys, call.head_dim);
     const bool has_room = room.take();
+    int64_t packed = -1;  // whose keys and values are in the room
     if (!has_room) {
 #pragma omp atomic write
       failed = 1;
@@ -277,8 +278,12 @@ template <class K, class T> int attention(const Call<T>& call, int threads) {
       const int64_t begin = unit % parts * queries;
       const int64_t end = begin + queries < call.num_queries ? begin + queries : call.num_queries;
       if (begin >= end) continue;
-      pack_keys<K>(call, b, h, room);
-      pack_values<K>(call, b, h, room);
+      const int64_t head = b * call.heads + h / call.group;
+      if (head != packed) {  // units of heads that share keys and values follow each other
+        pack_keys<K>(call, b, h, room);
+        pack_values<K>(call, b, h, room);
+        packed = head;
+      }
       for (int64_t q = begin; q < end; q += BLOCK)
         attend<K>(call, b, h, q, end - q < BLOCK ? end - q : BLOCK, room);
     }
