@@ -82,6 +82,7 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         "what rules cannot read")  # fmt: skip
     add("--judge-model", metavar="NAME",
         help="of that server; its key: $MINICPMV_JUDGE_KEY or $OPENAI_API_KEY")  # fmt: skip
+    add("--coco", metavar="DIR", help="COCO's annotations of 2014, for object-halbench")
     add("--card", action="store_true", help="compare with the score on the model's card")
     add("--html", action="store_true", help="write report.html: failures with their pictures")
     add("--json", action="store_true", help="print the scores as JSON")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from minicpmv.evaluate.run import Items, Outcome
     from minicpmv.evaluate.scoring import Scoring
 
+OBJECTS = "object-halbench"  # the metric that --coco is for
 _OF_MODELS = (
     *("adapter", "mmproj", "device", "dtype", "device_map", "quantize", "attn_implementation"),
     *("revision", "compat", "workers"),
@@ -64,6 +65,8 @@ def check(args: argparse.Namespace) -> None:
 def run_pages(args: argparse.Namespace, names: list[str]) -> int:
     """Ask and score, and print the table."""
     pages, means = _pages(args, names)
+    if args.coco and not any(page.metric == OBJECTS for _, page in pages):
+        raise UsageError("--coco has no effect without object-halbench; remove it.")
     jobs = [job_of(task, page, args) for task, page in pages]
     judge = make_judge_of(args)
     done: list[Done] = []
@@ -117,6 +120,8 @@ def job_of(task: str, page: "Page", args: argparse.Namespace) -> Job:
     from minicpmv.evaluate.run import items_of
     from minicpmv.evaluate.scoring import metric_of
 
+    if args.coco and page.metric == OBJECTS:
+        page = replace(page, metric_options={**page.metric_options, "coco": args.coco})
     metric_of(page)  # named before its answers are there
     data = Path(task) if is_own(task) else Path(args.data) if args.data else None
     return Job(task, page, items_of(page, data, args.limit))
@@ -227,6 +232,7 @@ def _ask(
         "data": str(Path(data).absolute()) if data else None,
         "metric": args.metric,
         "limit": args.limit,
+        "coco": args.coco,
         "overrides": dict(asking.overrides),
         "servers": args.base_url,
     }

@@ -180,6 +180,7 @@ def _job_of_run(run: "Run", args: argparse.Namespace) -> tuple[argparse.Namespac
     given = argparse.Namespace(**vars(args))
     given.metric, given.limit = about.get("metric"), about.get("limit")
     given.data = args.data or about.get("data")
+    given.coco = args.coco or about.get("coco")
     task = str(given.data if given.metric else about.get("task"))
     page = page_of(task, given)
     for name, value in (("page", page.name), ("page version", page.version)):

@@ -18,7 +18,7 @@ from minicpmv.evaluate.items import Item
 from minicpmv.evaluate.judges import JudgeReply, JudgeRequest
 from minicpmv.evaluate.metrics.contract import Score, Scored, ScoredItems, check_rules
 from minicpmv.evaluate.metrics.judged.asking import Answered, SeveralQuestions, no_verdict
-from minicpmv.evaluate.metrics.judged.objects.coco import true_objects
+from minicpmv.evaluate.metrics.judged.objects.coco import annotation_files, true_objects
 from minicpmv.evaluate.metrics.judged.objects.words import (
     Mention,
     class_of,
@@ -74,6 +74,10 @@ class ObjectHalBench(SeveralQuestions):
     objects: tuple[str, ...] = ("gt_object", "objects")
     image_id: str = "image_id"
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.coco:
+            annotation_files(Path(self.coco))  # a missing one is named before anything is answered
 
     def score(self, item: Item, answer: str, rules: str) -> Scored:
         check_rules(rules)

@@ -27,19 +27,8 @@ def true_objects(folder: Path) -> dict[int, frozenset[str]]:
     Raises:
         OSError: a file is not there; ValueError: it is something else.
     """
-    if (folder / "annotations").is_dir():
-        folder = folder / "annotations"
     found: dict[int, set[str]] = defaultdict(set)
-    for split in _SPLITS:
-        instances, captions = folder / f"instances_{split}.json", folder / f"captions_{split}.json"
-        if split != _SPLITS[0] and not instances.exists() and not captions.exists():
-            continue
-        for file in (instances, captions):
-            if not file.is_file():
-                raise OSError(
-                    f"{file} is not there. Object HalBench needs COCO's annotations: unpack "
-                    f"{_WHERE} and give its folder."
-                )
+    for instances, captions in annotation_files(folder):
         names = {row["id"]: row["name"] for row in _objects(instances, "categories")}
         unknown = [name for name in names.values() if class_of(name) is None]
         if not names or unknown:
@@ -53,6 +42,29 @@ def true_objects(folder: Path) -> dict[int, frozenset[str]]:
         for row in _objects(captions, "annotations"):
             found[int(row["image_id"])].update(each.object for each in mentions_in(row["caption"]))
     return {image: frozenset(things) for image, things in found.items()}
+
+
+def annotation_files(folder: Path) -> list[tuple[Path, Path]]:
+    """The files of instances and of captions, of every split that is there.
+
+    Raises:
+        OSError: one is missing.
+    """
+    if (folder / "annotations").is_dir():
+        folder = folder / "annotations"
+    found = []
+    for split in _SPLITS:
+        instances, captions = folder / f"instances_{split}.json", folder / f"captions_{split}.json"
+        if split != _SPLITS[0] and not instances.exists() and not captions.exists():
+            continue
+        for file in (instances, captions):
+            if not file.is_file():
+                raise OSError(
+                    f"{file} is not there. Object HalBench needs COCO's annotations: unpack "
+                    f"{_WHERE} and give its folder."
+                )
+        found.append((instances, captions))
+    return found
 
 
 def _objects(file: Path, name: str) -> Iterator[dict[str, Any]]:
