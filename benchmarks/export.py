@@ -35,9 +35,10 @@ import first_token
 from minicpmv.bench.llama_cpp import program
 from minicpmv.bench.machine import machine_facts
 from minicpmv.checkpoint.tensors import skeleton
+from minicpmv.devices import num_cores
 from minicpmv.export.gguf.run import export_gguf
 from minicpmv.gguf.container import GGUFFile
-from minicpmv.gguf.quantise import num_threads, quantise
+from minicpmv.gguf.quantise import quantise
 from minicpmv.gguf.types import FILE_TYPES, TYPES, UNQUANTISED
 from minicpmv.loader import MODEL_CLASSES, model_config
 
@@ -112,7 +113,7 @@ def measure(folder: Path, name: str, quantiser: str, times: int) -> dict[str, An
         export_gguf(folder / "model", ours, [name], **options)
 
     def run_theirs() -> None:
-        command = [quantiser, str(folder / "source.gguf"), str(theirs), name, str(num_threads())]
+        command = [quantiser, str(folder / "source.gguf"), str(theirs), name, str(num_cores())]
         environment = os.environ | {"LD_LIBRARY_PATH": str(Path(quantiser).parent)}
         subprocess.run(command, check=True, capture_output=True, env=environment)
 
@@ -157,7 +158,7 @@ def main() -> None:
         export_gguf(folder / "model", folder / "source.gguf", ["F16"], mmproj=None, progress=False)
         facts = machine_facts(torch.device("cpu"))
         compiled = compile_quantisers()
-        print(f"{facts['processor']}, {num_threads()} cores, {facts['date']}, {facts['commit']}")
+        print(f"{facts['processor']}, {num_cores()} cores, {facts['date']}, {facts['commit']}")
         print(f"{weights / 1e6:.0f} million weights; first blocks {max(compiled.values()):.1f} s\n")
         print("| type | MB | minicpmv export | llama-quantize | speed | other tensors |")
         print("|---|---|---|---|---|---|")

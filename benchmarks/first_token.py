@@ -60,15 +60,15 @@ def answer_here(path: str, num_tokens: int, threads: int) -> None:
 def here(path: Path, num_tokens: int, threads: int) -> dict[str, Any]:
     command = [sys.executable, str(Path(__file__)), str(path), str(num_tokens), str(threads)]
     begin = time.perf_counter()
-    done = subprocess.run(
-        command,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found | {"total_s": time.perf_counter() - begin}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        total = time.perf_counter() - begin
+    if not line or process.returncode:
+        raise SystemExit(f"{path} was not answered (exit code {process.returncode}).")
+    found: dict[str, Any] = json.loads(line)
+    return found | {"total_s": total}
 
 
 def llama_cpp(path: Path, num_tokens: int, threads: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from . import gguf
 from .dense import compiled_attention
 from .linear import fallback_linear, kernel_linear
-from .packing import pack
+from .packing import PackedWeight, dequantize, pack
 
 if TYPE_CHECKING:
     from .build import Library
@@ -165,4 +165,13 @@ def _blocks(library: "Library") -> str | None:
             or not torch.equal(half, weight[[2, 0]].bfloat16())
         ):
             return f"another product of blocks of ggml's type {type_id} than numpy"
+    for type_id, bits in ((2, 4), (8, 8)):
+        data = block_case(LARGEST[type_id][0])[1]
+        data[data == 128] = 0  # the layout has no code of -128
+        packed, weight = PackedWeight.empty(bits, 3, 512), torch.empty(3, 512)
+        gguf.widened(library, data, type_id, weight)
+        if gguf.repacked(library, data, packed) != (True, True) or not torch.equal(
+            dequantize(packed), weight
+        ):
+            return f"another order of {bits}-bit weights than torch"
     return None

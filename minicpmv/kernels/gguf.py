@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .build import FunctionByDtype, Library
+from .packing import PackedWeight
 from .processor import instruction_sets
 from .products import onednn_linear
 
@@ -88,6 +89,25 @@ def widened(
         out.shape[1], out.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     _check(failed, type_id, out.shape)
+
+
+def repacked(library: Library, data: Tensor, packed: PackedWeight) -> tuple[bool, bool]:
+    """Bring blocks of Q4_0 or Q8_0 to the layout of `packed`, which holds them without a change.
+
+    Args:
+        data: uint8 (out_features, bytes of a row), contiguous.
+
+    Returns:
+        Whether all scales are finite, and whether all codes are such as the layout has: -128 is
+        none.
+    """
+    function = library.function("gguf_repack", _POINTER, _INT, _INTEGER, _INTEGER, _POINTER, _INT)
+    function.restype = _INT
+    wrong = function(
+        data.data_ptr(), {4: 2, 8: 8}[packed.bits], packed.out_features, packed.num_groups,
+        packed.data.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return not wrong & 1, not wrong & 2
 
 
 def by_tiles(x: Tensor, num_outputs: int, widen: Widen, bias: Tensor | None = None) -> Tensor:

@@ -145,6 +145,55 @@ template <class F> int with_type(int type, F f) {
   }
 }
 
+// Blocks of Q4_0 or Q8_0 as tiles of packed_linear.cpp: 16 outputs x 32 inputs, see packing.py.
+// Returns 1 where a scale is not finite, plus 2 where Q8_0 has the code -128.
+template <int TYPE>
+int tile(const uint8_t* blocks, int64_t stride, int rows, uint8_t* out) {
+  constexpr uint32_t LOW = 0x0f0f0f0f;
+  int wrong = 0;
+  for (int r = 0; r < rows; ++r) {
+    const uint8_t *from = blocks + r * stride, *q = from + 2;
+    uint8_t* to = out + 32 + 4 * r;
+    memcpy(out + 2 * r, from, 2);
+    wrong |= (from[1] & 0x7c) == 0x7c;
+    if (TYPE == Q8_0) {
+      int bottom = 0;
+      for (int i = 0; i < 32; ++i) bottom |= q[i] == 128;
+      wrong |= 2 * bottom;
+      for (int j = 0; j < 8; ++j) memcpy(to + 64 * j, q + 4 * j, 4);
+      continue;
+    }
+    for (int j = 0; j < 2; ++j) {
+      const uint32_t first = word(q + 8 * j), second = word(q + 8 * j + 4);
+      const uint32_t low = (first & LOW) | (second & LOW) << 4;
+      const uint32_t high = (first >> 4 & LOW) | (second & ~LOW);
+      memcpy(to + 64 * j, &low, 4);
+      memcpy(to + 64 * (j + 2), &high, 4);
+    }
+  }
+  return wrong;
+}
+
+template <int TYPE>
+int repack(const uint8_t* data, int64_t rows, int64_t groups, uint8_t* out, int threads) {
+  constexpr int64_t BYTES = Blocks<TYPE>::BYTES, TILE = 16 * (BYTES);
+  const int64_t tiles = (rows + 15) / 16;
+  int wrong = 0;
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(| : wrong)
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int count = (int)(rows - 16 * t < 16 ? rows - 16 * t : 16);
+    for (int64_t g = 0; g < groups; ++g) {
+      uint8_t* to = out + (t * groups + g) * TILE;
+      if (count < 16) {  // weights of zero
+        memset(to, 0, 32);
+        memset(to + 32, TYPE == Q8_0 ? 0 : 0x88, TILE - 32);
+      }
+      wrong |= tile<TYPE>(data + (16 * t * groups + g) * BYTES, groups * BYTES, count, to);
+    }
+  }
+  return wrong;
+}
+
 template <class T> struct Linear {
   Product<T> p;
   template <int TYPE> int call() { return run<TYPE>(p); }
@@ -183,4 +232,12 @@ EXPORT int minicpmv_gguf_widen_f32(const uint8_t* data, int type, const int64_t*
 EXPORT int minicpmv_gguf_widen_bf16(const uint8_t* data, int type, const int64_t* index,
                                     int64_t rows, int64_t width, bf16* out, int threads) {
   return with_type(type, Widen<bf16>{{data, index, rows, width, threads}, out});
+}
+
+// A matrix of Q4_0 (2) or Q8_0 (8) in the layout of packing.py. Returns 1 where a scale is not
+// finite, plus 2 where Q8_0 has the code -128, which that layout has not.
+EXPORT int minicpmv_gguf_repack(const uint8_t* data, int type, int64_t rows, int64_t groups,
+                                uint8_t* out, int threads) {
+  return type == Q8_0 ? repack<Q8_0>(data, rows, groups, out, threads)
+                      : repack<Q4_0>(data, rows, groups, out, threads);
 }

@@ -14,6 +14,7 @@ Without compiled kernels, and on other devices, everything is widened but, on a 
 import math
 import threading
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ from ..gguf.reading.model import METHOD, GGUFModel
 from ..gguf.reading.recipes import Recipe
 from ..gguf.types import SCALES, UNQUANTISED, GGMLType
 from ..kernels.build import are_off, library, why_not
-from ..kernels.packing import GROUP, TILE_ROWS, PackedWeight, pack_rows
+from ..kernels.gguf import repacked
+from ..kernels.packing import TILE_ROWS, PackedWeight, pack_rows
 from .files import generation_config, own_config
 from .packed_config import PackedConfig, can_be_packed
 from .packing import PackedReader
@@ -186,27 +188,19 @@ class GgufReader(PackedReader):
         Raises:
             ValueError: it has a code that ggml does not write.
         """
-        blocks, bits = recipe.blocks(), self._kept[name]
+        blocks, bits = torch.from_numpy(recipe.blocks()), self._kept[name]
         assert isinstance(bits, int)
         packed = PackedWeight.empty(bits, recipe.shape[0], recipe.shape[1])
-        step = max(1, _BLOCK // (TILE_ROWS * blocks.shape[1])) * TILE_ROWS
-        for start in range(0, len(blocks), step):
-            rows = torch.from_numpy(blocks[start : start + step].copy())
-            groups = rows.unflatten(1, (-1, rows.shape[1] // (recipe.shape[1] // GROUP)))
-            scales = groups[..., :2].contiguous().view(torch.float16).squeeze(2)
-            codes = groups[..., 2:]
-            if bits == 4:
-                codes = torch.cat([codes & 15, codes >> 4], dim=2)
-            else:
-                codes = codes.contiguous().view(torch.int8)
-                if bool((codes == -128).any()):
-                    raise ValueError(
-                        f"{str(recipe.file.path)!r} has the code -128 in {recipe.names[0]!r}, "
-                        "which ggml does not write as Q8_0. Get the file again."
-                    )
-            if not bool(scales.isfinite().all()):
-                self.not_finite.append(name)
-            pack_rows(packed, start, codes.flatten(1), scales)
+        found = library()
+        repack = _repacked if found is None else partial(repacked, found)
+        are_finite, are_usual = repack(blocks, packed)
+        if not are_usual:
+            raise ValueError(
+                f"{str(recipe.file.path)!r} has the code -128 in {recipe.names[0]!r}, "
+                "which ggml does not write as Q8_0. Get the file again."
+            )
+        if not are_finite:
+            self.not_finite.append(name)
         return packed.data
 
     def finish(self, model: Any) -> list[Any]:
@@ -215,6 +209,25 @@ class GgufReader(PackedReader):
         model.name_or_path = model.config.name_or_path = path
         model.stored_as = self._model.stored_as
         return super().finish(model) if self._kept else []
+
+
+def _repacked(blocks: Tensor, packed: PackedWeight) -> tuple[bool, bool]:
+    """As `kernels.gguf.repacked`, by torch."""
+    are_finite = are_usual = True
+    step = max(1, _BLOCK // (TILE_ROWS * blocks.shape[1])) * TILE_ROWS
+    for start in range(0, len(blocks), step):
+        rows = blocks[start : start + step]
+        groups = rows.unflatten(1, (packed.num_groups, -1))
+        scales = groups[..., :2].contiguous().view(torch.float16).squeeze(2)
+        codes = groups[..., 2:]
+        if packed.bits == 4:
+            codes = torch.cat([codes & 15, codes >> 4], dim=2)
+        else:
+            codes = codes.contiguous().view(torch.int8)
+            are_usual = are_usual and not bool((codes == -128).any())
+        are_finite = are_finite and bool(scales.isfinite().all())
+        pack_rows(packed, start, codes.flatten(1), scales)
+    return are_finite, are_usual
 
 
 def _is_finite(blocks: np.ndarray, kind: GGMLType) -> bool:

@@ -7,6 +7,8 @@ import torch
 from minicpmv.gguf.dequantise import dequantise
 from minicpmv.gguf.types import TYPES, UNQUANTISED
 from minicpmv.kernels import check, gguf, library, why_not
+from minicpmv.kernels.packing import PackedWeight
+from minicpmv.quantization.gguf import _repacked
 
 from ..helpers.ggml import random_blocks
 
@@ -116,3 +118,23 @@ def test_a_library_is_compared_with_what_numpy_gives():
         assert weight.shape == (3, 512)
         found = float((x.double() @ weight.double().T).abs().max())
         assert np.isclose(found, largest, rtol=1e-7)
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("Q4_0", 4), ("Q8_0", 8)])
+@pytest.mark.parametrize("rows", [1, 16, 37])
+def test_repacked_bytes_are_those_of_torch(compiled, kind, bits, rows):
+    data = random_blocks(kind, rows, 5, seed=rows)
+    if bits == 8:
+        data[data == 128] = 127
+    packed, expected = (PackedWeight.empty(bits, rows, 160) for _ in range(2))
+    assert gguf.repacked(compiled, data, packed) == _repacked(data, expected) == (True, True)
+    assert torch.equal(packed.data, expected.data)
+    data[-1, -33 if bits == 8 else -17] = 0x7C  # the upper byte of the last scale
+    assert gguf.repacked(compiled, data, packed) == _repacked(data, expected) == (False, True)
+
+
+def test_a_code_that_the_layout_lacks_is_told(compiled):
+    data = torch.zeros_like(random_blocks("Q8_0", 20, 2))
+    data[19, -1] = 128
+    packed = PackedWeight.empty(8, 20, 64)
+    assert gguf.repacked(compiled, data, packed) == _repacked(data, packed) == (True, False)

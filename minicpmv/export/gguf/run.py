@@ -16,8 +16,9 @@ from ...gguf.mixture import Geometry, tensor_types
 from ...gguf.types import FILE_TYPES, UNQUANTISED, GGMLType
 from ...gguf.values import Value
 from ...gguf.writer import write_gguf
+from ...processing.processor import MiniCPMVProcessor
 from ...processing.templates import released_chat_template
-from ...releases import VISION_TYPES, Release
+from ...releases import VISION_TYPES
 from .blocks import DTYPES, Through, encoded
 from .language import (
     architecture,
@@ -281,10 +282,10 @@ def _settings(source: Source) -> dict[str, Value]:
         path = source.folder / name
         if path.is_file():
             kept[f"minicpmv.{path.stem}"] = path.read_text(encoding="utf-8")
-    release = source.processor.release
-    if isinstance(release, Release):
-        own = source.processor.chat_template
-        if own != released_chat_template(release):
+    processor = source.processor
+    if isinstance(processor, MiniCPMVProcessor):
+        own = processor.chat_template
+        if own != released_chat_template(processor.release):
             # `tokenizer.chat_template` is that of text alone.
             kept["minicpmv.chat_template"] = own
     return kept
