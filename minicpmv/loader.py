@@ -20,6 +20,7 @@ from . import (
     auto,  # noqa: F401 - registers the classes
     kernels,
 )
+from .adapters.base import adapter_base, naming_adapter
 from .adapters.folder import AdapterFiles, is_adapter
 from .adapters.load import attach, check_can_have_adapters
 from .adapters.settings import check_settings, use_settings
@@ -175,8 +176,9 @@ def load(
     limits = EngineLimits.checked(limits)
     _check_attention(attn_implementation)
     name = str(name_or_path)
+    of_adapter = None
     if adapter is None and is_adapter(name_or_path):
-        adapter = name_or_path
+        adapter = of_adapter = name_or_path
         name_or_path, revision = adapter_base(adapter, revision)
     elif adapter is not None and is_adapter(name_or_path):
         raise ArgumentError(f"`adapter`: {name!r} is an adapter itself; give the model before it.")
@@ -185,6 +187,7 @@ def load(
             name_or_path,
             mmproj,
             widened=adapter is not None,
+            of_adapter=of_adapter,
             revision=revision,
             token=token,
             cache_dir=cache_dir,
@@ -246,12 +249,14 @@ def find_checkpoint(
     mmproj: str | Path | None = None,
     *,
     widened: bool = False,
+    of_adapter: str | Path | None = None,
     **keywords: Any,
 ) -> Iterator[Checkpoint]:
     """What a name means, a GGUF file too, whose small files are there as long as the context.
 
     Args:
         widened: whether no weight of a GGUF file is to stay packed, as adapters need it.
+        of_adapter: the adapter that names this model; an error tells it.
         keywords: of `Checkpoint.find`.
 
     Raises: as `load`.
@@ -267,7 +272,8 @@ def find_checkpoint(
         raise ArgumentError(
             f"`mmproj` is the vision side of a GGUF file, and {str(name_or_path)!r} is none."
         )
-    checkpoint = Checkpoint.find(name_or_path, **keywords)
+    with naming_adapter(of_adapter):
+        checkpoint = Checkpoint.find(name_or_path, **keywords)
     yield checkpoint.fetched_again() if keywords.get("force_download") else checkpoint
 
 
@@ -275,22 +281,6 @@ def model_class(fields: Mapping[str, Any]) -> Any:
     """The class of a model whose `config.json` has these fields."""
     classes = MODEL_CLASSES if language_of(fields) is None else LANGUAGE_CLASSES
     return classes[model_type_of(fields)]
-
-
-def adapter_base(adapter: str | Path, revision: str | None) -> tuple[str, str | None]:
-    """The model that an adapter was trained on, and its revision.
-
-    Raises:
-        OSError: it was a folder that is not here.
-    """
-    files = AdapterFiles.find(adapter)
-    base = files.base()
-    if Path(base).is_absolute() and not Path(base).is_dir():
-        raise FileNotFoundError(
-            f"The adapter {files.name!r} was trained on {base!r}, which is not here. Give the "
-            "model as --model (model=...), and this as its adapter where it is not so already."
-        )
-    return base, revision or files.revision()
 
 
 def _with_adapter(model: Any, processor: Any, adapter: str | Path) -> Any:

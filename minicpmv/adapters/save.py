@@ -10,6 +10,7 @@ import torch
 
 from ..checkpoint.names import location_of
 from ..checkpoint.weights import write_tensors
+from ..durable import sync, sync_all
 from ..quiet import progress_bar
 from ..version import VERSION
 from .folder import CONFIG, PREFIX, SETTINGS, WEIGHTS, write_json
@@ -174,8 +175,10 @@ def _write_model(
 
 def _put_in_place(unfinished: Path, folder: Path) -> None:
     """Give files that are whole their place, those last that make the folder a model."""
+    sync_all(unfinished)
     if not folder.exists():
         unfinished.rename(folder)
+        sync(folder.parent)
         return
     for name in _HEADS:
         if (unfinished / name).exists():
@@ -183,6 +186,7 @@ def _put_in_place(unfinished: Path, folder: Path) -> None:
     files = sorted(unfinished.iterdir(), key=lambda file: file.name in _HEADS)
     for file in files:
         os.replace(file, folder / file.name)
+    sync(folder)
     unfinished.rmdir()
 
 

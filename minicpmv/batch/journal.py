@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import re
 import time
@@ -10,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from ..durable import put_in_place
 
 _LINE = re.compile(rb'\{"row": (\d+), "failed": (true|false), "result": ')
 _SYNC_S = 1.0  # what a power cut may cost
@@ -35,7 +38,7 @@ class Journal:
         self._offsets = array("q", [-1]) * count
         self._has_failed = bytearray(count)
         self._file = self.path.open("a+b", buffering=0)
-        self._synced = time.monotonic()
+        self._synced = -math.inf
         try:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -61,6 +64,9 @@ class Journal:
             for line in lines:
                 if not line.endswith(b"}\n"):
                     break
+                if b"\0" in line:  # what a power cut has left of lines: their rows are asked again
+                    end += len(line)
+                    continue
                 found = _LINE.match(line)
                 if found is None or int(found[1]) >= self.count:
                     raise ValueError(f"{self.path} has a line that is no result, at byte {end}.")
@@ -160,9 +166,7 @@ class Journal:
                     found = _LINE.match(line)
                     assert found is not None
                     file.write(line[found.end() : -2] + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self.out)
+            put_in_place(new, self.out)
         except OSError:
             new.unlink(missing_ok=True)
             raise

@@ -173,17 +173,20 @@ def _processor(name: str, revision: str | None) -> Any:
     """The processor of a model, or of the one that an adapter was trained on, with its cut of
     pictures. No weights are read.
     """
+    from minicpmv.adapters.base import adapter_base, naming_adapter
     from minicpmv.adapters.folder import AdapterFiles, is_adapter
     from minicpmv.adapters.settings import check_processor, other_pictures
     from minicpmv.checkpoint.hub import Checkpoint
-    from minicpmv.loader import adapter_base, load_processor, read_config, readable_errors
+    from minicpmv.loader import load_processor, read_config, readable_errors
 
     settings: Mapping[str, Any] = {}
-    adapter = name
+    adapter, of_adapter = name, None
     if is_adapter(name):
+        of_adapter = name
         settings = AdapterFiles.find(name).settings
         name, revision = adapter_base(name, revision)
-    checkpoint = Checkpoint.find(name, revision=revision)
+    with naming_adapter(of_adapter):
+        checkpoint = Checkpoint.find(name, revision=revision)
     with readable_errors(checkpoint):
         processor: Any = load_processor(checkpoint, read_config(checkpoint))
     check_processor(settings, processor, adapter)

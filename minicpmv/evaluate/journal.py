@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ..durable import put_in_place
 from ..errors import short
 
 SETTINGS, ANSWERS, SCORES = "run.json", "answers.jsonl", "scores.json"
@@ -176,9 +177,7 @@ class RunJournal:
         with new.open("wb") as file:
             for answered in [*ordered, *left.values()]:
                 file.write(_line_of(answered))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.path / ANSWERS)
+        put_in_place(new, self.path / ANSWERS)
         self.answers = {each.id: each for each in [*ordered, *left.values()]}
 
     def close(self) -> None:
@@ -209,7 +208,7 @@ def write_json(path: Path, value: Any) -> None:
     """Write a file whole or not at all."""
     new = path.with_name(f"{path.name}.new")
     new.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    new.replace(path)
+    put_in_place(new, path)
 
 
 def _line_of(answered: Answered) -> bytes:

@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ..durable import sync, sync_all
+
 
 def check_out(out: Path, folder: Path, overwrite: bool) -> None:
     """Refuse a place where a model cannot be written, before any work.
@@ -51,7 +53,8 @@ def empty_folder_beside(out: Path, num_bytes: int) -> Path:
 
 
 def put_in_place(unfinished: Path, out: Path) -> None:
-    """Give the finished folder its name, instead of what had it."""
+    """Give the finished folder its name, instead of what had it, once it is on the disk."""
+    sync_all(unfinished)
     out = out.resolve()
     old = out.with_name(out.name + ".old")
     if out.exists():
@@ -59,6 +62,7 @@ def put_in_place(unfinished: Path, out: Path) -> None:
             shutil.rmtree(old)
         out.rename(old)
     unfinished.rename(out)
+    sync(out.parent)
     if old.exists():
         shutil.rmtree(old)
 

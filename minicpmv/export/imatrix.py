@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from ..chat import Chat
+from ..durable import put_in_place
 from ..gguf.imatrix import Entry, ImportanceMatrix
 from .gguf.language import matrix_of
 
@@ -128,7 +129,7 @@ class _Kept:
         new = self.path.with_name(self.path.name + ".new")
         with open(new, "wb") as file:
             np.savez(file, key=np.array(self.key), done=np.array(done), **arrays)
-        new.replace(self.path)
+        put_in_place(new, self.path)
 
     def restore(self, sums: dict[str, _Sums]) -> int:
         """Fill the sums; how many chunks and questions they hold."""

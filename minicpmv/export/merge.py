@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..adapters.base import adapter_base, naming_adapter
 from ..adapters.deltas import Deltas
 from ..adapters.folder import PREFIX, AdapterFiles
 from ..adapters.load import check_fits
@@ -19,9 +20,13 @@ from ..checkpoint.files import parse_size, read_json_file
 from ..checkpoint.hub import SMALL_FILES, Checkpoint
 from ..checkpoint.tensors import listed, skeleton
 from ..checkpoint.weights import WeightFiles, write_shards
-from ..errors import first_line
 from ..integrations.peft import our_tensor_name
-from ..loader import MODEL_CLASSES, adapter_base, load_processor, model_config, read_config
+from ..loader import (
+    MODEL_CLASSES,
+    load_processor,
+    model_config,
+    read_config,
+)
 from ..releases import model_type_of
 from .folders import check_out, empty_folder_beside, put_in_place, write_json
 
@@ -74,18 +79,11 @@ def merge(
     shard_size = parse_size(max_shard_size)
     files = AdapterFiles.find(adapter)
     check_out(out, files.config.parent, overwrite)
-    asked_for = model is not None
+    of_adapter = adapter if model is None else None
     if model is None:
         model, revision = adapter_base(adapter, revision)
-    try:
+    with naming_adapter(of_adapter):
         checkpoint = Checkpoint.find(model, revision=revision)
-    except OSError as error:
-        if asked_for:
-            raise
-        raise OSError(
-            f"The adapter {files.name!r} was trained on {str(model)!r}, which is not here. Give "
-            f"the model as --model (model=...). {first_line(error)}"
-        ) from error
     if checkpoint.is_folder:
         check_out(out, Path(checkpoint.location), overwrite)
     fields = read_config(checkpoint)

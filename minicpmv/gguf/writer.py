@@ -9,14 +9,18 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..durable import put_in_place
 from .header import Outline, alignment_of, encode_header, ends
 from .values import Value
+
+_SYNC_S = 2.0  # of work that a kill or a power cut may cost
 
 # A tensor's bytes, uint8 (rows, row_bytes): all at once, or in pieces of whole rows in their order.
 Blocks = np.ndarray | Iterable[np.ndarray]
@@ -61,12 +65,18 @@ def write_gguf(
             if done is None:
                 _write(file, header, bar)
                 journal.save(0)
-            for number in range(done or 0, len(outlines)):
-                outline = outlines[number]
-                for piece in _pieces(outline, read(outline)):
-                    _write(file, piece, bar)
-                _write(file, bytes(places[number + 1] - file.tell()), bar)
-                journal.save(number + 1)
+            whole, synced = done or 0, time.monotonic()
+            try:
+                for outline in outlines[whole:]:
+                    for piece in _pieces(outline, read(outline)):
+                        _write(file, piece, bar)
+                    _write(file, bytes(places[whole + 1] - file.tell()), bar)
+                    whole += 1
+                    if time.monotonic() - synced > _SYNC_S:
+                        _note(file, journal, whole)
+                        synced = time.monotonic()
+            finally:
+                _note(file, journal, whole)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
             raise
@@ -76,8 +86,14 @@ def write_gguf(
             f"{size / 1e9:.2f} GB ({error.strerror}). {part.name!r} stays: make room and run the "
             "same again to go on, or delete it."
         ) from error
-    os.replace(part, path)
+    put_in_place(part, path)
     journal.path.unlink(missing_ok=True)
+
+
+def _note(file: Any, journal: "_Journal", whole: int) -> None:
+    """So many tensors are there: on the disk, too, if the power goes."""
+    os.fsync(file.fileno())
+    journal.save(whole)
 
 
 class _Journal:

@@ -40,6 +40,23 @@ def test_a_journal_that_was_cut_anywhere_goes_on(tmp_path: Path, cut: int) -> No
     assert [json.loads(line)["n"] for line in out.read_text().splitlines()] == [0, 1, 2]
 
 
+def test_rows_whose_lines_a_power_cut_has_emptied_are_asked_again(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    with Journal(out, ABOUT, 3) as journal:
+        for index in range(3):
+            journal.add(index, {"n": index}, failed=False)
+    head, first, second, third = journal.path.read_bytes().splitlines(keepends=True)
+    emptied = [bytes(20) + first[20:], second[:20] + bytes(len(second) - 22) + second[-2:]]
+    journal.path.write_bytes(head + b"".join(emptied) + third)
+    with Journal(out, ABOUT, 3) as journal:
+        assert [journal.has(index) for index in range(3)] == [False, False, True]
+        journal.add(0, {"n": "again"}, failed=False)
+        journal.add(1, {"n": "again"}, failed=False)
+        journal.finish()
+    found = [json.loads(line)["n"] for line in out.read_text().splitlines()]
+    assert found == ["again", "again", 2]
+
+
 def test_results_of_another_batch_or_another_file_stay_as_they_are(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with Journal(out, ABOUT, 3) as journal:

@@ -126,6 +126,12 @@ def test_a_base_that_is_gone_is_named_with_its_adapter(
     said = capsys.readouterr().err
     assert f"adapter' was trained on {base!r}" in said
     assert "--model" in said
+    for words in (["ask", "hello", "-m"], ["export", "gguf"]):
+        rest = [str(tmp_path / "out")] if words[0] == "export" else []
+        assert main([*words, str(tmp_path / "adapter"), *rest]) == 1
+        said = capsys.readouterr().err
+        assert f"adapter' was trained on {base!r}, which is not here. Give the model as" in said
+        assert said.count("\n") == 1
 
 
 def _headers(folder: Path) -> dict[str, Any]:

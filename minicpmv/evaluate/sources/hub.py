@@ -1,13 +1,13 @@
 """Downloads of the data of a page: TSV files by their address, data sets by huggingface_hub."""
 
 import fnmatch
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from minicpmv.durable import put_in_place
 from minicpmv.errors import first_line
 
 from ..page import Page, Source
@@ -126,7 +126,7 @@ def download(source: Source, target: Path) -> Path:
             f"{source.url} gave a file with the md5 {digest}; expected "
             f"{' or '.join(source.md5)}. It was deleted"
         )
-    os.replace(part, target)
+    put_in_place(part, target)
     return target
 
 

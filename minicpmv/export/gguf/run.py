@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...durable import put_in_place
 from ...errors import ArgumentError
 from ...gguf.header import Outline
 from ...gguf.imatrix import ImportanceMatrix, importance_of
@@ -312,7 +313,7 @@ class _Finished:
         self.names.append(path.name)
         new = self.path.with_name(self.path.name + ".new")
         new.write_text(json.dumps({"key": self.key, "files": self.names}), encoding="utf-8")
-        new.replace(self.path)
+        put_in_place(new, self.path)
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ...adapters.base import adapter_base, naming_adapter
 from ...adapters.deltas import Deltas
 from ...adapters.folder import PREFIX, AdapterFiles, is_adapter
 from ...adapters.settings import check_settings, use_settings
@@ -27,7 +28,6 @@ from ...errors import ArgumentError
 from ...integrations.peft import our_tensor_name
 from ...loader import (
     MODEL_CLASSES,
-    adapter_base,
     load_processor,
     model_config,
     read_config,
@@ -70,15 +70,17 @@ class Source:
         self, model: str | Path, adapter: str | Path | None = None, revision: str | None = None
     ):
         name = str(model)
+        of_adapter = None
         if adapter is None and is_adapter(model):
-            adapter = model
+            adapter = of_adapter = model
             model, revision = adapter_base(adapter, revision)
         elif adapter is not None and is_adapter(model):
             raise ArgumentError(
                 f"`adapter`: {name!r} is an adapter itself; give the model before it."
             )
         self.name = name
-        checkpoint = Checkpoint.find(model, revision=revision)
+        with naming_adapter(of_adapter):
+            checkpoint = Checkpoint.find(model, revision=revision)
         with readable_errors(checkpoint):
             self.fields = read_config(checkpoint)
             self._refuse_quantised(checkpoint)

@@ -1,0 +1,32 @@
+"""Files that outlast a power cut: their bytes reach the disk before they get their name."""
+
+import os
+from pathlib import Path
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Give a whole file its name; whatever happens, there is the old one or all of the new one.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    sync(new)
+    os.replace(new, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file is on the disk, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_all(folder: Path) -> None:
+    """Wait until a folder is on the disk, with all below it."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync(Path(place, name))
+        sync(Path(place))
