@@ -156,6 +156,8 @@ def run(args: argparse.Namespace) -> int:
     of_scenes = [task for task in args.tasks_asked if task.partition("/")[0] == "scenes"]
     pages = [task for task in dict.fromkeys(args.tasks_asked) if task not in of_scenes]
     parts = _scene_parts(of_scenes, args)
+    if pages and of_scenes and args.json:
+        raise UsageError("--json is for scenes or for benchmarks; ask them one after the other.")
     if pages:
         from .evaluation import check
 
@@ -199,9 +201,8 @@ def _scene_parts(names: list[str], args: argparse.Namespace) -> list[str]:
         if part and part not in (*TASKS, *SUBTASKS):
             known = ", ".join(dict.fromkeys((*TASKS, *SUBTASKS)))
             raise UsageError(f"scenes has no part {part!r}; known: {known}.")
-    if "" in found:
-        return [*(args.tasks or TASKS)]
-    return [*dict.fromkeys([*found, *(args.tasks or ())])]
+    asked = args.tasks or (TASKS if "" in found else ())
+    return [*dict.fromkeys([*filter(None, found), *asked])]
 
 
 def run_scenes(args: argparse.Namespace, parts: list[str]) -> int:

@@ -122,6 +122,7 @@ def test_all_benchmarks_are_listed_and_each_is_shown_as_it_is_asked(capsys):
         (("ocrbench", "--list"), "'ocrbench' has no effect beside --list", 2),
         (("scenes/nothing",), "scenes has no part 'nothing'; known: yes-no, open", 2),
         (("scenes", "--workers", "2"), "scenes are asked of a model in this process", 2),
+        (("scenes", "ocrbench", "--json"), "--json is for scenes or for benchmarks", 2),
         (("--rescore", "nothing"), "nothing is no run of minicpmv evaluate: no such folder", 1),
         (("mine.jsonl", *WORDS, "--judge-model", "x"), "--judge-model would have no effect", 2),
         (("mine.jsonl", *WORDS, "--profile", "9"), "mine has no profile '9'; it has", 1),
@@ -141,6 +142,21 @@ def test_data_that_is_nowhere_is_named_before_a_model_is_loaded(mine, monkeypatc
     monkeypatch.setattr(minicpmv.loader, "load", None)
     evaluate("ocrbench", code=1)
     assert "OCRBench.tsv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("scenes/word", "scenes/counting"), ["counting", "word"]),
+        (("scenes", "--tasks", "counting"), ["counting"]),
+        (("scenes/word", "--tasks", "counting"), ["counting", "word"]),
+        (("scenes", "scenes/word", "--tasks", "counting"), ["counting", "word"]),
+    ],
+)
+def test_drawn_pictures_are_tasks_among_others(mine, capsys, words, parts):
+    evaluate(*words, "--items", 1, "--json")
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    assert sorted({row["part"] for row in scores}) == parts
 
 
 def test_when_nothing_could_be_answered_there_is_no_score(mine, capsys):
