@@ -26,10 +26,7 @@ def ask(steps, *requests, timeout_s=20.0, **more):
     server, waited = JudgeServer(steps), []
     with server.running() as url:
         judge = ServerJudge(url, "j", sleep=waited.append, timeout_s=timeout_s, **more)
-        try:
-            replies = judge.ask(requests or [request()])
-        finally:
-            judge.close()
+        replies = judge.ask(requests or [request()])
     server.waited = waited
     return replies, server
 
@@ -135,7 +132,6 @@ def test_a_judge_that_is_not_there_ends_the_run():
     with pytest.raises(OSError, match="cannot be reached") as error:
         judge.ask([request()])
     assert "secret" not in f"{error.value}{judge.name}"
-    judge.close()
 
 
 def test_newer_models_get_the_words_they_know():
@@ -162,8 +158,7 @@ def test_the_model_and_the_key_are_found(monkeypatch):
     with server.running() as url:
         judge = make_judge(f"{url}/v1/chat/completions")
         assert judge.ask([request()]) == [JudgeReply("Yes")]
-        judge.close()
-    assert server.asked[0]["model"] == "the-judge"
+        assert server.asked[0]["model"] == "the-judge"
     assert server.keys == ["Bearer mine"]
     assert judge.name == f"{url}/v1 the-judge"
 

@@ -56,25 +56,36 @@ class ServerJudge:
         self._timeout_s = timeout_s
         self._concurrency = concurrency
         self._sleep = sleep
-        self._client = httpx.Client(
-            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
-            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
-            limits=httpx.Limits(max_connections=concurrency),
-            trust_env=not _is_near(base),
-        )
+        self._api_key = api_key
+        self._trusts_proxies = not _is_near(base)
         self._model = model or self._only_model()
         self._lock = threading.Lock()
         self._limit_name = "max_tokens"  # newer models of OpenAI have another
         self._takes_temperature = True
         self.name = f"{_without_password(self.url)} {self._model}"
 
-    def close(self) -> None:
-        self._client.close()
+    def _client(self) -> "httpx.Client":
+        key = self._api_key
+        return httpx.Client(
+            headers={"authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(self._timeout_s, connect=min(self._timeout_s, 10.0)),
+            limits=httpx.Limits(max_connections=self._concurrency),
+            trust_env=self._trusts_proxies,
+        )
 
     def ask(
         self,
         requests: Sequence[JudgeRequest],
         on_reply: Callable[[int, JudgeReply], None] = lambda index, reply: None,
+    ) -> list[JudgeReply]:
+        with self._client() as client:
+            return self._ask(client, requests, on_reply)
+
+    def _ask(
+        self,
+        client: "httpx.Client",
+        requests: Sequence[JudgeRequest],
+        on_reply: Callable[[int, JudgeReply], None],
     ) -> list[JudgeReply]:
         work: queue.SimpleQueue[int] = queue.SimpleQueue()
         done: queue.SimpleQueue[tuple[int, JudgeReply | BaseException]] = queue.SimpleQueue()
@@ -89,7 +100,7 @@ class ServerJudge:
                 except queue.Empty:
                     return
                 try:
-                    done.put((index, self._settle(requests[index])))
+                    done.put((index, self._settle(client, requests[index])))
                 except BaseException as error:
                     done.put((index, error))
 
@@ -108,16 +119,16 @@ class ServerJudge:
             has_ended.set()
         return [replies[index] for index in range(len(requests))]
 
-    def _settle(self, request: JudgeRequest) -> JudgeReply:
-        return settle(request, lambda temperature: self._once(request, temperature))
+    def _settle(self, client: "httpx.Client", request: JudgeRequest) -> JudgeReply:
+        return settle(request, lambda temperature: self._once(client, request, temperature))
 
-    def _once(self, request: JudgeRequest, temperature: float) -> Said:
+    def _once(self, client: "httpx.Client", request: JudgeRequest, temperature: float) -> Said:
         """One reply, after as many tries as the server needs to take the request."""
         failure = Said("", "failed")
         for attempt in range(_TRIES):
             is_last = attempt + 1 == _TRIES
             try:
-                status, headers, body = self._post(self._body(request, temperature))
+                status, headers, body = self._post(client, self._body(request, temperature))
             except httpx.TimeoutException as error:
                 if isinstance(error, httpx.ConnectTimeout):
                     self._unreachable(error, is_last)
@@ -198,11 +209,11 @@ class ServerJudge:
                 return True
             return False
 
-    def _post(self, body: dict[str, Any]) -> tuple[int, Any, bytes]:
+    def _post(self, client: "httpx.Client", body: dict[str, Any]) -> tuple[int, Any, bytes]:
         ends = time.monotonic() + self._timeout_s
         parts: list[bytes] = []
         size = 0
-        with self._client.stream("POST", f"{self.url}/chat/completions", json=body) as answer:
+        with client.stream("POST", f"{self.url}/chat/completions", json=body) as answer:
             for part in answer.iter_bytes():
                 parts.append(part)
                 size += len(part)
@@ -220,7 +231,8 @@ class ServerJudge:
         """
         shown = _without_password(self.url)
         try:
-            found = self._client.get(f"{self.url}/models").json()["data"]
+            with self._client() as client:
+                found = client.get(f"{self.url}/models").json()["data"]
             names = [str(each["id"]) for each in found]
         except httpx.HTTPError as error:
             raise OSError(
