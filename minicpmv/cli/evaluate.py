@@ -24,7 +24,7 @@ examples:
   minicpmv evaluate ocrbench mme -m openbmb/MiniCPM-V-2_6 --card
   minicpmv evaluate mmbench-en-v11-dev -m ./MiniCPM-V-2_6 --workers 8
   minicpmv evaluate textvqa-val --base-url http://10.0.0.2:8000 http://10.0.0.3:8000
-  minicpmv evaluate mm-vet --judge https://api.openai.com --judge-model gpt-4.1
+  minicpmv evaluate mmvet --judge https://api.openai.com --judge-model gpt-4.1
   minicpmv evaluate mine.jsonl --metric anls --html
   minicpmv evaluate --compare runs/a runs/b
   minicpmv evaluate scenes --tasks reading --items 50
