@@ -7,7 +7,7 @@ from ..devices import available_memory, num_cores
 from ..serve.memory import is_small
 from ..serve.settings import ServeSettings
 
-_ROWS_PER_PROCESS = 200  # for fewer, one more process takes longer to start than it saves
+ROWS_PER_PROCESS = 200  # for fewer, one more process takes longer to start than it saves
 _PROCESS_BYTES = 2 << 30  # of memory that a process with a small model may take
 
 
@@ -46,4 +46,4 @@ def num_processes(models: Mapping[str, Any], devices: int, rows: int) -> int:
         return 1
     free = available_memory()
     fitting = num_cores() if free is None else free // _PROCESS_BYTES
-    return max(1, min(num_cores(), fitting, rows // _ROWS_PER_PROCESS))
+    return max(1, min(num_cores(), fitting, rows // ROWS_PER_PROCESS))

@@ -94,7 +94,8 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
         help="folder of the run, or of several (default: runs/evaluate/TASK-MODEL)")  # fmt: skip
     add("--batch-size", type=int, default=32, metavar="N",
         help="items answered at a time, by each worker or server (default: 32)")  # fmt: skip
-    add("--workers", type=int, metavar="N", help="processes of this machine, a model in each")
+    add("--workers", type=int, metavar="N", help="processes of this machine, a model in each "
+        "(default: one, or of a small model on a CPU one for each core and 200 items)")  # fmt: skip
     add(
         "--base-url",
         metavar="URL",

@@ -5,10 +5,11 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ def run_pages(args: argparse.Namespace, names: list[str]) -> int:
     jobs = [job_of(task, page, args) for task, page in pages]
     judge = make_judge_of(args)
     done: list[Done] = []
-    with _answerer(args) as answerer:
+    with _answerer(args, jobs) as answerer:
         for job in jobs:
             done.append(_run(job, answerer, judge, args, several=len(jobs) > 1))
             tell(done[-1], args)
@@ -134,7 +135,7 @@ def make_judge_of(args: argparse.Namespace) -> Any:
 
 
 @contextmanager
-def _answerer(args: argparse.Namespace) -> Iterator["Answerer"]:
+def _answerer(args: argparse.Namespace, jobs: Sequence[Job]) -> Iterator["Answerer"]:
     """Who answers: servers, processes, or a model here."""
     if args.base_url:
         from minicpmv.batch.evaluation import ServerAnswerer
@@ -147,11 +148,12 @@ def _answerer(args: argparse.Namespace) -> Iterator["Answerer"]:
         )
         return
     options = load_options(args)
-    if (args.workers or 1) > 1:
+    workers = args.workers or _num_workers(args.model, options, jobs)
+    if workers > 1:
         from minicpmv.evaluate.processes import ProcessAnswerer
 
         load = partial(_load, args.model, options)
-        with ProcessAnswerer(args.workers, load, args.model, args.batch_size) as answerer:
+        with ProcessAnswerer(workers, load, args.model, args.batch_size) as answerer:
             yield answerer
         return
     with imports():
@@ -162,6 +164,20 @@ def _answerer(args: argparse.Namespace) -> Iterator["Answerer"]:
     name_precision(chat)
     with chat:
         yield LocalAnswerer(chat, args.model, args.batch_size)
+
+
+def _num_workers(model: str, options: Mapping[str, Any], jobs: Sequence[Job]) -> int:
+    """Where nobody says how many: several for a small model on a CPU and items enough."""
+    if "adapter" in options or "device_map" in options:
+        return 1
+    with imports():
+        from minicpmv.batch.sizing import ROWS_PER_PROCESS, num_processes
+    from minicpmv.devices import num_cores
+
+    items = chain.from_iterable(job.items for job in jobs)
+    rows = sum(1 for _ in islice(items, num_cores() * ROWS_PER_PROCESS))
+    models = {"model": [model], "device": options.get("device", "auto")}
+    return num_processes(models, 0, rows)
 
 
 def _load(model: str, options: Mapping[str, Any], number: int) -> Any:
