@@ -9,7 +9,17 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minicpmv"
 # A room may import those before it and those beside it; nothing after it.
 ORDER = [
-    {"version", "moved", "releases", "quiet", "errors", "durable", "devices", "precision"},
+    {
+        "version",
+        "moved",
+        "releases",
+        "quiet",
+        "errors",
+        "durable",
+        "child_servers",
+        "devices",
+        "precision",
+    },
     {"kernels"},
     {"media", "checkpoint", "quantization", "gguf"},
     {"model", "processing"},

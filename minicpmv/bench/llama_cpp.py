@@ -12,7 +12,6 @@ import os
 import random
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ..child_servers import end, free_port, wait_until_ready
 from .cases import CONTEXT, NEW_TOKENS, PICTURES, STREAM_CONTEXT, Sample
 from .prompts import picture, words
 
@@ -31,6 +31,7 @@ SERVER, ENCODER = "llama-server", "llama-mtmd-cli"
 _MARKER = "<__picture__>"  # where the picture goes
 _TOKENS_PER_STREAM = 1024
 _START_S = 300
+_STOP_S = 30
 _ENCODED = re.compile(r"(?:image slice encoded|mtmd batch encoding done) in (\d+) ms")
 
 
@@ -94,7 +95,7 @@ class LlamaCppSubject:
         self._temporary = tempfile.TemporaryDirectory(prefix="minicpmv-bench-")
         self._log = Path(self._temporary.name, "server.log")
         server = find_server()
-        self._address = f"http://127.0.0.1:{_free_port()}"
+        self._address = f"http://127.0.0.1:{free_port()}"
         command = [server, "--model", str(model), "--host", "127.0.0.1"]
         command += ["--port", self._address.rpartition(":")[2], "--no-ui", "--cache-ram", "0"]
         command += ["--parallel", str(streams), "--ctx-size", str(_TOKENS_PER_STREAM * streams)]
@@ -164,8 +165,7 @@ class LlamaCppSubject:
         return int(found[1]) * 1024 if found else None
 
     def close(self) -> None:
-        self._process.terminate()
-        self._process.wait()
+        end(self._process, _STOP_S)
         self._temporary.cleanup()
 
     def _encode(self, seed: int) -> Sample:
@@ -259,18 +259,12 @@ class LlamaCppSubject:
         return found
 
     def _wait_until_ready(self) -> None:
-        end = time.monotonic() + _START_S
-        while True:
-            if self._process.poll() is not None or time.monotonic() > end:
-                lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
-                wrong = [line for line in lines if " E " in line or "error" in line.lower()]
-                said = (wrong or lines or ["it printed nothing"])[-1]
-                raise OSError(f"{SERVER} did not start with {str(self.model)!r}: {said}")
-            try:
-                self._request("/health")
-                return
-            except OSError:
-                time.sleep(0.1)
+        if wait_until_ready(self._process, f"{self._address}/health", _START_S):
+            return
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        wrong = [line for line in lines if " E " in line or "error" in line.lower()]
+        said = (wrong or lines or ["it printed nothing"])[-1]
+        raise OSError(f"{SERVER} did not start with {str(self.model)!r}: {said}")
 
     def _shared_flags(self) -> list[str]:
         flags = ["--threads", str(self.threads), "--threads-batch", str(self.threads)]
@@ -287,9 +281,3 @@ def _version(server: str) -> str:
     done = subprocess.run([server, "--version"], capture_output=True, text=True, check=False)
     found = re.search(r"version: (.+)", done.stdout + done.stderr)
     return found[1].strip() if found else "unknown"
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])

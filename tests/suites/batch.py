@@ -1,7 +1,8 @@
 """Batches that are killed, on processes and on a Ray cluster: python tests/suites/batch.py
 
 Answers a file of questions about drawn pictures in one go; then with the process killed again and
-again at random, with servers of which one is killed, and on a local Ray cluster of three nodes of
+again at random, alone and with worker processes, with processes and with servers of which one is
+killed, and on a local Ray cluster of three nodes of
 which one is killed in the middle (`pip install "minicpmv[ray]"`; left out without it). Every way
 must give one result for each row, in their order, and the same answers.
 """
@@ -21,8 +22,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from minicpmv.batch.command import Place, run_batch
 from minicpmv.batch.rows import RequestFile
+from minicpmv.child_servers import free_port
 from minicpmv.scenes import render
 
 QUESTIONS = (
@@ -63,29 +67,40 @@ def results(path: Path) -> list[tuple[str, Any]]:
     ]
 
 
-def killed(requests: Path, out: Path, seed: int) -> str:
-    """The command, killed at random until it ends by itself."""
+def killed(requests: Path, out: Path, seed: int, *flags: str) -> str:
+    """The command, killed at random until it ends by itself; its processes end with it."""
     draw_time, kills = random.Random(seed), 0
     while True:
         process = subprocess.Popen(
-            [*MINICPMV, "batch", str(requests), str(out)], stderr=subprocess.DEVNULL
+            [*MINICPMV, "batch", str(requests), str(out), *flags], stderr=subprocess.DEVNULL
         )
         part = out.with_name(f"{out.name}.part")
-        more = draw_time.randrange(5, 60)
+        more, started = draw_time.randrange(5, 60), []
         before = part.read_bytes().count(b"\n") if part.exists() else 0
         while process.poll() is None:
             if part.exists() and part.read_bytes().count(b"\n") > before + more:
+                started = psutil.Process(process.pid).children(recursive=True)
                 process.kill()
                 kills += 1
                 break
             time.sleep(0.01)
-        if process.wait() == 0:
+        code = process.wait()
+        _, left = psutil.wait_procs(started, timeout=30)
+        if left:
+            raise AssertionError(f"{len(left)} processes outlive the one that started them")
+        if code == 0:
             return f"killed {kills} times"
+
+
+def in_processes(requests: Path, out: Path) -> str:
+    """Two processes, of which one is killed in the middle."""
+    place = Place(models={"model": ("nano",)}, workers=2)
+    return _killing(requests, out, place, lambda: psutil.Process().children()[0].kill())
 
 
 def served(requests: Path, out: Path) -> str:
     """Two servers, of which one is killed in the middle."""
-    ports = [_free_port() for _ in range(2)]
+    ports = [free_port() for _ in range(2)]
     servers = [
         subprocess.Popen(
             [*MINICPMV, "serve", "--port", str(port)],
@@ -135,12 +150,6 @@ def _killing(requests: Path, out: Path, place: Place, kill: Callable[[], Any]) -
     return f"one killed after {at[0]} rows"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _wait_for(ports: Sequence[int]) -> None:
     for port in ports:
         for _ in range(1200):
@@ -164,6 +173,8 @@ def main() -> int:
         expected = results(folder / "one.jsonl")
         ways: dict[str, Callable[[Path], str]] = {
             "one process": lambda out: killed(requests, out, args.seed),
+            "three processes": lambda out: killed(requests, out, args.seed, "--workers", "3"),
+            "two processes": lambda out: in_processes(requests, out),
             "two servers": lambda out: served(requests, out),
         }
         try:

@@ -7,9 +7,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-import urllib.error
-import urllib.request
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...child_servers import end, wait_until_ready
 from ..tls import check_pair
 
 # Where a server stands for others; the one started here answers the page alone.
@@ -106,7 +104,7 @@ def server_process(settings: PageSettings) -> "Iterator[subprocess.Popen[bytes] 
         _wait(process, f"{settings.server_url}/health")
         yield process
     finally:
-        end(process)
+        end(process, STOP_S)
 
 
 def _command(settings: PageSettings) -> list[str]:
@@ -119,29 +117,12 @@ def _command(settings: PageSettings) -> list[str]:
 
 def _wait(process: subprocess.Popen[bytes], url: str) -> None:
     """Return once the server says that it is healthy."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        code = process.poll()
-        if code is not None:
-            raise OSError(f"The server ended with exit code {code} before it was ready; see above.")
-        try:
-            with opener.open(url, timeout=5):
-                return
-        except (OSError, urllib.error.URLError):
-            time.sleep(0.1)
+    if wait_until_ready(process, url, START_S):
+        return
+    code = process.poll()
+    if code is not None:
+        raise OSError(f"The server ended with exit code {code} before it was ready; see above.")
     raise OSError(f"The server was not ready after {START_S:.0f} s. Look at its output above.")
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End the server as `kill` does, and by force where it does not end."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 class Terminated(KeyboardInterrupt):
@@ -237,7 +218,7 @@ def run_streamlit(settings: PageSettings) -> int:
         except KeyboardInterrupt:
             return 130
         finally:
-            end(process)
+            end(process, STOP_S)
 
 
 def _streamlit_command(settings: PageSettings) -> list[str]:

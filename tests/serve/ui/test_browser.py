@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ...helpers.browser import CHROMIUM, FLAGS, Watch, free_port, page_process
+from minicpmv.child_servers import free_port
+
+from ...helpers.browser import CHROMIUM, FLAGS, Watch, page_process
 from ...helpers.openai_server import FakeServer
 from ...helpers.uploads import pdf, png
 

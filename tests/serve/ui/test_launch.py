@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 
+from minicpmv.child_servers import free_port
 from minicpmv.serve.ui import launch
 from minicpmv.serve.ui.launch import PageSettings, check_port, server_process
 
@@ -21,12 +22,6 @@ class Healthy(http.server.BaseHTTPRequestHandler):
     def log_message(self, *words): pass
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Healthy).serve_forever()
 """
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_addresses_that_people_type():
