@@ -1,6 +1,6 @@
 """The engine on an accelerator, beside `generate` there and float32 on the CPU.
 
-    python -m pytest tests/suites/cuda.py   # DEVICE=cuda:1: another; DEVICE=cpu: try the file
+    python -m pytest tests/suites/gpu.py   # DEVICE=cuda:1: another; DEVICE=cpu: try the file
 
 Float32 products are exact here (no TF32), so answers are equal up to ties, which `compared` knows.
 """
