@@ -82,6 +82,8 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         "what rules cannot read")  # fmt: skip
     add("--judge-model", metavar="NAME",
         help="of that server; its key: $MINICPMV_JUDGE_KEY or $OPENAI_API_KEY")  # fmt: skip
+    add("--judge-timeout", type=float, default=120, metavar="S",
+        help="seconds for one of its answers (default: 120)")  # fmt: skip
     add("--coco", metavar="DIR", help="COCO's annotations of 2014, for object-halbench")
     add("--card", action="store_true", help="compare with the score on the model's card")
     add("--html", action="store_true", help="write report.html: failures with their pictures")

@@ -131,7 +131,14 @@ def job_of(task: str, page: "Page", args: argparse.Namespace) -> Job:
 def make_judge_of(args: argparse.Namespace) -> Any:
     from minicpmv.evaluate.judges import make_judge
 
-    return make_judge(args.judge, model=args.judge_model or "", batch_size=args.batch_size)
+    if not args.judge_timeout > 0:
+        raise UsageError(f"--judge-timeout is {args.judge_timeout:g}; it must be above 0.")
+    return make_judge(
+        args.judge,
+        model=args.judge_model or "",
+        timeout_s=args.judge_timeout,
+        batch_size=args.batch_size,
+    )
 
 
 @contextmanager

@@ -90,6 +90,13 @@ def test_no_answer_in_time_is_a_timeout():
     assert len(server.asked) == 2
 
 
+def test_a_server_that_hangs_for_good_ends_the_run(monkeypatch):
+    monkeypatch.setattr("minicpmv.evaluate.judges.server._MOST_LATE", 4)
+    requests = [request(str(number), tries=2) for number in range(10)]
+    with pytest.raises(OSError, match=r"has answered none of 4 requests within 0\.1 s"):
+        ask([Step(hangs=True)], *requests, timeout_s=0.1, concurrency=2)
+
+
 def test_busy_servers_are_asked_again_when_they_say():
     steps = [
         refused(429, "Slow down.", retry_after="7"),

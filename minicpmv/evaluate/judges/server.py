@@ -20,6 +20,7 @@ from minicpmv.media.download import httpx
 _TRIES = 5  # of a request that the server could not take
 _FIRST_WAIT_S, _MOST_WAIT_S = 1.0, 60.0
 _MOST_BYTES = 16 << 20  # of an answer
+_MOST_LATE = 64  # tries in a row
 _BUSY = (408, 409, 425, 429)  # the server asks to come again; so does every 5xx
 _NOT_FOR_US = (401, 402, 403, 404, 405, 410)
 _FILTERED = ("content_filter", "content_policy_violation", "content_policy")
@@ -60,6 +61,7 @@ class ServerJudge:
         self._trusts_proxies = not _is_near(base)
         self._model = model or self._only_model()
         self._lock = threading.Lock()
+        self._num_late = 0  # tries in a row that nothing came of
         self._limit_name = "max_tokens"  # newer models of OpenAI have another
         self._takes_temperature = True
         self.name = f"{_without_password(self.url)} {self._model}"
@@ -134,7 +136,7 @@ class ServerJudge:
                     self._unreachable(error, is_last)
                     self._wait(attempt)
                     continue
-                return Said(f"nothing within {self._timeout_s:g} s", "timeout")
+                return self._late()
             except httpx.ConnectError as error:
                 self._unreachable(error, is_last)
                 self._wait(attempt)
@@ -144,6 +146,8 @@ class ServerJudge:
                 if not is_last:
                     self._wait(attempt)
                 continue
+            with self._lock:
+                self._num_late = 0
             if status == 200:
                 return _read(body)
             message, code = _error(body)
@@ -162,6 +166,22 @@ class ServerJudge:
             if not is_last:
                 self._wait(attempt, headers.get("retry-after"))
         return failure
+
+    def _late(self) -> Said:
+        """
+        Raises:
+            OSError: it has been late so often that it seems to hang.
+        """
+        with self._lock:
+            self._num_late += 1
+            hangs = self._num_late >= _MOST_LATE
+        if hangs:
+            raise OSError(
+                f"The judge at {_without_password(self.url)} has answered none of {_MOST_LATE} "
+                f"requests within {self._timeout_s:g} s. Restart it, or give it more time; what is "
+                "judged is kept."
+            )
+        return Said(f"nothing within {self._timeout_s:g} s", "timeout")
 
     def _unreachable(self, error: Exception, is_last: bool) -> None:
         if is_last:
