@@ -95,9 +95,14 @@ class Batch:
 
     async def _slot(self, worker: Worker) -> None:
         while (row := await self._take()) is not None:
+            if worker in self._away:  # another of its slots has seen it go; it costs the row no try
+                await self._send_again(row)
+                await self._revive(worker)
+                continue
             try:
                 reply = await worker.send(row.url, row.body)
             except WorkerLostError as error:
+                self._away.add(worker)
                 if error.counts and self._has_failed_often(row):
                     message = f"{error}, as did others before with this row"
                     await self._keep(row, failure(row, "worker_lost", message), failed=True)

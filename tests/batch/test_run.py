@@ -134,6 +134,19 @@ def test_rows_of_a_worker_that_dies_go_to_the_others(tmp_path: Path) -> None:
     assert [each["response"]["body"]["square"] for each in found] == [n * n for n in range(40)]
 
 
+def test_a_lost_worker_whose_other_slots_are_idle_takes_no_rows_down(tmp_path: Path) -> None:
+    class Dying(Squares):
+        async def send(self, url: str, body: bytes) -> Reply:
+            await asyncio.sleep(0)
+            raise WorkerLostError("dead", counts=True)
+
+        async def revive(self) -> None:
+            await asyncio.Event().wait()
+
+    found = answered(tmp_path, Numbers(2), [Dying("dead"), Squares("other")])
+    assert [each["error"] for each in found] == [None, None]
+
+
 def test_a_row_with_which_workers_go_away_fails_and_the_rest_goes_on(tmp_path: Path) -> None:
     worker = Squares("w", lost=(3,))
     found = answered(tmp_path, Numbers(9), [worker])
