@@ -68,8 +68,11 @@ class ServerAnswerer:
         self._api_key = api_key
         self._concurrency = concurrency
         self._patience_s = patience_s
-        cards = _cards(self._urls, api_key)
-        card = _card_of(cards, name, shown(self._urls[0]))
+        found = _cards(self._urls, api_key)
+        first, cards = next(iter(found.items()))
+        card = _card_of(cards, name, shown(first))
+        for url, others in found.items():
+            _card_of(others, str(card["id"]), shown(url))  # all answer as one model
         owner = str(card.get("owned_by") or "").lower()
         self._kind = owner if owner in _IGNORES else ""
         self._name = str(card["id"])
@@ -226,16 +229,30 @@ def _reply(result: dict[str, Any], failed: bool) -> Reply:
         return Reply(None, str(result["error"]["message"]))
     body = response["body"]
     if failed:
-        error = body.get("error")
-        said = error.get("message") if isinstance(error, dict) else error or body
-        return Reply(None, f"status {response['status_code']}: {said}")
+        error = body.get("error") or body  # vLLM has the message at the top
+        said = error.get("message") if isinstance(error, dict) else error
+        return Reply(None, f"status {response['status_code']}: {said or json.dumps(body)[:200]}")
     try:
         choice = body["choices"][0]
-        tokens = (body.get("usage") or {}).get("completion_tokens") or 0
-        text, finish = choice["message"]["content"] or "", choice.get("finish_reason") or "stop"
-        return Reply(str(text).strip(), "", int(tokens), 0.0, str(finish))
-    except (LookupError, TypeError, ValueError):
+        text, finish = _text(choice["message"]["content"]), choice.get("finish_reason") or "stop"
+    except (LookupError, TypeError, AttributeError):
         return Reply(None, f"the server sent {json.dumps(body)[:200]}")
+    usage = body.get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else 0
+    return Reply(text.strip(), "", tokens if isinstance(tokens, int) else 0, 0.0, str(finish))
+
+
+def _text(content: Any) -> str:
+    """What a message says: a text, parts with texts, or nothing.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(content, list):
+        return "".join(_text(part["text"]) for part in content)
+    if not isinstance(content, str | None):
+        raise TypeError(f"a message of {type(content).__name__}")
+    return content or ""
 
 
 def _is_too_long(result: dict[str, Any]) -> bool:
@@ -244,20 +261,24 @@ def _is_too_long(result: dict[str, Any]) -> bool:
     return "context_length_exceeded" in said or "maximum context length" in said
 
 
-def _cards(urls: Sequence[str], api_key: str | None) -> list[dict[str, Any]]:
-    """What the first server that answers says of its models."""
+def _cards(urls: Sequence[str], api_key: str | None) -> dict[str, list[dict[str, Any]]]:
+    """What each server that answers says of its models; others may come later."""
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    found: dict[str, list[dict[str, Any]]] = {}
     reasons = []
     with httpx.Client(headers=headers, timeout=_LOOK_S, trust_env=False) as client:
-        for url in urls:
+        for url in dict.fromkeys(urls):
             try:
                 answer = client.get(f"{url}/v1/models")
                 if answer.status_code == 200:
-                    return [each for each in answer.json()["data"] if "id" in each]
+                    found[url] = [each for each in answer.json()["data"] if "id" in each]
+                    continue
                 reasons.append(f"{shown(url)} answers with status {answer.status_code}")
             except (httpx.HTTPError, ValueError, LookupError, TypeError):
                 reasons.append(f"{shown(url)} cannot be reached")
-    raise OSError(f"No server says which models it has: {'; '.join(reasons)}.")
+    if not found:
+        raise OSError(f"No server says which models it has: {'; '.join(reasons)}.")
+    return found
 
 
 def _card_of(cards: list[dict[str, Any]], name: str, url: str) -> dict[str, Any]:

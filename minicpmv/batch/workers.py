@@ -114,6 +114,12 @@ class ServerWorker:
             self._looking = asyncio.create_task(self._look())
         await self._up.wait()
 
+    async def stop(self) -> None:
+        """No longer look whether it is back."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(_AGAIN_S)
@@ -147,7 +153,10 @@ async def servers(
 ) -> AsyncIterator[list[ServerWorker]]:
     """Workers for addresses that `serve.upstream.pool.checked` has passed."""
     client = make_client(api_key)
+    workers = [ServerWorker(url, client, capacity) for url in dict.fromkeys(urls)]
     try:
-        yield [ServerWorker(url, client, capacity) for url in dict.fromkeys(urls)]
+        yield workers
     finally:
+        for worker in workers:
+            await worker.stop()
         await client.aclose()

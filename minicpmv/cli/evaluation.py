@@ -13,6 +13,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minicpmv.errors import short
+
 from .options import load_options, name_precision
 from .startup import imports
 from .usage import UsageError
@@ -29,6 +31,7 @@ _OF_MODELS = (
     *("adapter", "mmproj", "device", "dtype", "device_map", "quantize", "attn_implementation"),
     *("revision", "compat", "workers"),
 )
+_MOST_FAILURES = 3  # that are named on stderr; answers.jsonl has all
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,8 @@ def run_pages(args: argparse.Namespace, names: list[str]) -> int:
     if args.coco and not any(page.metric == OBJECTS for _, page in pages):
         raise UsageError("--coco has no effect without object-halbench; remove it.")
     jobs = [job_of(task, page, args) for task, page in pages]
-    judge = make_judge_of(args)
     done: list[Done] = []
-    with _answerer(args, jobs) as answerer:
+    with judge_of(args) as judge, _answerer(args, jobs) as answerer:
         for job in jobs:
             done.append(_run(job, answerer, judge, args, several=len(jobs) > 1))
             tell(done[-1], args)
@@ -128,17 +130,25 @@ def job_of(task: str, page: "Page", args: argparse.Namespace) -> Job:
     return Job(task, page, items_of(page, data, args.limit))
 
 
-def make_judge_of(args: argparse.Namespace) -> Any:
+@contextmanager
+def judge_of(args: argparse.Namespace) -> Iterator[Any]:
+    """Who judges; None: nobody."""
     from minicpmv.evaluate.judges import make_judge
 
     if not args.judge_timeout > 0:
         raise UsageError(f"--judge-timeout is {args.judge_timeout:g}; it must be above 0.")
-    return make_judge(
+    judge = make_judge(
         args.judge,
         model=args.judge_model or "",
         timeout_s=args.judge_timeout,
         batch_size=args.batch_size,
     )
+    try:
+        yield judge
+    finally:
+        close = getattr(judge, "close", None)
+        if close is not None:
+            close()
 
 
 @contextmanager
@@ -293,6 +303,8 @@ def _ask(
             f"{page.name}: none of {len(outcome.ids)} items was answered; the first, {item_id!r}: "
             f"{error}"
         )
+    for item_id, error in [*outcome.failures.items()][:_MOST_FAILURES]:
+        say(f"{page.name}: item {item_id!r} has no answer: {short(error, 300)}")
     return outcome
 
 

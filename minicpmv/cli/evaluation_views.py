@@ -122,7 +122,7 @@ def rescore(args: argparse.Namespace) -> int:
     from minicpmv.evaluate.journal import Run
     from minicpmv.evaluate.scoring import score_run
 
-    from .evaluation import Done, make_judge_of, print_done, tell, write_html
+    from .evaluation import Done, judge_of, print_done, tell, write_html
 
     run = Run(args.rescore)
     settings, about = run.settings, run.about
@@ -130,7 +130,8 @@ def rescore(args: argparse.Namespace) -> int:
     profile = str(settings["profile"])
     if profile not in job.page.profiles:
         raise ValueError(f"{job.page.name} has no profile {profile!r} any more. Ask anew.")
-    scoring = score_run(job.page, job.items, run.path, rules=args.rules, judge=make_judge_of(args))
+    with judge_of(args) as judge:
+        scoring = score_run(job.page, job.items, run.path, rules=args.rules, judge=judge)
     known = {name: str(settings.get(name, "")) for name in ("weights", "dtype", "quantized")}
     name, release = str(about.get("model", "")), str(about.get("release", ""))
     model = Model(name, release, **known, server=str(settings.get("answered by", "")))  # type: ignore[arg-type]
@@ -149,24 +150,28 @@ def compare(args: argparse.Namespace) -> int:
     from minicpmv.evaluate.report.compare import compare as compare_sides
     from minicpmv.evaluate.scoring import score_items
 
-    from .evaluation import make_judge_of
+    from .evaluation import judge_of
 
-    sides, judge, less = [], make_judge_of(args), False
+    sides, less = [], False
     for path in args.compare:
         run = Run(path)
         _, job = _job_of_run(run, args)
+        if job.page.hidden:
+            raise ValueError(f"{job.page.name} hides its references; its runs cannot be compared.")
         answers = {item_id: each.answer for item_id, each in run.answers.items()}
-        scoring = score_items(
-            job.page,
-            job.items,
-            answers,
-            rules=args.rules,
-            judge=judge,
-            judgements=run.path / JUDGEMENTS,
-        )
+        with judge_of(args) as judge:
+            scoring = score_items(
+                job.page,
+                job.items,
+                answers,
+                rules=args.rules,
+                judge=judge,
+                judgements=run.path / JUDGEMENTS,
+            )
         less = bool(scoring.rows and scoring.rows[0].less_is_better)
         texts = {item_id: text for item_id, text in answers.items() if text is not None}
-        sides.append(Side(str(path), run.settings, texts, scoring.scored or {}))
+        prompts = {item_id: each.prompt for item_id, each in run.answers.items()}
+        sides.append(Side(str(path), run.settings, texts, scoring.scored or {}, prompts))
     found = compare_sides(*sides, less_is_better=less)
     print(json.dumps(asdict(found), indent=2) if args.json else comparison_table(found))
     return 0

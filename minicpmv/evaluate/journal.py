@@ -225,9 +225,12 @@ def _lines(file: Path) -> tuple[list[Answered], int]:
         for number, line in enumerate(lines, start=1):
             if not line.endswith(b"\n"):
                 break
+            if not line.strip():
+                end += len(line)
+                continue
             try:
-                answered = Answered(**json.loads(line))
-            except (ValueError, TypeError) as error:
+                answered = _checked(Answered(**json.loads(line)))
+            except (ValueError, TypeError, RecursionError) as error:
                 raise ValueError(
                     f"{file}, line {number} is no answer of an evaluation ({error}). Give another "
                     "--out, or remove that line."
@@ -235,6 +238,15 @@ def _lines(file: Path) -> tuple[list[Answered], int]:
             found.append(answered)
             end += len(line)
     return found, end
+
+
+def _checked(answered: Answered) -> Answered:
+    """Raises ValueError where a field that is read again is of another kind."""
+    if not isinstance(answered.id, str) or not isinstance(answered.prompt, str):
+        raise ValueError("its id and its prompt must be texts")
+    if not isinstance(answered.answer, str | None) or not isinstance(answered.error, str):
+        raise ValueError("its answer and its error must be texts")
+    return answered
 
 
 def _read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -64,13 +64,29 @@ def test_a_valid_reply_is_taken():
         (Step(None, refusal="No way."), "refused", "No way."),
         (Step("", finish_reason="content_filter"), "refused", ""),
         (refused(400, "Filtered.", "content_filter"), "refused", "Filtered."),
-        (refused(422, "Too long."), "failed", "status 422: Too long."),
     ],
 )
 def test_what_is_no_verdict_is_told_apart(step, why, said):
     (reply,), server = ask([step])
     assert reply == JudgeReply(None, why, 3, said)
     assert len(server.asked) == 3
+
+
+def test_what_a_server_refuses_is_not_sent_to_it_again():
+    (reply,), server = ask([refused(422, "Too long.")], request(tries=5))
+    assert reply == JudgeReply(None, "failed", 1, "status 422: Too long.")
+    assert len(server.asked) == 1
+
+
+def test_a_judge_that_is_too_slow_is_asked_twice_at_most():
+    (reply,), server = ask([Step(hangs=True)], request(tries=5), timeout_s=0.1)
+    assert (reply.why, reply.tries, len(server.asked)) == ("timeout", 2, 2)
+
+
+def test_a_judge_that_answers_nothing_any_more_ends_the_run():
+    steps = [Step("Yes"), refused(422, "Broken.")]
+    with pytest.raises(OSError, match=r"none of 40 questions in a row.*status 422: Broken"):
+        ask(steps, *[request(str(number)) for number in range(60)])
 
 
 def test_garbage_is_asked_again_warmer():

@@ -28,8 +28,8 @@ def refused(status, message, code=None, **headers):
 class JudgeServer:
     """`steps`: what comes, in turn, the last again and again; or a function of the prompt."""
 
-    def __init__(self, steps: list[Step] | Callable[[str], Step]):
-        self.steps = steps
+    def __init__(self, steps: list[Step] | Callable[[str], Step], model: str = "the-judge"):
+        self.steps, self.model = steps, model
         self.asked: list[dict] = []
         self.keys: list[str | None] = []
         self._lock = threading.Lock()
@@ -54,7 +54,7 @@ class JudgeServer:
                 pass
 
             def do_GET(self):
-                self._send(Step(body={"data": [{"id": "the-judge"}]}))
+                self._send(Step(body={"data": [{"id": judge.model}]}))
 
             def do_POST(self):
                 size = int(self.headers["content-length"])

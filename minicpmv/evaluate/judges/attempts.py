@@ -14,6 +14,7 @@ _REFUSAL = re.compile(
     r"\u62b1\u6b49|\u5bf9\u4e0d\u8d77|\u5f88\u9057\u61be|\u6211(?:\u4e0d\u80fd|\u65e0\u6cd5))",
     re.IGNORECASE,
 )
+_MOST_TIMEOUTS = 2  # of one request; a form that was not kept to is asked for more often
 _MOST_SAID = 300  # characters of a reply without a verdict that are kept
 
 
@@ -38,17 +39,19 @@ def check_said(request: JudgeRequest, said: Said) -> Said:
 
 
 def settle(request: JudgeRequest, once: Callable[[float], Said]) -> JudgeReply:
-    """Ask until a reply is valid, or the tries are used up.
+    """Ask until a reply is valid, or the tries are used up, or the judge has failed.
 
     Args:
-        once: asks once, at a temperature.
+        once: asks once, at a temperature. A failure is final: it has been tried there.
     """
-    said = Said("", "empty")
-    for attempt in range(request.tries):
+    said, attempt, num_timeouts = Said("", "empty"), 0, 0
+    while attempt < request.tries and said.why != "failed" and num_timeouts < _MOST_TIMEOUTS:
         said = check_said(request, once(request.temperature_of(attempt)))
+        attempt += 1
+        num_timeouts += said.why == "timeout"
         if not said.why:
-            return JudgeReply(said.text, tries=attempt + 1)
-    return unsettled(said, request.tries)
+            return JudgeReply(said.text, tries=attempt)
+    return unsettled(said, attempt)
 
 
 def unsettled(said: Said, tries: int) -> JudgeReply:

@@ -19,6 +19,7 @@ from minicpmv.media.download import httpx
 
 _TRIES = 5  # of a request that the server could not take
 _FIRST_WAIT_S, _MOST_WAIT_S = 1.0, 60.0
+_MOST_LOST = 40  # questions in a row without any answer: the judge is gone
 _MOST_BYTES = 16 << 20  # of an answer
 _MOST_LATE = 64  # tries in a row
 _BUSY = (408, 409, 425, 429)  # the server asks to come again; so does every 5xx
@@ -110,6 +111,7 @@ class ServerJudge:
         for _ in range(min(self._concurrency, len(requests))):
             threading.Thread(target=run, daemon=True).start()
         replies: dict[int, JudgeReply] = {}
+        num_lost = 0
         try:
             for _ in requests:
                 index, found = done.get()
@@ -117,6 +119,13 @@ class ServerJudge:
                     raise found
                 replies[index] = found
                 on_reply(index, found)
+                num_lost = num_lost + 1 if found.why in ("timeout", "failed") else 0
+                if num_lost == _MOST_LOST:
+                    raise OSError(
+                        f"The judge at {_without_password(self.url)} has answered none of "
+                        f"{num_lost} questions in a row, the last one: {found.said}. Run the same "
+                        "command again when it answers; what is judged is kept."
+                    )
         finally:
             has_ended.set()
         return [replies[index] for index in range(len(requests))]
