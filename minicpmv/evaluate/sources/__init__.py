@@ -7,7 +7,8 @@ from ..items import Item, Picture
 from ..page import Page
 from .chats import is_conversation, read_conversations
 from .files import Found, check, here, of_user
-from .pictures import TsvPictures, of_value
+from .pictures import TsvPictures
+from .references import Referred
 from .rows import Columns
 from .tables import ArrowTable, JsonTable, ParquetTable, Row, Table, TsvTable
 
@@ -102,13 +103,18 @@ def _rows(
     if isinstance(table, TsvTable):
         yield from _tsv_rows(table, columns, found)
         return
+    rows = Referred(table, columns, found.folders)
     for number, row in enumerate(table, 1):
         if columns.keeps(row):
             pictures = [
                 picture
                 for name in columns.names("pictures", row.cells)
-                for picture in of_value(row.cells.get(name), found.folders, row.place, name)
+                for picture in rows.pictures(row, name)
             ]
+            if not pictures and columns.needs_pictures:
+                pictures = rows.pictures(row, "image_path")
+            if not pictures and columns.needs_pictures:
+                raise ValueError(f"{row.place} has no picture; expected one in every row.")
             yield number, row, tuple(pictures)
 
 

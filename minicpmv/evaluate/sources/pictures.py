@@ -18,8 +18,8 @@ from minicpmv.errors import short
 from ..items import Picture
 from .tables import Row, TsvTable
 
-_REFERENCE = 64  # characters; a cell no longer than that names a row, as in VLMEvalKit
-_BASE64 = re.compile(rf"[A-Za-z0-9+/\s]{{{_REFERENCE},}}={{0,2}}\s*")
+REFERENCE = 64  # characters; a cell no longer than that names a row, as in VLMEvalKit
+_BASE64 = re.compile(rf"[A-Za-z0-9+/\s]{{{REFERENCE},}}={{0,2}}\s*")
 
 
 class TsvPictures:
@@ -77,13 +77,13 @@ class TsvPictures:
 
     def _of_cell(self, cell: str, row: Row, column: str, passed: tuple[str, ...]) -> list[Picture]:
         parts = listed(cell, row.place, column)
-        if len(parts) == 1 and len(parts[0]) <= _REFERENCE:
+        if len(parts) == 1 and len(parts[0]) <= REFERENCE:
             return self._referred(parts[0], row, column, passed)
         if not parts:
             raise ValueError(f"{row.place}, column {column!r}: the list is empty.")
         found: list[Picture] = []
         for part in parts:
-            is_short = len(part) <= _REFERENCE
+            is_short = len(part) <= REFERENCE
             found += (
                 self._referred(part, row, column, passed)
                 if is_short
@@ -102,7 +102,7 @@ class TsvPictures:
             )
         target = self._row_of(name)
         if target is None:
-            if any(os.path.isfile(folder / name) for folder in self.folders):
+            if is_file(name, self.folders):
                 return [file_of(name, self.folders, row.place, column)]
             try:
                 return [decoded(name, row.place, column)]  # a picture of one pixel is as short
@@ -182,6 +182,11 @@ def file_of(name: str, folders: Sequence[Path], place: str, column: str) -> Path
     raise ValueError(f"{place}, column {column!r}: there is no file {short(name)} in {where}.")
 
 
+def is_file(name: str, folders: Sequence[Path]) -> bool:
+    """Whether one of `folders` has the file."""
+    return any(os.path.isfile(folder / name) for folder in folders)
+
+
 def of_value(value: Any, folders: Sequence[Path], place: str, column: str) -> list[Picture]:
     """The pictures of a cell of parquet or JSON: {"bytes", "path"}, bytes, base64, a path, lists.
 
@@ -204,7 +209,7 @@ def of_value(value: Any, folders: Sequence[Path], place: str, column: str) -> li
         return [known_picture(value, place, column)]
     if isinstance(value, str):
         is_base64 = value.startswith("data:") or _BASE64.fullmatch(value)
-        if is_base64 and not any(os.path.isfile(folder / value) for folder in folders):
+        if is_base64 and not is_file(value, folders):
             return [decoded(value, place, column)]
         return [file_of(value, folders, place, column)]
     raise ValueError(

@@ -10,7 +10,7 @@ from typing import Any
 from minicpmv.errors import short
 
 from ..items import Item, Picture
-from ..page import Page, Source
+from ..page import Page, Source, page_names
 from .pictures import literal_list
 from .tables import Row
 
@@ -24,6 +24,7 @@ _USUAL: dict[str, tuple[str, ...]] = {
     "video": ("video",),
     "pictures": ("image", "images", "picture", "pictures"),
 }
+_NAN = ("nan", "NaN")
 _LABEL = re.compile(r"\(?[A-Z][.):]\s*")
 _LETTERS = tuple(string.ascii_uppercase)
 _VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", "")
@@ -75,6 +76,16 @@ class Columns:
                 f"{', '.join(present)}. Expected the columns of {self.source.file or 'the page'}."
             )
 
+    @property
+    def needs_pictures(self) -> bool:
+        """Whether every row has some: of the pages of this package those that ask no video."""
+        source = self.source
+        return (
+            self.page.name in page_names()
+            and source.columns.get("pictures") != ""
+            and "video" not in {*source.columns, *source.patterns}
+        )
+
     def names(self, field: str, row: Mapping[str, Any]) -> tuple[str, ...]:
         """The columns of `field`; empty where the row has none."""
         if field in self.of:
@@ -96,7 +107,7 @@ class Columns:
         if len(self.of.get("question", ())) > 1:  # which of them is asked, the metric must know
             used -= set(self.of["question"])
         return Item(
-            id=self._text("id", row) or str(number),
+            id=self.id_in(row) or str(number),
             question=self._marked(self._needed("question", row)),
             pictures=pictures,
             answers=self._answers(row, options),
@@ -105,12 +116,20 @@ class Columns:
             video=self._video(row),
         )
 
+    def id_in(self, row: Row) -> str:
+        """The id of a row; empty where it has none."""
+        return id_of(self._text("id", row))
+
     def cleaned(self, row: Row) -> Row:
-        """The row without cells that say nothing."""
+        """The row without cells that say nothing; of a TSV also options and hints that pandas
+        wrote as NaN, which VLMEvalKit leaves out."""
         nothing = self.source.missing
-        if not nothing:
-            return row
-        return Row(row.place, {key: cell for key, cell in row.cells.items() if cell not in nothing})
+        cells = {key: cell for key, cell in row.cells.items() if cell not in nothing}
+        if self.source.kind == "tsv":
+            for key in {*self.names("options", cells), *self.names("hint", cells)}:
+                if cells.get(key) in _NAN:
+                    del cells[key]
+        return Row(row.place, cells)
 
     def keeps(self, row: Row) -> bool:
         """Whether the row is of the part of the data that the page asks."""
@@ -268,6 +287,12 @@ class Columns:
 def _nth(letters: Sequence[str], text: str) -> str:
     """The letter of the option that an index, from 0, names."""
     return letters[int(text)] if text.isdecimal() and int(text) < len(letters) else ""
+
+
+def id_of(text: str) -> str:
+    """An id; "7.0", as a column of numbers with gaps has it, is 7."""
+    whole, point, rest = text.partition(".")
+    return whole if point and rest.strip("0") == "" and whole.isdecimal() else text
 
 
 def _several(value: str | tuple[str, ...]) -> tuple[str, ...]:

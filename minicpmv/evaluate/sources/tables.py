@@ -3,6 +3,8 @@
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
+from math import isnan
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -30,6 +32,9 @@ class Table(Protocol):
     def columns(self) -> tuple[str, ...] | None: ...
 
     def __iter__(self) -> Iterator[Row]: ...
+
+    def row(self, number: int) -> Row:
+        """A row by its number, from 0."""
 
 
 class TsvTable:
@@ -63,6 +68,9 @@ class TsvTable:
 
     def __iter__(self) -> Iterator[Row]:
         return (row for _, _, row in self.rows_from(self.start, 1))
+
+    def row(self, number: int) -> Row:
+        return next(islice(self, number, None))
 
     def rows_from(self, offset: int, number: int) -> Iterator[tuple[int, int, Row]]:
         """Offset, number (from 1) and row of all rows from `offset`, where row `number` begins.
@@ -140,6 +148,9 @@ class JsonTable:
     def __iter__(self) -> Iterator[Row]:
         return _checked(self._rows, self.path.name)
 
+    def row(self, number: int) -> Row:
+        return _row(self._rows.row(number), f"{self.path.name}, row {number + 1}")
+
 
 class ParquetTable:
     """The rows of parquet files of one data set, read group by group."""
@@ -155,6 +166,13 @@ class ParquetTable:
         for path, rows in self._files:
             yield from _checked(rows, path.name)
 
+    def row(self, number: int) -> Row:
+        for path, rows in self._files:
+            if number < rows.count():
+                return _row(rows.row(number), f"{path.name}, row {number + 1}")
+            number -= rows.count()
+        raise IndexError(f"{self.path} has no such row")
+
 
 class ArrowTable:
     """The rows of a folder that `Dataset.save_to_disk` of the library datasets wrote."""
@@ -168,14 +186,25 @@ class ArrowTable:
     def __iter__(self) -> Iterator[Row]:
         return _checked(self._rows, self.path.name)
 
+    def row(self, number: int) -> Row:
+        return _row(self._rows.row(number), f"{self.path.name}, row {number + 1}")
+
 
 def _checked(rows: Any, name: str) -> Iterator[Row]:
     """Raises ValueError at the first row that is broken or no object."""
     for number, cells in enumerate(rows, 1):
-        place = f"{name}, row {number}"
-        if isinstance(cells, Broken):
-            where = f" ({cells.field})" if cells.field else ""
-            raise ValueError(f"{place}{where}: {cells.message}.")
-        if not isinstance(cells, dict):
-            raise ValueError(f"{place} is {type(cells).__name__}; expected an object with columns.")
-        yield Row(place, {key: cell for key, cell in cells.items() if cell is not None})
+        yield _row(cells, f"{name}, row {number}")
+
+
+def _row(cells: Any, place: str) -> Row:
+    if isinstance(cells, Broken):
+        where = f" ({cells.field})" if cells.field else ""
+        raise ValueError(f"{place}{where}: {cells.message}.")
+    if not isinstance(cells, dict):
+        raise ValueError(f"{place} is {type(cells).__name__}; expected an object with columns.")
+    return Row(place, {key: cell for key, cell in cells.items() if _has_value(cell)})
+
+
+def _has_value(cell: Any) -> bool:
+    """pandas writes no value as None, or in a column of numbers as NaN."""
+    return cell is not None and not (isinstance(cell, float) and isnan(cell))
