@@ -115,18 +115,21 @@ def release_name(version: str) -> str:
 
 def release_of(name: str) -> str:
     """The release that a model's name speaks of, as pages call it; "" where it names none."""
-    plain = _plain(name)
     found = [
-        (len(known), release.version)
+        (len(each[0]), release.version)
         for release in RELEASES.values()
         for repo in release.repo_ids
-        if (known := _plain(repo.rpartition("/")[2])) in plain
+        if (each := _words(repo.rpartition("/")[2]).search(name.lower()))
     ]
     return release_name(max(found)[1]) if found else ""
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+def _words(name: str) -> re.Pattern[str]:
+    """The words of a name, however they are joined, with ".0" or "1.0" behind or no number: that
+    is of another version, as in MiniCPM-V-4."""
+    words = "[^a-z0-9]*".join(re.findall("[a-z]+|[0-9]+", name.lower()))
+    zero = "(?:[^a-z0-9]?(?:1[^a-z0-9]?)?0(?![0-9]))?"
+    return re.compile(f"{words}{zero}(?![^a-z0-9]?[0-9]{{1,2}}(?![a-z0-9]))")
 
 
 class LocalAnswerer:

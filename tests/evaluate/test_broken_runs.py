@@ -6,6 +6,7 @@ import pytest
 
 from minicpmv.batch.evaluation import ServerAnswerer, _reply
 from minicpmv.cli import main
+from minicpmv.evaluate.answering import release_of
 from minicpmv.evaluate.journal import Answered, Run, RunJournal
 
 from ..helpers.judge_server import JudgeServer
@@ -87,6 +88,25 @@ def test_servers_of_other_models_are_not_mixed():
         with pytest.raises(ValueError, match=rf"{first} has no model 'other'"):
             ServerAnswerer([first, second], "other")
         assert ServerAnswerer([first, "http://127.0.0.1:9"]).model.name == "one"
+
+
+@pytest.mark.parametrize(
+    ("name", "release"),
+    [
+        ("MiniCPM-V", "1.0"),
+        ("openbmb/MiniCPM-V-1.0", "1.0"),
+        ("MiniCPM-V-2.0", "2.0"),
+        ("MiniCPM-V-2-4bit", "2.0"),
+        ("minicpm-v-2.6-Q4_K_M.gguf", "2.6"),
+        ("MiniCPM-V-2_6-20241201", "2.6"),
+        ("MiniCPM-V-2_8", ""),
+        ("MiniCPM-V-4", ""),
+        ("MiniCPM-V-4_5-gguf", ""),
+        ("minicpm-v4.5", ""),
+    ],
+)
+def test_a_model_of_another_version_has_not_the_card_of_an_older_one(name, release):
+    assert release_of(name) == release
 
 
 def write_run(folder, file, questions):
