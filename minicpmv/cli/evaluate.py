@@ -1,6 +1,7 @@
 """`minicpmv evaluate`: benchmarks of the model cards, drawn pictures, or one's own questions."""
 
 import argparse
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,9 @@ def run(args: argparse.Namespace) -> int:
         if value is not None and value < least:
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"{option} is {value}; it must be at least {least}.")
+    penalty = args.repetition_penalty
+    if penalty is not None and not 0 < penalty < inf:
+        raise UsageError(f"--repetition-penalty is {penalty:g}; it must be a number above 0.")
     if args.list or args.show or args.rescore or args.compare:
         return _look(args)
     if not args.tasks_asked:

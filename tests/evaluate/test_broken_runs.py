@@ -8,6 +8,7 @@ from minicpmv.batch.evaluation import ServerAnswerer, _reply
 from minicpmv.cli import main
 from minicpmv.evaluate.answering import release_of
 from minicpmv.evaluate.journal import Answered, Run, RunJournal
+from minicpmv.evaluate.judges import Judgements
 
 from ..helpers.judge_server import JudgeServer
 
@@ -88,6 +89,20 @@ def test_servers_of_other_models_are_not_mixed():
         with pytest.raises(ValueError, match=rf"{first} has no model 'other'"):
             ServerAnswerer([first, second], "other")
         assert ServerAnswerer([first, "http://127.0.0.1:9"]).model.name == "one"
+
+
+@pytest.mark.parametrize("penalty", ["0", "-1", "nan", "inf"])
+def test_a_penalty_that_is_none_is_typed_wrongly(capsys, penalty):
+    assert main(["evaluate", "mme", f"--repetition-penalty={penalty}"]) == 2
+    assert "it must be a number above 0" in capsys.readouterr().err
+
+
+def test_an_empty_line_is_no_judgement(tmp_path):
+    file = tmp_path / "judgements.jsonl"
+    line = {"key": "k", "judge": "j", "text": "A", "why": "", "tries": 1, "said": ""}
+    file.write_text(f"{json.dumps(line)}\n\n{json.dumps(line)}\nhalf")
+    Judgements(file).close()
+    assert file.read_text().endswith("}\n")
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,9 @@ class Judgements:
         end = 0
         *lines, _ = self._file.read().split(b"\n")  # the last is half, of a process that was killed
         for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                end += len(line) + 1
+                continue
             try:
                 found = json.loads(line)
                 text, why = found["text"], found["why"]
