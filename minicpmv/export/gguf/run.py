@@ -328,7 +328,10 @@ class _Finished:
             if path.is_dir():
                 raise FileExistsError(f"{str(path)!r} is a folder; choose another place.")
             if path.exists() and not self.has(path) and not overwrite:
-                raise FileExistsError(f"{str(path)!r} is there. Pass --overwrite to replace it.")
+                keep = ", or --mmproj none to keep it" if path.name.startswith("mmproj-") else ""
+                raise FileExistsError(
+                    f"{str(path)!r} is there. Pass --overwrite to replace it{keep}."
+                )
 
 
 __all__ = ["ALL", "Exported", "export", "export_gguf"]
