@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .startup import imports
+from .startup import imports, server_packages
 from .usage import UsageError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    with imports():
+    with imports(), server_packages("A batch"):
         from minicpmv.batch.command import run_batch
     from tqdm import tqdm
 

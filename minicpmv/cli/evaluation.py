@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from minicpmv.errors import short
 
 from .options import load_options, name_precision
-from .startup import imports
+from .startup import imports, server_packages
 from .usage import UsageError
 
 if TYPE_CHECKING:
@@ -155,7 +155,8 @@ def judge_of(args: argparse.Namespace) -> Iterator[Any]:
 def _answerer(args: argparse.Namespace, jobs: Sequence[Job]) -> Iterator["Answerer"]:
     """Who answers: servers, processes, or a model here."""
     if args.base_url:
-        from minicpmv.batch.evaluation import ServerAnswerer
+        with server_packages("--base-url"):
+            from minicpmv.batch.evaluation import ServerAnswerer
 
         yield ServerAnswerer(
             args.base_url,

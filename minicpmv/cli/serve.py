@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from .startup import imports
+from .startup import imports, server_packages
 from .usage import UsageError
 
 if TYPE_CHECKING:
@@ -100,13 +100,6 @@ def run(args: argparse.Namespace) -> int:
     if args.models:
         flags["model"] = args.models
     settings = read_settings(flags, config=args.config)
-    with imports():
-        try:
-            from minicpmv.serve.server import run as serve
-        except ModuleNotFoundError as error:
-            if error.name not in ("fastapi", "uvicorn", "pydantic", "prometheus_client"):
-                raise
-            raise ImportError(
-                f"The server needs {error.name}: pip install 'minicpmv[serve]'"
-            ) from error
+    with imports(), server_packages("The server"):
+        from minicpmv.serve.server import run as serve
     return serve(settings)

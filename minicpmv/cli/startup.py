@@ -17,6 +17,8 @@ _COMPILER = "torch._dynamo"
 # Of the compiler, what transformers needs for masks; it imports nothing else of it.
 _STANDS_ALONE = f"{_COMPILER}._trace_wrapped_higher_order_op"
 
+_OF_SERVERS = ("fastapi", "uvicorn", "pydantic", "prometheus_client")  # of the extra `serve`
+
 
 @contextmanager
 def imports() -> Iterator[None]:
@@ -36,6 +38,24 @@ def imports() -> Iterator[None]:
         gc.freeze()
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def server_packages(what: str) -> Iterator[None]:
+    """Inside, the server's code is imported: a missing package is named with the extra that has it.
+
+    Args:
+        what: needs them, as "The server".
+
+    Raises:
+        ImportError: a package of the extra `serve` is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in _OF_SERVERS:
+            raise
+        raise ImportError(f"{what} needs {error.name}: pip install 'minicpmv[serve]'") from error
 
 
 @contextmanager

@@ -138,3 +138,24 @@ with imports():
     print("adapted")
 """
     assert run(code).split() == ["adapted"]
+
+
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        ("'serve'", "The server"),
+        ("'batch', 'rows.jsonl', 'results.jsonl'", "A batch"),
+        ("'evaluate', 'mine.jsonl', '--metric', 'vqa', '--base-url', 'http://a'", "--base-url"),
+    ],
+)
+def test_a_missing_package_of_the_server_is_named_with_its_extra(
+    tmp_path: Path, command: str, what: str
+) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"question": "What?", "answer": "It."}\n')
+    found = run(
+        f"import os, sys; os.chdir({str(tmp_path)!r}); sys.modules['fastapi'] = None\n"
+        "sys.stderr = sys.stdout\n"
+        "from minicpmv.cli import main\n"
+        f"print(main([{command}]))"
+    )
+    assert f"{what} needs fastapi: pip install 'minicpmv[serve]'" in found
