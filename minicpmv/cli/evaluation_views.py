@@ -116,7 +116,7 @@ def _places(template: str) -> list[str]:
 
 
 def rescore(args: argparse.Namespace) -> int:
-    """Score the answers of a folder by other rules, or another judge."""
+    """Score the answers of a folder by other rules, another judge or another metric."""
     from minicpmv.evaluate.answering import Model
     from minicpmv.evaluate.asking import Asking
     from minicpmv.evaluate.journal import Run
@@ -152,12 +152,18 @@ def compare(args: argparse.Namespace) -> int:
 
     from .evaluation import judge_of
 
-    sides, less = [], False
+    sides, metrics, less = [], {}, False
     for path in args.compare:
         run = Run(path)
         _, job = _job_of_run(run, args)
         if job.page.hidden:
             raise ValueError(f"{job.page.name} hides its references; its runs cannot be compared.")
+        metrics[path] = job.page.metric
+        if len(set(metrics.values())) > 1:
+            one, other = (f"{path} by {metric}" for path, metric in metrics.items())
+            raise ValueError(
+                f"{one} and {other}: these scores cannot be compared; name one metric, --metric."
+            )
         answers = {item_id: each.answer for item_id, each in run.answers.items()}
         with judge_of(args) as judge:
             scoring = score_items(
@@ -183,10 +189,11 @@ def _job_of_run(run: "Run", args: argparse.Namespace) -> tuple[argparse.Namespac
 
     settings, about = run.settings, run.about
     given = argparse.Namespace(**vars(args))
-    given.metric, given.limit = about.get("metric"), about.get("limit")
+    is_own = about.get("metric") is not None
+    given.metric, given.limit = args.metric or about.get("metric"), about.get("limit")
     given.data = args.data or about.get("data")
     given.coco = args.coco or about.get("coco")
-    task = str(given.data if given.metric else about.get("task"))
+    task = str(given.data if is_own else about.get("task"))
     page = page_of(task, given)
     for name, value in (("page", page.name), ("page version", page.version)):
         if settings.get(name) != value:

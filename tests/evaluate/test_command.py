@@ -80,6 +80,18 @@ def test_two_runs_are_compared_item_by_item(mine, capsys):
     assert json.loads(capsys.readouterr().out)["only_second"] == 0
 
 
+def test_a_run_is_scored_by_another_metric_and_never_compared_with_that(mine, capsys):
+    evaluate(mine, *WORDS, "--out", "a", "--limit", 2)
+    evaluate(mine, *WORDS[2:], "--metric", "contains", "--out", "b", "--limit", 2)
+    capsys.readouterr()
+    evaluate("--compare", "a", "b", code=1)
+    assert "a by exact-match and b by contains: these scores" in capsys.readouterr().err
+    evaluate("--compare", "a", "b", "--metric", "contains")
+    assert "both right" in capsys.readouterr().out
+    evaluate("--rescore", "a", "--metric", "contains")
+    assert "| mine | contains |" in capsys.readouterr().out
+
+
 def test_all_benchmarks_are_listed_and_each_is_shown_as_it_is_asked(capsys):
     evaluate("--list")
     out = capsys.readouterr().out
@@ -107,6 +119,7 @@ def test_all_benchmarks_are_listed_and_each_is_shown_as_it_is_asked(capsys):
         (("mine.jsonl",), "mine.jsonl is a file of your own: say how it is scored, --metric", 2),
         (("none.jsonl", "--metric", "anls"), "none.jsonl: there is no such file", 1),
         (("mine.jsonl", "--metric", "best"), "The metric 'best' is not known. Known:", 1),
+        (("mine.jsonl", "--metric", "exactmatch"), "not known. Close: exact-match. Known:", 1),
         (("ocrbench", "--metric", "anls"), "--metric is for a file of your own", 2),
         (("ocrbench", "--limit", "0"), "--limit is 0; it must be at least 1", 2),
         (("ocrbench", "--workers", "0"), "--workers is 0; it must be at least 1", 2),

@@ -6,6 +6,7 @@ can be compared with one that they published.
 
 import warnings
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -73,7 +74,10 @@ def metric(name: str, **options: Any) -> Metric:
         ValueError: no metric has this name, or it has no such option.
     """
     if name not in METRICS:
-        raise ValueError(f"The metric {name!r} is not known. Known: {', '.join(sorted(METRICS))}.")
+        close = get_close_matches(name, METRICS, 1)
+        hint = f" Close: {close[0]}." if close else ""
+        known = ", ".join(sorted(METRICS))
+        raise ValueError(f"The metric {name!r} is not known.{hint} Known: {known}.")
     module, kind, fixed = METRICS[name]
     found = getattr(import_module(f"{__name__}.{module}"), kind)
     try:
