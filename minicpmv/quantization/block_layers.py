@@ -16,6 +16,7 @@ from ..gguf.dequantise import dequantise
 from ..gguf.types import TYPES
 from ..kernels import gguf as kernels
 from ..kernels.build import SUFFIXES, built
+from .tables import RowTable
 
 
 class _Blocks(nn.Module):
@@ -114,13 +115,8 @@ class BlockLinear(_Blocks):
         )
 
 
-class BlockEmbedding(_Blocks):
-    """A table of embeddings in blocks; the rows that are asked for become numbers.
-
-    They are multiplied by `embed_scale`, as MiniCPM's are.
-    """
-
-    like: Tensor  # empty: its dtype is the model's
+class BlockEmbedding(RowTable, _Blocks):
+    """A table of embeddings in blocks; the rows that are asked for become numbers."""
 
     def __init__(
         self,
@@ -132,31 +128,18 @@ class BlockEmbedding(_Blocks):
         dtype: torch.dtype = torch.float32,
         device: Any = None,
     ):
-        super().__init__(kind, num_embeddings, embedding_dim, device)
-        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.padding_idx, self.embed_scale = padding_idx, embed_scale
-        self.register_buffer("like", torch.empty(0, dtype=dtype, device=device), persistent=False)
+        _Blocks.__init__(self, kind, num_embeddings, embedding_dim, device)
+        self.set_up(num_embeddings, embedding_dim, padding_idx, embed_scale, dtype, device)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(...) -> (..., embedding_dim), in the dtype of the model.
-
+    def _rows(self, ids: Tensor) -> Tensor:
+        """
         Raises:
-            IndexError: an id is not in the table.
             ValueError: the table is not on a CPU.
         """
         self._check_place(ids)
-        flat = ids.flatten().long()
-        if flat.numel():
-            least, most = int(flat.min()), int(flat.max())
-            if least < 0 or most >= self.num_embeddings:
-                raise IndexError(
-                    f"The ids run from {least} to {most}; the table has {self.num_embeddings} rows."
-                )
-        rows = torch.empty(len(flat), self.embedding_dim, dtype=self.like.dtype)
-        self._write(self.weight, rows, flat)
-        if self.embed_scale != 1:
-            rows *= self.embed_scale
-        return rows.view(*ids.shape, self.embedding_dim)
+        rows = torch.empty(len(ids), self.embedding_dim, dtype=self.like.dtype)
+        self._write(self.weight, rows, ids.long())
+        return rows
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, type={self.kind.name}"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..kernels import PackedWeight, packed_linear
 from ..kernels.packing import packed_shape
 from .rows import dequantize_rows
+from .tables import RowTable
 
 
 class _Packed(nn.Module):
@@ -82,13 +83,8 @@ class PackedLinear(_Packed):
         )
 
 
-class PackedEmbedding(_Packed):
-    """A table of embeddings with packed rows; the rows that are asked for are unpacked.
-
-    They are multiplied by `embed_scale`, as MiniCPM's are.
-    """
-
-    like: Tensor  # empty: its dtype is the model's
+class PackedEmbedding(RowTable, _Packed):
+    """A table of embeddings with packed rows; the rows that are asked for are unpacked."""
 
     def __init__(
         self,
@@ -100,28 +96,11 @@ class PackedEmbedding(_Packed):
         dtype: torch.dtype = torch.float32,
         device: Any = None,
     ):
-        super().__init__(bits, num_embeddings, embedding_dim, device)
-        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.padding_idx, self.embed_scale = padding_idx, embed_scale
-        self.register_buffer("like", torch.empty(0, dtype=dtype, device=device), persistent=False)
+        _Packed.__init__(self, bits, num_embeddings, embedding_dim, device)
+        self.set_up(num_embeddings, embedding_dim, padding_idx, embed_scale, dtype, device)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(...) -> (..., embedding_dim), in the dtype of the model.
-
-        Raises:
-            IndexError: an id is not in the table.
-        """
-        flat = ids.flatten()
-        if flat.device.type == "cpu" and flat.numel():
-            least, most = int(flat.min()), int(flat.max())
-            if least < 0 or most >= self.num_embeddings:
-                raise IndexError(
-                    f"The ids run from {least} to {most}; the table has {self.num_embeddings} rows."
-                )
-        rows = dequantize_rows(self.packed, flat, self.like.dtype)
-        if self.embed_scale != 1:
-            rows *= self.embed_scale
-        return rows.view(*ids.shape, self.embedding_dim)
+    def _rows(self, ids: Tensor) -> Tensor:
+        return dequantize_rows(self.packed, ids, self.like.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, bits={self.bits}"
