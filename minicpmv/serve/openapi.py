@@ -53,7 +53,7 @@ def _add_bodies(
         schema = names[(model, "validation")]
         fields = schemas[str(schema["$ref"]).removeprefix(_REF)]["properties"]
         if "model" in fields:
-            fields["model"] |= {"enum": list(models)}
+            _name(fields["model"], models)
         paths[path][method]["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": schema}},
@@ -62,6 +62,13 @@ def _add_bodies(
             kind = NDJSON if path.startswith("/api/") else EVENT_STREAM.partition(";")[0]
             content = paths[path][method]["responses"]["200"].setdefault("content", {})
             content[kind] = {"schema": {"type": "string"}}
+
+
+def _name(field: dict[str, Any], models: Sequence[str]) -> None:
+    """Say which texts a field may be: of one that may be null, too, only its texts."""
+    for kind in field.get("anyOf", [field]):
+        if kind["type"] == "string":
+            kind["enum"] = list(models)
 
 
 def _error_at(path: str) -> dict[str, Any]:

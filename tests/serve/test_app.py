@@ -197,6 +197,19 @@ def test_bodies_are_in_the_openapi_document(client):
     assert {each.partition('"')[0] for each in references} <= set(schemas)
 
 
+def test_names_of_models_are_in_the_openapi_document(client):
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    fields = {name: of["properties"]["model"] for name, of in schemas.items()
+              if "enum" in json.dumps(of.get("properties", {}).get("model"))}  # fmt: skip
+    optional = {name: field for name, field in fields.items() if "default" in field}
+    assert set(optional) == {"DetokenizeRequest", "ShowRequest", "TokenizeRequest"}
+    for field in optional.values():  # null, their default, is one of what they may be
+        assert field["anyOf"] == [{"type": "string", "enum": ["fake"]}, {"type": "null"}]
+        assert "enum" not in field
+    for name in set(fields) - set(optional):
+        assert fields[name]["enum"] == ["fake"]
+
+
 def test_streams_are_in_the_openapi_document(client):
     paths = client.get("/openapi.json").json()["paths"]
     kinds = {path: set(each["post"]["responses"]["200"]["content"])
