@@ -14,7 +14,7 @@ from .processes import processes
 from .rows import Source
 from .run import Batch
 from .sizing import num_processes
-from .workers import LocalWorker, Worker, servers
+from .workers import ANSWER_S, LocalWorker, Worker, servers
 
 # What guards a server from strangers is no limit for one's own file.
 _LIFTED: Mapping[str, Any] = {"max_body": 2**31, "max_images": 2**16, "timeout": 7 * 86400.0}
@@ -28,7 +28,8 @@ class Place:
         workers: processes on this machine, or actors on the cluster; None: one there, and here as
             many as `sizing` says.
         ray: address of a cluster; "local" starts one here.
-        base_urls: of running servers; `api_key` and `concurrency` (requests at a time) are theirs.
+        base_urls: of running servers; theirs are `api_key`, `concurrency` (requests at a time) and
+            `answer_s` (seconds that one answer may take).
         models: what the model's names are, with their settings: of `ServeSettings`, as keywords.
     """
 
@@ -40,6 +41,7 @@ class Place:
     base_urls: tuple[str, ...] = ()
     api_key: str | None = None
     concurrency: int = 32
+    answer_s: float = ANSWER_S
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -139,7 +141,7 @@ def _identity(place: Place) -> Any:
 async def _workers(place: Place, rows: int) -> AsyncIterator[list[Worker]]:
     async with AsyncExitStack() as stack:
         if place.base_urls:
-            found = servers(list(place.base_urls), place.concurrency, place.api_key)
+            found = servers(list(place.base_urls), place.concurrency, place.api_key, place.answer_s)
             yield list(await stack.enter_async_context(found))
             return
         models = {**_LIFTED, **place.models}

@@ -22,7 +22,7 @@ from ..serve.upstream.client import httpx
 from ..serve.upstream.pool import checked, shown
 from .rows import Row
 from .run import Batch
-from .workers import ServerWorker, servers
+from .workers import ANSWER_S, ServerWorker, servers
 
 _URL = "/v1/chat/completions"
 _LOOK_S = 10.0
@@ -49,6 +49,7 @@ class ServerAnswerer:
     Args:
         urls: with or without `/v1`. name: of the model; "": the only one they have.
         concurrency: items that each is sent at a time.
+        answer_s: seconds that one answer may take.
         patience_s: seconds without any server after which the run ends with an error.
 
     Raises:
@@ -62,11 +63,13 @@ class ServerAnswerer:
         *,
         api_key: str | None = None,
         concurrency: int = 32,
+        answer_s: float = ANSWER_S,
         patience_s: float = 300.0,
     ):
         self._urls = [checked(url, "--base-url") for url in urls]
         self._api_key = api_key
         self._concurrency = concurrency
+        self._answer_s = answer_s
         self._patience_s = patience_s
         found = _cards(self._urls, api_key)
         first, cards = next(iter(found.items()))
@@ -115,7 +118,7 @@ class ServerAnswerer:
                 thread.join()
 
     async def _run(self, rows: "_Rows") -> None:
-        found = servers(self._urls, self._concurrency, self._api_key)
+        found = servers(self._urls, self._concurrency, self._api_key, self._answer_s)
         async with found as workers:
             await self._batch(rows, workers)
 

@@ -15,6 +15,8 @@ _BUSY = (429, 503)
 _AGAIN_S = 1.0  # between two tries of a server that is busy or away
 _MOST_WAIT_S = 60.0
 _LOOK_S = 5.0
+_JSON = {"content-type": "application/json"}
+ANSWER_S = 600.0  # as OpenAI's own client
 
 
 class WorkerLostError(OSError):
@@ -77,13 +79,17 @@ class ServerWorker:
 
     Args:
         url: with or without `/v1`.
+        answer_s: seconds for one answer; a server that takes more has stalled.
     """
 
-    def __init__(self, url: str, client: "httpx.AsyncClient", capacity: int):
+    def __init__(
+        self, url: str, client: "httpx.AsyncClient", capacity: int, answer_s: float = ANSWER_S
+    ):
         self.name = shown(url)
         self.capacity = capacity
         self._url = url
         self._client = client
+        self._answer_s = answer_s
         self._up = asyncio.Event()
         self._up.set()
         self._looking: asyncio.Task[None] | None = None
@@ -92,9 +98,14 @@ class ServerWorker:
         wait_s = _AGAIN_S
         while True:
             try:
-                answer = await self._client.post(
-                    f"{self._url}{url}", content=body, headers={"content-type": "application/json"}
-                )
+                async with asyncio.timeout(self._answer_s):
+                    answer = await self._client.post(
+                        f"{self._url}{url}", content=body, headers=_JSON
+                    )
+            except TimeoutError as error:
+                self._up.clear()
+                message = f"{self.name} has given no answer in {self._answer_s:g} s"
+                raise WorkerLostError(message, counts=True) from error
             except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
                 self._up.clear()
                 raise WorkerLostError(f"{self.name} cannot be reached", counts=False) from error
@@ -149,11 +160,14 @@ def served_model(urls: Sequence[str], api_key: str | None = None) -> str | None:
 
 @asynccontextmanager
 async def servers(
-    urls: Sequence[str], capacity: int, api_key: str | None = None
+    urls: Sequence[str],
+    capacity: int,
+    api_key: str | None = None,
+    answer_s: float = ANSWER_S,
 ) -> AsyncIterator[list[ServerWorker]]:
     """Workers for addresses that `serve.upstream.pool.checked` has passed."""
     client = make_client(api_key)
-    workers = [ServerWorker(url, client, capacity) for url in dict.fromkeys(urls)]
+    workers = [ServerWorker(url, client, capacity, answer_s) for url in dict.fromkeys(urls)]
     try:
         yield workers
     finally:

@@ -77,6 +77,8 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     add("--base-url", metavar="URL", nargs="+", help="running servers, ours or others'")
     add("--api-key", metavar="KEY", help="of the servers (default: $MINICPMV_API_KEY)")
     add("--concurrency", type=int, metavar="N", help="rows at a time per server (default: 32)")
+    add("--answer-timeout", type=float, metavar="S",
+        help="seconds that a server may take for one row (default: 600)")  # fmt: skip
     add("--patience", type=float, default=300.0, metavar="S",
         help="seconds without any worker after which the batch stops (default: 300)")  # fmt: skip
 
@@ -141,12 +143,12 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
-    for name in ("patience", "cpus_per_worker", "gpus_per_worker"):
+    for name in ("patience", "answer_timeout", "cpus_per_worker", "gpus_per_worker"):
         value = getattr(args, name)
         least = 0 if name == "gpus_per_worker" else math.ulp(0.0)
         if value is not None and not least <= value < math.inf:
             raise UsageError(f"--{name.replace('_', '-')} is {value}; expected a positive number.")
-    of_servers = ("api_key", "concurrency")
+    of_servers = ("api_key", "concurrency", "answer_timeout")
     of_models = ("served_model_name", "device", "dtype", "quantize", "max_num_seqs")
     of_ray = ("cpus_per_worker", "gpus_per_worker")
     if args.base_url:
@@ -212,12 +214,18 @@ def _default_model(args: argparse.Namespace, place: "Place") -> str | None:
 
 def _place(args: argparse.Namespace) -> "Place":
     from minicpmv.batch.command import Place
+    from minicpmv.batch.workers import ANSWER_S
     from minicpmv.serve.upstream.pool import checked
 
     if args.base_url:
         urls = tuple(checked(url, "--base-url") for url in args.base_url)
         key = args.api_key or os.environ.get("MINICPMV_API_KEY")
-        return Place(base_urls=urls, api_key=key, concurrency=args.concurrency or 32)
+        return Place(
+            base_urls=urls,
+            api_key=key,
+            concurrency=args.concurrency or 32,
+            answer_s=args.answer_timeout or ANSWER_S,
+        )
     models: dict[str, Any] = {"model": (args.model or "nano",)}
     if args.served_model_name:
         models["served_model_name"] = tuple(args.served_model_name)

@@ -107,6 +107,8 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
         help="running servers, ours or others'",
     )
     add("--api-key", metavar="KEY", help="of the servers (default: $MINICPMV_API_KEY)")
+    add("--answer-timeout", type=float, metavar="S",
+        help="seconds that a server may take for one answer (default: 600)")  # fmt: skip
 
 
 def _add_scene_options(parser: argparse.ArgumentParser) -> None:

@@ -60,8 +60,13 @@ def check(args: argparse.Namespace) -> None:
             if getattr(args, name, None) is not None:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} has no effect beside --base-url; remove it.")
-    elif args.api_key is not None:
-        raise UsageError("--api-key has no effect without --base-url; remove it.")
+        if args.answer_timeout is not None and not args.answer_timeout > 0:
+            raise UsageError(f"--answer-timeout is {args.answer_timeout:g}; it must be above 0.")
+    else:
+        for name in ("api_key", "answer_timeout"):
+            if getattr(args, name) is not None:
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag} has no effect without --base-url; remove it.")
     if args.profile is not None and args.cot is not None:
         raise UsageError("--profile says whether there is a chain of thought; remove --cot.")
 
@@ -157,12 +162,14 @@ def _answerer(args: argparse.Namespace, jobs: Sequence[Job]) -> Iterator["Answer
     if args.base_url:
         with server_packages("--base-url"):
             from minicpmv.batch.evaluation import ServerAnswerer
+            from minicpmv.batch.workers import ANSWER_S
 
         yield ServerAnswerer(
             args.base_url,
             args.model if args.names_model else "",
             api_key=args.api_key or os.environ.get("MINICPMV_API_KEY"),
             concurrency=args.batch_size,
+            answer_s=args.answer_timeout or ANSWER_S,
         )
         return
     options = load_options(args)

@@ -115,6 +115,20 @@ def test_what_is_typed_wrongly_is_one_line(
     assert error.count("\n") == 1
 
 
+def test_a_server_that_stalls_is_lost_with_the_row() -> None:
+    async def stall(request: Any) -> Any:
+        await asyncio.Event().wait()
+
+    async def run() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(stall)) as client:
+            worker = ServerWorker("http://server", client, 1, answer_s=0.01)
+            with pytest.raises(WorkerLostError, match=r"has given no answer in 0\.01 s") as lost:
+                await worker.send("/v1/x", b"{}")
+            assert lost.value.counts
+
+    asyncio.run(run())
+
+
 def test_a_server_that_is_busy_is_asked_again_and_one_that_is_gone_is_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -126,6 +126,12 @@ def test_all_benchmarks_are_listed_and_each_is_shown_as_it_is_asked(capsys):
         (("ocrbench", "--tasks", "reading"), "--tasks is for the task scenes; remove it", 2),
         (("ocrbench", "--blind"), "--blind is for the task scenes; remove it", 2),
         (("ocrbench", "--api-key", "k"), "--api-key has no effect without --base-url", 2),
+        (("ocrbench", "--answer-timeout", "9"), "--answer-timeout has no effect without", 2),
+        (
+            ("ocrbench", "--base-url", "http://127.0.0.1:9", "--answer-timeout", "0"),
+            "--answer-timeout is 0; it must be above 0",
+            2,
+        ),
         (("ocrbench", "--cot", "--profile", "2.6"), "remove --cot", 2),
         (
             ("ocrbench", "--base-url", "http://x", "--quantize", "int4"),
