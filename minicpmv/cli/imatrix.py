@@ -46,6 +46,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--chunks", type=int, metavar="N", help="stop after so many chunks and questions"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT")
     add_model_options(parser, flag=False)
 
 
@@ -83,6 +84,8 @@ def _check(args: argparse.Namespace) -> None:
     check_file("OUT", args.out)
     if Path(args.out).suffix != ".gguf":
         raise UsageError(f"OUT is {args.out!r}; it must end in .gguf.")
+    if Path(args.out).exists() and not args.overwrite:
+        raise FileExistsError(f"{args.out!r} is there. Pass --overwrite to replace it.")
     if getattr(args, "quantize", None) is not None:
         raise UsageError("--quantize would measure other inputs than the model's; leave it out.")
     for name in ("chunk_size", "chunks"):

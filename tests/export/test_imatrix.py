@@ -13,6 +13,7 @@ from minicpmv.export import imatrix
 from minicpmv.export.gguf.run import export_gguf
 from minicpmv.export.imatrix import make_imatrix
 from minicpmv.gguf.container import GGUFFile
+from minicpmv.gguf.imatrix import ImportanceMatrix
 from minicpmv.gguf.quantise import quantise
 
 from ..helpers.chats import FOLDERS, loaded
@@ -192,3 +193,17 @@ def test_wrong_arguments_are_refused_before_a_model_is_loaded(
 ) -> None:
     assert main(["imatrix", *arguments]) in (1, 2)
     assert message in capsys.readouterr().err
+
+
+def test_a_matrix_that_is_there_is_replaced_only_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, text = tmp_path / "x.gguf", tmp_path / "t.txt"
+    out.write_bytes(b"hours of work")
+    text.write_text("What colour is the star? " * 10)
+    words = ["imatrix", "nano", str(out), "--data", str(text), "--chunk-size", "32"]
+    assert main(words) == 1
+    assert "x.gguf' is there. Pass --overwrite to replace it." in capsys.readouterr().err
+    assert out.read_bytes() == b"hours of work"
+    assert main([*words, "--overwrite"]) == 0
+    assert ImportanceMatrix.read(out).chunk_size == 32
