@@ -401,6 +401,12 @@ def _check_file(checkpoint: Checkpoint, *names: str) -> None:
     folder = checkpoint.folder if checkpoint.is_folder else None
     if folder is not None and not any((folder / name).is_file() for name in names):
         checkpoint.check_is_no_adapter()
+        files = sorted(path.name for path in folder.glob("*.gguf"))
+        if files:
+            raise OSError(
+                f"{str(folder)!r} is a folder of GGUF files ({', '.join(files)}). Name the file "
+                "of the language model, and that of the vision side as `mmproj`."
+            )
         raise OSError(
             f"{str(folder)!r} has no {' or '.join(names)}, so it is not a complete MiniCPM-V "
             "or MiniCPM checkpoint. Download it again, or check the path."

@@ -203,3 +203,12 @@ def test_a_template_of_ones_own_comes_back(name, tmp_path):
     if name == "2.5":
         mmproj = as_released(files.mmproj, tmp_path / "mmproj.gguf")
         assert load(theirs, mmproj=mmproj).processor.chat_template == source.chat_template
+
+
+def test_a_folder_of_gguf_files_is_told_from_a_broken_checkpoint(tmp_path: Path) -> None:
+    for name in ("nano-Q8_0.gguf", "mmproj-nano-F16.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    with pytest.raises(
+        OSError, match=r"GGUF files \(mmproj-nano-F16.gguf, nano-Q8_0.gguf\)\. Name"
+    ):
+        load(str(tmp_path))

@@ -107,6 +107,14 @@ def test_files_of_another_run_are_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "ckpt-F16.gguf").read_bytes() != before
 
 
+def test_a_second_size_can_be_written_beside_the_same_vision_side(tmp_path: Path) -> None:
+    export(FOLDERS["2.6"], tmp_path, ["F16"], progress=False)
+    with pytest.raises(FileExistsError, match=r"mmproj-.*, or --mmproj none to keep it\.$"):
+        export(FOLDERS["2.6"], tmp_path, ["BF16"], progress=False)
+    export(FOLDERS["2.6"], tmp_path, ["BF16"], mmproj=None, progress=False)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
