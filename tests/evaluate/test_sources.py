@@ -213,6 +213,16 @@ def test_a_broken_row_is_named(tmp_path, row, message):
     assert "own.jsonl, row 1" in str(caught.value)
 
 
+def test_pictures_are_looked_for_in_the_same_folders_by_a_relative_name(tmp_path, monkeypatch):
+    inner = tmp_path / "questions"
+    inner.mkdir()
+    lines(inner / "own.jsonl", [{"question": "q", "answer": "x", "image": "no.png"}])
+    monkeypatch.chdir(inner)
+    with pytest.raises(ValueError, match="there is no file") as caught:
+        list(read_items(page_of(), Path("own.jsonl")))
+    assert str(caught.value).endswith(f"in {str(inner)!r}, {str(tmp_path)!r}.")
+
+
 def test_an_answer_that_is_no_option(tmp_path):
     path = lines(tmp_path / "own.jsonl", [{"question": "q", "options": ["a", "b"], "answer": 2}])
     with pytest.raises(ValueError, match="the answer is '2', of 2 options"):

@@ -106,7 +106,7 @@ def _name(source: Source) -> str:
 
 def _around(file: Path, page: Page) -> tuple[Path, ...]:
     """Folders of pictures and videos that the rows of `file` may name."""
-    folder = file.parent
+    folder = file.absolute().parent  # `.` would be its own parent
     named = (folder, folder / file.stem, folder / "images" / file.stem, folder / "images")
     return (*named, folder.parent, folder / page.name)
 

@@ -178,7 +178,8 @@ def file_of(name: str, folders: Sequence[Path], place: str, column: str) -> Path
             return folder / name
     if name.startswith(("http://", "https://")):
         raise ValueError(f"{place}, column {column!r}: {short(name)} is an address; download it.")
-    where = ", ".join(str(folder) for folder in folders)
+    there = [folder for folder in folders if folder.is_dir()] or folders[:1]
+    where = ", ".join(dict.fromkeys(repr(os.path.abspath(folder)) for folder in there))
     raise ValueError(f"{place}, column {column!r}: there is no file {short(name)} in {where}.")
 
 
