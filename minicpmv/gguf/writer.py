@@ -5,12 +5,14 @@ which sources are whole. A second run with the same header and sources goes on b
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +54,56 @@ def write_gguf(
     places = ends(len(header), outlines, alignment_of(metadata))
     part = path.with_name(path.name + ".part")
     journal = _Journal(path.with_name(path.name + ".part.json"), header, sources)
+    with _locked(part) as file:
+        _fill(path, file, journal, header, places, outlines, read, progress)
+        put_in_place(part, path)
+        journal.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(part: Path) -> Iterator[Any]:
+    """The file, open, which no other process writes meanwhile.
+
+    Raises:
+        OSError: another one does.
+    """
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
+    with os.fdopen(descriptor, "r+b", buffering=0) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_there = os.path.samestat(os.fstat(file.fileno()), part.stat())
+        except (BlockingIOError, FileNotFoundError):
+            is_there = False  # another process has just finished it
+        if not is_there:
+            raise OSError(
+                f"{str(part)!r} is being written by another process. Wait for it, or write to "
+                "another folder."
+            )
+        try:
+            yield file
+        except BaseException:
+            if not os.fstat(file.fileno()).st_size:  # nothing to go on with
+                part.unlink(missing_ok=True)
+            raise
+
+
+def _fill(
+    path: Path,
+    file: Any,
+    journal: "_Journal",
+    header: bytes,
+    places: list[int],
+    outlines: Sequence[Outline],
+    read: Callable[[Outline], Blocks],
+    progress: bool,
+) -> None:
+    """Write what is not there yet."""
+    part = path.with_name(path.name + ".part")
     done = journal.done(part, places)
     start = places[done] if done is not None else 0
     _check_room(path, places[-1] - start)
     try:
-        with (
-            open(part, "wb" if done is None else "r+b", buffering=0) as file,
-            _bar(places[-1], start, path.name, progress) as bar,
-        ):
+        with _bar(places[-1], start, path.name, progress) as bar:
             file.seek(start)
             file.truncate()
             if done is None:
@@ -86,8 +130,6 @@ def write_gguf(
             f"{size / 1e9:.2f} GB ({error.strerror}). {part.name!r} stays: make room and run the "
             "same again to go on, or delete it."
         ) from error
-    put_in_place(part, path)
-    journal.path.unlink(missing_ok=True)
 
 
 def _note(file: Any, journal: "_Journal", whole: int) -> None:

@@ -145,7 +145,7 @@ def export(
             folder = next(iter(files.values())).parent
             picture_file = folder / f"mmproj-{source.label}-{mmproj}.gguf"
         folder = next(iter(files.values())).parent
-        key = json.dumps([source.identity, str(imatrix), through])
+        key = json.dumps([source.identity, _stamp_of(imatrix), through])
         journal = _Finished(folder / f".{source.label}.export.json", key)
         targets = [*files.values(), *([picture_file] if picture_file else [])]
         journal.check(targets, overwrite)
@@ -162,11 +162,19 @@ def export(
     return Exported(files, picture_file, notes, kept)
 
 
+def _stamp_of(path: str | Path | None) -> Any:
+    """Tells a file from another of its name, too."""
+    if path is None or not Path(path).is_file():
+        return str(path)  # reading it says what is wrong
+    found = Path(path).stat()
+    return [str(Path(path).resolve()), found.st_size, found.st_mtime_ns]
+
+
 def _checked(types: Sequence[str], mmproj: str | None, through: str | None) -> list[str]:
     given = [types] if isinstance(types, str) else list(types)
     names: list[str] = []
     for name in given:
-        wanted = list(ALL) if name.lower() == "all" else [name.upper()]
+        wanted = list(ALL) if str(name).lower() == "all" else [str(name).upper()]
         names += [each for each in wanted if each not in names]
     unknown = [name for name in names if name not in FILE_TYPES]
     if unknown or not names:
