@@ -7,12 +7,15 @@ reverse of what the file says.
 
 import math
 import mmap
+import os
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..errors import short
 from .header import ALIGNMENT, MAGIC, MOST_AXES, VERSION, Outline
 from .types import BY_ID, GGMLType
 from .values import Cursor, Typed, Value
@@ -47,6 +50,8 @@ class GGUFFile:
     """
 
     def __init__(self, path: str | Path):
+        if not isinstance(path, str | os.PathLike):
+            raise ValueError(f"{short(path)} is no name of a GGUF file.")
         self.path = Path(path)
         if self.path.is_dir():
             raise IsADirectoryError(f"{str(path)!r} is a folder; name the .gguf file in it.")
@@ -93,25 +98,28 @@ class GGUFFile:
     def _read_pair(self, cursor: Cursor) -> None:
         key = cursor.string()
         if key in self.metadata:
-            raise self._damaged(f"has the key {key!r} twice")
+            raise self._damaged(f"has the key {short(key)} twice")
         try:
             self.metadata[key], self.types[key] = cursor.value()
         except UnicodeDecodeError as error:
-            raise self._damaged(f"has a text that is not UTF-8 in {key!r}") from error
+            raise self._damaged(f"has a text that is not UTF-8 in {short(key)}") from error
         except ValueError as error:
-            raise self._damaged(f"has {error}, in {key!r}") from error
+            raise self._damaged(f"has {error}, in {short(key)}") from error
 
     def _read_info(self, cursor: Cursor) -> tuple[str, tuple[int, ...], GGMLType, int]:
         name = cursor.string()
         num_axes = cursor.number("I")
         if not 1 <= num_axes <= MOST_AXES:
-            raise self._damaged(f"says that {name!r} has {num_axes} axes, and 1 to 4 are possible")
+            raise self._damaged(
+                f"says that {short(name)} has {num_axes} axes, and 1 to 4 are possible"
+            )
         shape = tuple(reversed(cursor.unpack(f"{num_axes}Q")))
         type_id, offset = cursor.number("i"), cursor.number("Q")
         if type_id not in BY_ID:
             known = ", ".join(each.name for each in BY_ID.values())
             raise self._unknown(
-                f"has {name!r} in ggml's type {type_id}", f"{known} can be read; convert it to one."
+                f"has {short(name)} in ggml's type {type_id}",
+                f"{known} can be read; convert it to one.",
             )
         return name, shape, BY_ID[type_id], offset
 
@@ -120,20 +128,27 @@ class GGUFFile:
     ) -> None:
         for name, shape, type_, offset in infos:
             if name in self.tensors:
-                raise self._damaged(f"has the tensor {name!r} twice")
+                raise self._damaged(f"has the tensor {short(name)} twice")
             if 0 in shape or shape[-1] % type_.block:
-                raise self._damaged(f"has {name!r} as {type_.name} of shape {list(shape)}")
+                raise self._damaged(f"has {short(name)} as {type_.name} of shape {list(shape)}")
             if offset % alignment:
                 raise self._damaged(
-                    f"has {name!r} at byte {offset:,} of its data, no multiple of {alignment}"
+                    f"has {short(name)} at byte {offset:,} of its data, no multiple of {alignment}"
                 )
             size = math.prod(shape[:-1]) * type_.row_bytes(shape[-1])
             end = start + offset + size
             if end > len(self._bytes):
                 raise self._damaged(
-                    f"has {len(self._bytes):,} bytes, and {name!r} would end at byte {end:,}"
+                    f"has {len(self._bytes):,} bytes, and {short(name)} would end at byte {end:,}"
                 )
             self.tensors[name] = TensorInfo(name, shape, type_, start + offset, size)
+        inside = sorted(self.tensors.values(), key=lambda info: info.offset)
+        for first, second in pairwise(inside):
+            if second.offset < first.offset + first.size:
+                raise self._damaged(
+                    f"has {short(second.name)} at byte {second.offset:,}, within "
+                    f"{short(first.name)}, which ends at byte {first.offset + first.size:,}"
+                )
 
     def info(self, name: str) -> TensorInfo:
         """Of one tensor.
@@ -142,7 +157,10 @@ class GGUFFile:
             ValueError: the file has none of that name.
         """
         if name not in self.tensors:
-            raise ValueError(f"{str(self.path)!r} has no tensor {name!r}.")
+            raise ValueError(
+                f"{str(self.path)!r} has no tensor {name!r}. Get it again, or convert the model "
+                "anew."
+            )
         return self.tensors[name]
 
     def blocks(self, name: str) -> np.ndarray:

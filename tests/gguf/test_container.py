@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from minicpmv.gguf.container import GGUFFile, Outline, Typed, write_gguf
+from minicpmv.gguf.reading.settings import check_language
 from minicpmv.gguf.types import TYPES
 
 METADATA = {
@@ -207,3 +208,33 @@ def test_too_small_a_disk_is_known_before(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"x.gguf' needs 140737.49 GB more; its disk has"):
         write_gguf(tmp_path / "x.gguf", {}, [huge], content)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_overlapping_tensors_are_refused(path: Path) -> None:
+    data = path.read_bytes()
+    name = b"blk.0.attn_q.weight"
+    at = data.index(name) + len(name) + 4 + 2 * 8 + 4
+    path.write_bytes(data[:at] + struct.pack("<Q", 0) + data[at + 8 :])
+    with pytest.raises(ValueError, match=r"'blk\.0\.attn_q\.weight' at byte .*, within 'tok"):
+        GGUFFile(path)
+
+
+def test_what_a_file_says_at_length_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    write_gguf(path, {"general.architecture": "x" * 100_000}, OUTLINES, content)
+    with pytest.raises(ValueError) as error:
+        check_language(GGUFFile(path))
+    assert len(str(error.value)) < 500
+
+
+def test_a_file_that_another_process_writes_is_left_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+
+    def meanwhile(outline: Outline) -> np.ndarray:
+        with pytest.raises(OSError, match=r"model\.gguf\.part' is being written by another"):
+            write_gguf(path, METADATA, OUTLINES, content)
+        return content(outline)
+
+    write_gguf(path, METADATA, OUTLINES, meanwhile)
+    assert [*tmp_path.iterdir()] == [path]
+    assert len(GGUFFile(path).tensors) == len(OUTLINES)

@@ -1,8 +1,10 @@
 """The tensors of a language model, from llama.cpp's names to the released ones."""
 
+import math
 import re
 from typing import Any
 
+from ...errors import short
 from ..container import GGUFFile
 from .recipes import Recipe, as_is
 
@@ -37,12 +39,46 @@ def number(file: GGUFFile, key: str, default: Any = None) -> Any:
     name = f"{file.metadata['general.architecture']}.{key}"
     value = file.metadata.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        found = "no" if value is None else f"{value!r} as"
+        found = "no" if value is None else f"{short(value)} as"
         raise ValueError(
             f"{str(file.path)!r} has {found} {name}, and the model cannot be built without that "
             "number. Get the file again, or convert the model anew."
         )
     return value
+
+
+def positive(file: GGUFFile, key: str, default: Any = None) -> Any:
+    """A number of the language model that the model is scaled by.
+
+    Raises:
+        ValueError: it is not above 0, or not finite, or as `number`.
+    """
+    value = number(file, key, default)
+    if not 0 < value < math.inf:
+        name = f"{file.metadata['general.architecture']}.{key}"
+        raise ValueError(
+            f"{str(file.path)!r} has {short(value)} as {name}; expected a finite number above 0. "
+            "Get the file again, or convert the model anew."
+        )
+    return value
+
+
+def token_id(file: GGUFFile, role: str) -> int | None:
+    """The id of the token that begins, ends ... a text; None where the file has none.
+
+    Raises:
+        ValueError: it is no token's.
+    """
+    found = file.metadata.get(f"tokenizer.ggml.{role}_token_id")
+    if found is None:
+        return None
+    count = len(file.metadata.get("tokenizer.ggml.tokens", ()))
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < count:
+        raise ValueError(
+            f"{str(file.path)!r} says {role}_token_id {short(found)}, and has {count:,} tokens. "
+            "Get it again."
+        )
+    return found
 
 
 def language_recipes(file: GGUFFile, prefix: str, experts_at: str = "mlp") -> dict[str, Recipe]:
@@ -91,6 +127,6 @@ def language_recipes(file: GGUFFile, prefix: str, experts_at: str = "mlp") -> di
 
 def _unknown(file: GGUFFile, name: str) -> ValueError:
     return ValueError(
-        f"{str(file.path)!r} has the tensor {name!r}, which no language model of this family has, "
-        "so it is not one of them."
+        f"{str(file.path)!r} has the tensor {short(name, 80)}, which no language model of this "
+        "family has, so it is not one of them."
     )

@@ -20,6 +20,7 @@ from .language import language_recipes
 from .recipes import Recipe
 from .settings import (
     check_language,
+    check_single,
     config_fields,
     file_type,
     generation_fields,
@@ -52,8 +53,11 @@ class GGUFModel:
 
     def __init__(self, path: str | Path, mmproj: str | Path | None = None):
         self.file = GGUFFile(path)
+        check_single(self.file)
         check_language(self.file)
         self.mmproj = None if mmproj is None else GGUFFile(mmproj)
+        if self.mmproj is not None:
+            check_single(self.mmproj)
         self.release: Release | None = release_in(self.file, self.mmproj)
         self.fields = config_fields(self.file, self.mmproj, self.release)
         if self.mmproj is not None and self.release is not None:

@@ -7,20 +7,37 @@ side. What a release has in common is filled in from its row.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ...errors import short
 from ...releases import RELEASES, TEXT_RELEASES, Release, model_type_of, release_of
 from ..container import GGUFFile
 from ..types import FILE_TYPES, UNQUANTISED
-from .language import KINDS, number
+from .language import KINDS, number, positive, token_id
 
 # `clip.minicpmv_version`: what llama.cpp calls the vision sides that it runs.
 _VERSIONS = {0: "2.5", 2: "2.5", 3: "2.6"}
 _VISUAL_TAGS = ("<image>", "</image>", "<im_start>")
 _DTYPES = {"F32": "float32", "F16": "float16"}
+_SINGLE = (
+    "general.architecture",
+    "general.file_type",
+    "tokenizer.chat_template",
+    "tokenizer.ggml.add_bos_token",
+    "tokenizer.ggml.add_space_prefix",
+    "tokenizer.ggml.model",
+    "tokenizer.ggml.pre",
+    "clip.minicpmv_version",
+)
+_SAID = {
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+}
 _FAMILY = "MiniCPM-V 1.0, 2.0, 2.5, 2.6, OmniLMM-12B, and the MiniCPM models of 2024"
 
 
@@ -44,6 +61,19 @@ def kept(file: GGUFFile, name: str) -> dict[str, Any] | None:
     return found
 
 
+def check_single(file: GGUFFile) -> None:
+    """
+    Raises:
+        ValueError: a value that decides what the file is, is a list of them.
+    """
+    for key in (*_SINGLE, f"{file.metadata.get('general.architecture')}.rope.scaling.type"):
+        if file.types.get(key, "").startswith("["):
+            raise ValueError(
+                f"{str(file.path)!r} has {key} as {file.types[key]}; expected one value. Get it "
+                "again, or convert the model anew."
+            )
+
+
 def check_language(file: GGUFFile) -> None:
     """
     Raises:
@@ -56,7 +86,7 @@ def check_language(file: GGUFFile) -> None:
         )
     if kind not in KINDS:
         raise ValueError(
-            f"{str(file.path)!r} holds a model of architecture {kind!r}; read are "
+            f"{str(file.path)!r} holds a model of architecture {short(kind)}; read are "
             f"{', '.join(KINDS)}, of {_FAMILY}."
         )
 
@@ -115,14 +145,14 @@ def _version_of(mmproj: GGUFFile) -> str:
     if said.get("general.architecture") != "clip":
         raise ValueError(
             f"mmproj {str(mmproj.path)!r} is no vision side: its architecture is "
-            f"{said.get('general.architecture')!r}, expected 'clip'."
+            f"{short(said.get('general.architecture'))}, expected 'clip'."
         )
     if "minicpmv.version" in said and str(said["minicpmv.version"]) in RELEASES:
         return str(said["minicpmv.version"])
     version = said.get("clip.minicpmv_version", 0)
     has_resampler = "resampler.query" in mmproj.tensors
     if version not in _VERSIONS or not has_resampler:
-        what = f"clip.minicpmv_version {version!r}" if has_resampler else "no resampler"
+        what = f"clip.minicpmv_version {short(version)}" if has_resampler else "no resampler"
         raise ValueError(
             f"mmproj {str(mmproj.path)!r} has {what}; read are 2 (2.5) and 3 (2.6), and what "
             "minicpmv export gguf wrote. MiniCPM-V 4.0 and later load in transformers or llama.cpp."
@@ -142,6 +172,8 @@ def config_fields(
     fields = kept(file, "config")
     if fields is None:
         fields = _language_fields(file)
+    else:
+        _check_said(file, fields)
     is_tied = "output.weight" not in file.tensors
     fields["tie_word_embeddings"] = is_tied
     fields["torch_dtype"] = _dtype(file, fields)
@@ -156,6 +188,26 @@ def config_fields(
     if kept(file, "config") is None:
         fields |= _vision_fields(mmproj, release)
     return fields
+
+
+def _check_said(file: GGUFFile, fields: Mapping[str, Any]) -> None:
+    """Numbers that a file says to llama.cpp must be those of the checkpoint that it carries.
+
+    Raises:
+        ValueError: they are not, or the head is missing.
+    """
+    if fields.get("tie_word_embeddings") is False:
+        file.info("output.weight")
+    kind = file.metadata["general.architecture"]
+    for key, ours in _SAID.items():
+        said, known = file.metadata.get(f"{kind}.{key}"), fields.get(ours)
+        if said is None or not isinstance(known, int):
+            continue
+        if not isinstance(said, int) or said != known:
+            raise ValueError(
+                f"{str(file.path)!r} is damaged: {kind}.{key} is {short(said)}, and {ours} of the "
+                f"checkpoint in it {known}. Get it again, or convert the model anew."
+            )
 
 
 def _language_fields(file: GGUFFile) -> dict[str, Any]:
@@ -175,23 +227,30 @@ def _language_fields(file: GGUFFile) -> dict[str, Any]:
         "hidden_act": "silu",
         "rope_scaling": None,
     }
+    for key in ("attention.key_length", "attention.value_length"):
+        if number(file, key, 0) and heads > 0 and number(file, key) * heads != width:
+            raise ValueError(
+                f"{str(file.path)!r} has {short(number(file, key))} as {key}; expected "
+                f"{width / heads:g}, as in all models of this family."
+            )
     for ours, theirs in (("bos_token_id", "bos"), ("eos_token_id", "eos")):
-        if f"tokenizer.ggml.{theirs}_token_id" in said:
-            fields[ours] = int(said[f"tokenizer.ggml.{theirs}_token_id"])
+        if (found := token_id(file, theirs)) is not None:
+            fields[ours] = found
     scaling = said.get(f"{said['general.architecture']}.rope.scaling.type", "none")
     if scaling == "linear":
         fields["rope_scaling"] = {"type": "linear", "factor": number(file, "rope.scaling.factor")}
     elif scaling != "none":
         raise ValueError(
-            f"{str(file.path)!r} has rope scaling {scaling!r}; read are none and 'linear'."
+            f"{str(file.path)!r} has rope scaling {short(scaling)}; read are none and 'linear'."
         )
     experts = number(file, "expert_count", 0)
     if said["general.architecture"] == "minicpm":
-        scale = number(file, "residual_scale", 1.4 / math.sqrt(layers))
+        root = math.sqrt(positive(file, "block_count"))
+        scale = positive(file, "residual_scale", 1.4 / root)
         fields |= {
-            "scale_emb": _whole(shortest(number(file, "embedding_scale", 12.0))),
-            "scale_depth": round(scale * math.sqrt(layers), 6),
-            "dim_model_base": _whole(width / number(file, "logit_scale", width / 256)),
+            "scale_emb": _whole(shortest(positive(file, "embedding_scale", 12.0))),
+            "scale_depth": round(scale * root, 6),
+            "dim_model_base": _whole(width / positive(file, "logit_scale", width / 256)),
         }
         if experts:
             fields["num_experts"] = experts
@@ -294,7 +353,8 @@ def preprocessor_fields(
     if found is not None:
         return found
     cut = fields["slice_config"]
-    mean, std = (mmproj.metadata.get(f"clip.vision.image_{name}") for name in ("mean", "std"))
+    mean = _channels(mmproj, "image_mean", release.image_mean)
+    std = _channels(mmproj, "image_std", release.image_std)
     return {
         "image_processor_type": "MiniCPMVImageProcessor",
         "processor_class": "MiniCPMVProcessor",
@@ -304,10 +364,26 @@ def preprocessor_fields(
         "image_feature_size": fields["query_num"],
         "use_image_id": release.use_image_id,
         "slice_mode": True,
-        "norm_mean": [shortest(x) for x in (release.image_mean if mean is None else mean)],
-        "norm_std": [shortest(x) for x in (release.image_std if std is None else std)],
+        "norm_mean": [shortest(x) for x in mean],
+        "norm_std": [shortest(x) for x in std],
         "version": float(release.version),
     }
+
+
+def _channels(mmproj: GGUFFile, key: str, default: Sequence[float]) -> Sequence[float]:
+    """Numbers of the three colours."""
+    found = mmproj.metadata.get(f"clip.vision.{key}", default)
+    if isinstance(found, str | int | float) or len(found) != 3 or not np.all(_are_finite(found)):
+        raise ValueError(
+            f"mmproj {str(mmproj.path)!r} has {short(found)} as clip.vision.{key}; expected three "
+            "finite numbers. Get it again, or convert the model anew."
+        )
+    return found
+
+
+def _are_finite(values: Any) -> Any:
+    array = np.asarray(values)
+    return np.isfinite(array) if array.dtype.kind in "fiu" else False
 
 
 def generation_fields(file: GGUFFile, release: Release | None) -> dict[str, Any]:
@@ -318,15 +394,15 @@ def generation_fields(file: GGUFFile, release: Release | None) -> dict[str, Any]
     said = file.metadata
     tokens = list(said.get("tokenizer.ggml.tokens", ()))
     names = ("eos", "eot")
-    ids = [int(said[key]) for key in (f"tokenizer.ggml.{n}_token_id" for n in names) if key in said]
+    ids = [each for name in names if (each := token_id(file, name)) is not None]
     ends = () if release is None else release.terminators
     ids += [tokens.index(text) for text in ends if text in tokens]
     ids = list(dict.fromkeys(ids))
     result: dict[str, Any] = {"_from_model_config": True}
     if ids:
         result["eos_token_id"] = ids if len(ids) > 1 else ids[0]
-    if "tokenizer.ggml.bos_token_id" in said:
-        result["bos_token_id"] = int(said["tokenizer.ggml.bos_token_id"])
+    if (bos := token_id(file, "bos")) is not None:
+        result["bos_token_id"] = bos
     return result
 
 
@@ -370,6 +446,7 @@ def _whole(value: float) -> float | int:
 __all__ = [
     "UNQUANTISED",
     "check_language",
+    "check_single",
     "config_fields",
     "file_type",
     "generation_fields",

@@ -8,8 +8,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...errors import short
 from ...releases import Release
 from ..container import GGUFFile
+from .language import token_id
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _CUT_OUT = (CONTROL, USER_DEFINED)
@@ -33,7 +35,7 @@ def tokenizer_files(file: GGUFFile, release: Release | None, is_small: bool) -> 
         ValueError: the vocabulary is missing, incomplete, or of a kind that this family has not.
     """
     said = file.metadata
-    tokens, types = _list(file, "tokens"), [int(kind) for kind in _list(file, "token_type")]
+    tokens, types = _texts(file, "tokens"), _numbers(file, "token_type")
     rows = file.info("token_embd.weight").shape[0]
     if len(tokens) != rows or len(types) != rows:
         raise ValueError(
@@ -48,7 +50,7 @@ def tokenizer_files(file: GGUFFile, release: Release | None, is_small: bool) -> 
         settings["tokenizer_class"] = "MiniCPMVTokenizerFast"
         files = {"tokenizer.json": json.dumps(content, ensure_ascii=False).encode()}
     elif kind == "llama":
-        scores = [float(score) for score in _list(file, "scores")]
+        scores = _numbers(file, "scores")
         if len(scores) != rows:
             raise ValueError(
                 f"{str(file.path)!r} has {len(scores):,} scores for {rows:,} tokens. Get it again."
@@ -58,8 +60,8 @@ def tokenizer_files(file: GGUFFile, release: Release | None, is_small: bool) -> 
         settings |= _settings_of_pieces(tokens, types, scores)
     else:
         raise ValueError(
-            f"{str(file.path)!r} has a tokenizer of kind {kind!r}; read are 'gpt2' and 'llama', "
-            "which the models of this family have."
+            f"{str(file.path)!r} has a tokenizer of kind {short(kind)}; read are 'gpt2' and "
+            "'llama', which the models of this family have."
         )
     files["tokenizer_config.json"] = json.dumps(settings, ensure_ascii=False).encode()
     return files
@@ -75,6 +77,25 @@ def _list(file: GGUFFile, key: str) -> Sequence[Any]:
     return found
 
 
+def _texts(file: GGUFFile, key: str) -> Sequence[str]:
+    return _of_kind(file, key, is_text=True)
+
+
+def _numbers(file: GGUFFile, key: str) -> list[Any]:
+    return [number.item() for number in _of_kind(file, key, is_text=False)]
+
+
+def _of_kind(file: GGUFFile, key: str, *, is_text: bool) -> Sequence[Any]:
+    found = _list(file, key)
+    kind = file.types[f"tokenizer.ggml.{key}"]
+    if (kind == "[str]") != is_text:
+        raise ValueError(
+            f"{str(file.path)!r} has tokenizer.ggml.{key} as {kind}; expected a list of "
+            f"{'texts' if is_text else 'numbers'}. Get it again, or convert the model anew."
+        )
+    return found
+
+
 def _settings(file: GGUFFile, tokens: Sequence[str]) -> dict[str, Any]:
     """What `tokenizer_config.json` says of any kind."""
     settings: dict[str, Any] = {
@@ -82,15 +103,9 @@ def _settings(file: GGUFFile, tokens: Sequence[str]) -> dict[str, Any]:
         "model_max_length": 1000000000000000019884624838656,
     }
     for name, theirs in _ROLES.items():
-        token_id = file.metadata.get(f"tokenizer.ggml.{theirs}_token_id")
-        if token_id is None:
-            continue
-        if not 0 <= int(token_id) < len(tokens):
-            raise ValueError(
-                f"{str(file.path)!r} says {theirs}_token_id {token_id}, and has {len(tokens):,} "
-                "tokens. Get it again."
-            )
-        settings[name] = tokens[int(token_id)]
+        found = token_id(file, theirs)
+        if found is not None:
+            settings[name] = tokens[found]
     if "unk_token" not in settings and "<unk>" in tokens:
         settings["unk_token"] = "<unk>"
     template = file.metadata.get("tokenizer.chat_template")
@@ -111,15 +126,20 @@ def _of_bytes(
     split = file.metadata.get("tokenizer.ggml.pre")
     if split not in _DIGITS:
         raise ValueError(
-            f"{str(file.path)!r} splits text by {split!r}; known are {', '.join(_DIGITS)}, which "
-            "the models of this family have."
+            f"{str(file.path)!r} splits text by {short(split)}; known are {', '.join(_DIGITS)}, "
+            "which the models of this family have."
         )
-    merges = list(_list(file, "merges"))
+    merges = list(_texts(file, "merges"))
+    if not merges:
+        raise ValueError(
+            f"{str(file.path)!r} has an empty list tokenizer.ggml.merges, so text would become "
+            "single bytes. Get it again, or convert the model anew."
+        )
     vocabulary = {token: i for i, token in enumerate(tokens) if types[i] != UNUSED}
     added = [
-        _added(token_id, token, special=types[token_id] == CONTROL)
-        for token_id, token in enumerate(tokens)
-        if types[token_id] in _CUT_OUT
+        _added(number, token, special=types[number] == CONTROL)
+        for number, token in enumerate(tokens)
+        if types[number] in _CUT_OUT
     ]
     levels = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     is_llama = split != "qwen2"
@@ -159,12 +179,12 @@ def _of_bytes(
     }
 
 
-def _added(token_id: int, content: str, *, special: bool) -> dict[str, Any]:
+def _added(number: int, content: str, *, special: bool) -> dict[str, Any]:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": token_id, "content": content, **flags, "special": special}
+    return {"id": number, "content": content, **flags, "special": special}
 
 
-def _begun(bos: str, token_id: int) -> dict[str, Any]:
+def _begun(bos: str, number: int) -> dict[str, Any]:
     """The step that puts the token of the beginning before a text."""
     text = {"Sequence": {"id": "A", "type_id": 0}}
     first = {"SpecialToken": {"id": bos, "type_id": 0}}
@@ -172,7 +192,7 @@ def _begun(bos: str, token_id: int) -> dict[str, Any]:
         "type": "TemplateProcessing",
         "single": [first, text],
         "pair": [first, text, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {bos: {"id": bos, "ids": [token_id], "tokens": [bos]}},
+        "special_tokens": {bos: {"id": bos, "ids": [number], "tokens": [bos]}},
     }
 
 
@@ -188,13 +208,13 @@ def _of_pieces(
     from sentencepiece import sentencepiece_model_pb2 as schema
 
     model = schema.ModelProto()
-    for token_id, token in enumerate(tokens):
-        model.pieces.add(piece=token, score=scores[token_id], type=types[token_id])
+    for number, token in enumerate(tokens):
+        model.pieces.add(piece=token, score=scores[number], type=types[number])
     unknown = file.metadata.get("tokenizer.ggml.unknown_token_id")
     model.trainer_spec.model_type = schema.TrainerSpec.ModelType.BPE
     model.trainer_spec.byte_fallback = BYTE in types
     model.trainer_spec.vocab_size = len(tokens)
-    model.trainer_spec.unk_piece = tokens[int(unknown)] if unknown is not None else "<unk>"
+    model.trainer_spec.unk_piece = tokens[unknown] if unknown is not None else "<unk>"
     has_space = bool(file.metadata.get("tokenizer.ggml.add_space_prefix", True))
     model.normalizer_spec.name = "identity"
     model.normalizer_spec.add_dummy_prefix = has_space or is_text
@@ -208,10 +228,10 @@ def _settings_of_pieces(
     """What `tokenizer_config.json` says beside `tokenizer.model`: tokens that are cut out."""
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     added = {
-        str(token_id): {"content": token, **flags, "special": types[token_id] != USER_DEFINED}
-        for token_id, token in enumerate(tokens)
-        if types[token_id] in (UNKNOWN, CONTROL)
-        or (types[token_id] == USER_DEFINED and scores[token_id] == ADDED_SCORE)
+        str(number): {"content": token, **flags, "special": types[number] != USER_DEFINED}
+        for number, token in enumerate(tokens)
+        if types[number] in (UNKNOWN, CONTROL)
+        or (types[number] == USER_DEFINED and scores[number] == ADDED_SCORE)
     }
     return {
         "tokenizer_class": "LlamaTokenizerWrapper",

@@ -7,6 +7,7 @@ model's own, which is taken.
 
 import re
 
+from ...errors import short
 from ..container import GGUFFile
 from .recipes import Recipe, as_is
 
@@ -165,6 +166,6 @@ class _Reader:
 
     def _unknown(self, name: str) -> ValueError:
         return ValueError(
-            f"{str(self.file.path)!r} has the tensor {name!r}, which no vision side of this family "
-            "has, so it is not one of them."
+            f"{str(self.file.path)!r} has the tensor {short(name, 80)}, which no vision side of "
+            "this family has, so it is not one of them."
         )

@@ -13,7 +13,7 @@ import minicpmv
 from minicpmv.cli import main
 from minicpmv.errors import ArgumentError
 from minicpmv.export.gguf.run import export
-from minicpmv.gguf.container import GGUFFile
+from minicpmv.gguf.container import GGUFFile, Outline, Typed, write_gguf
 from minicpmv.gguf.reading.model import GGUFModel
 from minicpmv.inspection import gguf_here
 from minicpmv.loader import load
@@ -212,3 +212,49 @@ def test_a_folder_of_gguf_files_is_told_from_a_broken_checkpoint(tmp_path: Path)
         OSError, match=r"GGUF files \(mmproj-nano-F16.gguf, nano-Q8_0.gguf\)\. Name"
     ):
         load(str(tmp_path))
+
+
+WRONG = {
+    "tokenizer.ggml.merges": ([], "empty list tokenizer.ggml.merges"),
+    "tokenizer.ggml.tokens": ([1, 2], "as .u32.; expected a list of texts"),
+    "tokenizer.ggml.token_type": (["1"], "as .str.; expected a list of numbers"),
+    "tokenizer.ggml.eos_token_id": ("x", "says eos_token_id 'x', and has"),
+    "general.architecture": (["qwen2"], "general.architecture as .str.; expected one value"),
+    "general.file_type": ([7], "general.file_type as .u32.; expected one value"),
+    "qwen2.block_count": (7, "qwen2.block_count is 7, and num_hidden_layers of the checkpoint"),
+    "qwen2.attention.head_count": ("x", "head_count is 'x', and num_attention_heads"),
+}
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_metadata_of_a_wrong_kind_is_one_line(key, tmp_path):
+    value, told = WRONG[key]
+    value = Typed(value, "str") if value == [] else value
+    path = _changed(exported("nano").language["F32"], tmp_path, {key: value})
+    with pytest.raises(ValueError, match=told) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_head_that_is_lost_is_not_taken_for_a_tied_one(tmp_path):
+    path = _changed(exported("nano").language["F32"], tmp_path, {}, without="output.weight")
+    with pytest.raises(ValueError, match=r"has no tensor 'output\.weight'"):
+        load(path)
+
+
+def _changed(path, folder, values, without=""):
+    """The file with other metadata, and one tensor less."""
+    file = GGUFFile(path)
+    metadata = {
+        key: Typed(value if isinstance(value, str | bool | int | float) else list(value), kind)
+        for key, value in file.metadata.items()
+        for kind in [file.types[key].strip("[]")]
+    }
+    outlines = [
+        Outline(info.name, info.shape, info.type)
+        for info in file.tensors.values()
+        if info.name != without
+    ]
+    new = folder / "changed.gguf"
+    write_gguf(new, metadata | values, outlines, lambda outline: file.blocks(outline.name))
+    return new
