@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ArgumentError, short
 from ..serve.settings import ServeSettings
-from .journal import Journal
+from .journal import Journal, new_of, part_of
 from .processes import processes
 from .rows import Source
 from .run import Batch
@@ -84,6 +84,7 @@ def run_batch(
         ArgumentError: OUT is there, or rows ask for a model that is not.
     """
     out = Path(out)
+    _check_apart(source.path, out)
     overview = source.look(on_look)
     unknown = next(
         (name for name in overview.models if place.names and name not in place.names), None
@@ -93,7 +94,7 @@ def run_batch(
             f"Line {overview.models[unknown]} asks for the model {short(unknown)}; known here: "
             f"{', '.join(place.names)}. Give the model that name with `served_model_name`."
         )
-    is_new = not out.with_name(f"{out.name}.part").exists()
+    is_new = not part_of(out).exists()
     if out.exists() and is_new and not retry_failed and not overwrite:
         raise ArgumentError(
             f"{out} is there already. Replace it with `overwrite`, or name another."
@@ -124,9 +125,24 @@ async def _run(
     patience_s: float,
     on_progress: Callable[[int, int], None],
 ) -> None:
-    async with _workers(place, journal.count - journal.num_done) as workers:
+    async with _workers(place, journal.count - journal.num_done, patience_s) as workers:
         batch = Batch(source, journal, workers, on_progress=on_progress, patience_s=patience_s)
         await batch.run()
+    if journal.num_done < journal.count:
+        raise OSError(
+            f"{source.path} has lost rows while they were answered: it had {journal.count}, and "
+            f"{journal.num_done} have results, in {journal.path}. Bring it back and go on."
+        )
+
+
+def _check_apart(source: Path, out: Path) -> None:
+    """Refuse to write results over the rows."""
+    for path in (out, part_of(out), new_of(out)):
+        if path.exists() and path.samefile(source):
+            raise ArgumentError(
+                f"{source} is the file of rows, and results would be written to {path.name}. "
+                "Name another OUT."
+            )
 
 
 def _identity(place: Place) -> Any:
@@ -138,10 +154,12 @@ def _identity(place: Place) -> Any:
 
 
 @asynccontextmanager
-async def _workers(place: Place, rows: int) -> AsyncIterator[list[Worker]]:
+async def _workers(place: Place, rows: int, patience_s: float) -> AsyncIterator[list[Worker]]:
     async with AsyncExitStack() as stack:
         if place.base_urls:
-            found = servers(list(place.base_urls), place.concurrency, place.api_key, place.answer_s)
+            found = servers(
+                list(place.base_urls), place.concurrency, place.api_key, place.answer_s, patience_s
+            )
             yield list(await stack.enter_async_context(found))
             return
         models = {**_LIFTED, **place.models}

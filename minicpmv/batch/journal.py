@@ -18,6 +18,16 @@ _LINE = re.compile(rb'\{"row": (\d+), "failed": (true|false), "result": ')
 _SYNC_S = 1.0  # what a power cut may cost
 
 
+def part_of(out: Path) -> Path:
+    """Where results stand as they come."""
+    return out.with_name(f"{out.name}.part")
+
+
+def new_of(out: Path) -> Path:
+    """Where they stand in order, before that takes the name of `out`."""
+    return out.with_name(f"{out.name}.new")
+
+
 class Journal:
     """`OUT.part`: a line for each row that is done, written at once.
 
@@ -33,7 +43,7 @@ class Journal:
 
     def __init__(self, out: Path, about: Mapping[str, Any], count: int):
         self.out = out
-        self.path = out.with_name(f"{out.name}.part")
+        self.path = part_of(out)
         self.count = count
         self._offsets = array("q", [-1]) * count
         self._has_failed = bytearray(count)
@@ -77,8 +87,8 @@ class Journal:
 
     def _check(self, first: bytes, about: Any) -> None:
         try:
-            found = json.loads(first)["batch"]
-        except (ValueError, KeyError, TypeError):
+            found = dict(json.loads(first)["batch"])
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(
                 f"{self.path} is in the way: it holds no results of a batch. Remove it, or give "
                 "another OUT."
@@ -139,7 +149,7 @@ class Journal:
                     result = json.loads(line)
                     found, response = result["custom_id"], result["response"]
                     failed = response is None or response["status_code"] != 200
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     found, failed = (), True
                 if found != name:
                     self.path.unlink()
@@ -157,7 +167,7 @@ class Journal:
 
     def finish(self) -> None:
         """Write all results to OUT, in the order of the rows, and remove the journal."""
-        new = self.out.with_name(f"{self.out.name}.new")
+        new = new_of(self.out)
         try:
             with new.open("wb") as file, self.path.open("rb") as lines:
                 for offset in self._offsets:

@@ -62,11 +62,12 @@ def _part(part: Any, where: str, folder: Path) -> Any:
 def _data_url(address: str, where: str, folder: Path) -> str:
     """The file as a data URL; an address that is none of a file stays."""
     path = address
-    if address[:5].lower() == "file:":
-        path = urllib.parse.unquote(urllib.parse.urlsplit(address).path)
-    elif not address or _SCHEME.match(address):
+    is_url = address[:5].lower() == "file:"
+    if not address or (not is_url and _SCHEME.match(address)):
         return address
     try:
+        if is_url:
+            path = urllib.parse.unquote(urllib.parse.urlsplit(address).path)
         file = (folder / path).resolve()
         if not file.is_relative_to(folder.resolve()):
             raise MediaError(

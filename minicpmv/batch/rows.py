@@ -1,5 +1,6 @@
 """The requests of a batch: lines of OpenAI's batch files, or the pictures of a folder."""
 
+import codecs
 import hashlib
 import json
 import os
@@ -56,6 +57,10 @@ class Overview:
 class Source(Protocol):
     """Where rows come from; they can be read again and again."""
 
+    @property
+    def path(self) -> Path:
+        """The file or folder."""
+
     def look(self, on_progress: Callable[[int, int], None]) -> Overview:
         """Count the rows; `on_progress` is told bytes or files that were looked at, and all.
 
@@ -85,12 +90,25 @@ class RequestFile:
         self.path = Path(path)
         self.media_folder = Path(media_folder) if media_folder is not None else self.path.parent
         self.model = model
+        self._seen: tuple[int, int] | None = None  # what `look` has counted
+
+    def _state(self) -> tuple[int, int]:
+        found = self.path.stat()
+        return found.st_size, found.st_mtime_ns
+
+    def _check_unchanged(self) -> None:
+        if self._seen is not None and self._state() != self._seen:
+            raise OSError(
+                f"{self.path} was changed while its rows were answered, so results could belong to "
+                "other rows. Bring back what it was, or begin anew with another OUT."
+            )
 
     def look(self, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Overview:
         found = Overview()
         digest = hashlib.sha256(f"{self.media_folder.absolute()}\0{self.model}\0".encode())
         known: dict[bytes, int] = {}
         total, done = os.path.getsize(self.path), 0
+        self._seen = self._state()
         for number, line in self._lines():
             digest.update(line)
             done += len(line)
@@ -128,8 +146,11 @@ class RequestFile:
                 found.models.setdefault(model, number)
 
     def rows(self) -> Iterator[Row]:
+        self._check_unchanged()
         for index, (number, line) in enumerate(self._lines()):
+            self._check_unchanged()
             yield self._row(index, number, line)
+        self._check_unchanged()
 
     def names(self) -> Iterator[str | None]:
         for _, line in self._lines():
@@ -140,7 +161,9 @@ class RequestFile:
         """Lines that are not blank, with their numbers from 1."""
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    raise ValueError(f"{self.path} is UTF-16; expected UTF-8. Save it as that.")
+                line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 if line.strip():
                     yield number, line
 
@@ -176,7 +199,7 @@ class RequestFile:
 def _parsed(line: bytes) -> tuple[Any, str]:
     """The value of a line, and why it has none."""
     try:
-        return json.loads(line), ""
+        return json.loads(line.decode("utf-8")), ""  # of bytes json would guess other encodings
     except (ValueError, RecursionError) as error:
         return None, " ".join(str(error).split()) or type(error).__name__
 
@@ -212,13 +235,14 @@ class PictureFolder:
     """
 
     def __init__(self, folder: str | Path, prompt: str, body: Mapping[str, Any]):
-        self.folder = Path(folder)
+        self.path = self.folder = Path(folder)
         self.prompt = prompt
         self.body = dict(body)
+        self._found: Sequence[str] | None = None
 
     def look(self, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Overview:
         digest = hashlib.sha256(json.dumps([self.prompt, self.body], sort_keys=True).encode())
-        files = self._files()
+        files = self._found = self._list()
         if not files:
             raise ValueError(
                 f"{self.folder} holds no pictures. Expected files that end in "
@@ -246,6 +270,12 @@ class PictureFolder:
         yield from self._files()
 
     def _files(self) -> Sequence[str]:
+        """Those of the first look: pictures that come later have no place in the batch."""
+        if self._found is None:
+            self._found = self._list()
+        return self._found
+
+    def _list(self) -> Sequence[str]:
         found = []
         for folder, folders, names in os.walk(self.folder):
             folders[:] = sorted(each for each in folders if not each.startswith("."))

@@ -2,15 +2,17 @@
 
 import asyncio
 import json
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from .rows import Row
-from .workers import Reply, Worker, WorkerLostError
+from .workers import Reply, Worker, WorkerBusyError, WorkerLostError
 
 _TRIES = 3  # of a row at which workers failed
+_STEP_BACK_S = 1.0  # of a worker that is busy
 _AGAIN = (500, 502, 504)  # a server's own failure, which may pass
 
 
@@ -45,7 +47,8 @@ class Batch:
 
     Args:
         on_progress: called with how many rows are done, and how many of them have failed.
-        patience_s: seconds without any worker after which the batch ends with an error.
+        patience_s: seconds without any worker, or with busy ones alone, after which the batch ends
+            with an error.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Batch:
         self._away: set[Worker] = set()
         self._in_flight = 0
         self._is_back = asyncio.Condition()  # a row to be sent again, or the last one's result
+        self._answered = time.monotonic()
         self._num_done, self._num_failed = journal.num_done, journal.num_failed
 
     async def run(self) -> None:
@@ -101,6 +105,11 @@ class Batch:
                 continue
             try:
                 reply = await worker.send(row.url, row.body)
+            except WorkerBusyError as error:
+                await self._send_again(row)
+                self._check_patience(error)
+                await asyncio.sleep(_STEP_BACK_S)  # or it would take the same row from the others
+                continue
             except WorkerLostError as error:
                 self._away.add(worker)
                 if error.counts and self._has_failed_often(row):
@@ -113,7 +122,9 @@ class Batch:
             if reply.status in _AGAIN and not self._has_failed_often(row):
                 await self._send_again(row)
             else:
-                await self._keep(row, result(row, reply), failed=reply.status != 200)
+                found = result(row, reply)
+                failed = reply.status != 200 or found["response"] is None
+                await self._keep(row, found, failed=failed)
 
     async def _take(self) -> Row | None:
         """The next row to send; None once all have their results."""
@@ -137,6 +148,7 @@ class Batch:
     async def _keep(self, row: Row, found: dict[str, Any], *, failed: bool) -> None:
         async with self._is_back:
             self._failures.pop(row.index, None)
+            self._answered = time.monotonic()
             self._write(row, found, failed=failed)
             self._in_flight -= 1
             if self._in_flight == 0:
@@ -151,6 +163,14 @@ class Batch:
     def _has_failed_often(self, row: Row) -> bool:
         self._failures[row.index] += 1
         return self._failures[row.index] >= _TRIES
+
+    def _check_patience(self, error: WorkerBusyError) -> None:
+        """Go on while any worker answers: only then will a busy one's turn come."""
+        if time.monotonic() - self._answered >= self._patience_s:
+            raise AllLostError(
+                f"For {self._patience_s:g} s nothing was answered: {error}. What is done is kept "
+                f"in {self._journal.path}; the same command goes on from there."
+            )
 
     async def _revive(self, worker: Worker) -> None:
         self._away.add(worker)
@@ -180,7 +200,7 @@ def result(row: Row, reply: Reply) -> dict[str, Any]:
     """A line of OpenAI's output files."""
     try:
         body = json.loads(reply.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
         text = reply.body[:200].decode("utf-8", "replace")

@@ -1,6 +1,7 @@
 """What answers the requests of a batch: the engine of this process, or servers at addresses."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -13,10 +14,11 @@ from .sizing import rows_at_a_time
 
 _BUSY = (429, 503)
 _AGAIN_S = 1.0  # between two tries of a server that is busy or away
-_MOST_WAIT_S = 60.0
+_LEAST_WAIT_S, _MOST_WAIT_S = 0.1, 60.0
 _LOOK_S = 5.0
 _JSON = {"content-type": "application/json"}
 ANSWER_S = 600.0  # as OpenAI's own client
+PATIENCE_S = 300.0  # with a server that is busy
 
 
 class WorkerLostError(OSError):
@@ -29,6 +31,10 @@ class WorkerLostError(OSError):
     def __init__(self, message: str, *, counts: bool):
         super().__init__(message)
         self.counts = counts
+
+
+class WorkerBusyError(WorkerLostError):
+    """A worker is there and has refused a request for too long."""
 
 
 class Worker(Protocol):
@@ -80,22 +86,29 @@ class ServerWorker:
     Args:
         url: with or without `/v1`.
         answer_s: seconds for one answer; a server that takes more has stalled.
+        patience_s: how long a request is offered to a server that is busy.
     """
 
     def __init__(
-        self, url: str, client: "httpx.AsyncClient", capacity: int, answer_s: float = ANSWER_S
+        self,
+        url: str,
+        client: "httpx.AsyncClient",
+        capacity: int,
+        answer_s: float = ANSWER_S,
+        patience_s: float = PATIENCE_S,
     ):
         self.name = shown(url)
         self.capacity = capacity
         self._url = url
         self._client = client
         self._answer_s = answer_s
+        self._patience_s = patience_s
         self._up = asyncio.Event()
         self._up.set()
         self._looking: asyncio.Task[None] | None = None
 
     async def send(self, url: str, body: bytes) -> Reply:
-        wait_s = _AGAIN_S
+        wait_s, begun = _AGAIN_S, time.monotonic()
         while True:
             try:
                 async with asyncio.timeout(self._answer_s):
@@ -116,8 +129,14 @@ class ServerWorker:
                 return Reply(
                     answer.status_code, answer.content, answer.headers.get("x-request-id", "")
                 )
+            if time.monotonic() - begun >= self._patience_s:
+                raise WorkerBusyError(
+                    f"{self.name} says only that it is busy (status {answer.status_code})",
+                    counts=False,
+                )
             asked = answer.headers.get("retry-after", "")
-            await asyncio.sleep(min(float(asked), _MOST_WAIT_S) if asked.isdigit() else wait_s)
+            pause_s = float(asked) if asked.isdecimal() else wait_s
+            await asyncio.sleep(min(max(pause_s, _LEAST_WAIT_S), _MOST_WAIT_S))
             wait_s = min(2 * wait_s, _MOST_WAIT_S)
 
     async def revive(self) -> None:
@@ -164,10 +183,13 @@ async def servers(
     capacity: int,
     api_key: str | None = None,
     answer_s: float = ANSWER_S,
+    patience_s: float = PATIENCE_S,
 ) -> AsyncIterator[list[ServerWorker]]:
     """Workers for addresses that `serve.upstream.pool.checked` has passed."""
     client = make_client(api_key)
-    workers = [ServerWorker(url, client, capacity, answer_s) for url in dict.fromkeys(urls)]
+    workers = [
+        ServerWorker(url, client, capacity, answer_s, patience_s) for url in dict.fromkeys(urls)
+    ]
     try:
         yield workers
     finally:

@@ -160,3 +160,26 @@ def test_a_server_that_is_busy_is_asked_again_and_one_that_is_gone_is_lost(
             await back
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.jsonl.part", "in.jsonl.new"])
+def test_results_are_not_written_over_the_rows(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / name
+    rows.write_text(json.dumps(_request("a", "0.png")) + "\n")
+    before = rows.read_bytes()
+    assert main(["batch", str(rows), str(tmp_path / "in.jsonl"), "--overwrite"]) != 0
+    assert f"is the file of rows, and results would be written to {name}" in capsys.readouterr().err
+    assert rows.read_bytes() == before
+
+
+def test_a_server_that_only_says_that_it_is_busy_is_given_up() -> None:
+    async def ask() -> None:
+        answer = httpx.Response(429, headers=[(b"retry-after", b"\xb2")])
+        transport = httpx.MockTransport(lambda request: answer)
+        async with httpx.AsyncClient(transport=transport) as client:
+            await ServerWorker("http://a", client, 1, patience_s=0.0).send("/v1/x", b"{}")
+
+    with pytest.raises(workers.WorkerBusyError, match=r"says only that it is busy \(status 429\)"):
+        asyncio.run(ask())

@@ -128,3 +128,36 @@ def test_a_folder_is_read_by_name_with_one_prompt(tmp_path: Path) -> None:
     assert picture["image_url"]["url"] == "data:image/png;base64,cGljdHVyZQ=="
     with pytest.raises(ValueError, match=r"holds no pictures. Expected files that end in \.bmp"):
         PictureFolder(tmp_path / "none", "What?", {}).look()
+
+
+def test_a_file_that_changes_meanwhile_is_not_gone_on_with(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", request("a"), request("b"))
+    source.look()
+    rows = source.rows()
+    assert next(rows).custom_id == "a"
+    source.path.write_text(source.path.read_text() + "\n" + json.dumps(request("c")))
+    with pytest.raises(OSError, match=r"in\.jsonl was changed while its rows were answered"):
+        next(rows)
+
+
+def test_pictures_that_come_later_have_no_place_in_the_batch(tmp_path: Path) -> None:
+    for name in ("b.png", "c.png"):
+        Image.new("RGB", (3, 2)).save(tmp_path / name)
+    source = PictureFolder(tmp_path, "What?", {})
+    assert source.look().count == 2
+    Image.new("RGB", (3, 2)).save(tmp_path / "a.png")
+    assert [row.custom_id for row in source.rows()] == list(source.names()) == ["b.png", "c.png"]
+
+
+def test_other_encodings_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes((json.dumps(request("a")) + "\n").encode("utf-16"))
+    with pytest.raises(ValueError, match=r"is UTF-16; expected UTF-8"):
+        RequestFile(path).look()
+
+
+def test_an_address_that_cannot_be_read_is_the_fault_of_its_row(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", request("a", body=showing("file://[x/a.png")))
+    (row,) = source.rows()
+    assert row.fault is not None
+    assert "Invalid IPv6" in row.fault

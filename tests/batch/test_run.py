@@ -13,7 +13,7 @@ import pytest
 from minicpmv.batch.journal import Journal
 from minicpmv.batch.rows import Overview, Row
 from minicpmv.batch.run import AllLostError, Batch
-from minicpmv.batch.workers import Reply, WorkerLostError
+from minicpmv.batch.workers import Reply, WorkerBusyError, WorkerLostError
 
 
 class Numbers:
@@ -179,11 +179,35 @@ def test_when_nobody_is_left_the_batch_ends_and_keeps_what_is_done(tmp_path: Pat
         assert journal.num_done == 5
 
 
-def test_an_answer_that_is_no_json_is_a_failure(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "page",
+    [b"<html>login</html>", b"[1]", b'{"a":' + b"[" * 100_000],
+    ids=["page", "list", "deep"],
+)
+def test_an_answer_that_is_no_json_is_a_failure(tmp_path: Path, page: bytes) -> None:
     class Page(Squares):
         async def send(self, url: str, body: bytes) -> Reply:
-            return Reply(200, b"<html>login</html>")
+            return Reply(200, page)
 
-    (found,) = answered(tmp_path, Numbers(1), [Page()])
+    told: list[tuple[int, int]] = []
+    with Journal(tmp_path / "out", {}, 1) as journal:
+        asyncio.run(
+            Batch(Numbers(1), journal, [Page()], on_progress=lambda *n: told.append(n)).run()
+        )
+        assert (journal.num_failed, told) == (1, [(1, 1)])
+        journal.finish()
+    found = json.loads((tmp_path / "out").read_text())
     assert found["error"]["code"] == "no_json"
-    assert "<html>login" in found["error"]["message"]
+    assert page[:12].decode() in found["error"]["message"]
+
+
+def test_when_all_are_busy_for_too_long_the_batch_ends(tmp_path: Path) -> None:
+    class Busy(Squares):
+        async def send(self, url: str, body: bytes) -> Reply:
+            await asyncio.sleep(0)
+            raise WorkerBusyError(f"{self.name} is busy", counts=False)
+
+    with pytest.raises(AllLostError, match=r"nothing was answered: w is busy\..*goes on"):
+        answered(tmp_path, Numbers(3), [Busy()], patience_s=0.0)
+    found = answered(tmp_path, Numbers(9), [Busy(), Squares("other")])
+    assert [each["response"]["body"]["square"] for each in found] == [n * n for n in range(9)]
