@@ -115,7 +115,7 @@ def test_a_score_over_fewer_items_says_so():
     assert len(lines) == 3
     assert "10 of 90 items have no answer; the score is over 80" in lines[0]
     assert "the data has 90 items, the benchmark 100" in lines[1]
-    assert "3 answers could not be read by rules and count as wrong" in lines[2]
+    assert "rules could not read 3 of 100 answers, which count as wrong" in lines[2]
     (line,) = warnings_of(replace(SCORING, total=5, answered=5), count=9, limit=5, judge="none")
     assert line == "reading: the score is over the first 5 of 9 items (--limit)."
     judged = replace(SCORING, judged=7, unjudged={"timeout": 2, "garbage": 1})

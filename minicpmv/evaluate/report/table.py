@@ -54,8 +54,8 @@ def warnings_of(scoring: Scoring, *, count: int | None, limit: int | None, judge
     if unparsed and judge != "none" and not scoring.judge:
         needs = "is made to be scored by" if judge == "required" else "was published with"
         lines.append(
-            f"{scoring.page}: {unparsed} answers could not be read by rules and count as wrong; "
-            f"the benchmark {needs} a judge (--judge)."
+            f"{scoring.page}: rules could not read {unparsed} of {scoring.rows[0].total} answers, "
+            f"which count as wrong; the benchmark {needs} a judge (--judge)."
         )
     if scoring.unjudged:
         why = ", ".join(f"{number} {name}" for name, number in sorted(scoring.unjudged.items()))
