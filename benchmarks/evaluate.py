@@ -1,6 +1,6 @@
 """`minicpmv evaluate` beside lmms-eval's own way of running a checkpoint, on the same questions.
 
-    python benchmarks/evaluate.py [--models nano FOLDER ...] [--dtype float32] [--items 96]
+    python benchmarks/evaluate.py [--models nano FOLDER ...] [--dtype float32] [--items 600]
 
 Needs lmms-eval beside this package: pip install --no-deps lmms_eval==0.7.3, and what it imports:
 pip install loguru pytz evaluate datasets pandas.
@@ -40,7 +40,7 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", default=["nano"], help="nano, or folders")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--items", type=int, default=96)
+    parser.add_argument("--items", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=(*SIDES, "single"))
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
