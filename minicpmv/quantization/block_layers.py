@@ -118,19 +118,6 @@ class BlockLinear(_Blocks):
 class BlockEmbedding(RowTable, _Blocks):
     """A table of embeddings in blocks; the rows that are asked for become numbers."""
 
-    def __init__(
-        self,
-        kind: str,
-        num_embeddings: int,
-        embedding_dim: int,
-        padding_idx: int | None = None,
-        embed_scale: float = 1.0,
-        dtype: torch.dtype = torch.float32,
-        device: Any = None,
-    ):
-        _Blocks.__init__(self, kind, num_embeddings, embedding_dim, device)
-        self.set_up(num_embeddings, embedding_dim, padding_idx, embed_scale, dtype, device)
-
     def _rows(self, ids: Tensor) -> Tensor:
         """
         Raises:

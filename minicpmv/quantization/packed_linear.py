@@ -86,19 +86,6 @@ class PackedLinear(_Packed):
 class PackedEmbedding(RowTable, _Packed):
     """A table of embeddings with packed rows; the rows that are asked for are unpacked."""
 
-    def __init__(
-        self,
-        bits: int,
-        num_embeddings: int,
-        embedding_dim: int,
-        padding_idx: int | None = None,
-        embed_scale: float = 1.0,
-        dtype: torch.dtype = torch.float32,
-        device: Any = None,
-    ):
-        _Packed.__init__(self, bits, num_embeddings, embedding_dim, device)
-        self.set_up(num_embeddings, embedding_dim, padding_idx, embed_scale, dtype, device)
-
     def _rows(self, ids: Tensor) -> Tensor:
         return dequantize_rows(self.packed, ids, self.like.dtype)
 

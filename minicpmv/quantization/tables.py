@@ -9,21 +9,23 @@ from torch import Tensor, nn
 class RowTable(nn.Module):
     """The side of a quantised layer that looks rows up; what they are kept in is `_rows`'s matter.
 
-    They are multiplied by `embed_scale`, as MiniCPM's are.
+    They are multiplied by `embed_scale`, as MiniCPM's are. Stands before the layer's own class,
+    which is given `form` (a type of blocks, a number of bits) and the two sizes.
     """
 
     like: Tensor  # empty: its dtype is the model's
 
-    def set_up(
+    def __init__(
         self,
+        form: Any,
         num_embeddings: int,
         embedding_dim: int,
-        padding_idx: int | None,
-        embed_scale: float,
-        dtype: torch.dtype,
-        device: Any,
-    ) -> None:
-        """Begin with these sizes; called once, after `nn.Module` is there."""
+        padding_idx: int | None = None,
+        embed_scale: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+        device: Any = None,
+    ):
+        super().__init__(form, num_embeddings, embedding_dim, device)
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.padding_idx, self.embed_scale = padding_idx, embed_scale
         self.register_buffer("like", torch.empty(0, dtype=dtype, device=device), persistent=False)
