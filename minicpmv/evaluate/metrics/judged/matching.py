@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from minicpmv.evaluate.items import Item
 from minicpmv.evaluate.judges import JudgeRequest
-from minicpmv.evaluate.metrics.contract import Metric, Score, Scored, ScoredItems
+from minicpmv.evaluate.metrics.contract import Scored
+from minicpmv.evaluate.metrics.judged.unread import UnreadByRules
 from minicpmv.evaluate.metrics.letters import NONE_OF_THEM
 from minicpmv.evaluate.metrics.mmmu import MMMU
 
@@ -120,28 +121,10 @@ def is_yes_or_no(item: Item) -> bool:
     )
 
 
-class MatchedByJudge:
-    """A metric whose unread answers a judge matches with the options, or with yes and no.
+class MatchedByJudge(UnreadByRules):
+    """A metric whose unread answers a judge matches with the options, or with yes and no."""
 
-    Args:
-        metric: reads answers by rules.
-        rules: by which the judge's letter is read as well.
-    """
-
-    def __init__(self, metric: Metric, rules: str) -> None:
-        self.name = metric.name
-        self._metric = metric
-        self._rules = rules
-
-    def score(self, item: Item, answer: str, rules: str) -> Scored:
-        return self._metric.score(item, answer, rules)
-
-    def summarise(self, scored: ScoredItems, rules: str) -> list[Score]:
-        return self._metric.summarise(scored, rules)
-
-    def question(self, item: Item, answer: str, scored: Scored) -> JudgeRequest | None:
-        if scored.value is not None or not answer.strip():
-            return None
+    def _question(self, item: Item, answer: str) -> JudgeRequest | None:
         item = self._as_choice(item)
         is_chinese = bool(_CHINESE.search(item.question))
         if item.options:

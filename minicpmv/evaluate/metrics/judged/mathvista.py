@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from minicpmv.evaluate.items import Item
 from minicpmv.evaluate.judges import JudgeRequest
-from minicpmv.evaluate.metrics.contract import Score, Scored, ScoredItems
-from minicpmv.evaluate.metrics.mathvista import MathVista, compare, is_choice, options_of
+from minicpmv.evaluate.metrics.contract import Scored
+from minicpmv.evaluate.metrics.judged.unread import UnreadByRules
+from minicpmv.evaluate.metrics.mathvista import compare, is_choice, options_of
 
 _TRIES, _WARMER, _MAX_TOKENS = 5, 0.5, 128
 
@@ -41,28 +42,10 @@ Answer: {answer}
 Final answer:"""
 
 
-class ExtractedByJudge:
-    """MathVista with a judge.
+class ExtractedByJudge(UnreadByRules):
+    """MathVista with a judge, who takes short answers out of long ones."""
 
-    Args:
-        metric: reads answers that are short already.
-        rules: by which what the judge took out is compared.
-    """
-
-    def __init__(self, metric: MathVista, rules: str) -> None:
-        self.name = metric.name
-        self._metric = metric
-        self._rules = rules
-
-    def score(self, item: Item, answer: str, rules: str) -> Scored:
-        return self._metric.score(item, answer, rules)
-
-    def summarise(self, scored: ScoredItems, rules: str) -> list[Score]:
-        return self._metric.summarise(scored, rules)
-
-    def question(self, item: Item, answer: str, scored: Scored) -> JudgeRequest | None:
-        if scored.value is not None or not answer.strip():
-            return None
+    def _question(self, item: Item, answer: str) -> JudgeRequest:
         options = " ".join(f"({letter}) {text}" for letter, text in options_of(item).items())
         text = _PROMPT.format(
             question=item.question,
