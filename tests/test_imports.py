@@ -15,6 +15,7 @@ ORDER = [
         "releases",
         "quiet",
         "errors",
+        "addresses",
         "durable",
         "child_servers",
         "devices",

@@ -15,11 +15,12 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..addresses import without_password
 from ..evaluate.answering import Model, Reply, release_of
 from ..evaluate.asking import Asking, as_bytes
 from ..evaluate.items import Item
 from ..serve.upstream.client import httpx
-from ..serve.upstream.pool import checked, shown
+from ..serve.upstream.pool import checked
 from .rows import Row
 from .run import Batch
 from .workers import ANSWER_S, ServerWorker, servers
@@ -73,9 +74,9 @@ class ServerAnswerer:
         self._patience_s = patience_s
         found = _cards(self._urls, api_key)
         first, cards = next(iter(found.items()))
-        card = _card_of(cards, name, shown(first))
+        card = _card_of(cards, name, without_password(first))
         for url, others in found.items():
-            _card_of(others, str(card["id"]), shown(url))  # all answer as one model
+            _card_of(others, str(card["id"]), without_password(url))  # all answer as one model
         owner = str(card.get("owned_by") or "").lower()
         self._kind = owner if owner in _IGNORES else ""
         self._name = str(card["id"])
@@ -276,9 +277,9 @@ def _cards(urls: Sequence[str], api_key: str | None) -> dict[str, list[dict[str,
                 if answer.status_code == 200:
                     found[url] = [each for each in answer.json()["data"] if "id" in each]
                     continue
-                reasons.append(f"{shown(url)} answers with status {answer.status_code}")
+                reasons.append(f"{without_password(url)} answers with status {answer.status_code}")
             except (httpx.HTTPError, ValueError, LookupError, TypeError):
-                reasons.append(f"{shown(url)} cannot be reached")
+                reasons.append(f"{without_password(url)} cannot be reached")
     if not found:
         raise OSError(f"No server says which models it has: {'; '.join(reasons)}.")
     return found

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+from ..addresses import without_password
 from ..serve.direct import DirectServer, Reply
 from ..serve.settings import ServeSettings
 from ..serve.upstream.client import httpx, make_client
-from ..serve.upstream.pool import shown
 from .sizing import rows_at_a_time
 
 _BUSY = (429, 503)
@@ -97,7 +97,7 @@ class ServerWorker:
         answer_s: float = ANSWER_S,
         patience_s: float = PATIENCE_S,
     ):
-        self.name = shown(url)
+        self.name = without_password(url)
         self.capacity = capacity
         self._url = url
         self._client = client

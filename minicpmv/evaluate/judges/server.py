@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from minicpmv.errors import ArgumentError, first_line
+from minicpmv.addresses import check_address, without_password
+from minicpmv.errors import first_line
 from minicpmv.evaluate.judges.attempts import Said, settle
 from minicpmv.evaluate.judges.protocol import JudgeReply, JudgeRequest
 from minicpmv.media.download import httpx
@@ -65,7 +66,7 @@ class ServerJudge:
         self._num_late = 0  # tries in a row that nothing came of
         self._limit_name = "max_tokens"  # newer models of OpenAI have another
         self._takes_temperature = True
-        self.name = f"{_without_password(self.url)} {self._model}"
+        self.name = f"{without_password(self.url)} {self._model}"
 
     def _client(self) -> "httpx.Client":
         key = self._api_key
@@ -122,7 +123,7 @@ class ServerJudge:
                 num_lost = num_lost + 1 if found.why in ("timeout", "failed") else 0
                 if num_lost == _MOST_LOST:
                     raise OSError(
-                        f"The judge at {_without_password(self.url)} has answered none of "
+                        f"The judge at {without_password(self.url)} has answered none of "
                         f"{num_lost} questions in a row, the last one: {found.said}. Run the same "
                         "command again when it answers; what is judged is kept."
                     )
@@ -163,7 +164,7 @@ class ServerJudge:
             failure = Said(f"status {status}: {message}", "failed")
             if status in _NOT_FOR_US or code in _NO_MORE:
                 raise OSError(
-                    f"The judge at {_without_password(self.url)} takes no requests from us: status "
+                    f"The judge at {without_password(self.url)} takes no requests from us: status "
                     f"{status}, {message}. Check the address, the model's name and the key."
                 )
             if code in _FILTERED:
@@ -186,7 +187,7 @@ class ServerJudge:
             hangs = self._num_late >= _MOST_LATE
         if hangs:
             raise OSError(
-                f"The judge at {_without_password(self.url)} has answered none of {_MOST_LATE} "
+                f"The judge at {without_password(self.url)} has answered none of {_MOST_LATE} "
                 f"requests within {self._timeout_s:g} s. Restart it, or give it more time; what is "
                 "judged is kept."
             )
@@ -195,7 +196,7 @@ class ServerJudge:
     def _unreachable(self, error: Exception, is_last: bool) -> None:
         if is_last:
             raise OSError(
-                f"The judge at {_without_password(self.url)} cannot be reached: "
+                f"The judge at {without_password(self.url)} cannot be reached: "
                 f"{first_line(error)}. Start it, or give another; what is judged is kept."
             ) from error
 
@@ -210,7 +211,7 @@ class ServerJudge:
             wait_s = min(_FIRST_WAIT_S * 2**attempt, _MOST_WAIT_S) * random.uniform(0.75, 1.25)
         elif wait_s > _MOST_WAIT_S:
             raise OSError(
-                f"The judge at {_without_password(self.url)} asks to wait for {wait_s:.0f} s. Run "
+                f"The judge at {without_password(self.url)} asks to wait for {wait_s:.0f} s. Run "
                 "the same command again then; what is judged is kept."
             )
         self._sleep(wait_s)
@@ -258,7 +259,7 @@ class ServerJudge:
         Raises:
             OSError: it has none, or several, or does not say.
         """
-        shown = _without_password(self.url)
+        shown = without_password(self.url)
         try:
             with self._client() as client:
                 found = client.get(f"{self.url}/models").json()["data"]
@@ -282,16 +283,7 @@ def checked_address(url: str) -> str:
         ArgumentError: it is none.
     """
     base = url.strip().rstrip("/").removesuffix("/chat/completions").removesuffix("/v1")
-    try:
-        parts = urllib.parse.urlsplit(base)
-        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query
-        _ = parts.port
-    except ValueError:
-        is_good = False
-    if not is_good:
-        raise ArgumentError(
-            f"`judge` is {url!r}; expected the address of a server, as in http://10.0.0.2:8000."
-        )
+    check_address(base, url, "`judge`")
     return base
 
 
@@ -349,8 +341,3 @@ def _is_near(url: str) -> bool:
         return ipaddress.ip_address(host).is_private
     except ValueError:
         return "." not in host or host.endswith((".local", ".localhost"))
-
-
-def _without_password(url: str) -> str:
-    parts = urllib.parse.urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -4,12 +4,10 @@ import asyncio
 import hashlib
 import re
 import time
-import urllib.parse
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from ...errors import ArgumentError
+from ...addresses import check_address, without_password
 from ..access_log import logger
 from ..errors import ApiError
 from .client import httpx
@@ -60,13 +58,13 @@ class Upstream:
 
     def rise(self) -> None:
         if not self.is_up:
-            logger.info("upstream %s answers", shown(self.url))
+            logger.info("upstream %s answers", without_password(self.url))
             self.is_up, self.went = True, asyncio.Event()
         self.num_failures = 0
 
     def fall(self, reason: str) -> None:
         if self.is_up:
-            logger.warning("upstream %s does not answer: %s", shown(self.url), reason)
+            logger.warning("upstream %s does not answer: %s", without_password(self.url), reason)
         self.is_up = False
         self.went.set()
         for groups in self.stats.values():  # what it has counted stays, what it did is over
@@ -223,20 +221,5 @@ def checked(url: str, flag: str = "--upstream") -> str:
         ArgumentError: it is none.
     """
     found = re.sub(r"/+(v1/*)?$", "", url.strip())
-    try:
-        parts = urllib.parse.urlsplit(found)
-        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query
-        _ = parts.port
-    except ValueError:
-        is_good = False
-    if not is_good:
-        raise ArgumentError(
-            f"{flag} is {url!r}; expected the address of a server, as in http://10.0.0.2:8000."
-        )
+    check_address(found, url, flag)
     return found
-
-
-def shown(url: str) -> str:
-    """Without a password."""
-    parts: Any = urllib.parse.urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
