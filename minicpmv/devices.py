@@ -171,6 +171,11 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
+def threads_of(number: int) -> int:
+    """Of each of so many processes that share the cores."""
+    return max(1, num_cores() // number)
+
+
 def available_memory() -> int | None:
     """Bytes that this process may still take without swapping; None where the system does not say.
 

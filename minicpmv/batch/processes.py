@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ..devices import threads_of
 from ..serve.settings import ServeSettings
 from .frames import LIMIT, read_reply, request_frame
-from .sizing import rows_at_a_time, threads_of
+from .sizing import rows_at_a_time
 from .workers import Reply, WorkerLostError
 
 START_S = 1800.0  # a large model is read from a slow disk, or fetched

@@ -20,11 +20,6 @@ def rows_at_a_time(settings: ServeSettings, threads: int | None = None) -> int:
     return settings.max_num_seqs + max(2, threads or num_cores())
 
 
-def threads_of(number: int) -> int:
-    """Of each of so many processes that share the cores."""
-    return max(1, num_cores() // number)
-
-
 def num_processes(models: Mapping[str, Any], devices: int, rows: int) -> int:
     """Where nobody says how many.
 
@@ -39,11 +34,23 @@ def num_processes(models: Mapping[str, Any], devices: int, rows: int) -> int:
     Raises:
         OSError, ValueError: the files of the model cannot be read.
     """
+    return devices or with_rows_enough(most_processes(models), rows)
+
+
+def most_processes(models: Mapping[str, Any]) -> int:
+    """How many processes without a GPU can be worth while, however many rows there are.
+
+    Raises:
+        OSError, ValueError: the files of the model cannot be read.
+    """
     settings = ServeSettings(**models)
-    if devices:
-        return devices
     if len(settings.model) != 1 or not is_small(settings.model[0], settings.device):
         return 1
     free = available_memory()
     fitting = num_cores() if free is None else free // _PROCESS_BYTES
-    return max(1, min(num_cores(), fitting, rows // ROWS_PER_PROCESS))
+    return max(1, min(num_cores(), fitting))
+
+
+def with_rows_enough(most: int, rows: int) -> int:
+    """As many of `most` processes as `rows` are worth."""
+    return max(1, min(most, rows // ROWS_PER_PROCESS))

@@ -196,13 +196,13 @@ def _num_workers(model: str, options: Mapping[str, Any], jobs: Sequence[Job]) ->
     if "adapter" in options or "device_map" in options:
         return 1
     with imports():
-        from minicpmv.batch.sizing import ROWS_PER_PROCESS, num_processes
-    from minicpmv.devices import num_cores
+        from minicpmv.batch.sizing import ROWS_PER_PROCESS, most_processes, with_rows_enough
 
+    most = most_processes({"model": [model], "device": options.get("device", "auto")})
+    if most == 1:
+        return 1  # and no item is read for it
     items = chain.from_iterable(job.items for job in jobs)
-    rows = sum(1 for _ in islice(items, num_cores() * ROWS_PER_PROCESS))
-    models = {"model": [model], "device": options.get("device", "auto")}
-    return num_processes(models, 0, rows)
+    return with_rows_enough(most, sum(1 for _ in islice(items, most * ROWS_PER_PROCESS)))
 
 
 def _load(model: str, options: Mapping[str, Any], number: int) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from ..devices import threads_of
 from .answering import LocalAnswerer, Model, Reply
 from .asking import Asking
 from .items import Item
@@ -48,7 +49,7 @@ class ProcessAnswerer:
     def __init__(self, number: int, load: Callable[[int], Any], name: str, batch_size: int = 32):
         self.batch_size = batch_size
         context = multiprocessing.get_context("spawn")
-        threads = max(1, (os.cpu_count() or 1) // number)
+        threads = threads_of(number)
         self._workers: list[_Worker] = []
         try:
             for n in range(number):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from minicpmv import devices
 from minicpmv.batch import processes as module
 from minicpmv.batch import sizing
 from minicpmv.batch.frames import READY, read_reply, read_request, reply_frame, request_frame
@@ -131,7 +132,8 @@ def test_the_number_of_processes_follows_rows_cores_and_memory(
     assert sizing.num_processes(models, 0, 10**6) == 2
     is_small = False
     assert sizing.num_processes(models, 0, 10**6) == 1
-    assert [sizing.threads_of(n) for n in (1, 3, 20)] == [8, 2, 1]
+    monkeypatch.setattr(devices, "num_cores", lambda: 8)
+    assert [devices.threads_of(n) for n in (1, 3, 20)] == [8, 2, 1]
     settings = ServeSettings(max_num_seqs=5)
     assert sizing.rows_at_a_time(settings) == 13
     assert sizing.rows_at_a_time(settings, 1) == 7

@@ -2,7 +2,6 @@
 
 import pytest
 
-from minicpmv import devices
 from minicpmv.batch import sizing
 from minicpmv.cli.evaluation import _num_workers
 
@@ -27,8 +26,7 @@ class Job:
 def test_a_small_model_gets_a_process_for_each_core_and_200_items(
     monkeypatch, numbers, options, expected
 ):
-    for module in (devices, sizing):
-        monkeypatch.setattr(module, "num_cores", lambda: 4)
+    monkeypatch.setattr(sizing, "num_cores", lambda: 4)
     monkeypatch.setattr(sizing, "available_memory", lambda: 64 << 30)
     monkeypatch.setattr(sizing, "is_small", lambda place, device: device in ("auto", "cpu"))
     assert _num_workers("nano", options, [Job(number) for number in numbers]) == expected
