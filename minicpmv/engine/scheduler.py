@@ -214,8 +214,9 @@ class Scheduler:
         than one; whether they have any."""
         pictures = self._pictures
         is_busy = pictures.num_beside > 0
-        if not pictures.has_room or not pictures.runs_beside():
+        if not pictures.has_room:
             return is_busy
+        may_run = False  # known once a picture is found: all modules are looked at for it
         wanted: dict[Hashable, Medium] = {}
         for generation in chain(self._running, self._waiting):
             medium = generation.unencoded()
@@ -223,6 +224,9 @@ class Scheduler:
                 continue
             if medium.key in self._features or self._is_computed(generation, medium):
                 continue
+            may_run = may_run or pictures.runs_beside()
+            if not may_run:
+                break
             wanted.setdefault(medium.key or id(medium), medium)
             if len(wanted) > 1 or is_busy:
                 is_busy = True
