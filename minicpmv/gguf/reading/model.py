@@ -68,11 +68,6 @@ class GGUFModel:
             self.preprocessor = None
 
     @property
-    def is_language_alone(self) -> bool:
-        """Whether a vision side belongs to the model and is not given."""
-        return self.release is not None and self.mmproj is None
-
-    @property
     def stored_as(self) -> dict[str, str]:
         """The mixture of each part: {"language": "Q4_K_M", "vision": "F16"}."""
         vision = {} if self.mmproj is None else {"vision": file_type(self.mmproj)}
