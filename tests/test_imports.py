@@ -16,6 +16,7 @@ ORDER = [
         "quiet",
         "errors",
         "addresses",
+        "appending",
         "durable",
         "child_servers",
         "devices",

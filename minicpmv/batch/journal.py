@@ -1,6 +1,5 @@
 """Results as they come, in a file from which a batch that ended goes on, and at last in order."""
 
-import fcntl
 import json
 import math
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ..appending import append, lock
 from ..durable import put_in_place
 
 _LINE = re.compile(rb'\{"row": (\d+), "failed": (true|false), "result": ')
@@ -50,10 +50,7 @@ class Journal:
         self._file = self.path.open("a+b", buffering=0)
         self._synced = -math.inf
         try:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise OSError(f"{self.path} is being written by another process.") from None
+            lock(self._file, self.path)
             self._end = self._read(json.loads(json.dumps(about)))
         except BaseException:
             self._file.close()
@@ -124,9 +121,7 @@ class Journal:
         """
         head = f'{{"row": {index}, "failed": {json.dumps(failed)}, "result": '.encode()
         line = head + json.dumps(result, ensure_ascii=False).encode("utf-8", "replace") + b"}\n"
-        written = 0
-        while written < len(line):
-            written += self._file.write(line[written:])
+        append(self._file, line)
         self._note(index, self._end, failed)
         self._end += len(line)
         if time.monotonic() - self._synced > _SYNC_S:

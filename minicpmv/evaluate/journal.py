@@ -7,7 +7,6 @@ scores.json       the table of the last scoring
 report.html       failures with their pictures
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ..appending import append, lock
 from ..durable import put_in_place
 from ..errors import short
 
@@ -100,7 +100,7 @@ class RunJournal:
         self._file = file.open("a+b", buffering=0)
         self._synced = time.monotonic()
         try:
-            self._lock()
+            lock(self._file, self.path)
             self._check()
             self._read(file)
             given = {"settings": self.settings, "about": about}
@@ -108,12 +108,6 @@ class RunJournal:
         except BaseException:
             self._file.close()
             raise
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise OSError(f"{self.path} is being written by another process.") from None
 
     def _check(self) -> None:
         """Refuse a folder of other settings, by what differs."""
@@ -160,10 +154,7 @@ class RunJournal:
         Raises:
             OSError: the disk is full, or gone; what was kept before stays.
         """
-        line = _line_of(answered)
-        written = 0
-        while written < len(line):
-            written += self._file.write(line[written:])
+        append(self._file, _line_of(answered))
         self.answers[answered.id] = answered
         if time.monotonic() - self._synced > _SYNC_S:
             os.fsync(self._file.fileno())

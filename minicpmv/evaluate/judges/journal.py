@@ -1,12 +1,12 @@
 """What judges have said, in a file: nobody is asked, or paid, twice."""
 
-import fcntl
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
+from minicpmv.appending import append, lock
 from minicpmv.evaluate.judges.protocol import Judge, JudgeReply, JudgeRequest, Why
 
 _MAY_PASS: tuple[Why, ...] = ("timeout", "failed")  # another time there may be a verdict
@@ -32,11 +32,7 @@ class Judgements:
         self._file = None if path is None else path.open("a+b", buffering=0)
         if self._file is not None:
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                self._file.close()
-                raise OSError(f"{path} is being written by another process.") from None
-            try:
+                lock(self._file, self.path)
                 self._read()
             except BaseException:
                 self._file.close()
@@ -119,6 +115,4 @@ class Judgements:
         if self._file is None:
             return
         line = {"key": key, "judge": judge} | asdict(reply)
-        left = json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-        while left:
-            left = left[self._file.write(left) :]
+        append(self._file, json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
