@@ -1,7 +1,7 @@
 """A whole batch: the first look, the workers, the pass over the rows, the file of results."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,8 @@ from ..errors import ArgumentError, short
 from ..serve.settings import ServeSettings
 from .journal import Journal, new_of, part_of
 from .processes import processes
-from .rows import Source
+from .refusals import OF_ALL, OF_ALL_MODELS
+from .rows import Overview, Source
 from .run import Batch
 from .sizing import num_processes
 from .workers import ANSWER_S, LocalWorker, Worker, servers
@@ -112,7 +113,7 @@ def run_batch(
             on_progress(done, overview.count, failed)
 
         if before < overview.count:
-            asyncio.run(_run(source, journal, place, patience_s, show))
+            asyncio.run(_run(source, journal, place, patience_s, show, _refusals(overview)))
         failed = journal.num_failed
         journal.finish()
     return Summary(overview.count, failed, before)
@@ -124,8 +125,10 @@ async def _run(
     place: Place,
     patience_s: float,
     on_progress: Callable[[int, int], None],
+    of_all: Collection[int],
 ) -> None:
-    async with _workers(place, journal.count - journal.num_done, patience_s) as workers:
+    left = journal.count - journal.num_done
+    async with _workers(place, left, patience_s, of_all) as workers:
         batch = Batch(source, journal, workers, on_progress=on_progress, patience_s=patience_s)
         await batch.run()
     if journal.num_done < journal.count:
@@ -133,6 +136,12 @@ async def _run(
             f"{source.path} has lost rows while they were answered: it had {journal.count}, and "
             f"{journal.num_done} have results, in {journal.path}. Bring it back and go on."
         )
+
+
+def _refusals(overview: Overview) -> Collection[int]:
+    """Statuses of one row that say no to all others, too."""
+    is_one_kind = len(overview.models) <= 1 and len(overview.urls) <= 1
+    return OF_ALL if is_one_kind else OF_ALL_MODELS
 
 
 def _check_apart(source: Path, out: Path) -> None:
@@ -154,11 +163,18 @@ def _identity(place: Place) -> Any:
 
 
 @asynccontextmanager
-async def _workers(place: Place, rows: int, patience_s: float) -> AsyncIterator[list[Worker]]:
+async def _workers(
+    place: Place, rows: int, patience_s: float, of_all: Collection[int]
+) -> AsyncIterator[list[Worker]]:
     async with AsyncExitStack() as stack:
         if place.base_urls:
             found = servers(
-                list(place.base_urls), place.concurrency, place.api_key, place.answer_s, patience_s
+                list(place.base_urls),
+                place.concurrency,
+                place.api_key,
+                place.answer_s,
+                patience_s,
+                of_all,
             )
             yield list(await stack.enter_async_context(found))
             return

@@ -21,6 +21,7 @@ from ..evaluate.asking import Asking, as_bytes
 from ..evaluate.items import Item
 from ..serve.upstream.client import httpx
 from ..serve.upstream.pool import checked
+from .refusals import OF_ALL, advice_for, said_in
 from .rows import Row
 from .run import Batch
 from .workers import ANSWER_S, ServerWorker, servers
@@ -54,7 +55,7 @@ class ServerAnswerer:
         patience_s: seconds without any server after which the run ends with an error.
 
     Raises:
-        OSError: none of them answers. ValueError: they have several models, and none is named.
+        OSError: none of them answers us. ValueError: they have several models, and none is named.
     """
 
     def __init__(
@@ -277,12 +278,20 @@ def _cards(urls: Sequence[str], api_key: str | None) -> dict[str, list[dict[str,
                 if answer.status_code == 200:
                     found[url] = [each for each in answer.json()["data"] if "id" in each]
                     continue
-                reasons.append(f"{without_password(url)} answers with status {answer.status_code}")
+                reasons.append(
+                    _refusal(f"{without_password(url)}/v1/models", answer, bool(api_key))
+                )
             except (httpx.HTTPError, ValueError, LookupError, TypeError):
                 reasons.append(f"{without_password(url)} cannot be reached")
     if not found:
         raise OSError(f"No server says which models it has: {'; '.join(reasons)}.")
     return found
+
+
+def _refusal(name: str, answer: "httpx.Response", has_key: bool) -> str:
+    status = answer.status_code
+    advice = f". {advice_for(status, has_key=has_key)}" if status in OF_ALL else ""
+    return f"{name} answers with status {status}{said_in(answer.content)}{advice.removesuffix('.')}"
 
 
 def _card_of(cards: list[dict[str, Any]], name: str, url: str) -> dict[str, Any]:

@@ -47,11 +47,13 @@ class Overview:
     Fields:
         digest: equal for equal batches.
         models: names that the rows ask for, with the row that does so first.
+        urls: routes that they are for.
     """
 
     count: int = 0
     digest: str = ""
     models: dict[str, int] = field(default_factory=dict)
+    urls: set[str] = field(default_factory=set)
 
 
 class Source(Protocol):
@@ -144,6 +146,8 @@ class RequestFile:
             model = body.get("model", self.model)
             if isinstance(model, str):
                 found.models.setdefault(model, number)
+        if (url := request.get("url", URLS[0])) in URLS:
+            found.urls.add(url)
 
     def rows(self) -> Iterator[Row]:
         self._check_unchanged()

@@ -78,6 +78,7 @@ class Batch:
 
         Raises:
             AllLostError: no worker can be reached; what is done is kept.
+            RefusedError: a server refuses whatever it is asked; what is done is kept.
             OSError: the rows cannot be read, or the results not be written.
         """
         most = max((worker.capacity for worker in self._workers), default=0)

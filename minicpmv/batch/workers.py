@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -10,6 +10,7 @@ from ..addresses import without_password
 from ..serve.direct import DirectServer, Reply
 from ..serve.settings import ServeSettings
 from ..serve.upstream.client import httpx, make_client
+from .refusals import OF_ALL, RefusedError, advice_for, said_in
 from .sizing import rows_at_a_time
 
 _BUSY = (429, 503)
@@ -47,6 +48,7 @@ class Worker(Protocol):
         """
         Raises:
             WorkerLostError: it did not answer; another may.
+            RefusedError: it will answer no request.
         """
 
     async def revive(self) -> None:
@@ -87,6 +89,8 @@ class ServerWorker:
         url: with or without `/v1`.
         answer_s: seconds for one answer; a server that takes more has stalled.
         patience_s: how long a request is offered to a server that is busy.
+        of_all: statuses that say no to every request.
+        has_key: whether the client sends one.
     """
 
     def __init__(
@@ -96,6 +100,8 @@ class ServerWorker:
         capacity: int,
         answer_s: float = ANSWER_S,
         patience_s: float = PATIENCE_S,
+        of_all: Collection[int] = OF_ALL,
+        has_key: bool = False,
     ):
         self.name = without_password(url)
         self.capacity = capacity
@@ -103,6 +109,9 @@ class ServerWorker:
         self._client = client
         self._answer_s = answer_s
         self._patience_s = patience_s
+        self._of_all = of_all
+        self._has_key = has_key
+        self._has_answered = False
         self._up = asyncio.Event()
         self._up.set()
         self._looking: asyncio.Task[None] | None = None
@@ -126,6 +135,7 @@ class ServerWorker:
                 self._up.clear()
                 raise WorkerLostError(f"{self.name} broke off", counts=True) from error
             if answer.status_code not in _BUSY:
+                self._check_refused(url, answer)
                 return Reply(
                     answer.status_code, answer.content, answer.headers.get("x-request-id", "")
                 )
@@ -138,6 +148,22 @@ class ServerWorker:
             pause_s = float(asked) if asked.isdecimal() else wait_s
             await asyncio.sleep(min(max(pause_s, _LEAST_WAIT_S), _MOST_WAIT_S))
             wait_s = min(2 * wait_s, _MOST_WAIT_S)
+
+    def _check_refused(self, url: str, answer: "httpx.Response") -> None:
+        """
+        Raises:
+            RefusedError: whatever is asked, the answer would be the same.
+        """
+        status = answer.status_code
+        self._has_answered |= status == 200
+        # Some servers say 403 to single requests, for what is asked in them.
+        if status not in self._of_all or (status == 403 and self._has_answered):
+            return
+        raise RefusedError(
+            f"{self.name}{url} refuses every request: status {status}"
+            f"{said_in(answer.content)}. {advice_for(status, has_key=self._has_key)} "
+            "What is answered is kept; the same command goes on from there."
+        )
 
     async def revive(self) -> None:
         if self._looking is None and not self._up.is_set():
@@ -184,12 +210,12 @@ async def servers(
     api_key: str | None = None,
     answer_s: float = ANSWER_S,
     patience_s: float = PATIENCE_S,
+    of_all: Collection[int] = OF_ALL,
 ) -> AsyncIterator[list[ServerWorker]]:
     """Workers for addresses that `serve.upstream.pool.checked` has passed."""
     client = make_client(api_key)
-    workers = [
-        ServerWorker(url, client, capacity, answer_s, patience_s) for url in dict.fromkeys(urls)
-    ]
+    given = (client, capacity, answer_s, patience_s, of_all, bool(api_key))
+    workers = [ServerWorker(url, *given) for url in dict.fromkeys(urls)]
     try:
         yield workers
     finally:

@@ -138,7 +138,12 @@ def test_a_server_that_keeps_failing_is_counted():
     ("step", "message"),
     [
         (refused(401, "Bad key."), "takes no requests from us: status 401, Bad key"),
+        (
+            refused(401, "Bad key."),
+            r"Check .*--judge-model.*MINICPMV_JUDGE_KEY.* is kept",
+        ),
         (refused(404, "No such model."), "status 404"),
+        (refused(403, "No."), "status 403"),
         (refused(429, "Pay.", "insufficient_quota"), "status 429, Pay"),
         (refused(429, "Later.", retry_after="86400"), "asks to wait for 86400 s"),
     ],
@@ -146,6 +151,24 @@ def test_a_server_that_keeps_failing_is_counted():
 def test_a_judge_that_will_never_answer_ends_the_run(step, message):
     with pytest.raises(OSError, match=message):
         ask([step])
+
+
+def test_a_question_that_is_forbidden_does_not_end_the_run():
+    steps = [Step("Yes"), refused(403, "Flagged."), Step("No")]
+    replies, _ = ask(steps, *(request(str(n)) for n in range(3)), concurrency=1)
+    assert [reply.text for reply in replies] == ["Yes", None, "No"]
+    assert replies[1].said == "status 403: Flagged."
+
+
+def test_a_judge_that_hides_its_models_from_the_key_says_so():
+    class Locked(JudgeServer):
+        models = refused(401, "Bad key.")
+
+    with (
+        Locked([Step("Yes")]).running() as url,
+        pytest.raises(OSError, match=r"status 401, Bad key\. Check .*MINICPMV_JUDGE_KEY"),
+    ):
+        ServerJudge(url)
 
 
 def test_a_judge_that_is_not_there_ends_the_run():

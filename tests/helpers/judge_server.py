@@ -28,6 +28,8 @@ def refused(status, message, code=None, **headers):
 class JudgeServer:
     """`steps`: what comes, in turn, the last again and again; or a function of the prompt."""
 
+    models: Step | None = None  # what is said of them in place of one
+
     def __init__(self, steps: list[Step] | Callable[[str], Step], model: str = "the-judge"):
         self.steps, self.model = steps, model
         self.asked: list[dict] = []
@@ -54,7 +56,7 @@ class JudgeServer:
                 pass
 
             def do_GET(self):
-                self._send(Step(body={"data": [{"id": judge.model}]}))
+                self._send(judge.models or Step(body={"data": [{"id": judge.model}]}))
 
             def do_POST(self):
                 size = int(self.headers["content-length"])

@@ -25,6 +25,10 @@ _MOST_BYTES = 16 << 20  # of an answer
 _MOST_LATE = 64  # tries in a row
 _BUSY = (408, 409, 425, 429)  # the server asks to come again; so does every 5xx
 _NOT_FOR_US = (401, 402, 403, 404, 405, 410)
+_WHAT_TO_SET = (
+    "Check the address (--judge), the model's name (--judge-model) and the key "
+    "($MINICPMV_JUDGE_KEY or $OPENAI_API_KEY)"
+)
 _FILTERED = ("content_filter", "content_policy_violation", "content_policy")
 _NO_MORE = ("insufficient_quota", "billing_hard_limit_reached", "credit_balance")
 
@@ -64,6 +68,7 @@ class ServerJudge:
         self._model = model or self._only_model()
         self._lock = threading.Lock()
         self._num_late = 0  # tries in a row that nothing came of
+        self._has_answered = False
         self._limit_name = "max_tokens"  # newer models of OpenAI have another
         self._takes_temperature = True
         self.name = f"{without_password(self.url)} {self._model}"
@@ -159,16 +164,19 @@ class ServerJudge:
             with self._lock:
                 self._num_late = 0
             if status == 200:
+                self._has_answered = True
                 return _read(body)
             message, code = _error(body)
             failure = Said(f"status {status}: {message}", "failed")
-            if status in _NOT_FOR_US or code in _NO_MORE:
-                raise OSError(
-                    f"The judge at {without_password(self.url)} takes no requests from us: status "
-                    f"{status}, {message}. Check the address, the model's name and the key."
-                )
             if code in _FILTERED:
                 return Said(message, "refused")
+            # Some servers say 403 to single requests, for what is asked in them.
+            of_one = status == 403 and self._has_answered
+            if (status in _NOT_FOR_US and not of_one) or code in _NO_MORE:
+                raise OSError(
+                    f"The judge at {without_password(self.url)} takes no requests from us: "
+                    f"{_told(status, message)}. {_WHAT_TO_SET}; what is judged is kept."
+                )
             if status == 400 and self._adapt(message):
                 continue
             if status not in _BUSY and status < 500:
@@ -262,17 +270,28 @@ class ServerJudge:
         shown = without_password(self.url)
         try:
             with self._client() as client:
-                found = client.get(f"{self.url}/models").json()["data"]
+                answer = client.get(f"{self.url}/models")
+            if answer.status_code in _NOT_FOR_US and answer.status_code != 404:
+                raise OSError(
+                    f"The judge at {shown} does not say its models: "
+                    f"{_told(answer.status_code, _error(answer.content)[0])}. {_WHAT_TO_SET}."
+                )
+            found = answer.json()["data"]
             names = [str(each["id"]) for each in found]
         except httpx.HTTPError as error:
             raise OSError(
                 f"The judge at {shown} cannot be reached: {first_line(error)}."
             ) from error
         except (ValueError, LookupError, TypeError) as error:
-            raise OSError(f"The judge at {shown} does not say its models; name one.") from error
+            raise OSError(
+                f"The judge at {shown} does not say its models; name one with --judge-model."
+            ) from error
         if len(names) != 1:
             listed = ", ".join(names[:10]) or "none"
-            raise OSError(f"The judge at {shown} has {len(names)} models ({listed}); name one.")
+            raise OSError(
+                f"The judge at {shown} has {len(names)} models ({listed}); name one with "
+                "--judge-model."
+            )
         return names[0]
 
 
@@ -315,6 +334,10 @@ def _error(body: bytes) -> tuple[str, str]:
         return str(error)[:300], ""
     except (ValueError, LookupError, TypeError, RecursionError):
         return " ".join(body[:300].decode("utf-8", "replace").split()), ""
+
+
+def _told(status: int, message: str) -> str:
+    return f"status {status}, {message}".rstrip("., ")
 
 
 def _seconds(asked: str | None) -> float | None:
