@@ -48,6 +48,16 @@ UNREADABLE = (
 )
 
 
+class TwiceError(ValueError):
+    """Two files of a checkpoint hold a tensor of the same name."""
+
+    def __init__(self, name: str, first: Path, second: Path):
+        super().__init__(
+            f"{str(first)!r} and {second.name!r} both hold {name}, and it should be in one weight "
+            "file. Download the checkpoint again."
+        )
+
+
 _OWN_MAPPING = 1 << 20  # numbers of a tensor that is not left in the mapping of its file
 
 
@@ -59,7 +69,7 @@ class WeightFiles:
 
     Raises:
         OSError: there is no such file, or it is damaged or cut short.
-        ValueError: a file holds more than tensors.
+        ValueError: a file holds more than tensors, or two hold the same one.
     """
 
     def __init__(self, paths: Iterable[Path]):
@@ -109,19 +119,20 @@ class WeightFiles:
     def _open(self, path: Path) -> None:
         if path.suffix == ".bin":
             tensors = read_bin(path)
+            _check_once(self._paths, tensors, path)
             for name, tensor in tensors.items():
                 self.shapes[name] = tuple(tensor.shape)
                 self.dtypes[name] = tensor.dtype if tensor.is_floating_point() else None
                 self._readers[name] = tensors.__getitem__
-                self._paths[name] = path
             return
-        for name, (shape, dtype) in safetensors_headers(path).items():
+        headers = safetensors_headers(path)
+        _check_once(self._paths, headers, path)
+        for name, (shape, dtype) in headers.items():
             self.shapes[name] = shape
             self.dtypes[name] = _DTYPES.get(dtype)
         file = self._stack.enter_context(safe_open(path, "pt"))
         for name in file.keys():  # noqa: SIM118 - it is no dict
             self._readers[name] = file.get_tensor
-            self._paths[name] = path
 
 
 def all_headers(paths: Iterable[Path]) -> Headers:
@@ -129,19 +140,34 @@ def all_headers(paths: Iterable[Path]) -> Headers:
 
     Raises:
         OSError: a file is damaged or cut short.
-        ValueError: a pickle holds more than tensors.
+        ValueError: a pickle holds more than tensors, or two files hold the same one.
     """
     headers: Headers = {}
+    places: dict[str, Path] = {}
     for path in paths:
         if path.suffix == ".bin":
             tensors = _unpickled(path, "meta", is_mapped=False)
-            headers |= {
+            found: Headers = {
                 name: (tuple(value.shape), _NAMES.get(value.dtype, str(value.dtype)))
                 for name, value in tensors.items()
             }
         else:
-            headers |= safetensors_headers(path)
+            found = safetensors_headers(path)
+        _check_once(places, found, path)
+        headers |= found
     return headers
+
+
+def _check_once(places: dict[str, Path], names: Iterable[str], path: Path) -> None:
+    """Note where tensors are.
+
+    Raises:
+        TwiceError: another file holds one of them.
+    """
+    for name in names:
+        if name in places:
+            raise TwiceError(name, places[name], path)
+        places[name] = path
 
 
 def read_bin(path: Path) -> dict[str, torch.Tensor]:

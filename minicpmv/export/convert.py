@@ -31,6 +31,7 @@ from .llama import (
     target_layout,
     was_tied,
 )
+from .tensors import check_finite
 
 _COPIED = (
     "tokenizer.json",
@@ -131,8 +132,11 @@ def convert(
             move = by_name[name]
             tensor = weights[source.prefix + move.source]
             if move.multiply == move.divide:
-                return tensor.clone()  # those of a .bin file may share their memory
-            return (tensor.float() * move.multiply / move.divide).to(tensor.dtype)
+                made = tensor.clone()  # those of a .bin file may share their memory
+            else:
+                made = (tensor.float() * move.multiply / move.divide).to(tensor.dtype)
+            check_finite(name, made)
+            return made
 
         for done, _ in enumerate(write_shards(unfinished, outlines, make, shard_size), 1):
             if on_progress is not None:

@@ -22,6 +22,7 @@ from ..errors import ArgumentError
 from ..quantization import bits, bits_config, compressed, gptq
 from ..quantization.files import check_experts, linear_layers
 from ..quantization.quantiser import quantise
+from .tensors import check_finite
 
 LAYOUTS = ("int4", "w4a16", "gptq")
 GROUP_SIZES = (32, 64, 128, -1)  # -1: all inputs of an output
@@ -96,7 +97,7 @@ class LayoutWriter:
         for name in weights.shapes:
             layer = self._layers.get(name)
             if layer is None:
-                self.outlines[name] = weights[name].to("meta")
+                self.outlines[name] = _narrow(weights[name].to("meta"))
                 continue
             for part, outline in self._outline(layer).items():
                 self.outlines[part], self._sources[part] = outline, layer
@@ -133,16 +134,19 @@ class LayoutWriter:
 
     def _compute_dtype(self) -> torch.dtype:
         stored = (self._weights.dtypes[layer] for layer in self._layers)
-        return next(stored) or torch.float32
+        found = next(stored)
+        return torch.float32 if found in (None, torch.float64) else found
 
     def _make(self, name: str) -> Tensor:
         layer = self._sources.get(name)
         if layer is None:
-            return self._weights[name]
+            tensor = _narrow(self._weights[name])
+            check_finite(name, tensor)
+            return tensor
         if name not in self._made:
             with self._weights.mapped(layer.source) as weight:
-                if not bool(weight.isfinite().all()):
-                    raise ValueError(f"{layer.source} holds numbers that are not finite.")
+                weight = _narrow(weight)
+                check_finite(layer.source, weight)
                 self._made |= self._parts(layer, weight)
         return self._made.pop(name)
 
@@ -168,11 +172,16 @@ class LayoutWriter:
         shape = self._weights.shapes[layer.source]
         key = (shape, self._weights.dtypes[layer.source])
         if key not in self._shapes:
-            zeros = torch.zeros(shape, dtype=key[1] or torch.float32)
+            zeros = _narrow(torch.zeros(shape, dtype=key[1]))
             parts = self._parts(Layer("weight", ""), zeros)
             self._shapes[key] = {name: part.to("meta") for name, part in parts.items()}
         prefix = layer.name if self._to != "int4" else f"{layer.name}."
         return {f"{prefix}{name}": part for name, part in self._shapes[key].items()}
+
+
+def _narrow(tensor: Tensor) -> Tensor:
+    """Programs that read these layouts know no numbers of 64 bits."""
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
 def check_group_size(to: str, group_size: int | None) -> int | None:

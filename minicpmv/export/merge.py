@@ -20,7 +20,6 @@ from ..checkpoint.files import parse_size, read_json_file
 from ..checkpoint.hub import SMALL_FILES, Checkpoint
 from ..checkpoint.tensors import listed, skeleton
 from ..checkpoint.weights import WeightFiles, write_shards
-from ..integrations.peft import our_tensor_name
 from ..loader import (
     MODEL_CLASSES,
     load_processor,
@@ -29,6 +28,7 @@ from ..loader import (
 )
 from ..releases import model_type_of
 from .folders import check_out, empty_folder_beside, put_in_place, write_json
+from .tensors import check_finite, our_name, tensors_of
 
 _WRITTEN_ANEW = {"config.json", "adapter_config.json"}
 _HEAD = f"{PREFIX}lm_head.weight"
@@ -101,6 +101,7 @@ def merge(
     folder = checkpoint.download()
     check_out(out, folder, overwrite)
     with WeightFiles(checkpoint.kept().weight_files()) as weights:
+        tensors_of(checkpoint, weights, empty)
         sources = _sources(weights, empty, deltas, fields, files.name)
         outlines = {
             name: torch.empty(weights.shapes[source], dtype=_dtype(weights, source), device="meta")
@@ -108,13 +109,16 @@ def merge(
         }
         num_bytes = sum(tensor.nbytes for tensor in outlines.values())
         unfinished = empty_folder_beside(out, num_bytes)
-        changed = {name for name in sources if deltas.changes(_ours(name, empty))}
+        changed = {name for name in sources if deltas.changes(our_name(name, empty))}
 
         def make(name: str) -> torch.Tensor:
             with weights.mapped(sources[name]) as tensor:
-                if name not in changed:
-                    return tensor.clone()
-                return deltas.apply(_ours(name, empty), tensor)
+                if name in changed:
+                    tensor = deltas.apply(our_name(name, empty), tensor)
+                else:
+                    tensor = tensor.clone()
+            check_finite(name, tensor)
+            return tensor
 
         for done, _ in enumerate(write_shards(unfinished, outlines, make, shard_size), 1):
             if on_progress is not None:
@@ -142,7 +146,7 @@ def _sources(
         ValueError: the adapter changes a tensor that the files do not have.
     """
     sources = {each: each for each in weights.shapes}
-    by_ours = {_ours(each, empty): each for each in sources}
+    by_ours = {our_name(each, empty): each for each in sources}
     if empty.config.tie_word_embeddings:
         embeddings = next(ours for ours in by_ours if ours.endswith("embed_tokens.weight"))
         if not deltas.are_equal(embeddings, _HEAD):
@@ -160,11 +164,6 @@ def _sources(
             f"{listed(lacking)}."
         )
     return sources
-
-
-def _ours(name: str, empty: Any) -> str:
-    """The name in adapters of a tensor in the base's files."""
-    return our_tensor_name(f"{PREFIX}{name}", empty.config.model_type)
 
 
 def _dtype(weights: WeightFiles, name: str) -> torch.dtype:

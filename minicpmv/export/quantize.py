@@ -25,6 +25,7 @@ from ..quantization import weight_bytes
 from ..releases import model_type_of
 from .folders import check_out, empty_folder_beside, put_in_place, write_json
 from .layouts import LAYOUTS, LayoutWriter, check_group_size
+from .tensors import tensors_of
 
 # Packed weights of ours, by what `load(quantize=...)` calls them.
 PACKED: dict[str, Literal["int4", "int8"]] = {
@@ -104,7 +105,8 @@ def quantize(
             show(done, len(outlines))
         quantization = chat.model.config.quantization_config.to_dict()
     else:
-        with WeightFiles(Checkpoint.find(folder).weight_files()) as weights:
+        with WeightFiles(checkpoint.kept().weight_files()) as weights:
+            tensors_of(checkpoint, weights, empty)
             writer = LayoutWriter(empty, weights, to, group_size)
             outlines = writer.outlines
             unfinished = empty_folder_beside(out, sum(t.nbytes for t in outlines.values()))

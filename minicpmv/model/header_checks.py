@@ -17,7 +17,7 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from ..checkpoint.hub import Checkpoint
 from ..checkpoint.tensors import check_tensors, other_shape
-from ..checkpoint.weights import UNREADABLE, WeightFiles
+from ..checkpoint.weights import UNREADABLE, TwiceError, WeightFiles
 from ..quantization.files import own_config
 from .size_hints import config_hints, counts_in
 
@@ -38,7 +38,7 @@ def check_headers(model_class: Any, path: Any, keywords: Mapping[str, Any]) -> b
         otherwise.
 
     Raises:
-        ValueError: names what differs.
+        ValueError: names what differs, or a tensor that two files hold.
     """
     if path is None or any(keywords.get(name) for name in _ELSEWHERE):
         return False
@@ -163,6 +163,8 @@ def _readable(checkpoint: Checkpoint) -> Iterator[WeightFiles | None]:
     """The weight files on this disk; None where loading itself has more to say about them."""
     try:
         files = WeightFiles(checkpoint.weight_files())
+    except TwiceError:
+        raise
     except (OSError, ValueError, *UNREADABLE):
         files = None
     if files is None:

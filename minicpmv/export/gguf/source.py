@@ -15,17 +15,17 @@ import torch
 
 from ...adapters.base import adapter_base, naming_adapter
 from ...adapters.deltas import Deltas
-from ...adapters.folder import PREFIX, AdapterFiles, is_adapter
+from ...adapters.folder import AdapterFiles, is_adapter
+from ...adapters.load import check_fits
 from ...adapters.settings import check_settings, use_settings
 from ...checkpoint.consistency import find_mismatches
 from ...checkpoint.files import read_json_file
 from ...checkpoint.headers import Shape
 from ...checkpoint.hub import Checkpoint
 from ...checkpoint.names import location_of
-from ...checkpoint.tensors import check_tensors, differences, listed, skeleton
+from ...checkpoint.tensors import listed, skeleton
 from ...checkpoint.weights import WeightFiles
 from ...errors import ArgumentError
-from ...integrations.peft import our_tensor_name
 from ...loader import (
     MODEL_CLASSES,
     load_processor,
@@ -33,12 +33,10 @@ from ...loader import (
     read_config,
     readable_errors,
 )
-from ...model.header_checks import check_counts, check_tied, wrong_kinds
 from ...releases import model_type_of
-from ..llama import tensor_shapes
+from ..tensors import HEAD, our_name, tensors_of
 
 _PIECE_BYTES = 64 << 20  # of a tensor in float32 at a time
-_HEAD = "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ class Source:
 
     def _ours(self, name: str) -> str:
         """The name in adapters."""
-        return our_tensor_name(f"{PREFIX}{name}", self._empty.config.model_type)
+        return our_name(name, self._empty)
 
     def _refuse_quantised(self, checkpoint: Checkpoint) -> None:
         written = self.fields.get("quantization_config")
@@ -160,29 +158,8 @@ class Source:
 
     def _check_tensors(self, checkpoint: Checkpoint) -> None:
         """The files must hold just what the config asks for."""
-        weights, empty, config = self._weights, self._empty, self.config
-        check_counts(config, weights.shapes, checkpoint.location)
-        self._files = {
-            empty.released_name(self._ours(name).removeprefix(PREFIX)): name
-            for name in weights.shapes
-            if not name.endswith("rotary_emb.inv_freq")  # a table that old files keep
-        }
-        if config.model_type == "mixtral":  # transformers joins the experts, and files do not
-            experts = config.num_local_experts
-            expected = tensor_shapes(config, "mixtral", experts, self.is_tied)
-        else:
-            expected = {empty.released_name(n): tuple(p.shape) for n, p in empty.named_parameters()}
-        found = {name: weights.shapes[file] for name, file in self._files.items()}
-        twice = {empty.released_name(_HEAD)} if self.is_tied else set()
-        check_tensors(checkpoint.location, *differences(expected, found, twice))
-        wrong = [name for name, file in self._files.items() if weights.dtypes[file] is None]
-        if wrong:
-            raise ValueError(f"{wrong_kinds(wrong)} in {checkpoint.location!r}.")
-        if self.is_tied:
-            check_tied(self.folder, weights)
-            for name in twice:
-                self._files.pop(name, None)
-        self.shapes = {name: weights.shapes[file] for name, file in self._files.items()}
+        self._files = tensors_of(checkpoint, self._weights, self._empty)
+        self.shapes = {name: self._weights.shapes[file] for name, file in self._files.items()}
 
     def _read_adapter(self, adapter: str | Path | None) -> Deltas | None:
         if adapter is None:
@@ -191,9 +168,10 @@ class Source:
         check_settings(files.settings, self._empty, self.processor, files.name)
         use_settings(files.settings, self._empty, self.processor)
         deltas = Deltas.read(files, self._empty)
+        check_fits(skeleton(type(self._empty), self.config), files)
         self._identity += [_stamp(files.config), _stamp(files.weights)]
         self.label = _label(str(adapter))
-        head = self._empty.released_name(_HEAD)
+        head = self._empty.released_name(HEAD)
         if self.is_tied:
             embeddings = next(n for n in self.shapes if n.endswith("embed_tokens.weight"))
             if deltas.are_equal(self._ours(embeddings), self._ours(head)):
