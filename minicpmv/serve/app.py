@@ -3,8 +3,8 @@
 import asyncio
 import difflib
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 
 from ..version import VERSION
-from .access_log import AccessLog
+from .access_log import AccessLog, Exchange
 from .content import MediaReader
 from .errors import ApiError
 from .jobs import Backend
@@ -80,13 +80,20 @@ class Server:
     num_posts: int = 0
     answering: "set[Interruptible]" = field(default_factory=set)
 
-    def enter(self, method: str) -> None:
+    @contextmanager
+    def exchange(self, record: Exchange) -> Iterator[None]:
+        """Inside, a request is being answered; at the end the metrics and the log learn how."""
+        is_post = record.method == "POST"
         self.num_requests += 1
-        self.num_posts += method == "POST"
-
-    def leave(self, method: str) -> None:
-        self.num_requests -= 1
-        self.num_posts -= method == "POST"
+        self.num_posts += is_post
+        try:
+            yield
+        finally:
+            self.num_requests -= 1
+            self.num_posts -= is_post
+            if record.error is not None and not record.is_counted:
+                self.metrics.request_error(record.error)
+            self.log.write(record)
 
     async def drain(self, grace_s: float) -> None:
         """Begin nothing new, and wait until what runs has ended; after `grace_s` seconds it ends

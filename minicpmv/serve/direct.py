@@ -79,18 +79,13 @@ class DirectServer:
             "state": {"record": record, "owner": ""},
         }
         request = Request(scope, receive=_stays)
-        server = self._app.state.server
-        server.enter("POST")
-        try:
-            response: Response = await endpoint(request, body_of(request, model, data))
-        except ApiError as error:
-            response = error_response(error, record, path)
-        except Exception:
-            response = error_response(internal_error(record), record, path)
-        finally:
-            server.leave("POST")
-            if record.error is not None and not record.is_counted:
-                server.metrics.request_error(record.error)
+        with self._app.state.server.exchange(record):
+            try:
+                response: Response = await endpoint(request, body_of(request, model, data))
+            except ApiError as error:
+                response = error_response(error, record, path)
+            except Exception:
+                response = error_response(internal_error(record), record, path)
         return Reply(response.status_code, bytes(response.body), record.request_id)
 
 

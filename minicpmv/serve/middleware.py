@@ -70,27 +70,22 @@ class Front:
                 raise ClientGoneError from None
 
         body = _Body(receive, self.server.settings.max_body)
-        self.server.enter(record.method)
-        try:
-            self._check(record.method, path, headers)
-            await self.app(scope, body.receive, reply)
-        except (ClientGoneError, ClientDisconnect):  # the latter before it had sent all
-            record.status, record.error = 499, "client_gone"
-        except ApiError as error:
-            if error.status == 413 and b"expect" not in headers:
-                await body.drain()
-            await error_response(error, record, path)(scope, receive, reply)
-        except Exception:
-            failure = internal_error(record)
-            if record.status:  # an answer has begun, and is cut off so that nobody waits for more
-                record.error = failure.code
-                raise
-            await error_response(failure, record, path)(scope, receive, reply)
-        finally:
-            self.server.leave(record.method)
-            if record.error is not None and not record.is_counted:
-                self.server.metrics.request_error(record.error)
-            self.server.log.write(record)
+        with self.server.exchange(record):
+            try:
+                self._check(record.method, path, headers)
+                await self.app(scope, body.receive, reply)
+            except (ClientGoneError, ClientDisconnect):  # the latter before it had sent all
+                record.status, record.error = 499, "client_gone"
+            except ApiError as error:
+                if error.status == 413 and b"expect" not in headers:
+                    await body.drain()
+                await error_response(error, record, path)(scope, receive, reply)
+            except Exception:
+                failure = internal_error(record)
+                if record.status:  # an answer has begun, and is cut off: nobody waits for more
+                    record.error = failure.code
+                    raise
+                await error_response(failure, record, path)(scope, receive, reply)
 
     def _check(self, method: str, path: str, headers: dict[bytes, bytes]) -> None:
         """Refuse what needs no look at the body.
