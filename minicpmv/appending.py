@@ -1,30 +1,65 @@
 """Files that one process at a time appends to, and that others leave to it."""
 
 import fcntl
-from io import FileIO
+import math
+import os
+import time
 from pathlib import Path
+from typing import Self
+
+_SYNC_S = 1.0  # what a power cut may cost
 
 
-def lock(file: FileIO, path: Path | None) -> None:
-    """Keep other processes from writing to an open file until it is closed.
+class Appended:
+    """A file that grows by what is told, and that nobody else writes until it is closed.
 
     Args:
-        path: what the user knows it by.
+        path: the file, made when it is not there; None keeps nothing.
+        known_as: what the user knows it by, where that is not its path.
 
     Raises:
-        OSError: another process writes it.
+        OSError: it cannot be written, or another process writes it.
+        ValueError: `_begin` does not know what it holds.
     """
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise OSError(f"{path} is being written by another process.") from None
 
+    def __init__(self, path: Path | None, known_as: Path | None = None):
+        self._synced = -math.inf
+        self._file = None if path is None else path.open("a+b", buffering=0)
+        if self._file is None:
+            return
+        try:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                name = known_as or path
+                raise OSError(f"{name} is being written by another process.") from None
+            self._begin()
+        except BaseException:
+            self._file.close()
+            raise
 
-def append(file: FileIO, data: bytes) -> None:
-    """Write all of it, of which an unbuffered file may take a part at a time.
+    def _begin(self) -> None:
+        """Take note of what is there, and cut off half a line of a process that was killed."""
 
-    Raises:
-        OSError: the disk is full, or gone.
-    """
-    while data:
-        data = data[file.write(data) :]
+    def _append(self, data: bytes) -> None:
+        """
+        Raises:
+            OSError: the disk is full, or gone; what was kept before stays.
+        """
+        if self._file is None:
+            return
+        while data:  # an unbuffered file may take a part at a time
+            data = data[self._file.write(data) :]
+        if time.monotonic() - self._synced > _SYNC_S:
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -1,21 +1,17 @@
 """Results as they come, in a file from which a batch that ended goes on, and at last in order."""
 
 import json
-import math
 import os
 import re
-import time
 from array import array
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from ..appending import append, lock
+from ..appending import Appended
 from ..durable import put_in_place
 
 _LINE = re.compile(rb'\{"row": (\d+), "failed": (true|false), "result": ')
-_SYNC_S = 1.0  # what a power cut may cost
 
 
 def part_of(out: Path) -> Path:
@@ -28,7 +24,7 @@ def new_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.new")
 
 
-class Journal:
+class Journal(Appended):
     """`OUT.part`: a line for each row that is done, written at once.
 
     Args:
@@ -47,26 +43,22 @@ class Journal:
         self.count = count
         self._offsets = array("q", [-1]) * count
         self._has_failed = bytearray(count)
-        self._file = self.path.open("a+b", buffering=0)
-        self._synced = -math.inf
-        try:
-            lock(self._file, self.path)
-            self._end = self._read(json.loads(json.dumps(about)))
-        except BaseException:
-            self._file.close()
-            raise
+        self._about = json.loads(json.dumps(about))
+        self._end = 0  # where the next line begins
+        super().__init__(self.path)
 
-    def _read(self, about: Any) -> int:
-        """Take note of what is there; the offset at which the next line begins."""
+    def _begin(self) -> None:
+        assert self._file is not None
         self._file.seek(0)
         with os.fdopen(os.dup(self._file.fileno()), "rb") as lines:
             first = lines.readline()
             if not first.endswith(b"\n"):  # new, or killed before the first line was whole
-                head = json.dumps({"batch": about}, ensure_ascii=False).encode() + b"\n"
+                head = json.dumps({"batch": self._about}, ensure_ascii=False).encode() + b"\n"
                 self._file.truncate(0)
                 self._file.write(head)
-                return len(head)
-            self._check(first, about)
+                self._end = len(head)
+                return
+            self._check(first)
             end = len(first)
             for line in lines:
                 if not line.endswith(b"}\n"):
@@ -79,10 +71,10 @@ class Journal:
                     raise ValueError(f"{self.path} has a line that is no result, at byte {end}.")
                 self._note(int(found[1]), end, found[2] == b"true")
                 end += len(line)
-        self._file.truncate(end)  # half a line of a process that was killed
-        return end
+        self._file.truncate(end)
+        self._end = end
 
-    def _check(self, first: bytes, about: Any) -> None:
+    def _check(self, first: bytes) -> None:
         try:
             found = dict(json.loads(first)["batch"])
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -90,11 +82,11 @@ class Journal:
                 f"{self.path} is in the way: it holds no results of a batch. Remove it, or give "
                 "another OUT."
             ) from None
-        for name in about:
-            if found.get(name) != about[name]:
+        for name, wanted in self._about.items():
+            if found.get(name) != wanted:
                 raise ValueError(
                     f"{self.path} holds results of a batch with {name} {found.get(name)!r}; this "
-                    f"one has {about[name]!r}. Go on as it was begun, give another OUT, or remove "
+                    f"one has {wanted!r}. Go on as it was begun, give another OUT, or remove "
                     "it."
                 )
 
@@ -121,12 +113,9 @@ class Journal:
         """
         head = f'{{"row": {index}, "failed": {json.dumps(failed)}, "result": '.encode()
         line = head + json.dumps(result, ensure_ascii=False).encode("utf-8", "replace") + b"}\n"
-        append(self._file, line)
+        self._append(line)
         self._note(index, self._end, failed)
         self._end += len(line)
-        if time.monotonic() - self._synced > _SYNC_S:
-            os.fsync(self._file.fileno())
-            self._synced = time.monotonic()
 
     def take(self, names: Iterable[str | None]) -> None:
         """Keep the results that OUT has.
@@ -176,17 +165,3 @@ class Journal:
             new.unlink(missing_ok=True)
             raise
         self.path.unlink()
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -10,20 +10,17 @@ report.html       failures with their pictures
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from ..appending import append, lock
+from ..appending import Appended
 from ..durable import put_in_place
 from ..errors import short
 
 SETTINGS, ANSWERS, SCORES = "run.json", "answers.jsonl", "scores.json"
 JUDGEMENTS, REPORT = "judgements.jsonl", "report.html"
-_SYNC_S = 1.0  # what a power cut may cost
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class Run:
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
-class RunJournal:
+class RunJournal(Appended):
     """Answers of a run on their way into its folder, by one process at a time.
 
     Args:
@@ -95,19 +92,17 @@ class RunJournal:
         self.path = Path(path)
         self.settings = json.loads(json.dumps(settings))
         self.answers: dict[str, Answered] = {}
+        self._about = about
         self.path.mkdir(parents=True, exist_ok=True)
-        file = self.path / ANSWERS
-        self._file = file.open("a+b", buffering=0)
-        self._synced = time.monotonic()
-        try:
-            lock(self._file, self.path)
-            self._check()
-            self._read(file)
-            given = {"settings": self.settings, "about": about}
-            write_json(self.path / SETTINGS, given)
-        except BaseException:
-            self._file.close()
-            raise
+        super().__init__(self.path / ANSWERS, known_as=self.path)
+
+    def _begin(self) -> None:
+        assert self._file is not None
+        self._check()
+        answers, end = _lines(self.path / ANSWERS)
+        self._file.truncate(end)
+        self.answers = {answered.id: answered for answered in answers}
+        write_json(self.path / SETTINGS, {"settings": self.settings, "about": self._about})
 
     def _check(self) -> None:
         """Refuse a folder of other settings, by what differs."""
@@ -124,12 +119,6 @@ class RunJournal:
                 f"{self.path} holds answers with {name} {short(old)}, and this run has "
                 f"{short(new)}. Give another --out, or remove that folder."
             )
-
-    def _read(self, file: Path) -> None:
-        answers, end = _lines(file)
-        self._file.truncate(end)  # half a line of a process that was killed
-        for answered in answers:
-            self.answers[answered.id] = answered
 
     def known(self, item_id: str, prompt: str) -> bool:
         """Whether the item has its answer; a failure is none.
@@ -154,11 +143,8 @@ class RunJournal:
         Raises:
             OSError: the disk is full, or gone; what was kept before stays.
         """
-        append(self._file, _line_of(answered))
+        self._append(_line_of(answered))
         self.answers[answered.id] = answered
-        if time.monotonic() - self._synced > _SYNC_S:
-            os.fsync(self._file.fileno())
-            self._synced = time.monotonic()
 
     def put_in_order(self, ids: Iterable[str]) -> None:
         """Write the answers anew in this order, one line each; those of other items come last."""
@@ -170,20 +156,6 @@ class RunJournal:
                 file.write(_line_of(answered))
         put_in_place(new, self.path / ANSWERS)
         self.answers = {each.id: each for each in [*ordered, *left.values()]}
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> "RunJournal":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def digest_of(*parts: Any) -> str:

@@ -6,13 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
-from minicpmv.appending import append, lock
+from minicpmv.appending import Appended
 from minicpmv.evaluate.judges.protocol import Judge, JudgeReply, JudgeRequest, Why
 
 _MAY_PASS: tuple[Why, ...] = ("timeout", "failed")  # another time there may be a verdict
 
 
-class Judgements:
+class Judgements(Appended):
     """`judgements.jsonl`: a line for each request, written as soon as its reply is there.
 
     Requests without a verdict because of the time, or of the server, are asked again.
@@ -29,30 +29,13 @@ class Judgements:
         self.path = path
         self.num_known = 0  # requests of `ask` that were not asked
         self._replies: dict[str, JudgeReply] = {}
-        self._file = None if path is None else path.open("a+b", buffering=0)
-        if self._file is not None:
-            try:
-                lock(self._file, self.path)
-                self._read()
-            except BaseException:
-                self._file.close()
-                raise
+        super().__init__(path)
 
-    def __enter__(self) -> "Judgements":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def _read(self) -> None:
+    def _begin(self) -> None:
         assert self._file is not None
         self._file.seek(0)
         end = 0
-        *lines, _ = self._file.read().split(b"\n")  # the last is half, of a process that was killed
+        *lines, _ = self._file.read().split(b"\n")
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 end += len(line) + 1
@@ -112,7 +95,5 @@ class Judgements:
 
     def _keep(self, key: str, judge: str, reply: JudgeReply) -> None:
         self._replies[key] = reply
-        if self._file is None:
-            return
         line = {"key": key, "judge": judge} | asdict(reply)
-        append(self._file, json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+        self._append(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
