@@ -9,9 +9,6 @@
 // give the same bits, whether they fuse products and sums or not.
 #pragma once
 #include "vectors.h"
-#if defined(__AVX2__) || defined(__F16C__)
-#include <immintrin.h>
-#endif
 
 namespace {
 
@@ -35,26 +32,6 @@ template <int H> INLINE Floats numbers(u8x16 q) {
   Floats v;
   for (int k = 0; k < LANES; ++k) v[k] = (float)q[H * LANES + k];
   return v;
-#endif
-}
-
-INLINE float half(const uint8_t* p) {
-  uint16_t h;
-  memcpy(&h, p, 2);
-#if defined(__F16C__)
-  return _cvtsh_ss(h);
-#else
-  // Exponent and fraction moved, the exponent's bias changed by a product.
-  const uint32_t sign = (uint32_t)(h & 0x8000) << 16, magnitude = (uint32_t)(h & 0x7fff) << 13;
-  const uint32_t special = (h & 0x7c00) == 0x7c00 ? 0x7f800000u : 0;  // infinite, undefined
-  float f;
-  memcpy(&f, &magnitude, 4);
-  f *= 0x1p112f;
-  uint32_t bits;
-  memcpy(&bits, &f, 4);
-  bits |= sign | special;
-  memcpy(&f, &bits, 4);
-  return f;
 #endif
 }
 
@@ -94,7 +71,7 @@ template <int TYPE> struct Blocks;
 template <> struct Blocks<Q4_0> {
   static constexpr int SIZE = 32, BYTES = 18;
   template <class S> static INLINE void read(const uint8_t* b, S& sink) {
-    const float d = half(b), m = -8 * d;
+    const float d = half_float(b), m = -8 * d;
     const u8x16 q = bytes(b + 2);
     sink.template codes<0>(0, field(q, 0, 15), d, m);
     sink.template codes<1>(16, field(q, 4, 15), d, m);
@@ -104,7 +81,7 @@ template <> struct Blocks<Q4_0> {
 template <> struct Blocks<Q4_1> {
   static constexpr int SIZE = 32, BYTES = 20;
   template <class S> static INLINE void read(const uint8_t* b, S& sink) {
-    const float d = half(b), m = half(b + 2);
+    const float d = half_float(b), m = half_float(b + 2);
     const u8x16 q = bytes(b + 4);
     sink.template codes<0>(0, field(q, 0, 15), d, m);
     sink.template codes<1>(16, field(q, 4, 15), d, m);
@@ -122,7 +99,7 @@ INLINE void fives(const uint8_t* p, uint32_t high, float d, float m, S& sink) {
 template <> struct Blocks<Q5_0> {
   static constexpr int SIZE = 32, BYTES = 22;
   template <class S> static INLINE void read(const uint8_t* b, S& sink) {
-    const float d = half(b);
+    const float d = half_float(b);
     fives(b + 6, word(b + 2), d, -16 * d, sink);
   }
 };
@@ -130,14 +107,14 @@ template <> struct Blocks<Q5_0> {
 template <> struct Blocks<Q5_1> {
   static constexpr int SIZE = 32, BYTES = 24;
   template <class S> static INLINE void read(const uint8_t* b, S& sink) {
-    fives(b + 8, word(b + 4), half(b), half(b + 2), sink);
+    fives(b + 8, word(b + 4), half_float(b), half_float(b + 2), sink);
   }
 };
 
 template <> struct Blocks<Q8_0> {
   static constexpr int SIZE = 32, BYTES = 34;
   template <class S> static INLINE void read(const uint8_t* b, S& sink) {
-    const float d = half(b), m = -128 * d;
+    const float d = half_float(b), m = -128 * d;
     const u8x16 top = u8x16{} + (uint8_t)128;  // a signed byte, 128 higher
     sink.template codes<0>(0, bytes(b + 2) ^ top, d, m);
     sink.template codes<1>(16, bytes(b + 18) ^ top, d, m);
@@ -147,7 +124,7 @@ template <> struct Blocks<Q8_0> {
 template <> struct Blocks<Q2_K> {
   static constexpr int SIZE = 256, BYTES = 84;
   template <class S> static INLINE void read(const uint8_t* b, S& sink) {
-    const float d = half(b + 80), m = -half(b + 82);
+    const float d = half_float(b + 80), m = -half_float(b + 82);
     for (int part = 0; part < 2; ++part) {  // of 128 values
       const u8x16 q[2] = {bytes(b + 16 + 32 * part), bytes(b + 32 + 32 * part)};
       const uint8_t* s = b + 8 * part;
@@ -165,7 +142,7 @@ template <> struct Blocks<Q2_K> {
 template <> struct Blocks<Q3_K> {
   static constexpr int SIZE = 256, BYTES = 110;
   template <class S> static INLINE void read(const uint8_t* b, S& sink) {
-    const float d = half(b + 108);
+    const float d = half_float(b + 108);
     // 16 codes of 6 bits: lower halves in 8 bytes, then the upper pairs in 4.
     const uint32_t first = word(b + 96), second = word(b + 100), upper = word(b + 104);
     const uint32_t low = 0x0f0f0f0f, pair = 0x30303030;
@@ -197,7 +174,7 @@ template <> struct Blocks<Q3_K> {
 struct Pairs {
   float d, m;
   uint8_t scales[8], offsets[8];
-  INLINE explicit Pairs(const uint8_t* b) : d(half(b)), m(-half(b + 2)) {
+  INLINE explicit Pairs(const uint8_t* b) : d(half_float(b)), m(-half_float(b + 2)) {
     const uint32_t first = word(b + 4), second = word(b + 8), third = word(b + 12);
     const uint32_t six = 0x3f3f3f3f, low = 0x0f0f0f0f, pair = 0x30303030;
     const uint32_t s[2] = {first & six, (third & low) | (first >> 2 & pair)};
@@ -249,7 +226,7 @@ template <> struct Blocks<Q5_K> {
 template <> struct Blocks<Q6_K> {
   static constexpr int SIZE = 256, BYTES = 210;
   template <class S> static INLINE void read(const uint8_t* b, S& sink) {
-    const float d = half(b + 208);
+    const float d = half_float(b + 208);
     for (int part = 0; part < 2; ++part) {  // of 128 values
       const uint8_t* low = b + 64 * part;
       const u8x16 high[2] = {bytes(b + 128 + 32 * part), bytes(b + 144 + 32 * part)};
@@ -285,7 +262,7 @@ INLINE u8x16 nonlinear(u8x16 codes) {
 template <> struct Blocks<IQ4_NL> {
   static constexpr int SIZE = 32, BYTES = 18;
   template <class S> static INLINE void read(const uint8_t* b, S& sink) {
-    const float d = half(b), m = -127 * d;
+    const float d = half_float(b), m = -127 * d;
     const u8x16 q = bytes(b + 2);
     sink.template codes<0>(0, nonlinear(field(q, 0, 15)), d, m);
     sink.template codes<1>(16, nonlinear(field(q, 4, 15)), d, m);
@@ -295,7 +272,7 @@ template <> struct Blocks<IQ4_NL> {
 template <> struct Blocks<IQ4_XS> {
   static constexpr int SIZE = 256, BYTES = 136;
   template <class S> static INLINE void read(const uint8_t* b, S& sink) {
-    const float d = half(b);
+    const float d = half_float(b);
     const uint32_t upper = (uint32_t)b[2] | (uint32_t)b[3] << 8;
     for (int part = 0; part < 4; ++part) {  // of 64 values
       const u8x16 q[2] = {bytes(b + 8 + 32 * part), bytes(b + 24 + 32 * part)};

@@ -22,9 +22,7 @@
 #define PACKED_NEON 1
 #endif
 
-#if defined(PACKED_AVX512) || defined(PACKED_AVX2)
-#include <immintrin.h>
-#elif defined(PACKED_NEON)
+#if defined(PACKED_NEON)
 #include <arm_neon.h>
 #endif
 
@@ -211,30 +209,13 @@ INLINE int8x16_t weights8(const uint8_t* p) { return vld1q_s8((const int8_t*)p);
 constexpr int OUTPUTS = 16;
 constexpr int ROWS_AT_ONCE = 1, TILES_AT_ONCE = 1;
 
-// Half to float: exponent and fraction moved, the exponent's bias changed by a product.
-INLINE float half_float(uint16_t h) {
-  const uint32_t sign = (uint32_t)(h & 0x8000) << 16, magnitude = (uint32_t)(h & 0x7fff) << 13;
-  const uint32_t special = (h & 0x7c00) == 0x7c00 ? 0x7f800000u : 0;  // infinite, undefined
-  float f;
-  memcpy(&f, &magnitude, 4);
-  f *= 0x1p112f;
-  uint32_t bits;
-  memcpy(&bits, &f, 4);
-  bits |= sign | special;
-  memcpy(&f, &bits, 4);
-  return f;
-}
 struct Floats {
   float v[OUTPUTS];
 };
 INLINE Floats zeros() { return {}; }
 INLINE Floats half_floats(const uint8_t* p) {
   Floats f;
-  for (int i = 0; i < OUTPUTS; i++) {
-    uint16_t h;
-    memcpy(&h, p + 2 * i, 2);
-    f.v[i] = half_float(h);
-  }
+  for (int i = 0; i < OUTPUTS; i++) f.v[i] = half_float(p + 2 * i);
   return f;
 }
 INLINE void save(float* p, const Floats& f) { memcpy(p, f.v, sizeof f.v); }

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
-#if defined(__AVX512F__)
+#if defined(__AVX2__) || defined(__F16C__)
 #include <immintrin.h>
 #endif
 
@@ -52,6 +52,27 @@ INLINE bf16 to_bf16(float x) {
   memcpy(&bits, &x, 4);
   if (x != x) return bf16{0x7fc0};
   return bf16{(uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
+
+// Half to float.
+INLINE float half_float(const uint8_t* p) {
+  uint16_t h;
+  memcpy(&h, p, 2);
+#if defined(__F16C__)
+  return _cvtsh_ss(h);
+#else
+  // Exponent and fraction moved, the exponent's bias changed by a product.
+  const uint32_t sign = (uint32_t)(h & 0x8000) << 16, magnitude = (uint32_t)(h & 0x7fff) << 13;
+  const uint32_t special = (h & 0x7c00) == 0x7c00 ? 0x7f800000u : 0;  // infinite, undefined
+  float f;
+  memcpy(&f, &magnitude, 4);
+  f *= 0x1p112f;
+  uint32_t bits;
+  memcpy(&bits, &f, 4);
+  bits |= sign | special;
+  memcpy(&f, &bits, 4);
+  return f;
+#endif
 }
 
 INLINE void put(float* p, float x) { *p = x; }
