@@ -128,25 +128,20 @@ def drawn(number: int, seed: int) -> list[tuple[Any, str]]:
 Ask = Callable[[list[tuple[Any, str]]], list[str]]
 
 
-def loaded(settings: dict[str, Any], number: int = 0) -> Any:
-    from minicpmv import load
-
-    return load(settings["model"], dtype=settings["dtype"], progress=False)
-
-
 def of_ours(settings: dict[str, Any], at_a_time: int, workers: int) -> Ask:
     from minicpmv.evaluate.answering import Answerer, LocalAnswerer
     from minicpmv.evaluate.asking import Asking
     from minicpmv.evaluate.items import Item
     from minicpmv.evaluate.page import load_page
-    from minicpmv.evaluate.processes import ProcessAnswerer
+    from minicpmv.evaluate.processes import ProcessAnswerer, load_in_turn
 
     name = settings["model"]
     answerer: Answerer
+    loaded = partial(load_in_turn, name, {"dtype": settings["dtype"]})
     if workers > 1:
-        answerer = ProcessAnswerer(workers, partial(loaded, settings), name, at_a_time)
+        answerer = ProcessAnswerer(workers, loaded, name, at_a_time)
     else:
-        answerer = LocalAnswerer(loaded(settings), name, at_a_time)
+        answerer = LocalAnswerer(loaded(0), name, at_a_time)
     overrides = {
         "prompt": "{pictures}{question}",
         "num_beams": 1,

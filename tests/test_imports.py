@@ -19,6 +19,7 @@ ORDER = [
         "appending",
         "durable",
         "child_servers",
+        "worker_processes",
         "devices",
         "precision",
     },

@@ -1,64 +1,52 @@
-"""One worker process of a batch: `python -m minicpmv.batch.child`, started by `processes`.
+"""What one worker process of a batch does: answers requests, many at a time, as they come.
 
-It reads its settings as one line of JSON, then requests, and ends with its parent: what it reads
-from ends when that process does, however it dies.
+It ends with whoever asks: the pipe that it reads from ends when that process does, however it dies.
 """
 
 import asyncio
-import json
 import os
-from typing import Any, BinaryIO
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from typing import Any
 
-from ..serve.direct import DirectServer, Reply
+from ..serve.direct import DirectServer
 from ..serve.settings import ServeSettings
-from .frames import LIMIT, READY, read_request, reply_frame
 
 
-async def answer(source: BinaryIO, sink: BinaryIO) -> None:
-    """Answer requests as they come, until the process that sends them is gone.
+def answer(settings: Mapping[str, Any], pipe: Connection) -> None:
+    """Load models and answer with them, until the process that sends requests is gone.
 
     Args:
-        source, sink: pipes that are read from and written to.
+        settings: of `ServeSettings`, as keywords.
+        pipe: brings (number, url, body), and takes (number, `Reply`) in any order.
     """
-    loop = asyncio.get_running_loop()
-    requests = asyncio.StreamReader(LIMIT)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(requests), source)
-    transport, protocol = await loop.connect_write_pipe(
-        lambda: asyncio.streams.FlowControlMixin(loop), sink
-    )
-    replies = asyncio.StreamWriter(transport, protocol, None, loop)
-    given = json.loads(await requests.readline())
-    settings: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
-    }
+    asyncio.run(_answer(settings, pipe))
+
+
+async def _answer(settings: Mapping[str, Any], pipe: Connection) -> None:
     server = DirectServer(ServeSettings(**settings))
     try:
         await server.__aenter__()
     except (OSError, ValueError, ImportError) as error:
-        replies.write(reply_frame(READY, Reply(500, str(error).encode("utf-8", "replace"))))
-        await replies.drain()
+        pipe.send(OSError(str(error)))
         return
-    replies.write(reply_frame(READY, Reply(200, b"")))
+    pipe.send(None)
+    loop = asyncio.get_running_loop()
     answering: set[asyncio.Task[None]] = set()
 
     async def post(number: int, url: str, body: bytes) -> None:
-        replies.write(reply_frame(number, await server.post(url, body)))
+        pipe.send((number, await server.post(url, body)))
 
-    while True:
-        try:
-            task = asyncio.create_task(post(*await read_request(requests)))
-        except asyncio.IncompleteReadError:
-            os._exit(0)  # nobody waits for what is being computed
+    def begin(number: int, url: str, body: bytes) -> None:
+        task = asyncio.create_task(post(number, url, body))
         answering.add(task)
         task.add_done_callback(answering.discard)
 
+    def read() -> None:
+        try:
+            while True:
+                loop.call_soon_threadsafe(begin, *pipe.recv())
+        except (EOFError, OSError):
+            os._exit(0)  # nobody waits for what is being computed
 
-def main() -> None:
-    # Whatever else is printed in this process must not come between the replies.
-    sink = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-    asyncio.run(answer(os.fdopen(os.dup(0), "rb", buffering=0), sink))
-
-
-if __name__ == "__main__":
-    main()
+    await asyncio.to_thread(read)

@@ -1,24 +1,20 @@
 """Worker processes of this machine, for a batch alone: asked over pipes, and ended with it."""
 
 import asyncio
-import json
-import os
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..devices import threads_of
 from ..serve.settings import ServeSettings
-from .frames import LIMIT, read_reply, request_frame
+from ..worker_processes import START_S, WorkerProcess, stop
+from .child import answer
 from .sizing import rows_at_a_time
 from .workers import Reply, WorkerLostError
 
-START_S = 1800.0  # a large model is read from a slow disk, or fetched
-_PROGRAM = ("-m", "minicpmv.batch.child")
-_STOP_S = 10.0
 _AGAIN_S = 2.0  # between two tries to start a process
 
 
@@ -35,12 +31,10 @@ class ProcessWorker:
     def __init__(self, name: str, settings: Mapping[str, Any], threads: int, log: Path):
         self.name = name
         self.capacity = rows_at_a_time(ServeSettings(**settings), threads)
-        self._settings = settings
-        self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        self._log = log
-        self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.Task[None] | None = None
+        self.process = WorkerProcess(name, partial(answer, settings), threads, log)
+        self._is_there = False
         self._starting: asyncio.Task[None] | None = None
+        self._sending = asyncio.Lock()
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._number = 0
 
@@ -49,82 +43,66 @@ class ProcessWorker:
         Raises:
             OSError: it ended, or its models cannot be loaded; the message says why.
         """
-        with self._log.open("ab") as log:
-            # A group of its own: Ctrl-C tells the batch, which ends the process.
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *_PROGRAM,
-                env=self._environment,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                process_group=0,
-                limit=LIMIT,
-            )
-        self._process = process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(dict(self._settings)).encode() + b"\n")
+        self.process.stop()
+        self.process.start()
+        loop, has_told = asyncio.get_running_loop(), asyncio.Event()
+        descriptor = self.process.pipe.fileno()
+        loop.add_reader(descriptor, has_told.set)
         try:
-            async with asyncio.timeout(START_S):
-                _, ready = await read_reply(process.stdout)
-        except asyncio.IncompleteReadError:
-            text = self._log.read_text(errors="replace").strip()
-            last = text.splitlines()[-1] if text else "nothing was said"
-            raise OSError(f"A worker ended before it was ready: {last}") from None
-        except TimeoutError:
-            raise OSError(f"A worker was not ready after {START_S:.0f} s.") from None
-        if ready.status != 200:
-            raise OSError(ready.body.decode())
-        self._reader = asyncio.create_task(self._read(process.stdout))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(START_S):
+                    await has_told.wait()
+        finally:
+            loop.remove_reader(descriptor)
+        self.process.ready(0)
+        self._is_there = True
+        loop.add_reader(descriptor, self._receive)
 
-    async def stop(self) -> None:
-        """End the process; its requests are for nobody any more."""
-        for task in (self._starting, self._reader):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError, OSError):
-                    await task
-        if self._process is None:
-            return
-        with suppress(ProcessLookupError):
-            self._process.terminate()
-        try:
-            async with asyncio.timeout(_STOP_S):
-                await self._process.wait()
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+    async def halt(self) -> None:
+        """Tell nobody any more what comes, so that the process can be ended."""
+        if self._starting is not None:
+            self._starting.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._starting
+        self._lose()
 
     async def send(self, url: str, body: bytes) -> Reply:
-        if self._process is None or self._reader is None or self._reader.done():
+        if not self._is_there:
             raise WorkerLostError(f"{self.name} is not there", counts=False)
-        assert self._process.stdin is not None
         self._number += 1
         number = self._number
         found = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
-            self._process.stdin.write(request_frame(number, url, body))
-            with suppress(ConnectionError):  # `_read` tells all that wait
-                await self._process.stdin.drain()
+            async with self._sending:
+                with suppress(OSError):  # it ended, which is told to all that wait
+                    await asyncio.to_thread(self.process.pipe.send, (number, url, body))
             return await found
         finally:
             del self._waiting[number]
 
-    async def _read(self, replies: asyncio.StreamReader) -> None:
-        """Hand replies to whoever waits for them, until the process is gone."""
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                number, reply = await read_reply(replies)
-                waiting = self._waiting.get(number)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(reply)
+    def _receive(self) -> None:
+        """Hand a reply to whoever waits for it."""
+        try:
+            number, reply = self.process.pipe.recv()
+        except (EOFError, OSError):
+            self._lose()
+            return
+        waiting = self._waiting.get(number)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reply)
+
+    def _lose(self) -> None:
+        """The process is gone, and with it what it was asked."""
+        if not self._is_there:
+            return
+        self._is_there = False
+        asyncio.get_running_loop().remove_reader(self.process.pipe.fileno())
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(WorkerLostError(f"{self.name} ended", counts=True))
 
     async def revive(self) -> None:
-        if self._reader is not None and not self._reader.done():
+        if self._is_there:
             return
         if self._starting is None:
             self._starting = asyncio.create_task(self._start_again())
@@ -162,8 +140,14 @@ async def processes(
             own = {**settings, "device": devices[n % len(devices)]} if devices else settings
             log = Path(folder, f"{n + 1}.log")
             workers.append(ProcessWorker(f"process {n + 1}", own, threads, log))
+        starts = [asyncio.create_task(worker.start()) for worker in workers]
         try:
-            await asyncio.gather(*(worker.start() for worker in workers))
+            await asyncio.gather(*starts)
             yield workers
         finally:
-            await asyncio.gather(*(worker.stop() for worker in workers))
+            for start in starts:
+                start.cancel()
+            await asyncio.gather(*starts, return_exceptions=True)
+            for worker in workers:
+                await worker.halt()
+            stop(worker.process for worker in workers)

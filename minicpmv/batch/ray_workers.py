@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from ..serve.settings import ServeSettings
+from ..worker_processes import START_S
 from .sizing import rows_at_a_time
 from .workers import LocalWorker, Reply, WorkerLostError
 
 _AGAIN_S = 2.0
-START_S = 1800.0  # a large model is read from a slow disk, or fetched
 
 
 class _Actor:

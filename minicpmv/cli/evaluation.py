@@ -175,9 +175,10 @@ def _answerer(args: argparse.Namespace, jobs: Sequence[Job]) -> Iterator["Answer
     options = load_options(args)
     workers = args.workers or _num_workers(args.model, options, jobs)
     if workers > 1:
-        from minicpmv.evaluate.processes import ProcessAnswerer
+        with imports():
+            from minicpmv.evaluate.processes import ProcessAnswerer, load_in_turn
 
-        load = partial(_load, args.model, options)
+        load = partial(load_in_turn, args.model, options)
         with ProcessAnswerer(workers, load, args.model, args.batch_size) as answerer:
             yield answerer
         return
@@ -203,18 +204,6 @@ def _num_workers(model: str, options: Mapping[str, Any], jobs: Sequence[Job]) ->
         return 1  # and no item is read for it
     items = chain.from_iterable(job.items for job in jobs)
     return with_rows_enough(most, sum(1 for _ in islice(items, most * ROWS_PER_PROCESS)))
-
-
-def _load(model: str, options: Mapping[str, Any], number: int) -> Any:
-    """The model of one of several processes; they take the GPUs in turn."""
-    import torch
-
-    from minicpmv.loader import load
-
-    given = dict(options)
-    if given.get("device", "auto") == "auto" and torch.cuda.device_count() > 1:
-        given["device"] = f"cuda:{number % torch.cuda.device_count()}"
-    return load(model, progress=False, **given)
 
 
 def _run(

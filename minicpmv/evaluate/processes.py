@@ -4,31 +4,29 @@ Each takes twice as many items as it answers at a time, and whichever has fewest
 that all end together. A process that dies has its items answered by the others.
 """
 
-import multiprocessing
-import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+import torch
+
+from ..chat import Chat
 from ..devices import threads_of
+from ..loader import load
+from ..worker_processes import WorkerProcess, stop
 from .answering import LocalAnswerer, Model, Reply
 from .asking import Asking
 from .items import Item
 
-_START_S = 1800.0  # a large model is read from a slow disk
-_STOP_S = 10.0
 _TRIES = 2  # of an item at which processes died
-
-Load = Callable[[], Any]
 
 
 @dataclass
 class _Worker:
-    number: int
-    process: Any
-    pipe: Connection
+    process: WorkerProcess
     items: dict[str, Item] = field(default_factory=dict)  # that it has
 
 
@@ -48,33 +46,19 @@ class ProcessAnswerer:
 
     def __init__(self, number: int, load: Callable[[int], Any], name: str, batch_size: int = 32):
         self.batch_size = batch_size
-        context = multiprocessing.get_context("spawn")
         threads = threads_of(number)
-        self._workers: list[_Worker] = []
+        works = [partial(_work, partial(load, n), name, batch_size) for n in range(number)]
+        self._workers = [
+            _Worker(WorkerProcess(f"Worker {n}", work, threads)) for n, work in enumerate(works)
+        ]
         try:
-            for n in range(number):
-                ours, theirs = context.Pipe()
-                words = (theirs, n, threads, load, name, batch_size)
-                process = context.Process(target=_work, args=words, daemon=True)
-                process.start()
-                theirs.close()
-                self._workers.append(_Worker(n, process, ours))
-            models = [self._started(worker) for worker in self._workers]
+            for worker in self._workers:
+                worker.process.start()
+            models = [worker.process.ready() for worker in self._workers]
         except BaseException:
             self.close()
             raise
         self.model: Model = models[0]
-
-    def _started(self, worker: _Worker) -> Model:
-        try:
-            if not worker.pipe.poll(_START_S):
-                raise OSError(f"Worker {worker.number} has not loaded its model in {_START_S:g} s.")
-            found = worker.pipe.recv()
-        except EOFError:
-            raise OSError(f"Worker {worker.number} ended before its model was loaded.") from None
-        if isinstance(found, BaseException):
-            raise found
-        return found
 
     def answers(
         self, asking: Asking, items: Iterable[Item]
@@ -88,7 +72,7 @@ class ProcessAnswerer:
         deaths: dict[str, int] = {}
         alive = list(self._workers)
         for worker in alive:
-            worker.pipe.send(asking)
+            _send(worker.process.pipe, asking)
         has_more = True
         while True:
             while has_more or again:
@@ -101,14 +85,14 @@ class ProcessAnswerer:
                     has_more = False
                     break
                 worker.items[item.id] = item
-                if not _send(worker.pipe, item):
+                if not _send(worker.process.pipe, item):
                     break
             if not any(worker.items for worker in alive):
                 break
-            for pipe in wait([worker.pipe for worker in alive]):
-                worker = next(each for each in alive if each.pipe is pipe)
+            for pipe in wait([worker.process.pipe for worker in alive]):
+                worker = next(each for each in alive if each.process.pipe is pipe)
                 try:
-                    item_id, reply = worker.pipe.recv()
+                    item_id, reply = worker.process.pipe.recv()
                 except (EOFError, OSError):
                     alive.remove(worker)
                     yield from self._died(worker, alive, again, deaths)
@@ -116,7 +100,7 @@ class ProcessAnswerer:
                 del worker.items[item_id]
                 yield item_id, reply
         for worker in alive:
-            _send(worker.pipe, None)
+            _send(worker.process.pipe, None)
 
     def _died(
         self,
@@ -125,8 +109,7 @@ class ProcessAnswerer:
         again: deque[Item],
         deaths: dict[str, int],
     ) -> Iterator[tuple[str, Reply]]:
-        worker.process.join(_STOP_S)
-        what = f"Worker {worker.number} died (exit code {worker.process.exitcode})"
+        what = f"{worker.process.name} died (exit code {worker.process.exit_code()})"
         if not alive:
             raise OSError(f"{what}, as did all others. What is done is kept.")
         for item_id, item in worker.items.items():
@@ -139,19 +122,25 @@ class ProcessAnswerer:
 
     def close(self) -> None:
         """End the processes."""
-        for worker in self._workers:
-            worker.pipe.close()
-        for worker in self._workers:
-            worker.process.join(_STOP_S)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+        stop(worker.process for worker in self._workers)
 
     def __enter__(self) -> "ProcessAnswerer":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def load_in_turn(model: str, options: Mapping[str, Any], number: int) -> Chat:
+    """The model of one of several processes; they take the GPUs in turn.
+
+    Args:
+        options: of `load`.
+    """
+    given = dict(options)
+    if given.get("device", "auto") == "auto" and torch.cuda.device_count() > 1:
+        given["device"] = f"cuda:{number % torch.cuda.device_count()}"
+    return load(model, progress=False, **given)
 
 
 def _send(pipe: Connection, value: Any) -> bool:
@@ -163,16 +152,10 @@ def _send(pipe: Connection, value: Any) -> bool:
     return True
 
 
-def _work(
-    pipe: Connection, number: int, threads: int, load: Callable[[int], Any], name: str, size: int
-) -> None:
+def _work(load: Callable[[], Any], name: str, size: int, pipe: Connection) -> None:
     """One process: the model, then one page after the other, until nobody asks any more."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    import torch
-
-    torch.set_num_threads(threads)
     try:
-        answerer = LocalAnswerer(load(number), name, size)
+        answerer = LocalAnswerer(load(), name, size)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         pipe.send(error)
         return
@@ -184,7 +167,7 @@ def _work(
             for item_id, reply in answerer.answers(asking, inbox):
                 inbox.number -= 1
                 pipe.send((item_id, reply))
-    except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
+    except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # whoever asked has gone
 
 

@@ -1,7 +1,8 @@
-"""Workers that are processes of their own: what goes over the pipes, and what happens at an end."""
+"""Workers that are processes of their own: what they answer, and what happens at an end."""
 
 import asyncio
 import json
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 from minicpmv import devices
 from minicpmv.batch import processes as module
 from minicpmv.batch import sizing
-from minicpmv.batch.frames import READY, read_reply, read_request, reply_frame, request_frame
 from minicpmv.batch.processes import ProcessWorker, processes
 from minicpmv.batch.workers import Reply, WorkerLostError
 from minicpmv.serve.settings import ServeSettings
@@ -26,55 +26,47 @@ BODY = json.dumps(
 ).encode()
 
 
-def test_frames_are_read_as_they_were_written() -> None:
-    async def run() -> None:
-        stream = asyncio.StreamReader()
-        stream.feed_data(request_frame(7, CHAT, b"\0\n") + request_frame(2**63, "/é", b""))
-        assert await read_request(stream) == (7, CHAT, b"\0\n")
-        assert await read_request(stream) == (2**63, "/é", b"")
-        reply = Reply(404, "ü\n".encode() * 100_000, "name")
-        stream.feed_data(reply_frame(3, reply) + reply_frame(4, Reply(200, b""))[:-1])
-        stream.feed_eof()
-        assert await read_reply(stream) == (3, reply)
-        with pytest.raises(asyncio.IncompleteReadError):
-            await read_reply(stream)
+def two_requests(settings: Any, pipe: Connection) -> None:
+    """Ready at once, and gone at its second request."""
+    pipe.send(None)
+    number, *_ = pipe.recv()
+    pipe.send((number, Reply(200, b"reply %d" % number)))
+    pipe.recv()
 
-    asyncio.run(run())
+
+def no_room(settings: Any, pipe: Connection) -> None:
+    raise SystemExit("no room")
+
+
+def nothing(settings: Any, pipe: Connection) -> None:
+    pass
 
 
 def test_a_process_answers_and_ends_with_its_parent() -> None:
     async def run() -> None:
         async with processes(1, {"model": ("nano",)}) as (worker,):
             assert (await worker.send(CHAT, BODY)).status == 200
-            process = worker._process
-            assert process is not None
-            assert process.stdin is not None
-            process.stdin.close()  # as when this process dies
-            assert await process.wait() == 0
+            large = json.loads(BODY) | {"user": "x" * 10**6}
+            replies = await asyncio.gather(
+                *(worker.send(url, json.dumps(large).encode()) for url in (CHAT, CHAT))
+            )
+            assert [reply.status for reply in replies] == [200, 200]
+            await worker.halt()
+            worker.process.pipe.close()  # as when this process dies
+            assert worker.process.exit_code() == 0
 
     asyncio.run(run())
 
 
 def test_what_is_being_answered_is_lost_with_the_process_which_is_started_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stub = tmp_path / "stub.py"  # ready at once, and gone at its second request
-    stub.write_text(
-        f"""
-import os
-os.read(0, 10_000)
-os.write(1, {reply_frame(READY, Reply(200, b""))!r})
-os.read(0, 10_000)
-os.write(1, {reply_frame(1, Reply(200, b"first"))!r} + {reply_frame(3, Reply(200, b"third"))!r})
-os.read(0, 10_000)
-"""
-    )
-    monkeypatch.setattr(module, "_PROGRAM", (str(stub),))
+    monkeypatch.setattr(module, "answer", two_requests)
 
     async def run() -> None:
         async with processes(1, {"model": ("nano",)}) as (worker,):
-            assert (await worker.send(CHAT, BODY)).body == b"first"
-            former = worker._process
+            assert (await worker.send(CHAT, BODY)).body == b"reply 1"
+            former = worker.process.pid
             with pytest.raises(WorkerLostError, match="process 1 ended") as lost:
                 await worker.send(CHAT, BODY)
             assert lost.value.counts
@@ -82,26 +74,24 @@ os.read(0, 10_000)
                 await worker.send(CHAT, BODY)
             assert not lost.value.counts
             await worker.revive()
-            assert (await worker.send(CHAT, BODY)).body == b"third"
-            last = worker._process
-            assert last is not former
-        assert last is not None
-        assert last.returncode is not None
+            assert (await worker.send(CHAT, BODY)).body == b"reply 3"
+            assert worker.process.pid != former
+        assert worker.process.exit_code() is not None
 
     asyncio.run(run())
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("work", "told"),
     [
-        ("raise SystemExit('no room')", "ended before it was ready: no room"),
-        ("pass", "nothing was said"),
+        (no_room, r"one ended before it was ready: no room\."),
+        (nothing, r"one ended before it was ready: exit code 0\."),
     ],
 )
 def test_a_process_that_ends_at_once_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: Any, told: str
 ) -> None:
-    monkeypatch.setattr(module, "_PROGRAM", ("-c", code))
+    monkeypatch.setattr(module, "answer", work)
 
     async def run() -> None:
         worker = ProcessWorker("one", {"model": ("nano",)}, 1, tmp_path / "log")
@@ -109,9 +99,18 @@ def test_a_process_that_ends_at_once_says_why(
             with pytest.raises(OSError, match=told):
                 await worker.start()
         finally:
-            await worker.stop()
+            worker.process.stop()
 
     asyncio.run(run())
+
+
+def test_models_that_cannot_be_loaded_are_an_error_of_the_first_process(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with processes(2, {"model": (str(tmp_path),)}):
+            raise AssertionError("nothing could be loaded")
+
+    with pytest.raises(OSError, match=tmp_path.name):
+        asyncio.run(run())
 
 
 def test_the_number_of_processes_follows_rows_cores_and_memory(

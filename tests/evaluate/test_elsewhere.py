@@ -9,10 +9,9 @@ from functools import partial
 import pytest
 
 from minicpmv.batch.evaluation import ServerAnswerer
-from minicpmv.cli.evaluation import _load
 from minicpmv.evaluate.answering import LocalAnswerer, release_of
 from minicpmv.evaluate.own import own_page
-from minicpmv.evaluate.processes import ProcessAnswerer
+from minicpmv.evaluate.processes import ProcessAnswerer, load_in_turn
 from minicpmv.evaluate.run import ask, asking_of, items_of
 from minicpmv.loader import load
 from minicpmv.serve.app import create_app
@@ -143,4 +142,4 @@ def test_the_release_is_read_off_a_name(name, release):
 
 
 def test_what_is_loaded_can_be_sent_to_a_process():
-    assert pickle.loads(pickle.dumps(partial(_load, "nano", {"device": "cpu"})))
+    assert pickle.loads(pickle.dumps(partial(load_in_turn, "nano", {"device": "cpu"})))
