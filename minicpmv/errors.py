@@ -1,13 +1,14 @@
 """Errors about arguments, in the words of Python and in those of the command line."""
 
 import re
+from typing import Self
 
 _MARKED = re.compile(r"`(\w+)(?:=([^`]*))?`")
 AS_VIDEO = '{"type": "video", "video": ...} or videos=[...]'  # how a file is shown as a video
 
 
-class ArgumentError(ValueError):
-    """A wrong argument. It imports nothing, so every room may raise it.
+class MarkedError(Exception):
+    """An error that speaks of arguments. It imports nothing, so every room may raise it.
 
     Args:
         marked: the message, with every argument it speaks of in backticks, as Python writes it:
@@ -18,7 +19,7 @@ class ArgumentError(ValueError):
         super().__init__(marked.replace("`", ""))
         self.marked = marked
 
-    def __reduce__(self) -> tuple[type["ArgumentError"], tuple[str]]:
+    def __reduce__(self) -> tuple[type["MarkedError"], tuple[str]]:
         return type(self), (self.marked,)
 
     def as_flags(self) -> str:
@@ -28,6 +29,22 @@ class ArgumentError(ValueError):
     def as_settings(self) -> str:
         """In the words of a conversation: "seed would have no effect without /set sampling on."."""
         return _MARKED.sub(_setting, self.marked).replace("`", "")
+
+
+class ArgumentError(MarkedError, ValueError):
+    """A wrong argument; on the command line it was typed wrongly."""
+
+
+class AdviceError(MarkedError, ValueError):
+    """A model or a file is not as it has to be, and arguments are a way out."""
+
+
+class OutputExistsError(MarkedError, FileExistsError):
+    """What would be written is there already, and nobody said that it may be replaced."""
+
+    @classmethod
+    def of(cls, path: object, found: str = "is there already", more: str = "") -> Self:
+        return cls(f"{str(path)!r} {found}. Replace it with `overwrite`, or name another{more}.")
 
 
 class PromptTooLongError(ArgumentError):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..errors import AdviceError
 from .folder import PREFIX, AdapterFiles
 
 _LORA = (".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector")
@@ -43,9 +44,9 @@ class Deltas:
         unknown = [name for name in _UNKNOWN if fields.get(name)]
         if kind != "LORA" or unknown:
             what = f"{kind} with {unknown[0]}" if kind == "LORA" else str(kind)
-            raise ValueError(
+            raise AdviceError(
                 f"The adapter {files.name!r} is {what}, which is not put into weights here. Load "
-                "it with load(MODEL, adapter=...), or merge it with PEFT."
+                "it beside its model with `adapter`, or merge it with PEFT."
             )
         tensors = files.tensors(model.config.model_type)
         files.check_parts(model, tensors)
@@ -63,9 +64,9 @@ class Deltas:
             )
         left = [name for name in tensors if "lora_" in name]
         if left:
-            raise ValueError(
+            raise AdviceError(
                 f"The adapter {files.name!r} has {left[0]}, which is not put into weights here. "
-                "Load it with load(MODEL, adapter=...), or merge it with PEFT."
+                "Load it beside its model with `adapter`, or merge it with PEFT."
             )
         found = cls(tensors, low_rank)
         found._check(files.name, model)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..checkpoint.tensors import describe, differences
-from ..errors import first_line
+from ..errors import AdviceError, first_line
 from ..integrations.peft import imported, without_its_warnings
 from ..quantization.block_layers import BlockEmbedding, BlockLinear
 from ..quantization.packed_linear import PackedEmbedding, PackedLinear
@@ -111,14 +111,14 @@ def check_can_have_adapters(model: Any) -> None:
     if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
         raise ValueError("The model has an adapter already; one at a time. Merge it first.")
     if any(isinstance(module, BlockLinear | BlockEmbedding) for module in model.modules()):
-        raise ValueError(
-            "Weights in the blocks of a GGUF file take no adapter. Give it to load (adapter=...), "
-            "which widens them."
+        raise AdviceError(
+            "Weights in the blocks of a GGUF file take no adapter. Give it with `adapter` where "
+            "they are loaded, which widens them."
         )
     if any(isinstance(module, PackedLinear | PackedEmbedding) for module in model.modules()):
-        raise ValueError(
+        raise AdviceError(
             "Packed weights of 4 and 8 bits take no adapter. Merge it into the full weights with "
-            "minicpmv merge, and quantise the result; or load with quantize='nf4'."
+            "minicpmv merge, and quantise the result; or load them with `quantize=nf4`."
         )
 
 

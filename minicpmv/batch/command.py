@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError, short
+from ..errors import ArgumentError, OutputExistsError, short
 from ..serve.settings import ServeSettings
 from .journal import Journal, new_of, part_of
 from .processes import processes
@@ -80,9 +80,9 @@ def run_batch(
         on_progress: called with the rows that are done, all, and how many have failed.
 
     Raises:
-        OSError: a file cannot be read or written, or no worker answers.
+        OSError: a file cannot be read or written, OUT is there already, or no worker answers.
         ValueError: the batch holds no rows, or OUT.part belongs to another batch.
-        ArgumentError: OUT is there, or rows ask for a model that is not.
+        ArgumentError: OUT is IN, or rows ask for a model that is not there.
     """
     out = Path(out)
     _check_apart(source.path, out)
@@ -97,9 +97,7 @@ def run_batch(
         )
     is_new = not part_of(out).exists()
     if out.exists() and is_new and not retry_failed and not overwrite:
-        raise ArgumentError(
-            f"{out} is there already. Replace it with `overwrite`, or name another."
-        )
+        raise OutputExistsError.of(out)
     about = {"rows": overview.count, "digest": overview.digest, "models": _identity(place)}
     with Journal(out, about, overview.count) as journal:
         if retry_failed and is_new and out.exists():

@@ -117,7 +117,7 @@ class Checkpoint:
                 return cls(name, location, given, variant)._kept(error)
             raise OSError(
                 f"The hub does not give {location!r}: {first_line(error)} A gated or private "
-                f"repository needs token=..., or 'hf auth login'. Known: {KNOWN}."
+                f"repository needs 'hf auth login', or a token in $HF_TOKEN. Known: {KNOWN}."
             ) from error
         except (HTTPError, OSError) as error:
             return cls(name, location, given, variant)._kept(error)

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Never, TextIO
 
 from minicpmv import __version__
-from minicpmv.errors import ArgumentError
+from minicpmv.errors import ArgumentError, MarkedError
 
 from .usage import UsageError, with_command
 
@@ -97,8 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141  # as a C program that dies of SIGPIPE
     except UsageError as error:
         return _report(str(error), args.traceback, code=2)
-    except ArgumentError as error:
-        return _report(error.as_flags(), args.traceback, code=2)
+    except MarkedError as error:
+        code = 2 if isinstance(error, ArgumentError) else 1
+        return _report(error.as_flags(), args.traceback, code=code)
     except (ValueError, OSError, ImportError) as error:
         message = str(error) or type(error).__name__
         if isinstance(error, OSError) and error.filename and error.strerror:

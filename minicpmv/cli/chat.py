@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicpmv.conversation_file import read_conversation, write_conversation
-from minicpmv.errors import ArgumentError
+from minicpmv.errors import ArgumentError, MarkedError
 
 from .attachments import add_video_options, read_files, read_video, video_options
 from .options import (
@@ -140,7 +140,8 @@ class Session:
         except (ValueError, OSError, RuntimeError) as error:
             if not self.interactive:
                 raise
-            message = with_command(str(error), "/video")
+            found = error.as_flags() if isinstance(error, MarkedError) else str(error)
+            message = with_command(found, "/video")
             _tell(f"error: {' '.join(message.split())}")
         return True
 

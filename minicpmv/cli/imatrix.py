@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from minicpmv.errors import OutputExistsError
+
 from .evaluate import check_file
 from .options import add_model_options, load_options, name_precision
 from .startup import imports
@@ -85,7 +87,7 @@ def _check(args: argparse.Namespace) -> None:
     if Path(args.out).suffix != ".gguf":
         raise UsageError(f"OUT is {args.out!r}; it must end in .gguf.")
     if Path(args.out).exists() and not args.overwrite:
-        raise FileExistsError(f"{args.out!r} is there. Pass --overwrite to replace it.")
+        raise OutputExistsError.of(args.out)
     if getattr(args, "quantize", None) is not None:
         raise UsageError("--quantize would measure other inputs than the model's; leave it out.")
     for name in ("chunk_size", "chunks"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, OutputExistsError
 from .faults import DataError, Fault
 from .fields import RowError
 from .files import open_rows
@@ -243,7 +243,7 @@ def _writer(to: str, out: Path, overwrite: bool) -> Format:
             f"{out.name} ends in none of {', '.join(SUFFIXES)}; it says how rows are written."
         )
     if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} is there already; name another, or say --overwrite.")
+        raise OutputExistsError.of(out)
     if out.is_dir():
         raise IsADirectoryError(f"{out} is a folder; name a file.")
     return format_of(to)

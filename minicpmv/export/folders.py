@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..durable import sync, sync_all
+from ..errors import ArgumentError, OutputExistsError
 
 
 def check_out(out: Path, folder: Path, overwrite: bool) -> None:
@@ -16,16 +17,16 @@ def check_out(out: Path, folder: Path, overwrite: bool) -> None:
 
     Raises:
         OSError: there is something in the way.
-        ValueError: it is the model's own folder, or holds it.
+        ArgumentError: it is the model's own folder, or holds it.
     """
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{str(out)!r} is a file; name a folder to write.")
     ours, theirs = out.resolve(), folder.resolve()
     if ours == theirs or ours in theirs.parents:
-        raise ValueError(f"{str(out)!r} holds the model itself; choose another folder.")
+        raise ArgumentError(f"{str(out)!r} holds the model itself; choose another folder.")
     if out.is_dir() and any(out.iterdir()):
         if not overwrite:
-            raise FileExistsError(f"{str(out)!r} is not empty. Pass --overwrite to replace it.")
+            raise OutputExistsError.of(out, "is not empty")
         if not (out / "config.json").is_file():
             raise FileExistsError(
                 f"{str(out)!r} holds files and no config.json, so it is no model to replace. "

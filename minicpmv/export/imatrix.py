@@ -20,6 +20,7 @@ from torch import nn
 
 from ..chat import Chat
 from ..durable import put_in_place
+from ..errors import AdviceError
 from ..gguf.imatrix import Entry, ImportanceMatrix
 from .gguf.language import matrix_of
 
@@ -102,7 +103,7 @@ class _Sums:
 
     def entry(self, name: str) -> Entry:
         if not np.isfinite(self.squares).all():
-            raise ValueError(f"An input of {name!r} is not finite; load with dtype='float32'.")
+            raise AdviceError(f"An input of {name!r} is not finite; load with `dtype=float32`.")
         parts = (self.squares, self.counts, self.sums)
         squares, counts, sums = (part.astype(np.float32) for part in parts)
         return Entry(squares, counts, sums)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import OutputExistsError
 from .gguf.run import Exported, export
 from .gguf.source import Source
 from .gguf.tokens import terminators
@@ -112,7 +113,7 @@ def export_ollama(
     out = Path(out)
     path = out / "Modelfile"
     if path.exists() and not options.get("overwrite"):
-        raise FileExistsError(f"{str(path)!r} is there. Pass --overwrite to replace it.")
+        raise OutputExistsError.of(path)
     with Source(model, options.get("adapter"), options.get("revision")) as source:
         form = form_of(source.processor)
         parameters = _parameters(source)

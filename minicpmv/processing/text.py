@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from transformers import BatchFeature
 
+from ..errors import AdviceError
 from ..releases import Release, TextRelease
 from .encoding import encode
 from .messages import normalised, question
@@ -97,7 +98,7 @@ class TextProcessor:
         """
         if processor_kwargs:
             if isinstance(self.release, Release):
-                raise ValueError(f"Pictures have no effect: {self._why_not()}")
+                raise AdviceError(f"Pictures have no effect: {self._why_not()}")
             raise ValueError(
                 f"{', '.join(processor_kwargs)} has no effect: {self.release.name} reads text only."
             )
@@ -169,7 +170,7 @@ class TextProcessor:
             return {**message, "content": content}
         for block in content:
             if block["type"] != "text":
-                raise ValueError(
+                raise AdviceError(
                     f"Message {index} has a block of type {block['type']!r}, but {self._why_not()}"
                 )
         return {**message, "content": "\n".join(block["text"] for block in content)}
@@ -180,7 +181,7 @@ class TextProcessor:
         if isinstance(self.release, Release):
             return (
                 f"this is the language model of {name} alone. Load the GGUF file with "
-                'mmproj="FILE", its vision side.'
+                "`mmproj=FILE`, its vision side."
             )
         return f"{name} reads text only. Load a release that supports images: 2.6, or nano."
 

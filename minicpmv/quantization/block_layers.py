@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import AdviceError
 from ..gguf.dequantise import dequantise
 from ..gguf.types import TYPES
 from ..kernels import gguf as kernels
@@ -59,10 +60,10 @@ class _Blocks(nn.Module):
             ValueError: the weight or the input is not on a CPU.
         """
         if x.device.type != "cpu" or self.weight.device.type != "cpu":
-            raise ValueError(
+            raise AdviceError(
                 f"Weights in the blocks of a GGUF file are computed with on a CPU, and the layer "
                 f"has its weight on {self.weight.device} and its input on {x.device}. Load the "
-                f"file with device={x.device.type!r}, which widens it."
+                f"file with `device={x.device.type}`, which widens it."
             )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import AdviceError
 from ..kernels import PackedWeight, packed_linear
 from ..kernels.packing import packed_shape
 from .rows import dequantize_rows
@@ -70,9 +71,9 @@ class PackedLinear(_Packed):
             ValueError: something before this layer is trained; no gradient comes through it.
         """
         if torch.is_grad_enabled() and x.requires_grad:
-            raise ValueError(
+            raise AdviceError(
                 "Packed weights of 4 and 8 bits answer and are not trained. Load the model with "
-                'quantize="nf4" to train adapters (QLoRA), or with its full weights.'
+                "`quantize=nf4` to train adapters (QLoRA), or with its full weights."
             )
         return packed_linear(x, self.packed, self.bias)
 

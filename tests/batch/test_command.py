@@ -68,7 +68,7 @@ def test_a_batch_gives_the_answers_of_ask_and_goes_on_where_it_was(
     lines = out.read_text().splitlines()
     lines[1] = lines[1].replace('"content": "', '"content": "kept ')
     out.write_text("\n".join(lines) + "\n")
-    assert main(["batch", str(folder / "in.jsonl"), str(out)]) == 2
+    assert main(["batch", str(folder / "in.jsonl"), str(out)]) == 1
     assert "is there already. Replace it with --overwrite" in capsys.readouterr().err
     assert main(["batch", str(folder / "in.jsonl"), str(out), "--retry-failed"]) == 1
     assert "4 results, 1 failed, 3 of them from before" in capsys.readouterr().out

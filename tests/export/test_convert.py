@@ -251,7 +251,7 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     convert(DENSE, out, "llama")  # empty is free
-    with pytest.raises(FileExistsError, match=r"is not empty. Pass --overwrite"):
+    with pytest.raises(FileExistsError, match=r"is not empty. Replace it with overwrite"):
         convert(DENSE, out, "llama")
     (out / "mine.txt").touch()
     convert(EXPERTS, out, "llama", overwrite=True)

@@ -203,7 +203,7 @@ def test_a_matrix_that_is_there_is_replaced_only_when_asked(
     text.write_text("What colour is the star? " * 10)
     words = ["imatrix", "nano", str(out), "--data", str(text), "--chunk-size", "32"]
     assert main(words) == 1
-    assert "x.gguf' is there. Pass --overwrite to replace it." in capsys.readouterr().err
+    assert "x.gguf' is there already. Replace it with --overwrite" in capsys.readouterr().err
     assert out.read_bytes() == b"hours of work"
     assert main([*words, "--overwrite"]) == 0
     assert ImportanceMatrix.read(out).chunk_size == 32

@@ -100,7 +100,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["merge", adapter, out]) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert main(["merge", adapter, out, "--overwrite", "--model", str(FOLDERS["2.6"])]) == 0
-    assert main(["merge", adapter, adapter]) == 1
+    assert main(["merge", adapter, adapter]) == 2
     assert main(["merge", out, str(tmp_path / "x")]) == 1
     assert "no adapter_config.json" in capsys.readouterr().err
     assert main(["merge", adapter, str(tmp_path / "x"), "--model", str(FOLDERS["2.5"])]) == 1

@@ -105,7 +105,7 @@ def test_what_cannot_be_done_is_said_before_work(what, tmp_path, monkeypatch):
     if what == "not empty":
         out.mkdir()
         (out / "notes.txt").write_text("mine")
-        message = r"is not empty\. Pass --overwrite"
+        message = r"is not empty\. Replace it with overwrite"
     elif what == "file":
         out.write_text("mine")
         message = "is a file; name a folder"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...durable import put_in_place
-from ...errors import ArgumentError
+from ...errors import ArgumentError, OutputExistsError
 from ...gguf.header import Outline
 from ...gguf.imatrix import ImportanceMatrix, importance_of
 from ...gguf.mixture import Geometry, tensor_types
@@ -336,10 +336,9 @@ class _Finished:
             if path.is_dir():
                 raise FileExistsError(f"{str(path)!r} is a folder; choose another place.")
             if path.exists() and not self.has(path) and not overwrite:
-                keep = ", or --mmproj none to keep it" if path.name.startswith("mmproj-") else ""
-                raise FileExistsError(
-                    f"{str(path)!r} is there. Pass --overwrite to replace it{keep}."
-                )
+                is_vision = path.name.startswith("mmproj-")
+                more = ", or keep it with `mmproj=none`" if is_vision else ""
+                raise OutputExistsError.of(path, more=more)
 
 
 __all__ = ["ALL", "Exported", "export", "export_gguf"]

@@ -11,7 +11,7 @@ from PIL import Image
 
 import minicpmv
 from minicpmv.cli import main
-from minicpmv.errors import ArgumentError
+from minicpmv.errors import AdviceError, ArgumentError
 from minicpmv.export.gguf.run import export
 from minicpmv.gguf.container import GGUFFile, Outline, Typed, write_gguf
 from minicpmv.gguf.reading.model import GGUFModel
@@ -75,8 +75,9 @@ def test_a_language_model_alone_reads_text_and_says_what_is_missing(name):
     )
     assert prompts(ours) == prompts(theirs)
     assert answer(ours) == answer(theirs)
-    with pytest.raises(ValueError, match="mmproj"):
+    with pytest.raises(AdviceError, match="with mmproj=FILE, its vision side") as found:
         theirs.ask("What is this?", images=[Image.new("RGB", (8, 8))])
+    assert "with --mmproj FILE, its vision side" in found.value.as_flags()
 
 
 @pytest.mark.parametrize("name", RELEASED)

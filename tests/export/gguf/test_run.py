@@ -99,7 +99,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
 def test_files_of_another_run_are_not_replaced(tmp_path: Path) -> None:
     export(FOLDERS["2b"], tmp_path, ["F16"], progress=False)
     before = (tmp_path / "ckpt-F16.gguf").read_bytes()
-    with pytest.raises(FileExistsError, match=r"ckpt-F16.gguf.*--overwrite"):
+    with pytest.raises(FileExistsError, match=r"ckpt-F16.gguf. is there already.*overwrite"):
         export(FOLDERS["1b"], tmp_path, ["BF16", "F16"], progress=False)
     assert (tmp_path / "ckpt-F16.gguf").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
@@ -109,7 +109,7 @@ def test_files_of_another_run_are_not_replaced(tmp_path: Path) -> None:
 
 def test_a_second_size_can_be_written_beside_the_same_vision_side(tmp_path: Path) -> None:
     export(FOLDERS["2.6"], tmp_path, ["F16"], progress=False)
-    with pytest.raises(FileExistsError, match=r"mmproj-.*, or --mmproj none to keep it\.$"):
+    with pytest.raises(FileExistsError, match=r"mmproj-.*, or keep it with mmproj=none\.$"):
         export(FOLDERS["2.6"], tmp_path, ["BF16"], progress=False)
     export(FOLDERS["2.6"], tmp_path, ["BF16"], mmproj=None, progress=False)
     assert len(list(tmp_path.iterdir())) == 3
