@@ -99,6 +99,10 @@ class WeightFiles:
     def __getitem__(self, name: str) -> torch.Tensor:
         return self._readers[name](name)
 
+    def file_of(self, name: str) -> str:
+        """The name of the file, as that of a shard, in which a tensor stands."""
+        return self._paths[name].name
+
     @contextmanager
     def mapped(self, name: str) -> Iterator[torch.Tensor]:
         """A tensor that is read where it is used, and whose memory is free once nothing is.

@@ -135,7 +135,7 @@ def convert(
                 made = tensor.clone()  # those of a .bin file may share their memory
             else:
                 made = (tensor.float() * move.multiply / move.divide).to(tensor.dtype)
-            check_finite(name, made)
+            check_finite(name, made, weights.file_of(source.prefix + move.source))
             return made
 
         for done, _ in enumerate(write_shards(unfinished, outlines, make, shard_size), 1):

@@ -141,12 +141,12 @@ class LayoutWriter:
         layer = self._sources.get(name)
         if layer is None:
             tensor = _narrow(self._weights[name])
-            check_finite(name, tensor)
+            check_finite(name, tensor, self._weights.file_of(name))
             return tensor
         if name not in self._made:
             with self._weights.mapped(layer.source) as weight:
                 weight = _narrow(weight)
-                check_finite(layer.source, weight)
+                check_finite(layer.source, weight, self._weights.file_of(layer.source))
                 self._made |= self._parts(layer, weight)
         return self._made.pop(name)
 
@@ -161,7 +161,10 @@ class LayoutWriter:
         codes = torch.cat([codes for codes, _ in blocks]).to(torch.int8) - 8
         scales = torch.cat([scales for _, scales in blocks])
         if not bool(scales.isfinite().all()):
-            raise ValueError(f"{layer.source} has numbers that are too large for {dtype}.")
+            raise ValueError(
+                f"{layer.source} has numbers that are too large for {dtype}, in "
+                f"{self._weights.file_of(layer.source)}."
+            )
         pack: Callable[..., dict[str, Tensor]] = (
             gptq.pack if self._to == "gptq" else compressed.pack
         )

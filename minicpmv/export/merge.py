@@ -117,7 +117,7 @@ def merge(
                     tensor = deltas.apply(our_name(name, empty), tensor)
                 else:
                     tensor = tensor.clone()
-            check_finite(name, tensor)
+            check_finite(name, tensor, weights.file_of(sources[name]))
             return tensor
 
         for done, _ in enumerate(write_shards(unfinished, outlines, make, shard_size), 1):

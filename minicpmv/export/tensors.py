@@ -51,8 +51,11 @@ def tensors_of(checkpoint: Checkpoint, weights: WeightFiles, empty: Any) -> dict
     return files
 
 
-def check_finite(name: str, tensor: torch.Tensor) -> None:
+def check_finite(name: str, tensor: torch.Tensor, file: str) -> None:
     """Refuse a tensor that loading would refuse.
+
+    Args:
+        file: of the checkpoint, where its numbers come from.
 
     Raises:
         ValueError: NaN or infinity; of what was computed, a number may be too large for the dtype.
@@ -60,8 +63,9 @@ def check_finite(name: str, tensor: torch.Tensor) -> None:
     if not bool(tensor.isfinite().all()):
         dtype = str(tensor.dtype).removeprefix("torch.")
         raise ValueError(
-            f"{name} holds numbers that are not finite in {dtype} (NaN or infinity). Download "
-            "the checkpoint again, or take one whose weights are in a dtype with a wider range."
+            f"{name} holds numbers that are not finite in {dtype} (NaN or infinity); they come "
+            f"from {file}. Download the checkpoint again, or take one whose weights are in a dtype "
+            "with a wider range."
         )
 
 

@@ -7,6 +7,7 @@ that is an error, one line, with the names as they stand in the released files.
 import logging
 import pickle
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from safetensors import SafetensorError
 from ..checkpoint.hub import Checkpoint
 from ..checkpoint.tensors import check_tensors, listed, other_shape
 from ..checkpoint.token_ids import added_token_ids, read_token_ids
-from ..checkpoint.weights import unreadable
+from ..checkpoint.weights import all_headers, unreadable
 from ..devices import check_tied_devices
+from ..errors import AdviceError
 from ..precision import dtype_name
 from ..quantization import reader_for
 from ..quantization.bits import check_unpacked
@@ -110,7 +112,7 @@ class StrictLoadingMixin:
             hints = config_hints(model.config, _names_in_files(cls, model, info), released)
             shapes = [other_shape(*entry) for entry in released]
             check_tensors(path, missing, unexpected, shapes, hints)
-        check_finite(model, path, getattr(reader, "not_finite", ()))
+        check_finite(model, path, getattr(reader, "not_finite", ()), checkpoint)
         if not has_settings:
             set_own_generation(model)
         if fresh:
@@ -169,16 +171,19 @@ def complete_ends(model: Any, checkpoint: Checkpoint) -> None:
         settings.eos_token_id = ends if len(ends) > 1 else ends[0] if ends else None
 
 
-def check_finite(model: Any, path: Any, packed: Iterable[str] = ()) -> None:
+def check_finite(
+    model: Any, path: Any, packed: Iterable[str] = (), checkpoint: Checkpoint | None = None
+) -> None:
     """Check that no weight is NaN or infinite; those offloaded to disk are left out.
 
     Args:
         packed: released names of weights that were found so while they were packed.
+        checkpoint: whose files are named.
 
     Raises:
-        ValueError: names the tensors.
+        AdviceError: names the tensors, and the files where they stand.
     """
-    wrong = [f"{name} ({dtype_name(model.config.dtype)})" for name in packed]
+    wrong = dict.fromkeys(packed, dtype_name(model.config.dtype))
     for name, weight in model.named_parameters():
         if weight.is_meta or not weight.is_floating_point() or not weight.numel():
             continue
@@ -186,14 +191,27 @@ def check_finite(model: Any, path: Any, packed: Iterable[str] = ()) -> None:
             continue
         least, most = torch.aminmax(weight.detach())
         if not bool(torch.isfinite(torch.stack([least, most])).all()):
-            wrong.append(f"{model.released_name(name)} ({dtype_name(weight.dtype)})")
+            wrong[model.released_name(name)] = dtype_name(weight.dtype)
     if wrong:
-        raise ValueError(
+        files = {} if checkpoint is None else _files_of(checkpoint)
+        places = [
+            f"{name} in {files[name]} ({dtype})" if name in files else f"{name} ({dtype})"
+            for name, dtype in wrong.items()
+        ]
+        raise AdviceError(
             f"The weights of {str(path)!r} hold numbers that are not finite (NaN or infinity): "
-            f"{len(wrong)} tensors: {listed(wrong)}. Download the checkpoint again; if it was "
-            "loaded with dtype='float16', its numbers may be too large for that: pass "
-            "dtype='float32'."
+            f"{len(wrong)} tensors: {listed(places)}. Download the checkpoint again; if it was "
+            "loaded with `dtype=float16`, its numbers may be too large for that: pass "
+            "`dtype=float32`."
         )
+
+
+def _files_of(checkpoint: Checkpoint) -> dict[str, str]:
+    """The name of the weight file in which each tensor stands."""
+    if Path(checkpoint.location).is_file():  # GGUF, whose tensors have other names
+        return {}
+    paths = checkpoint.kept_weight_files()
+    return {name: path.name for path in paths for name in all_headers([path])}
 
 
 def set_token_ids(config: Any, path: Any, keywords: Mapping[str, Any]) -> None:

@@ -98,6 +98,7 @@ _TOKENIZER = {
     "unk_token": _IS_TOKEN.or_null(),
     "use_default_system_prompt": FLAG.or_null(),
 }
+_NO_MERGES = re.compile(rb'"merges"\s*:\s*\[\s*\]')  # without parsing megabytes
 _CHANNELS = Rule(
     lambda value: (
         isinstance(value, list | tuple) and len(value) == 3 and all(map(is_number, value))
@@ -211,8 +212,10 @@ def check_tokenizer(tokenizer: Any, checkpoint: Checkpoint) -> None:
     """Check that a tokenizer gives the ids that the files beside its vocabulary give.
 
     Raises:
-        ValueError: names the token and both ids: the vocabulary is of another model.
+        ValueError: names the token and both ids: the vocabulary is of another model; or its
+            merges are lost.
     """
+    _check_merges(tokenizer, checkpoint)
     for file, token, token_id in _named_tokens(checkpoint):
         found = tokenizer.convert_tokens_to_ids(token)
         if found != token_id:
@@ -233,6 +236,22 @@ def check_tokenizer(tokenizer: Any, checkpoint: Checkpoint) -> None:
         raise ValueError(
             f"tokenizer.json and tokenizer.model of {checkpoint.location!r} are vocabularies of "
             "two models. Take all tokenizer files from one release."
+        )
+
+
+def _check_merges(tokenizer: Any, checkpoint: Checkpoint) -> None:
+    """A vocabulary of more than single letters whose merges are lost gives other tokens."""
+    file = checkpoint.find_file("tokenizer.json")
+    if file is None or not _NO_MERGES.search(file.read_bytes()):
+        return
+    added = tokenizer.get_added_vocab()
+    pieces = [piece for piece in tokenizer.get_vocab() if piece not in added]
+    longer = [piece for piece in pieces if len(piece) > 1 and not piece.startswith("<0x")]
+    if longer:
+        raise ValueError(
+            f"tokenizer.json of {checkpoint.location!r} has no merges, and its vocabulary "
+            f"{len(longer):,} pieces that merges make, as {min(longer)!r}: text would become "
+            "single letters. Take tokenizer.json of the release."
         )
 
 

@@ -46,8 +46,9 @@ class TextProcessor:
             raise ValueError(f"compat is {compat!r}; it must be None or 'released'.")
         if not tokenizer.chat_template:
             raise ValueError(
-                f"The tokenizer of {tokenizer.name_or_path!r} has no chat_template, so it is not "
-                "known how a conversation is written. Take the tokenizer files of the release."
+                f"tokenizer_config.json of {tokenizer.name_or_path!r} has no chat_template, and no "
+                "chat_template.jinja is beside it, so it is not known how a conversation is "
+                "written. Take the file of the release that has it."
             )
         self.tokenizer = tokenizer
         self.release = release

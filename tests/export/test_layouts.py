@@ -222,7 +222,7 @@ def test_numbers_that_are_not_finite_are_named(tmp_path):
     changed_tensors(
         tmp_path / "in", lambda tensors: tensors[f"{Q_PROJ}.weight"][3].fill_(torch.inf)
     )
-    with pytest.raises(ValueError, match=f"{Q_PROJ}.weight holds numbers that are not finite"):
+    with pytest.raises(ValueError, match=f"{Q_PROJ}.weight holds .* from model.safetensors"):
         quantize(tmp_path / "in", tmp_path / "out", "w4a16", group_size=32)
     assert not (tmp_path / "out").exists()
 

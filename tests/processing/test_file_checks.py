@@ -216,3 +216,15 @@ def test_nano_stays_greedy_without_its_generation_config(tmp_path):
     (target / "generation_config.json").unlink()
     settings = AutoModelForCausalLM.from_pretrained(target).generation_config
     assert (settings.do_sample, settings.num_beams, settings.max_new_tokens) == (False, 1, 512)
+
+
+@pytest.mark.parametrize("name", ["nano", "2.6", "2.5", "2b", "1b"])
+def test_a_vocabulary_whose_merges_are_lost_is_named(folder, name):
+    copied = folder(name)
+    path = copied / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["merges"] = []
+    path.write_text(json.dumps(content, indent=2))
+    refused(
+        lambda: processor_of(copied), "tokenizer.json of", "has no merges", "pieces that merges"
+    )

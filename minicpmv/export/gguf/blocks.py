@@ -11,7 +11,7 @@ from ...checkpoint.headers import Shape
 from ...gguf.header import Outline
 from ...gguf.mixture import is_quantised
 from ...gguf.types import UNQUANTISED, GGMLType
-from .source import Tensor
+from .source import NotFiniteError, Tensor
 
 Through = Literal["F32", "F16", "BF16"]
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -91,7 +91,7 @@ def _not_finite(name: str, rows: torch.Tensor) -> ValueError:
     """What the checkpoint has, or what is too large for a float16."""
     values = rows.float()
     if not torch.isfinite(values).all():
-        return ValueError(f"The tensor {name!r} holds numbers that are not finite.")
+        return NotFiniteError(f"The tensor {name!r} holds numbers that are not finite")
     return ValueError(
         f"The tensor {name!r} holds numbers that are not finite: {float(values.abs().max()):g} is "
         "more than float16 holds. Use --through BF16, and the type BF16 instead of F16."

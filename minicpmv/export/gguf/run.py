@@ -252,7 +252,8 @@ def _write_language(
         }
         rounded = through or (None if file_type.base in UNQUANTISED else "F16")
         columns = importance.columns
-        _write(path, metadata, tensors, types, rounded, columns, journal.key, progress)
+        with source.naming_files():
+            _write(path, metadata, tensors, types, rounded, columns, journal.key, progress)
         journal.add(path)
     return statements(source.config) + vocabulary.notes
 
@@ -261,7 +262,8 @@ def _write_vision(source: Source, path: Path, kind: str, key: str, progress: boo
     tensors = {tensor.name: tensor for tensor in vision_tensors(source)}
     types = {name: vision_type(tensor, kind) for name, tensor in tensors.items()}
     metadata = vision_metadata(source, kind)
-    _write(path, metadata, tensors, types, None, {}, key, progress)
+    with source.naming_files():
+        _write(path, metadata, tensors, types, None, {}, key, progress)
 
 
 def _write(

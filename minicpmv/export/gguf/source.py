@@ -5,7 +5,9 @@ as the tensors are read, in float32, rounded once to the dtype of the file, as b
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,10 @@ from ...releases import model_type_of
 from ..tensors import HEAD, our_name, tensors_of
 
 _PIECE_BYTES = 64 << 20  # of a tensor in float32 at a time
+
+
+class NotFiniteError(ValueError):
+    """A tensor of the checkpoint holds NaN or infinity."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,25 @@ class Source:
     def whole(self, name: str) -> torch.Tensor:
         """All numbers of a tensor."""
         return torch.cat(list(self.pieces(name)))
+
+    @contextmanager
+    def naming_files(self) -> Iterator[None]:
+        """Say of a number that is not finite where it stands in the files of the checkpoint."""
+        try:
+            yield
+        except NotFiniteError as error:
+            raise ValueError(f"{error}: {self._first_not_finite()}.") from error
+
+    def _first_not_finite(self) -> str:
+        for released, name in self._files.items():
+            with self._weights.mapped(name) as tensor:
+                wrong = int(tensor.numel() - tensor.isfinite().sum())
+            if wrong:
+                return (
+                    f"{released!r} in {self._weights.file_of(name)} has {wrong} of "
+                    f"{math.prod(self.shapes[released])}. Download the file again"
+                )
+        return "they become so where the adapter is added"
 
     def as_is(self, name: str, released: str) -> Tensor:
         """The tensor `released`, to be written as `name`."""

@@ -60,8 +60,8 @@ def read_vocabulary(source: Source) -> Vocabulary:
     model, size = written["model"], source.config.get_text_config().vocab_size
     if model["type"] != "BPE":
         raise ValueError(
-            f"The tokenizer of {source.name!r} is of kind {model['type']}; llama.cpp reads "
-            "byte-level BPE and SentencePiece. Take the tokenizer files of the release."
+            f"tokenizer.json of {source.name!r} has a model of type {model['type']!r}; llama.cpp "
+            "reads BPE, of bytes or of SentencePiece. Take tokenizer.json of the release."
         )
     pieces: dict[int, str] = {token_id: piece for piece, token_id in model["vocab"].items()}
     tokens = [pieces.get(token_id, f"[PAD{token_id}]") for token_id in range(size)]
@@ -93,9 +93,10 @@ def _bytes(
     found.split = next((s for part, s in _SPLITS.items() if any(part in p for p in patterns)), "")
     if not found.split:
         raise ValueError(
-            f"The tokenizer of {name!r} splits text by {' '.join(patterns)[:80]!r}, which is none "
-            f"of the ways known here ({', '.join(_SPLITS.values())}), so llama.cpp would give "
-            "other tokens. Take the tokenizer files of the release."
+            f"pre_tokenizer in tokenizer.json of {name!r} splits text by "
+            f"{' '.join(patterns)[:80]!r}, which is none of the ways known here "
+            f"({', '.join(_SPLITS.values())}), so llama.cpp would give other tokens. Take "
+            "tokenizer.json of the release."
         )
     if written.get("normalizer"):
         kind = written["normalizer"].get("type")

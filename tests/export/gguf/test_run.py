@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from minicpmv.adapters import Parts, save_adapter
+from minicpmv.checkpoint.weights import write_shards
 from minicpmv.cli import main
 from minicpmv.errors import ArgumentError
 from minicpmv.export.gguf import run
 from minicpmv.export.gguf.run import ALL, export, export_gguf
 from minicpmv.export.merge import merge
 from minicpmv.gguf.container import GGUFFile
+from minicpmv.loader import load
 
 from ...adapters.tuned import trained
 from ...helpers.golden import GOLDEN
@@ -150,8 +153,28 @@ def test_a_number_beyond_float16_is_named(tmp_path: Path) -> None:
 def test_a_number_that_is_none_is_named(tmp_path: Path) -> None:
     weight = torch.full((72,), float("nan"))
     folder = checkpoint(tmp_path, "2b", {"model.norm.weight": weight})
-    with pytest.raises(ValueError, match=r"output_norm.weight.*not finite"):
-        export(folder, tmp_path / "out", ["F16"], progress=False)
+    expected = (
+        r"'output_norm.weight' .*not finite: .*'model.norm.weight' in model.safetensors has 72"
+    )
+    for name in ("F16", "F32", "BF16", "Q4_0"):
+        with pytest.raises(ValueError, match=expected):
+            export(folder, tmp_path / "out", [name], progress=False)
+
+
+def test_a_number_that_is_none_is_named_with_its_shard(tmp_path: Path) -> None:
+    weight = torch.zeros(72, 72)
+    weight[3, 5] = float("inf")
+    folder = checkpoint(tmp_path, "2b", {"model.layers.1.self_attn.o_proj.weight": weight})
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    deque(write_shards(folder, tensors, tensors.__getitem__, 100_000), maxlen=0)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    shard = index["model.layers.1.self_attn.o_proj.weight"]
+    assert shard != index["model.norm.weight"]
+    with pytest.raises(ValueError, match=rf"o_proj.weight' in {shard} has 1 of 5184"):
+        export(folder, tmp_path / "out", ["Q4_0"], progress=False)
+    with pytest.raises(ValueError, match=rf"o_proj.weight in {shard} \(float32\)"):
+        load(folder, "cpu", "float32", progress=False)
 
 
 def test_a_tensor_too_many_and_one_too_few(tmp_path: Path) -> None:
