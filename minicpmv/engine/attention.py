@@ -6,6 +6,8 @@
 Spans of a few tokens (a step, or tokens that were guessed ahead) are taken all together: every
 token is a row of its own with the number of tokens that it attends to, so that the mask is a
 length. Longer spans go one by one over their keys in a row, by a kernel or PyTorch's attention.
+On a CPU pieces of prompts do so however short they are: where a prompt is divided, and how much of
+it was there before, then makes no difference to its sums.
 """
 
 from collections.abc import Sequence
@@ -35,11 +37,13 @@ class Span:
         start: tokens of it that have been computed before.
         length: new tokens.
         blocks: numbers of its blocks, as many as `start + length` tokens need, or more.
+        is_prompt: whether they are a piece of a prompt.
     """
 
     start: int
     length: int
     blocks: Sequence[int]
+    is_prompt: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,7 @@ class Batcher:
 
     def __init__(self, device: torch.device):
         self._device = device
+        self._is_cpu = device.type == "cpu"
         self._blocks: list[list[int]] = []
         self._counts: list[int] = []
         self._width = 0
@@ -171,7 +176,7 @@ class Batcher:
                 slots.append(blocks[start // BLOCK] * BLOCK + start % BLOCK)
             else:
                 slots += [blocks[place // BLOCK] * BLOCK + place % BLOCK for place in own]
-            if span.length <= MAX_ROWS:
+            if span.length <= MAX_ROWS and not (span.is_prompt and self._is_cpu):
                 places += range(offset, offset + span.length)
                 lengths += range(start + 1, stop + 1)
                 short.append(span)
@@ -189,7 +194,7 @@ class Batcher:
             self._tensor(slots, torch.int64),
             rows,
             pieces,
-            is_step=len(positions) == len(spans),
+            is_step=not pieces and len(positions) == len(spans),
         )
 
     def _tables_of(self, spans: Sequence[Span], num_tokens: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ with the weights that they have at the moment: beside one row's products, calls 
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -25,7 +25,21 @@ from .block_store import BlockStore
 from .graphs import RecordedSteps
 from .widen import MIN_ROWS, WidenedProducts
 
-_KEPT_OF = 32  # tokens at least, for each that is kept, so that its attention is computed alone
+_KEPT_OF = 32  # tokens of a prompt, for each that is kept, so that these are computed alone
+
+
+class Ends(NamedTuple):
+    """What the last layer attends for.
+
+    Fields:
+        batch: tokens as spans of their own.
+        chosen: int64, where these are among all tokens.
+        kept: int64, which of these are wanted.
+    """
+
+    batch: FlatBatch
+    chosen: torch.Tensor
+    kept: torch.Tensor
 
 
 class Decoder:
@@ -103,7 +117,7 @@ class Decoder:
 
         Args:
             embeds: (n, hidden), the tokens of all spans in their order.
-            keep: the tokens whose logits are wanted, counted in the batch.
+            keep: the tokens whose logits are wanted, counted in the batch, in their order.
 
         Returns:
             float32 (len(keep), vocab).
@@ -119,30 +133,38 @@ class Decoder:
             )
         batch = self._batcher.batch(spans)
         if not isinstance(keep, torch.Tensor):
-            if len(keep) == num_tokens and list(keep) == list(range(num_tokens)):
+            ends = self._ends_of(spans, keep)
+            if ends is None and len(keep) == num_tokens:
                 return self._all(embeds, batch, store)
-            ends = self._ends_of(spans, keep, num_tokens)
             keep = torch.tensor(list(keep), dtype=torch.int64)
             return self.step(embeds, batch, store, keep.to(self.device), ends)
         return self.step(embeds, batch, store, keep.to(self.device))
 
-    def _ends_of(
-        self, spans: Sequence[Span], keep: Sequence[int], num_tokens: int
-    ) -> FlatBatch | None:
-        """The kept tokens as a batch of their own, for the attention of the last layer; None where
-        they are not so few that this pays."""
-        if not keep or len(keep) * _KEPT_OF > num_tokens:
-            return None
-        ends: list[Span] = []
-        first = 0
-        places = iter(keep)
-        place = next(places, None)
+    def _ends_of(self, spans: Sequence[Span], keep: Sequence[int]) -> Ends | None:
+        """What the last layer attends for; None where that is all tokens as they stand. Of a prompt
+        of which few tokens are kept, these are steps, however the prompt was divided."""
+        own: list[Span] = []
+        chosen: list[int] = []
+        kept: list[int] = []
+        first = place = 0
         for span in spans:
-            while place is not None and place < first + span.length:
-                ends.append(Span(span.start + place - first, 1, span.blocks))
-                place = next(places, None)
-            first += span.length
-        return self._ends.batch(ends) if len(ends) == len(keep) else None
+            begin, last = place, first + span.length
+            while place < len(keep) and keep[place] < last:
+                place += 1
+            wanted = keep[begin:place]
+            if span.is_prompt and len(wanted) * _KEPT_OF <= max(span.length, _KEPT_OF):
+                kept += range(len(chosen), len(chosen) + len(wanted))
+                chosen += wanted
+                own += (Span(span.start + token - first, 1, span.blocks) for token in wanted)
+            else:
+                kept += (len(chosen) + token - first for token in wanted)
+                chosen += range(first, last)
+                own.append(span)
+            first = last
+        if not own or own == list(spans):
+            return None
+        indices = (torch.tensor(each, dtype=torch.int64).to(self.device) for each in (chosen, kept))
+        return Ends(self._ends.batch(own), *indices)
 
     def _all(self, embeds: torch.Tensor, batch: FlatBatch, store: BlockStore) -> torch.Tensor:
         """Logits of all tokens, recorded where that helps."""
@@ -157,13 +179,13 @@ class Decoder:
         batch: FlatBatch,
         store: BlockStore,
         keep: torch.Tensor | None = None,
-        ends: FlatBatch | None = None,
+        ends: Ends | None = None,
     ) -> torch.Tensor:
         """As `forward`, of a batch that is made; nothing is read back from the device.
 
         Args:
             keep: int64, None for all.
-            ends: the tokens of `keep` as steps of their sequences.
+            ends: of `keep`; None where the last layer attends for all tokens.
         """
         with self._products(len(embeds)):
             return self._step(embeds, batch, store, keep, ends)
@@ -206,7 +228,7 @@ class Decoder:
         batch: FlatBatch,
         store: BlockStore,
         keep: torch.Tensor | None,
-        ends: FlatBatch | None,
+        ends: Ends | None,
     ) -> torch.Tensor:
         scale = self._residual_scale
         turns = self._rotary(batch.positions)
@@ -223,7 +245,8 @@ class Decoder:
                 hidden = hidden[keep]
             window = self._windows[number]
             if number == last and keep is not None and ends is not None:
-                attended = attend(query[keep], store, number, ends, self._scaling, window)
+                own = query[ends.chosen]
+                attended = attend(own, store, number, ends.batch, self._scaling, window)[ends.kept]
             else:
                 attended = attend(query, store, number, batch, self._scaling, window)
                 if number == last and keep is not None:

@@ -53,8 +53,10 @@ class _Part(NamedTuple):
 
     @property
     def span(self) -> Span:
-        assert self.generation.lease is not None
-        return Span(self.generation.num_computed, len(self.ids), self.generation.lease.blocks)
+        generation = self.generation
+        assert generation.lease is not None
+        start, blocks = generation.num_computed, generation.lease.blocks
+        return Span(start, len(self.ids), blocks, is_prompt=not generation.new_ids)
 
     @property
     def num_logits(self) -> int:
@@ -258,7 +260,7 @@ class Scheduler:
         parts = []
         for generation in self._running:
             if generation.num_pending == 1:
-                guesses = generation.guesses()
+                guesses = generation.guesses() if generation.new_ids else []
                 parts.append(_Part(generation, [generation.ids[-1], *guesses], len(guesses)))
         room = self._piece_tokens * (1 if parts else _ALONE)
         for generation in [g for g in self._running if g.num_pending > 1]:

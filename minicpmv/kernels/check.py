@@ -112,7 +112,7 @@ def _few_rows(library: "Library") -> str | None:
     """As many rows as are taken at once and one more, whose ends fill no vector."""
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     arguments = (*[pointer] * 4, *[integer] * 5, ctypes.c_int)
-    rows, inputs, outputs = 5, 75, 8
+    rows, inputs, outputs = 5, 74, 8
     numbers = torch.arange(outputs * inputs, dtype=torch.float32).sin_().view(outputs, inputs)
     for dtype, suffix in ((torch.float32, "f32"), (torch.bfloat16, "bf16")):
         function = library.function(f"few_rows_{suffix}", *arguments)

@@ -160,7 +160,7 @@ def _compute(
         or sizes[1] % kv_heads
         or dim % 2
         or dim > _MOST_CHANNELS
-        or sizes[2] < _FEWEST_QUERIES
+        or (sizes[2] < _FEWEST_QUERIES and not num_seen)
         or any(x.dtype != query.dtype or not x.is_cpu or x.stride(-1) != 1 for x in tensors)
         or (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
     ):

@@ -1,11 +1,12 @@
 // Products of a few rows with plain weights as they lie in memory: weights are read once for all
-// rows, and nothing is packed before.
+// rows, and nothing is packed before. The sums of a row do not depend on the other rows.
 #include "vectors.h"
 
 namespace {
 
 constexpr int OUTPUTS = 4;                  // that are computed at a time
 constexpr int ROWS = 4;                     // of these rows
+constexpr int MOST_ROWS = 12;
 constexpr int64_t WORTH_THREADS = 1 << 23;  // multiplications, below which waking threads costs more
 
 // How a piece of a row is multiplied: in float32 by whatever the processor has.
@@ -45,6 +46,8 @@ template <class T> struct Product {
   const T *x, *weight, *bias;  // bias: null for none
   T* out;
   int64_t rows, inputs, outputs, x_stride, weight_stride;
+
+  bool is_worth_threads() const { return rows * inputs * outputs > WORTH_THREADS; }
 };
 
 // OUTPUTS results of R rows. Each sum has the same order, whatever the number of rows.
@@ -75,7 +78,7 @@ INLINE void tile(const Product<typename K::Number>& p, int64_t row, int64_t outp
 }
 
 template <class K> void multiply(const Product<typename K::Number>& p, int threads) {
-#pragma omp parallel for num_threads(threads) if (p.rows * p.inputs * p.outputs > WORTH_THREADS)
+#pragma omp parallel for num_threads(threads) if (p.is_worth_threads())
   for (int64_t output = 0; output < p.outputs; output += OUTPUTS) {
     int64_t row = 0;
     for (; row + ROWS <= p.rows; row += ROWS) tile<K, ROWS>(p, row, output);
@@ -86,9 +89,107 @@ template <class K> void multiply(const Product<typename K::Number>& p, int threa
   }
 }
 
+#ifdef __AVX512BF16__
+// The same in the order in which oneDNN adds, whatever the number of rows: one sum per result, pair
+// after pair, in chunks that are added up. So a row gets the same bits here and there. Outputs stand
+// side by side in a vector, for which weights are transposed on the way: slower by half for one row,
+// and no longer bound by memory, so that large weights are left to the function above.
+constexpr int WIDE = 32;                      // outputs at a time: two vectors
+constexpr int64_t WORDS = 16;                 // pairs of inputs at a time
+constexpr int64_t LARGE_WEIGHT = 1 << 20;     // numbers
+
+// Of oneDNN 3.11, as PyTorch 2.13 brings it.
+INLINE int64_t pairs_of_chunk(int64_t inputs) { return inputs <= 1024 ? 256 : 512; }
+
+// Four words of 16 rows: word k of all rows to to[2 * k].
+INLINE void transpose(const bf16* const* rows, int64_t at, __mmask8 mask, __m512i* to) {
+  __m512i v[4];
+  for (int i = 0; i < 4; ++i) {
+    v[i] = _mm512_castsi128_si512(_mm_maskz_loadu_epi32(mask, rows[i] + at));
+    v[i] = _mm512_inserti32x4(v[i], _mm_maskz_loadu_epi32(mask, rows[4 + i] + at), 1);
+    v[i] = _mm512_inserti32x4(v[i], _mm_maskz_loadu_epi32(mask, rows[8 + i] + at), 2);
+    v[i] = _mm512_inserti32x4(v[i], _mm_maskz_loadu_epi32(mask, rows[12 + i] + at), 3);
+  }
+  const __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
+  const __m512i c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
+  to[0] = _mm512_unpacklo_epi64(a, c);
+  to[2] = _mm512_unpackhi_epi64(a, c);
+  to[4] = _mm512_unpacklo_epi64(b, d);
+  to[6] = _mm512_unpackhi_epi64(b, d);
+}
+
+// sums (R x 2 vectors) += R rows x `count` words of WIDE outputs.
+template <int R>
+INLINE void add(const bf16* x, int64_t stride, const __m512i* words, int64_t count, __m512* sums) {
+  __m512 own[R][2];
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < 2; ++v) own[r][v] = sums[2 * r + v];
+  for (int64_t d = 0; d < count; ++d)
+    for (int r = 0; r < R; ++r) {
+      int32_t word;
+      memcpy(&word, x + r * stride + 2 * d, sizeof word);
+      const __m512bh pair = (__m512bh)_mm512_set1_epi32(word);
+      for (int v = 0; v < 2; ++v)
+        own[r][v] = _mm512_dpbf16_ps(own[r][v], pair, (__m512bh)words[2 * d + v]);
+    }
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < 2; ++v) sums[2 * r + v] = own[r][v];
+}
+
+// Sums of all rows over the pairs `first` to `last`; rows of weights that are too many repeat the last.
+INLINE void add_chunk(const Product<bf16>& p, const bf16* const* weights, int64_t first, int64_t last,
+                      __m512* sums) {
+  for (int64_t start = first; start < last; start += WORDS) {
+    const int64_t count = last - start < WORDS ? last - start : WORDS;
+    __m512i words[2 * WORDS];
+    for (int64_t d = 0; d < count; d += 4) {
+      const __mmask8 mask = (__mmask8)(count - d < 4 ? (1 << (count - d)) - 1 : 15);
+      for (int v = 0; v < 2; ++v)
+        transpose(weights + 16 * v, 2 * (start + d), mask, words + 2 * d + v);
+    }
+    const bf16* x = p.x + 2 * start;
+    int64_t row = 0;
+    for (; row + ROWS <= p.rows; row += ROWS)
+      add<ROWS>(x + row * p.x_stride, p.x_stride, words, count, sums + 2 * row);
+    for (; row < p.rows; ++row)
+      add<1>(x + row * p.x_stride, p.x_stride, words, count, sums + 2 * row);
+  }
+}
+
+void multiply_in_order(const Product<bf16>& p, int threads) {
+  const int64_t pairs = p.inputs / 2, step = pairs_of_chunk(p.inputs);
+#pragma omp parallel for num_threads(threads) if (p.is_worth_threads())
+  for (int64_t output = 0; output < p.outputs; output += WIDE) {
+    const bf16* weights[WIDE];
+    for (int64_t o = 0; o < WIDE; ++o)
+      weights[o] = p.weight + (output + o < p.outputs ? output + o : p.outputs - 1) * p.weight_stride;
+    __m512 sums[2 * MOST_ROWS] = {};
+    for (int64_t first = 0; first < pairs; first += step) {
+      __m512 chunk[2 * MOST_ROWS] = {};
+      add_chunk(p, weights, first, first + step < pairs ? first + step : pairs, chunk);
+      for (int64_t i = 0; i < 2 * p.rows; ++i) sums[i] += chunk[i];
+    }
+    for (int v = 0; v < 2 && output + 16 * v < p.outputs; ++v) {
+      const int64_t begin = output + 16 * v, left = p.outputs - begin;
+      const __mmask16 mask = (__mmask16)(left < 16 ? (1 << left) - 1 : 0xffff);
+      __m512 bias = {};
+      if (p.bias) {
+        const __m256i half = _mm256_maskz_loadu_epi16(mask, p.bias + begin);
+        bias = (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16);
+      }
+      for (int64_t row = 0; row < p.rows; ++row) {
+        const __m512 sum = p.bias ? sums[2 * row + v] + bias : sums[2 * row + v];
+        _mm256_mask_storeu_epi16(p.out + row * p.outputs + begin, mask,
+                                 (__m256i)_mm512_cvtneps_pbh(sum));
+      }
+    }
+  }
+}
+#endif
+
 }  // namespace
 
-// `outputs` is a multiple of 4; strides are of rows, whose numbers lie side by side.
+// At most 12 rows; `outputs` is a multiple of 4, and `inputs` of 2; strides are of rows, whose numbers lie side by side.
 EXPORT void minicpmv_few_rows_f32(const float* x, const float* weight, const float* bias, float* out,
                                   int64_t rows, int64_t inputs, int64_t outputs, int64_t x_stride,
                                   int64_t weight_stride, int threads) {
@@ -99,5 +200,9 @@ EXPORT void minicpmv_few_rows_f32(const float* x, const float* weight, const flo
 EXPORT void minicpmv_few_rows_bf16(const bf16* x, const bf16* weight, const bf16* bias, bf16* out,
                                    int64_t rows, int64_t inputs, int64_t outputs, int64_t x_stride,
                                    int64_t weight_stride, int threads) {
-  multiply<OfBf16>({x, weight, bias, out, rows, inputs, outputs, x_stride, weight_stride}, threads);
+  const Product<bf16> p = {x, weight, bias, out, rows, inputs, outputs, x_stride, weight_stride};
+#ifdef __AVX512BF16__
+  if (inputs * outputs <= LARGE_WEIGHT) return multiply_in_order(p, threads);
+#endif
+  multiply<OfBf16>(p, threads);
 }

@@ -31,7 +31,6 @@ _SIGNATURES = {
 }
 _MAX_HEAD_DIM = 256
 _DENSE = torch.contiguous_format
-_FEW = 8192  # numbers, for which two operations of torch cost less than one call of a library
 _RESULTS = {"paged_attention": _INT}
 
 
@@ -226,7 +225,7 @@ def silu_and_mul(gate: Tensor, up: Tensor) -> Tensor:
     if kernels is not None and gate.ndim == 2 and up.shape == gate.shape:
         found: Tensor = kernels.silu_and_mul(gate, up)
         return found
-    functions = _compiled() if gate.numel() > _FEW else None
+    functions = _compiled()
     if functions is not None:
         function = functions.silu_and_mul.get(gate.dtype)
         if (

@@ -83,26 +83,11 @@ def bytes_of_place(place: str, device: str, dtype: str, quantize: str | None) ->
         if written and files and written.get("quant_method") not in UNPACKED:
             return sum(file.stat().st_size for file in files) + working_bytes(empty.config)
         target = parse_device(device)
-        if _is_for_float32(fields, empty, target, dtype, quantize):
-            dtype = "float32"
+        if dtype == "auto" and not quantize and not written and _is_small(empty, target):
+            dtype = "float32"  # at most, see `invariance`
         precision = precision_of(checkpoint, fields, target, dtype, quantize=quantize)
     weights = weight_bytes(empty, quantize, width=precision.dtype.itemsize)
     return weights + working_bytes(empty.config)
-
-
-def dtype_of_place(place: str, device: str, dtype: str, quantize: str | None) -> str:
-    """The dtype to load a model in: where nothing is asked for, float32 for a small one on a CPU.
-
-    In bfloat16 a likely token may differ with what was computed before and beside it. A model like
-    nano is fast enough to answer everybody to the letter as it answers one alone.
-
-    Raises:
-        OSError, ValueError: its files cannot be read.
-    """
-    with find_checkpoint(place) as checkpoint:
-        fields = read_config(checkpoint)
-    is_small = _is_for_float32(fields, _empty_model(fields), parse_device(device), dtype, quantize)
-    return "float32" if is_small else dtype
 
 
 def is_small(place: str, device: str) -> bool:
@@ -111,14 +96,12 @@ def is_small(place: str, device: str) -> bool:
     Raises:
         OSError, ValueError: its files cannot be read.
     """
-    if parse_device(device).type != "cpu":
-        return False
     with find_checkpoint(place) as checkpoint:
-        return _is_small(_empty_model(read_config(checkpoint)))
+        return _is_small(_empty_model(read_config(checkpoint)), parse_device(device))
 
 
-def _is_small(empty: Any) -> bool:
-    return weight_bytes(empty, None, width=4) < _SMALL
+def _is_small(empty: Any, target: torch.device) -> bool:
+    return target.type == "cpu" and weight_bytes(empty, None, width=4) < _SMALL
 
 
 def _empty_model(fields: dict[str, Any]) -> Any:
@@ -126,13 +109,6 @@ def _empty_model(fields: dict[str, Any]) -> Any:
     model_type = model_type_of(fields)
     config = CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(fields))
     return skeleton(model_class(fields), config)
-
-
-def _is_for_float32(
-    fields: dict[str, Any], empty: Any, target: torch.device, dtype: str, quantize: str | None
-) -> bool:
-    is_free = dtype == "auto" and quantize is None and not fields.get("quantization_config")
-    return is_free and target.type == "cpu" and _is_small(empty)
 
 
 def free_bytes(device: str) -> int | None:

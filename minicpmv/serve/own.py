@@ -12,11 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from .. import kernels
 from ..chat import Chat
 from ..checkpoint.hub import Checkpoint
 from ..decisions.calibration import Calibration, fingerprint_of
 from ..decisions.decision import Decision
+from ..engine.invariance import is_invariant
 from ..engine.limits import EngineLimits, QueueFullError
 from ..engine.live import LiveAnswer
 from ..engine.matching import vocabulary_of
@@ -29,7 +32,7 @@ from .access_log import logger
 from .cards import card_of
 from .errors import ApiError, from_exception
 from .jobs import DecisionJob, Event, Finished, Job, ModelCard, Piece, Started
-from .memory import bytes_of_files, bytes_of_model, bytes_of_place, dtype_of_place, free_bytes
+from .memory import bytes_of_files, bytes_of_model, bytes_of_place, free_bytes, is_small
 from .registry import Entry, Registry
 from .settings import ServeSettings
 
@@ -224,20 +227,13 @@ class OwnBackend:
 
     def _load(self, place: str) -> Chat:
         settings = self.settings
-        limits = EngineLimits(max_running=settings.max_num_seqs, max_waiting=settings.max_queue)
         begin = time.perf_counter()
-        chat = load(
-            place,
-            settings.device,
-            dtype_of_place(place, settings.device, settings.dtype, settings.quantize),
-            mmproj=settings.mmproj,
-            quantize=settings.quantize,  # type: ignore[arg-type]
-            media_policy=_NOTHING,
-            limits=limits,
-            progress=False,
-        )
+        chat = self._loaded(place, settings.dtype)
         if chat.model.device.type == "cpu":
             _compile_kernels()
+        if self._is_to_be_widened(place, chat):
+            chat.close()
+            chat = self._loaded(place, "float32")
         # Made by the first request, it would keep the streams of all others waiting for a second.
         # A vocabulary that cannot be used is an error of requests with a constraint.
         with suppress(ArgumentError):
@@ -245,6 +241,32 @@ class OwnBackend:
         self._file_bytes[place] = self._bytes_on_disk(place)
         logger.info("loaded %s in %.1f s", place, time.perf_counter() - begin)
         return chat
+
+    def _loaded(self, place: str, dtype: str) -> Chat:
+        settings = self.settings
+        return load(
+            place,
+            settings.device,
+            dtype,
+            mmproj=settings.mmproj,
+            quantize=settings.quantize,  # type: ignore[arg-type]
+            media_policy=_NOTHING,
+            limits=EngineLimits(max_running=settings.max_num_seqs, max_waiting=settings.max_queue),
+            progress=False,
+        )
+
+    def _is_to_be_widened(self, place: str, chat: Chat) -> bool:
+        """Whether it is loaded again in float32, which nobody asked for: a small model is fast
+        enough to answer everybody to the letter as it answers one alone."""
+        settings = self.settings
+        return (
+            settings.dtype == "auto"
+            and settings.quantize is None
+            and chat.model.dtype in (torch.bfloat16, torch.float16)
+            and getattr(chat.model.config, "quantization_config", None) is None
+            and is_small(place, settings.device)
+            and not is_invariant(chat.model)
+        )
 
     def _look_at(self, place: str) -> None:
         with find_checkpoint(place) as checkpoint:

@@ -122,7 +122,8 @@ class ServeSettings:
     dtype: str = setting(
         "auto",
         "text",
-        "float32, bfloat16, float16 or auto (the default): float32 for small models on a CPU",
+        "float32, bfloat16, float16 or auto (the default): float32 for a small model on a CPU "
+        "whose answers in bfloat16 would depend on what is computed beside",
     )
     quantize: str | None = setting(
         None,

@@ -58,13 +58,20 @@ def expected(query: torch.Tensor, pair: torch.Tensor, window: int | None) -> tor
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(4, 4, 64), (6, 2, 128), (3, 1, 16)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("are_prompts", [False, True])
 def test_attention_of_a_batch(
-    dtype: torch.dtype, heads: int, kv_heads: int, head_dim: int, case: str, window: int | None
+    are_prompts: bool,
+    dtype: torch.dtype,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    case: str,
+    window: int | None,
 ) -> None:
     store, tables, pairs = written(kv_heads, head_dim, dtype)
     counts = CASES[case]
     spans = [
-        Span(length - count, count, table)
+        Span(length - count, count, table, are_prompts)
         for length, count, table in zip(LENGTHS, counts, tables, strict=True)
     ]
     generator = torch.Generator().manual_seed(1)

@@ -104,7 +104,10 @@ class Sequences:
 
     def step(self, *pieces: tuple[int, int], keep: list[int] | None = None) -> list[torch.Tensor]:
         """The next tokens of some sequences, pairs of number and length."""
-        spans = [Span(self.done[one], length, self.tables[one]) for one, length in pieces]
+        spans = [
+            Span(self.done[one], length, self.tables[one], is_prompt=length > 1)
+            for one, length in pieces
+        ]
         places = [slice(self.done[one], self.done[one] + length) for one, length in pieces]
         ids = torch.cat([self.ids[one][p] for (one, _), p in zip(pieces, places, strict=True)])
         kept = range(len(ids)) if keep is None else keep

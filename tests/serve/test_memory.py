@@ -3,11 +3,18 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from minicpmv.serve import memory
-from minicpmv.serve.memory import bytes_of_place, dtype_of_place
+from minicpmv import load
+from minicpmv.precision import dtype_name
+from minicpmv.serve import memory, own
+from minicpmv.serve.memory import bytes_of_place, is_small
+from minicpmv.serve.settings import ServeSettings
+
+SCENE = Path(__file__).parents[2] / "examples" / "scene.png"
 
 
 def test_compiled_products_are_limited_unless_the_environment_says_otherwise(
@@ -19,15 +26,36 @@ def test_compiled_products_are_limited_unless_the_environment_says_otherwise(
     assert environment == {"LRU_CACHE_CAPACITY": "7", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
 
 
-def test_a_small_model_on_a_cpu_is_served_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert dtype_of_place("nano", "cpu", "auto", None) == "float32"
-    assert dtype_of_place("nano", "cpu", "bfloat16", None) == "bfloat16"
-    assert dtype_of_place("nano", "cpu", "auto", "int8") == "auto"
+@pytest.mark.parametrize(
+    ("asked", "is_invariant", "expected"),
+    [
+        ({}, True, "what load takes"),
+        ({}, False, "float32"),
+        ({"dtype": "bfloat16"}, False, "bfloat16"),
+        ({"quantize": "int8"}, False, "what load takes"),
+    ],
+)
+def test_a_small_model_is_served_in_float32_where_narrower_numbers_depend_on_others(
+    asked: dict[str, str], is_invariant: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if expected == "what load takes":
+        expected = dtype_name(load("nano", "cpu", progress=False, **asked).model.dtype)
+    monkeypatch.setattr(own, "is_invariant", lambda model: is_invariant)
+    with own.OwnBackend(ServeSettings(device="cpu", **asked))._load("nano") as chat:
+        assert dtype_name(chat.model.dtype) == expected
+        answer = chat.ask(
+            "What colour is the star?", [Image.open(SCENE)], sampling=False, num_beams=1
+        )
+        assert answer == "purple"
+
+
+def test_memory_of_a_small_model_is_counted_as_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     half = bytes_of_place("nano", "cpu", "bfloat16", None)
     full = bytes_of_place("nano", "cpu", "auto", None)
     assert full - half == pytest.approx(23_000_000, rel=0.1)  # two bytes of each weight
+    assert is_small("nano", "cpu")
     monkeypatch.setattr(memory, "_SMALL", 1_000_000)
-    assert dtype_of_place("nano", "cpu", "auto", None) == "auto"
+    assert not is_small("nano", "cpu")
 
 
 _FAULTS = """
