@@ -53,11 +53,10 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(
 def test_a_folder_is_on_the_disk_before_it_has_its_name(
     tmp_path: Path, told: list[tuple[str, str]]
 ) -> None:
-    new = folders.empty_folder_beside(tmp_path / "out", 1)
-    (new / "sub").mkdir()
-    (new / "sub" / "a").write_text("x")
-    (new / "b").write_text("x")
-    folders.put_in_place(new, tmp_path / "out")
+    with folders.written_whole(tmp_path / "out", 1) as new:
+        (new / "sub").mkdir()
+        (new / "sub" / "a").write_text("x")
+        (new / "b").write_text("x")
     before = told[: told.index(("name", "out"))]
     assert sorted(name for _, name in before) == ["a", "b", "out.unfinished", "sub"]
     assert told[-1] == ("sync", tmp_path.name)

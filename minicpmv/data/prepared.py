@@ -11,11 +11,12 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..export.folders import empty_folder_beside, put_in_place, write_json
+from ..export.folders import write_json, written_whole
 from .encode import EncodeSettings, Example, encode_conversation, encode_preference
 from .faults import DataError, Fault
 from .messages import Conversation, Picture, Preference
@@ -67,48 +68,50 @@ def prepare(
         if found is not None:
             return found
     report = Report(preferences=rows.is_preference, max_length=settings.max_length)
-    unfinished = None if folder is None else empty_folder_beside(Path(folder), 0)
-    writer = None if unfinished is None else PreparedWriter(unfinished)
-    distinct: set[bytes] = set()
-    try:
-        total = rows.count() if on_progress is not None else 0
-        for row, looked in _with_looks(rows, settings, num_threads):
-            report.rows += 1
-            examples, faults = _encoded(row, processor, settings, _Looks(looked))
-            for fault in faults:
-                report.add_fault(fault)
-                if on_fault is not None:
-                    on_fault(fault)
-            if examples:
-                report.add(row.row, examples)
-                distinct.update(_cuts(examples))
-                if writer is not None:
-                    for example in examples:
-                        writer.add(example)
-            elif skip_bad_rows:
-                report.skipped_rows += 1
-            if on_progress is not None:
-                on_progress(report.rows, total)
-    finally:
-        if writer is not None:
-            writer.close()
-    report.distinct_pictures = len(distinct)
-    report.finish()
-    if unfinished is None:
-        return None, report
-    assert folder is not None
-    if report.num_faults and not skip_bad_rows:
-        raise DataError(report.all_faults[:20], report.num_faults)
-    if not report.examples:
-        raise ValueError(f"{rows.path} holds no row that can be trained on.")
-    about = {
-        "key": key,
-        "is_preference": rows.is_preference,
-        "examples": report.examples,
-        "report": report.as_dict(),
-    }
-    write_json(unfinished / "prepared.json", about)
-    put_in_place(unfinished, Path(folder))
+    with ExitStack() as stack:
+        unfinished = None
+        if folder is not None:
+            unfinished = stack.enter_context(written_whole(Path(folder)))
+        writer = None if unfinished is None else PreparedWriter(unfinished)
+        distinct: set[bytes] = set()
+        try:
+            total = rows.count() if on_progress is not None else 0
+            for row, looked in _with_looks(rows, settings, num_threads):
+                report.rows += 1
+                examples, faults = _encoded(row, processor, settings, _Looks(looked))
+                for fault in faults:
+                    report.add_fault(fault)
+                    if on_fault is not None:
+                        on_fault(fault)
+                if examples:
+                    report.add(row.row, examples)
+                    distinct.update(_cuts(examples))
+                    if writer is not None:
+                        for example in examples:
+                            writer.add(example)
+                elif skip_bad_rows:
+                    report.skipped_rows += 1
+                if on_progress is not None:
+                    on_progress(report.rows, total)
+        finally:
+            if writer is not None:
+                writer.close()
+        report.distinct_pictures = len(distinct)
+        report.finish()
+        if unfinished is None:
+            return None, report
+        assert folder is not None
+        if report.num_faults and not skip_bad_rows:
+            raise DataError(report.all_faults[:20], report.num_faults)
+        if not report.examples:
+            raise ValueError(f"{rows.path} holds no row that can be trained on.")
+        about = {
+            "key": key,
+            "is_preference": rows.is_preference,
+            "examples": report.examples,
+            "report": report.as_dict(),
+        }
+        write_json(unfinished / "prepared.json", about)
     return Prepared(folder), report
 
 

@@ -9,6 +9,7 @@ and kept in the checkpoint's dtype.
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from ..checkpoint.files import parse_size, read_json_file
 from ..checkpoint.hub import Checkpoint
 from ..checkpoint.weights import WeightFiles, write_shards
 from ..errors import ArgumentError
-from .folders import check_out, empty_folder_beside, put_in_place, write_json
+from .folders import check_out, write_json, written_whole
 from .llama import (
     ARCHITECTURES,
     Factors,
@@ -111,7 +112,8 @@ def convert(
         raise ArgumentError(f"{names} has no effect: config.json of {str(model)!r} says it.")
     factors = Factors.of(source, given)
 
-    with WeightFiles(checkpoint.weight_files()) as weights:
+    with ExitStack() as stack:
+        weights = stack.enter_context(WeightFiles(checkpoint.weight_files()))
         check_source(source, weights, str(model))
         is_tied = target == "minicpm" and was_tied(source, weights, factors)
         moves = plan_moves(source, target, factors, is_tied)
@@ -125,7 +127,7 @@ def convert(
             for move in moves
         }
         num_bytes = sum(outline.nbytes for outline in outlines.values())
-        unfinished = empty_folder_beside(out, num_bytes)
+        unfinished = stack.enter_context(written_whole(out, num_bytes))
         by_name = {move.name: move for move in moves}
 
         def make(name: str) -> torch.Tensor:
@@ -142,14 +144,12 @@ def convert(
             if on_progress is not None:
                 on_progress(done, len(moves))
 
-    dtype = str(dtypes["model.embed_tokens.weight"]).removeprefix("torch.")
-    config = target_config(source, target, factors, is_tied) | {"torch_dtype": dtype}
-    with checkpoint.naming_damage():
-        _copy_small_files(folder, unfinished, target)
-    num_files = len(list(unfinished.glob("*.safetensors")))
-    # Last: without it no program takes the folder for a model.
-    write_json(unfinished / "config.json", config)
-    put_in_place(unfinished, out)
+        dtype = str(dtypes["model.embed_tokens.weight"]).removeprefix("torch.")
+        config = target_config(source, target, factors, is_tied) | {"torch_dtype": dtype}
+        with checkpoint.naming_damage():
+            _copy_small_files(folder, unfinished, target)
+        num_files = len(list(unfinished.glob("*.safetensors")))
+        write_json(unfinished / "config.json", config)
     return Converted(out, ARCHITECTURES[target], num_files, num_bytes, is_tied)
 
 

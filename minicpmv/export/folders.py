@@ -1,7 +1,11 @@
 """The folder that a command writes a model to: it appears only when it is whole."""
 
+import fcntl
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,35 +38,84 @@ def check_out(out: Path, folder: Path, overwrite: bool) -> None:
             )
 
 
-def empty_folder_beside(out: Path, num_bytes: int) -> Path:
-    """A new folder to work in. What a run that was killed left there is thrown away.
+@contextmanager
+def written_whole(out: Path, num_bytes: int = 0) -> Iterator[Path]:
+    """A new folder to write into, which gets its name at the end of the block.
+
+    Whatever ends the block early leaves nothing; what a process that was killed has left there is
+    thrown away by the next.
 
     Raises:
-        OSError: the disk has less room than `num_bytes`.
+        OSError: the disk has less room than `num_bytes`, or another process writes there.
     """
+    was_there = _holds_files(out)
     unfinished = out.resolve().with_name(out.resolve().name + ".unfinished")
-    if unfinished.exists():
-        shutil.rmtree(unfinished)
-    unfinished.mkdir(parents=True)
-    free = shutil.disk_usage(unfinished).free
-    if free < num_bytes:
-        unfinished.rmdir()
+    unfinished.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(unfinished, os.O_RDONLY)
+    try:
+        _lock(descriptor, unfinished)
+        try:
+            _empty(unfinished)
+            free = shutil.disk_usage(unfinished).free
+            if free < num_bytes:
+                raise OSError(
+                    f"{str(out)!r} needs {num_bytes / 1e9:.1f} GB; its disk has {free / 1e9:.1f} "
+                    "GB free."
+                )
+            yield unfinished
+            if _holds_files(out) and not was_there:
+                raise FileExistsError(
+                    f"{str(out)!r} was written by another process meanwhile. Name another folder."
+                )
+            _put_in_place(unfinished, out)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _holds_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _lock(descriptor: int, unfinished: Path) -> None:
+    """Keep other processes from the folder until it is closed."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_there = os.path.samestat(os.fstat(descriptor), unfinished.stat())
+    except (BlockingIOError, FileNotFoundError):
+        is_there = False  # another process has just finished it
+    if not is_there:
         raise OSError(
-            f"{str(out)!r} needs {num_bytes / 1e9:.1f} GB; its disk has {free / 1e9:.1f} GB free."
+            f"{str(unfinished)!r} is being written by another process. Wait for it, or name "
+            "another folder."
         )
-    return unfinished
 
 
-def put_in_place(unfinished: Path, out: Path) -> None:
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _put_in_place(unfinished: Path, out: Path) -> None:
     """Give the finished folder its name, instead of what had it, once it is on the disk."""
     sync_all(unfinished)
     out = out.resolve()
-    old = out.with_name(out.name + ".old")
+    old = out.with_name(out.name + ".replaced")
     if out.exists():
         if old.exists():
             shutil.rmtree(old)
         out.rename(old)
-    unfinished.rename(out)
+    try:
+        unfinished.rename(out)
+    except OSError:
+        if old.exists():
+            old.rename(out)
+        raise
     sync(out.parent)
     if old.exists():
         shutil.rmtree(old)

@@ -5,6 +5,7 @@ Tensor by tensor, in float32, rounded once to the dtype of the file; the model i
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from ..loader import (
     read_config,
 )
 from ..releases import model_type_of
-from .folders import check_out, empty_folder_beside, put_in_place, write_json
+from .folders import check_out, write_json, written_whole
 from .tensors import check_finite, our_name, tensors_of
 
 _WRITTEN_ANEW = {"config.json", "adapter_config.json"}
@@ -100,7 +101,8 @@ def merge(
     check_fits(skeleton(model_class, config), files)
     folder = checkpoint.download()
     check_out(out, folder, overwrite)
-    with WeightFiles(checkpoint.kept().weight_files()) as weights:
+    with ExitStack() as stack:
+        weights = stack.enter_context(WeightFiles(checkpoint.kept().weight_files()))
         tensors_of(checkpoint, weights, empty)
         sources = _sources(weights, empty, deltas, fields, files.name)
         outlines = {
@@ -108,7 +110,7 @@ def merge(
             for name, source in sources.items()
         }
         num_bytes = sum(tensor.nbytes for tensor in outlines.values())
-        unfinished = empty_folder_beside(out, num_bytes)
+        unfinished = stack.enter_context(written_whole(out, num_bytes))
         changed = {name for name in sources if deltas.changes(our_name(name, empty))}
 
         def make(name: str) -> torch.Tensor:
@@ -123,14 +125,12 @@ def merge(
         for done, _ in enumerate(write_shards(unfinished, outlines, make, shard_size), 1):
             if on_progress is not None:
                 on_progress(done, len(outlines))
-    for name in SMALL_FILES:
-        if name not in _WRITTEN_ANEW and (folder / name).is_file():
-            shutil.copyfile(folder / name, unfinished / name)
-    _write_processing(unfinished, fields, other_pictures(files.settings, processor))
-    fields.pop("auto_map", None)  # names code that is not in the folder
-    # Last: without it no program takes the folder for a model.
-    write_json(unfinished / "config.json", fields)
-    put_in_place(unfinished, out)
+        for name in SMALL_FILES:
+            if name not in _WRITTEN_ANEW and (folder / name).is_file():
+                shutil.copyfile(folder / name, unfinished / name)
+        _write_processing(unfinished, fields, other_pictures(files.settings, processor))
+        fields.pop("auto_map", None)  # names code that is not in the folder
+        write_json(unfinished / "config.json", fields)
     return Merged(out, str(model), len(changed), len(outlines), num_bytes)
 
 

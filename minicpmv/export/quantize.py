@@ -7,6 +7,7 @@ the files, and gives the same answers. The small files are copied, so that the f
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,7 @@ from ..loader import MODEL_CLASSES, load, load_processor, precision_of, read_con
 from ..precision import dtype_name
 from ..quantization import weight_bytes
 from ..releases import model_type_of
-from .folders import check_out, empty_folder_beside, put_in_place, write_json
+from .folders import check_out, write_json, written_whole
 from .layouts import LAYOUTS, LayoutWriter, check_group_size
 from .tensors import tensors_of
 
@@ -94,41 +95,40 @@ def quantize(
     empty = _empty_model(fields)
     full_bytes = weight_bytes(empty, None, stored.itemsize)
     show = on_progress or (lambda done, total: None)
-    if to in PACKED:
-        room = weight_bytes(empty, PACKED[to], stored.itemsize)
-        unfinished = empty_folder_beside(out, room)
-        chat = load(folder, "cpu", stored, quantize=PACKED[to], progress=progress)
-        tensors = _in_released_names(chat.model)
-        outlines = {name: tensor.to("meta") for name, tensor in tensors.items()}
-        written = write_shards(unfinished, outlines, tensors.pop, shard_size)
-        for done, _ in enumerate(written, 1):
-            show(done, len(outlines))
-        quantization = chat.model.config.quantization_config.to_dict()
-    else:
-        with WeightFiles(checkpoint.kept().weight_files()) as weights:
+    with ExitStack() as stack:
+        if to in PACKED:
+            room = weight_bytes(empty, PACKED[to], stored.itemsize)
+            unfinished = stack.enter_context(written_whole(out, room))
+            chat = load(folder, "cpu", stored, quantize=PACKED[to], progress=progress)
+            tensors = _in_released_names(chat.model)
+            outlines = {name: tensor.to("meta") for name, tensor in tensors.items()}
+            written = write_shards(unfinished, outlines, tensors.pop, shard_size)
+            quantization = chat.model.config.quantization_config.to_dict()
+        else:
+            weights = stack.enter_context(WeightFiles(checkpoint.kept().weight_files()))
             tensors_of(checkpoint, weights, empty)
             writer = LayoutWriter(empty, weights, to, group_size)
             outlines = writer.outlines
-            unfinished = empty_folder_beside(out, sum(t.nbytes for t in outlines.values()))
-            for done, _ in enumerate(writer.write(unfinished, shard_size), 1):
-                show(done, len(outlines))
+            room = sum(tensor.nbytes for tensor in outlines.values())
+            unfinished = stack.enter_context(written_whole(out, room))
+            written = writer.write(unfinished, shard_size)
             quantization = writer.config_fields()
-    if to == "gptq":
-        write_json(unfinished / "quantize_config.json", quantization)
-    for name in SMALL_FILES:
-        if name not in _WRITTEN_ANEW and (folder / name).is_file():
-            shutil.copyfile(folder / name, unfinished / name)
-    fields.pop("auto_map", None)  # names code that is not in the folder
-    fields.pop("dtype", None)
-    fields |= {
-        "torch_dtype": dtype_name(stored),
-        "quantization_config": quantization,
-    }
-    files = list(unfinished.glob("*.safetensors"))
-    num_bytes = sum(tensor.nbytes for tensor in outlines.values())
-    # Last: without it no program takes the folder for a model.
-    write_json(unfinished / "config.json", fields)
-    put_in_place(unfinished, out)
+        for done, _ in enumerate(written, 1):
+            show(done, len(outlines))
+        if to == "gptq":
+            write_json(unfinished / "quantize_config.json", quantization)
+        for name in SMALL_FILES:
+            if name not in _WRITTEN_ANEW and (folder / name).is_file():
+                shutil.copyfile(folder / name, unfinished / name)
+        fields.pop("auto_map", None)  # names code that is not in the folder
+        fields.pop("dtype", None)
+        fields |= {
+            "torch_dtype": dtype_name(stored),
+            "quantization_config": quantization,
+        }
+        files = list(unfinished.glob("*.safetensors"))
+        num_bytes = sum(tensor.nbytes for tensor in outlines.values())
+        write_json(unfinished / "config.json", fields)
     return Quantised(out, to, len(files), num_bytes, full_bytes)
 
 
