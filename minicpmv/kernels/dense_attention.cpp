@@ -114,15 +114,7 @@ INLINE F exp_of_negative(F x) {
   x = x < -87.0f ? splat<L>(-87.0f) : x;
   const F shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: rounds to an integer
   const F n = shifted - 12582912.0f;
-  F r = x - n * 0.693145752f;  // ln 2 in two parts; the first is exact times n
-  r = r - n * 1.42860677e-6f;
-  F p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  return (F)((I)p + ((I)shifted << 23));
+  return (F)((I)exp_of_rest<L>(x, n) + ((I)shifted << 23));
 }
 
 // Scores, not scaled yet, to weights; their sum. `width` is a multiple of the lanes.

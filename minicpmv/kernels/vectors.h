@@ -173,6 +173,19 @@ template <int L> INLINE float largest(typename Lanes<L>::f v) {
   return x > y ? x : y;
 }
 
+// exp(x - n * ln 2), where that is between -ln 2 / 2 and ln 2 / 2 and n an integer.
+template <int L>
+INLINE typename Lanes<L>::f exp_of_rest(typename Lanes<L>::f x, typename Lanes<L>::f n) {
+  typedef typename Lanes<L>::f F;
+  const F r = (x - n * 0.693145752f) - n * 1.42860677e-6f;  // the first part is exact times n
+  F p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  return p * r * r + r + 1.0f;
+}
+
 // exp(x), within 2 units in the last place; 0 below -87.3 (-103 on AVX-512), infinity above 88.7.
 template <int L> INLINE typename Lanes<L>::f exp_of(typename Lanes<L>::f x) {
   typedef typename Lanes<L>::f F;
@@ -184,13 +197,7 @@ template <int L> INLINE typename Lanes<L>::f exp_of(typename Lanes<L>::f x) {
   const F n = (y + magic) - magic;
   // With x where it is infinite, or r would be undefined.
   const F bounded = x < -180.0f ? splat<L>(-180.0f) : x > 180.0f ? splat<L>(180.0f) : x;
-  const F r = (bounded - n * 0.693145752f) - n * 1.42860677e-6f;  // ln 2 in two parts
-  F p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
+  const F p = exp_of_rest<L>(bounded, n);
 #if defined(__AVX512F__)
   if constexpr (L == 16) return (F)_mm512_scalef_ps((__m512)p, (__m512)n);
 #endif
