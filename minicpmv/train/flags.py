@@ -274,10 +274,7 @@ class TrainingFlags:
 
     def check(self) -> None:
         """Raise ArgumentError for a value out of its range, or one without effect."""
-        check_options(self)
-        for name in ("data", "output"):
-            if not getattr(self, name):
-                raise ArgumentError(f"`{name}` is missing.")
+        check_options(self, needed=("data", "output"))
         named = given(self)
         for name, causes in _NEEDS.items():
             if name in named and not any(getattr(self, cause) for cause in causes):

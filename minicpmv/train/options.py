@@ -11,9 +11,11 @@ import argparse
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from minicpmv.errors import ArgumentError
 
 T = TypeVar("T")
 
@@ -139,10 +141,15 @@ def given(options: Any) -> frozenset[str]:
     )
 
 
-def check_options(options: Any) -> None:
-    """Raise ValueError unless every option has its type and lies in its range."""
+def check_options(options: Any, needed: Sequence[str] = ()) -> None:
+    """Raise ValueError unless every option has its type and lies in its range, and those that are
+    `needed` are there.
+    """
     for field in dataclasses.fields(options):
         _check_value(field, getattr(options, field.name), flag_of(field.name))
+    for name in needed:
+        if not getattr(options, name):
+            raise ArgumentError(f"`{name}` is missing.")
 
 
 def _read_file(path: str, names: Collection[str]) -> dict[str, Any]:

@@ -101,10 +101,7 @@ class PreferenceOptions:
 
     def check(self) -> None:
         """Raise ArgumentError for a value out of its range, or one without effect."""
-        check_options(self)
-        for name in ("data", "output"):
-            if not getattr(self, name):
-                raise ArgumentError(f"`{name}` is missing.")
+        check_options(self, needed=("data", "output"))
         named = given(self)
         if self.judge_url and "judge" in named and self.judge != "self":
             raise ArgumentError("`judge` and `judge_url`: give one of them.")
