@@ -22,6 +22,7 @@ ORDER = [
         "worker_processes",
         "devices",
         "precision",
+        "progress",
     },
     {"kernels"},
     {"media", "checkpoint", "quantization", "gguf"},

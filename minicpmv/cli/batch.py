@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minicpmv.progress import bar
+
 from .startup import imports, server_packages
 from .usage import UsageError
 
@@ -93,25 +95,28 @@ def run(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     place = _place(args)
     source = _source(args, place)
-    options: Any = {"file": sys.stderr, "disable": None, "leave": False, "delay": 0.1}
     done = total = 0
     try:
         with (
-            tqdm(desc="looking", unit_scale=True, **options) as first,
-            tqdm(desc="rows", unit="row", smoothing=0.05, **options) as bar,
+            bar("looking", unit_scale=True) as look,
+            tqdm(
+                desc="rows",
+                unit="row",
+                file=sys.stderr,
+                disable=None,
+                leave=False,
+                delay=0.1,
+                smoothing=0.05,
+            ) as rows,
         ):
-
-            def look(read: int, size: int) -> None:
-                first.total = size
-                first.update(read - first.n)
 
             def show(number: int, count: int, failed: int) -> None:
                 nonlocal done, total
-                if bar.total is None:
-                    bar.total, bar.initial, bar.n = count, number, number
+                if rows.total is None:
+                    rows.total, rows.initial, rows.n = count, number, number
                 done, total = number, count
-                bar.set_postfix(failed=failed, refresh=False)
-                bar.update(number - bar.n)
+                rows.set_postfix(failed=failed, refresh=False)
+                rows.update(number - rows.n)
 
             summary = run_batch(
                 source,

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minicpmv.progress import bar
+
 from .evaluate import check_file
 from .options import add_model_options, load_options, name_precision
 from .startup import imports
@@ -110,14 +112,13 @@ def run(args: argparse.Namespace) -> None:
     options: dict[str, Any] = {}
     if args.max_slice_nums is not None:
         options["max_slice_nums"] = args.max_slice_nums
-    from tqdm import tqdm
 
-    with tqdm(total=len(examples), desc="examples", file=sys.stderr, disable=None) as bar:
+    with bar("examples", leave=True) as show:
         logprobs = decide_examples(
             chat,
             examples,
             file=None if args.decisions is None else Path(args.decisions),
-            on_progress=lambda done, total: bar.update(done - bar.n),
+            on_progress=show,
             **options,
         )
     report = calibrate(chat.model, args.model, examples, logprobs, **dividing)

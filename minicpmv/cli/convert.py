@@ -2,8 +2,10 @@
 
 import argparse
 import math
-import sys
 
+from minicpmv.progress import bar
+
+from .options import add_output_options
 from .usage import UsageError
 
 DESCRIPTION = """\
@@ -43,14 +45,7 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         help="layout to write; llama means mixtral when the model has experts",
     )
     parser.add_argument("--revision", help="branch, tag or commit on the hub")
-    parser.add_argument("--overwrite", action="store_true", help="replace the model in OUT")
-    parser.add_argument(
-        "--max-shard-size",
-        type=size,
-        default="2GB",
-        metavar="SIZE",
-        help="most bytes of a weight file; about as much memory is needed (default: 2GB)",
-    )
+    add_output_options(parser, "about as much memory is needed")
     scalings = parser.add_argument_group(
         "scalings",
         "With --to minicpm. Default: what MODEL was converted with; else those of the releases.",
@@ -58,15 +53,6 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
     scalings.add_argument("--scale-emb", type=float, metavar="X", help="released: 12")
     scalings.add_argument("--scale-depth", type=float, metavar="X", help="released: 1.4")
     scalings.add_argument("--dim-model-base", type=int, metavar="N", help="released: 256")
-
-
-def size(text: str) -> int:
-    from minicpmv.checkpoint.files import parse_size
-
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(args: argparse.Namespace) -> None:
@@ -78,16 +64,9 @@ def run(args: argparse.Namespace) -> None:
             raise UsageError(
                 f"--{flag.replace('_', '-')} is {value}; it must be greater than 0, and finite."
             )
-    from tqdm import tqdm
-
     from minicpmv.export.convert import convert
 
-    with tqdm(desc="tensors", file=sys.stderr, disable=None, leave=False) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with bar("tensors") as show:
         converted = convert(
             args.model,
             args.out,

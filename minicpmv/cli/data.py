@@ -4,9 +4,10 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from minicpmv.progress import bar
 
 from .usage import UsageError
 
@@ -124,7 +125,7 @@ def run_check(args: argparse.Namespace) -> int:
         if args.show:
             return _show(rows, processor, settings, args.show)
         faults = _FaultLines(0 if args.json else args.limit_faults)
-        with _bar("rows") as show:
+        with bar(unit=" rows") as show:
             _, report = prepare(
                 rows, processor, settings, None, on_progress=show, on_fault=faults.tell
             )
@@ -252,7 +253,7 @@ class _FaultLines:
 def run_convert(args: argparse.Namespace) -> None:
     from minicpmv.data.convert import convert
 
-    with _bar("rows") as show:
+    with bar(unit=" rows") as show:
         converted = convert(
             args.file,
             args.out,
@@ -268,17 +269,3 @@ def run_convert(args: argparse.Namespace) -> None:
         f"{converted.out}: {converted.num_rows} rows, {converted.source_format} to "
         f"{converted.format}{others}"
     )
-
-
-@contextmanager
-def _bar(unit: str) -> Iterator[Any]:
-    """A function of rows done and of all that draws a bar on a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(unit=f" {unit}", file=sys.stderr, disable=None, leave=False) as bar:
-
-        def show(done: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicpmv.errors import short
+from minicpmv.progress import bar
 
 from .options import load_options, name_precision
 from .startup import imports, server_packages
@@ -228,12 +229,7 @@ def _run(
     )
     folder = _folder(page, answerer.model, args, several)
     _ask(job, asking, answerer, folder, args)
-    with _bar(f"{page.name}, judge", "answer") as bar:
-
-        def show(number: int, count: int) -> None:
-            bar.total = count
-            bar.update(number - bar.n)
-
+    with bar(f"{page.name}, judge", unit="answer", smoothing=0.05) as show:
         scoring = score_run(page, job.items, folder, rules=args.rules, judge=judge, on_judged=show)
     return Done(job, asking, scoring, folder)
 
@@ -248,6 +244,8 @@ def _folder(page: "Page", model: "Model", args: argparse.Namespace, several: boo
 def _ask(
     job: Job, asking: "Asking", answerer: "Answerer", folder: Path, args: argparse.Namespace
 ) -> "Outcome":
+    from tqdm import tqdm
+
     from minicpmv.evaluate.run import Progress, ask
     from minicpmv.evaluate.scoring import metric_of
 
@@ -267,15 +265,23 @@ def _ask(
         "servers": args.base_url,
     }
     last = Progress(total)
-    with _bar(page.name, "item") as bar:
-        bar.total = total
+    with tqdm(
+        desc=page.name,
+        total=total,
+        unit="item",
+        file=sys.stderr,
+        disable=None,
+        leave=False,
+        delay=0.1,
+        smoothing=0.05,
+    ) as items:
 
         def show(progress: Progress) -> None:
             nonlocal last
             last = progress
-            bar.initial = progress.before  # the rate is that of this call
-            bar.set_postfix(failed=progress.failed, unparsed=progress.unparsed, refresh=False)
-            bar.update(progress.done - bar.n)
+            items.initial = progress.before  # the rate is that of this call
+            items.set_postfix(failed=progress.failed, unparsed=progress.unparsed, refresh=False)
+            items.update(progress.done - items.n)
 
         try:
             outcome = ask(
@@ -291,7 +297,7 @@ def _ask(
                 on_progress=show,
             )
         except KeyboardInterrupt:
-            bar.close()
+            items.close()
             say(f"{last.done} items are done, in {folder}; the same command goes on from there")
             raise
     if outcome.failures and not outcome.answers:
@@ -303,16 +309,6 @@ def _ask(
     for item_id, error in [*outcome.failures.items()][:_MOST_FAILURES]:
         say(f"{page.name}: item {item_id!r} has no answer: {short(error, 300)}")
     return outcome
-
-
-@contextmanager
-def _bar(name: str, unit: str) -> Iterator[Any]:
-    from tqdm import tqdm
-
-    with tqdm(
-        desc=name, unit=unit, file=sys.stderr, disable=None, leave=False, delay=0.1, smoothing=0.05
-    ) as bar:
-        yield bar
 
 
 def tell(done: Done, args: argparse.Namespace) -> None:

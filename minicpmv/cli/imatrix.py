@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from minicpmv.errors import OutputExistsError
+from minicpmv.progress import bar
 
 from .evaluate import check_file
 from .options import add_model_options, load_options, name_precision
@@ -60,14 +61,8 @@ def run(args: argparse.Namespace) -> None:
 
         chat = load(args.model, progress=sys.stderr.isatty(), **load_options(args))
     name_precision(chat)
-    from tqdm import tqdm
 
-    with tqdm(desc="chunks", file=sys.stderr, disable=None) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with bar("chunks", leave=True) as show:
         matrix = make_imatrix(
             chat,
             args.data,

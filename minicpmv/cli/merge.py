@@ -1,9 +1,10 @@
 """`minicpmv merge`: an adapter and its model to one checkpoint."""
 
 import argparse
-import sys
 
-from .convert import size
+from minicpmv.progress import bar
+
+from .options import add_output_options
 from .usage import UsageError
 
 DESCRIPTION = """\
@@ -36,30 +37,16 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         help="model that it was trained on (default: the one that the adapter names)",
     )
     parser.add_argument("--revision", help="branch, tag or commit of the model on the hub")
-    parser.add_argument("--overwrite", action="store_true", help="replace the model in OUT")
-    parser.add_argument(
-        "--max-shard-size",
-        type=size,
-        default="2GB",
-        metavar="SIZE",
-        help="most bytes of a weight file (default: 2GB)",
-    )
+    add_output_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     for name in ("adapter", "out"):
         if not getattr(args, name):
             raise UsageError(f"{name.upper()} is empty; name a folder.")
-    from tqdm import tqdm
-
     from minicpmv.export.merge import merge
 
-    with tqdm(desc="tensors", file=sys.stderr, disable=None, leave=False, delay=0.1) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with bar("tensors") as show:
         merged = merge(
             args.adapter,
             args.out,

@@ -143,3 +143,28 @@ def name_precision(chat: "Chat") -> None:
     """Say on a terminal in which dtype the model is computed, where it is not the checkpoint's."""
     if sys.stderr.isatty() and chat.precision is not None and chat.precision.departs:
         print(f"minicpmv: computing in {chat.precision}", file=sys.stderr)
+
+
+def add_output_options(parser: argparse.ArgumentParser, note: str = "") -> None:
+    """How a model is written to the folder OUT.
+
+    Args:
+        note: on the size of its files.
+    """
+    parser.add_argument("--overwrite", action="store_true", help="replace the model in OUT")
+    parser.add_argument(
+        "--max-shard-size",
+        type=_size,
+        default="2GB",
+        metavar="SIZE",
+        help=f"most bytes of a weight file{note and f'; {note}'} (default: 2GB)",
+    )
+
+
+def _size(text: str) -> int:
+    from minicpmv.checkpoint.files import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

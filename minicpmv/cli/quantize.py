@@ -1,9 +1,10 @@
 """`minicpmv quantize`: weights of 4 or 8 bits, kept in a folder for the next start."""
 
 import argparse
-import sys
 
-from .convert import size
+from minicpmv.progress import bar
+
+from .options import add_output_options
 from .usage import UsageError
 
 DESCRIPTION = """\
@@ -51,29 +52,15 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         "of an output (default: 128)",
     )
     parser.add_argument("--revision", help="branch, tag or commit on the hub")
-    parser.add_argument("--overwrite", action="store_true", help="replace the model in OUT")
-    parser.add_argument(
-        "--max-shard-size",
-        type=size,
-        default="2GB",
-        metavar="SIZE",
-        help="most bytes of a weight file (default: 2GB)",
-    )
+    add_output_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     if not args.out:
         raise UsageError("OUT is empty; name the folder to write.")
-    from tqdm import tqdm
-
     from minicpmv.export.quantize import quantize
 
-    with tqdm(desc="tensors", file=sys.stderr, disable=None, leave=False, delay=0.1) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with bar("tensors") as show:
         written = quantize(
             args.model,
             args.out,

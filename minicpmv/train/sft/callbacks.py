@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from ...chat import Chat
 from ...data.messages import Conversation, Preference, chat_messages
 from ...model.packed import plain_attention
+from ...progress import bar
 from . import checkpoints
 
 METRICS = "metrics.jsonl"
@@ -37,6 +38,10 @@ class Log:
         with self.path.open("a", encoding="utf-8") as file:
             for line in text.splitlines():
                 file.write(time.strftime("%H:%M:%S ", time.gmtime()) + line + "\n")
+
+    def bar(self, text: str) -> AbstractContextManager[Callable[[int, int | None], None]]:
+        """`progress.bar` of the first process."""
+        return bar(text, disable=None if self.is_main else True)
 
 
 class Progress(TrainerCallback):

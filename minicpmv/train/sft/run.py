@@ -24,7 +24,7 @@ from .arguments import wsd_rate
 from .callbacks import Complete, Progress, Samples
 from .estimate import peak_memory
 from .trainer import FineTuner
-from .tuning import FineTuning, Result, bar, media_policy
+from .tuning import FineTuning, Result, media_policy
 
 
 def run(options: TrainingFlags) -> None:
@@ -66,7 +66,7 @@ def train(tuning: FineTuning) -> Result:
     if store is not None:
         model.to(args.device)
         rank, count = args.process_index, args.world_size
-        with bar("encoding pictures", log) as step:
+        with log.bar("encoding pictures") as step:
             fill(
                 store, model, processor, prepared, reader, rank=rank, count=count, on_progress=step
             )

@@ -4,8 +4,6 @@
 """
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +140,7 @@ class FineTuning:
             other = "minicpmv train dpo" if rows.is_preference else "minicpmv train sft"
             kind = "pairs of answers" if rows.is_preference else "conversations"
             raise ValueError(f"{path} holds {kind} ({rows.format}); they are for '{other}'.")
-        with self.args.main_process_first(local=False), bar(f"reading {path}", self.log) as step:
+        with self.args.main_process_first(local=False), self.log.bar(f"reading {path}") as step:
             try:
                 prepared, report = prepare(
                     rows,
@@ -393,20 +391,6 @@ def example_row(prepared: Prepared, number: int) -> int:
     return prepared[number].row if number < len(prepared) else -1
 
 
-@contextmanager
-def bar(text: str, log: Log) -> Iterator[Any]:
-    """A bar on stderr, where that is a terminal, as a callback of (done, total)."""
-    from tqdm import tqdm
-
-    with tqdm(desc=text, disable=None if log.is_main else True, leave=False) as bar:
-
-        def step(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield step
-
-
 def media_policy(options: TrainingFlags) -> MediaPolicy:
     schemes = ("file", "data", "http", "https") if options.allow_urls else ("file", "data")
     return MediaPolicy(schemes=schemes, warns=False)
@@ -427,4 +411,4 @@ def _check_packages() -> None:
         ) from error
 
 
-__all__ = ["FineTuning", "Result", "bar", "media_policy"]
+__all__ = ["FineTuning", "Result", "media_policy"]
