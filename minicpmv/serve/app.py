@@ -25,6 +25,7 @@ from .metrics import Metrics
 from .middleware import Front, error_response, route_path
 from .openapi import complete
 from .own import OwnBackend
+from .posts import posts_of
 from .routes import (
     chat,
     completions,
@@ -154,11 +155,12 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.server = server
+    app.state.posts = posts_of(routers())
     for router in routers():
         app.include_router(router)
     for kind in (ApiError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _refuse)
-    app.add_middleware(Front, server=server)
+    app.add_middleware(Front, server=server, posts=app.state.posts)
     if settings.cors_origin:
         app.add_middleware(
             _Cors,

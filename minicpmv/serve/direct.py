@@ -14,8 +14,7 @@ from fastapi import Request
 from starlette.responses import Response
 
 from .access_log import AccessLog, Exchange, LineWriter
-from .app import create_app, routers
-from .bodies import bodies_of, body_of
+from .app import create_app
 from .errors import ApiError
 from .jobs import Backend
 from .middleware import error_response, internal_error
@@ -51,11 +50,7 @@ class DirectServer:
 
     def __init__(self, settings: ServeSettings, backend: Backend | None = None):
         self._app = create_app(settings, backend, log=AccessLog("text", _NoLines()))
-        self._routes = {
-            route.path: (route.endpoint, model)
-            for route, model in bodies_of(routers())
-            if "POST" in (route.methods or ())
-        }
+        self._posts = self._app.state.posts
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "DirectServer":
@@ -67,7 +62,7 @@ class DirectServer:
 
     async def post(self, path: str, data: bytes) -> Reply:
         """The answer to a body at a path that takes one; `stream` may not be set in it."""
-        endpoint, model = self._routes[path]
+        post = self._posts[path]
         record = Exchange(uuid.uuid4().hex, "POST", path)
         scope: dict[str, Any] = {
             "type": "http",
@@ -81,7 +76,7 @@ class DirectServer:
         request = Request(scope, receive=_stays)
         with self._app.state.server.exchange(record):
             try:
-                response: Response = await endpoint(request, body_of(request, model, data))
+                response: Response = await post(request, data)
             except ApiError as error:
                 response = error_response(error, record, path)
             except Exception:

@@ -9,14 +9,17 @@ import hmac
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .access_log import Exchange, logger
 from .errors import ApiError, ClientGoneError, error_body
+from .posts import Post
 
 if TYPE_CHECKING:
     from .app import Server
@@ -30,11 +33,16 @@ _DRAIN_BYTES = 256 * 2**20
 
 
 class Front:
-    """The outermost layer but for CORS."""
+    """The outermost layer but for CORS.
 
-    def __init__(self, app: ASGIApp, server: "Server"):
+    Args:
+        posts: by path, what answers a POST there; everything else is left to `app`.
+    """
+
+    def __init__(self, app: ASGIApp, server: "Server", posts: Mapping[str, Post]):
         self.app = app
         self.server = server
+        self.posts = posts
         self.keys = [key.encode() for key in server.settings.api_key]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,7 +81,13 @@ class Front:
         with self.server.exchange(record):
             try:
                 self._check(record.method, path, headers)
-                await self.app(scope, body.receive, reply)
+                post = self.posts.get(path) if record.method == "POST" else None
+                if post is None:
+                    await self.app(scope, body.receive, reply)
+                else:
+                    request = Request(scope, body.receive)
+                    response = await post(request, await request.body())
+                    await response(scope, body.receive, reply)
             except (ClientGoneError, ClientDisconnect):  # the latter before it had sent all
                 record.status, record.error = 499, "client_gone"
             except ApiError as error:
@@ -154,18 +168,21 @@ class _Body:
         return message
 
     async def drain(self) -> None:
-        """Read the rest, within limits: many clients read no answer before they have sent all."""
+        """Read the rest, once and within limits: many clients read no answer before they have sent
+        all.
+        """
         end = time.perf_counter() + _DRAIN_S
         while self._more and self._count < self._most + _DRAIN_BYTES:
             try:
                 async with asyncio.timeout(end - time.perf_counter()):
                     message = await self._receive()
             except TimeoutError:
-                return
+                break
             if message["type"] != "http.request":
-                return
+                break
             self._count += len(message.get("body", b""))
             self._more = message.get("more_body", False)
+        self._more = False
 
 
 def _too_large(most: int, found: str) -> ApiError:
