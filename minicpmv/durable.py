@@ -1,5 +1,9 @@
-"""Files that outlast a power cut: their bytes reach the disk before they get their name."""
+"""Files that outlast a power cut: their bytes reach the disk before they get their name.
 
+Others keep away from them meanwhile.
+"""
+
+import fcntl
 import os
 from pathlib import Path
 
@@ -30,3 +34,16 @@ def sync_all(folder: Path) -> None:
         for name in names:
             sync(Path(place, name))
         sync(Path(place))
+
+
+def lock(descriptor: int, path: Path) -> bool:
+    """Keep other processes from an open file or folder until it is closed.
+
+    Returns:
+        False where another one has it, or has just given it another name.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False

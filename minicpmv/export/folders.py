@@ -1,6 +1,5 @@
 """The folder that a command writes a model to: it appears only when it is whole."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -9,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..durable import sync, sync_all
+from ..durable import lock, sync, sync_all
 from ..errors import ArgumentError, OutputExistsError
 
 
@@ -53,7 +52,11 @@ def written_whole(out: Path, num_bytes: int = 0) -> Iterator[Path]:
     unfinished.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(unfinished, os.O_RDONLY)
     try:
-        _lock(descriptor, unfinished)
+        if not lock(descriptor, unfinished):
+            raise OSError(
+                f"{str(unfinished)!r} is being written by another process. Wait for it, or name "
+                "another folder."
+            )
         try:
             _empty(unfinished)
             free = shutil.disk_usage(unfinished).free
@@ -77,20 +80,6 @@ def written_whole(out: Path, num_bytes: int = 0) -> Iterator[Path]:
 
 def _holds_files(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
-
-
-def _lock(descriptor: int, unfinished: Path) -> None:
-    """Keep other processes from the folder until it is closed."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_there = os.path.samestat(os.fstat(descriptor), unfinished.stat())
-    except (BlockingIOError, FileNotFoundError):
-        is_there = False  # another process has just finished it
-    if not is_there:
-        raise OSError(
-            f"{str(unfinished)!r} is being written by another process. Wait for it, or name "
-            "another folder."
-        )
 
 
 def _empty(folder: Path) -> None:

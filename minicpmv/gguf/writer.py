@@ -5,7 +5,6 @@ which sources are whole. A second run with the same header and sources goes on b
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..durable import put_in_place
+from ..durable import lock, put_in_place
 from .header import Outline, alignment_of, encode_header, ends
 from .values import Value
 
@@ -69,12 +68,7 @@ def _locked(part: Path) -> Iterator[Any]:
     """
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
     with os.fdopen(descriptor, "r+b", buffering=0) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_there = os.path.samestat(os.fstat(file.fileno()), part.stat())
-        except (BlockingIOError, FileNotFoundError):
-            is_there = False  # another process has just finished it
-        if not is_there:
+        if not lock(descriptor, part):
             raise OSError(
                 f"{str(part)!r} is being written by another process. Wait for it, or write to "
                 "another folder."
