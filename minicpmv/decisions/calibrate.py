@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..appending import Appended
 from ..errors import ArgumentError
 from .calibration import Calibration, Quality, fingerprint_of
 from .decision import Decision
@@ -49,21 +50,21 @@ def decide_examples(
     Raises:
         OSError, ValueError: a picture or a choice is wrong; the message names the example.
     """
-    known = _Known(file, chat, options)
-    found = [known.get(example) for example in examples]
-    left = [number for number, each in enumerate(found) if each is None]
-    done = len(examples) - len(left)
-    on_progress(done, len(examples))
-    for start in range(0, len(left), _CHUNK):
-        chunk = left[start : start + _CHUNK]
-        some = [examples[number] for number in chunk]
-        for number, example, decision in zip(
-            chunk, some, _decided(chat, some, options), strict=True
-        ):
-            found[number] = dict(decision.logprobs)
-            known.add(example, decision)
-        done += len(chunk)
+    with _Known(file, chat, options) as known:
+        found = [known.get(example) for example in examples]
+        left = [number for number, each in enumerate(found) if each is None]
+        done = len(examples) - len(left)
         on_progress(done, len(examples))
+        for start in range(0, len(left), _CHUNK):
+            chunk = left[start : start + _CHUNK]
+            some = [examples[number] for number in chunk]
+            for number, example, decision in zip(
+                chunk, some, _decided(chat, some, options), strict=True
+            ):
+                found[number] = dict(decision.logprobs)
+                known.add(example, decision)
+            done += len(chunk)
+            on_progress(done, len(examples))
     return [each for each in found if each is not None]
 
 
@@ -208,27 +209,32 @@ def _parts(examples: Sequence[Labelled], held_out: float, seed: int) -> tuple[li
     return sorted(fitted), sorted(tested)
 
 
-class _Known:
+class _Known(Appended):
     """What was decided in an earlier run, and is written in this one."""
 
     def __init__(self, path: Path | None, chat: "Chat", options: dict[str, Any]):
         self._path = path
-        run = {"weights": fingerprint_of(chat.model), "options": repr(sorted(options.items()))}
-        self._run = run
+        self._run = {
+            "weights": fingerprint_of(chat.model),
+            "options": repr(sorted(options.items())),
+        }
         self._lines: dict[str, dict[str, float]] = {}
-        if path is None or not path.exists():
-            return
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        super().__init__(path)
+
+    def _begin(self) -> None:
+        for number, line in enumerate(self._whole_lines("decisions"), 1):
             try:
                 value = json.loads(line)
-                key, logprobs, of_run = value["key"], dict(value["logprobs"]), value["run"]
+                key, logprobs, run = value["key"], dict(value["logprobs"]), value["run"]
             except (ValueError, KeyError, TypeError):
                 raise ValueError(
-                    f"{path}, line {number} is no decision. Name another file, or remove the line."
+                    f"{self._path}, line {number} is no decision. Name another file, or remove the "
+                    "line."
                 ) from None
-            if of_run != run:
+            if run != self._run:
                 raise ValueError(
-                    f"{path} has decisions of another model or other options. Name another file."
+                    f"{self._path} has decisions of another model or other options. Name another "
+                    "file."
                 )
             self._lines[key] = logprobs
 
@@ -236,11 +242,8 @@ class _Known:
         return self._lines.get(self._key(example))
 
     def add(self, example: Labelled, decision: Decision) -> None:
-        if self._path is None:
-            return
         line = {"key": self._key(example), "logprobs": dict(decision.logprobs), "run": self._run}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._append(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
 
     @staticmethod
     def _key(example: Labelled) -> str:

@@ -262,7 +262,11 @@ def test_deciding_examples_goes_on_from_a_file(tmp_path: Path) -> None:
     both = decide_examples(chat, examples, file=file, on_progress=lambda *done: told.append(done))
     assert told == [(0, 2), (2, 2), (2, 4), (4, 4)]
     assert both[:2] == first
-    assert len(file.read_text().splitlines()) == 4
+    whole = file.read_text()
+    assert len(whole.splitlines()) == 4
+    file.write_text(whole[:-9])  # of a run that was killed while it wrote
+    assert decide_examples(chat, examples, file=file) == both
+    assert file.read_text() == whole
     with pytest.raises(ValueError, match="of another model or other options"):
         decide_examples(chat, examples, file=file, max_slice_nums=1)
     file.write_text("{}\n")

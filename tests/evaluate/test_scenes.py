@@ -137,8 +137,8 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
     path = tmp_path / "answers.jsonl"
 
     def run(model, name):
-        file = asking.AnswerFile(tmp_path / name, {"split": "test", "run_seed": 0})
-        return scenes.evaluate(model, SMALL, number=20, batch_size=4, file=file)
+        with asking.AnswerFile(tmp_path / name, {"split": "test", "run_seed": 0}) as file:
+            return scenes.evaluate(model, SMALL, number=20, batch_size=4, file=file)
 
     with pytest.raises(KeyboardInterrupt):
         run(_Reader(dies_after=9), path.name)
@@ -160,12 +160,16 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
 
 def test_answers_of_other_settings_are_not_mixed_in(tmp_path):
     path = tmp_path / "answers.jsonl"
-    scenes.evaluate(_Reader(), SMALL, number=3, file=asking.AnswerFile(path, {"run_seed": 0}))
+    with asking.AnswerFile(path, {"run_seed": 0}) as file:
+        scenes.evaluate(_Reader(), SMALL, number=3, file=file)
     with pytest.raises(ValueError, match="run_seed 0, and this run has 1"):
         asking.AnswerFile(path, {"run_seed": 1})
     path.write_text(path.read_text().replace("How many?", "How much?"))
-    with pytest.raises(ValueError, match="the scenes have changed"):
-        scenes.evaluate(_Reader(), SMALL, number=3, file=asking.AnswerFile(path, {"run_seed": 0}))
+    with (
+        asking.AnswerFile(path, {"run_seed": 0}) as file,
+        pytest.raises(ValueError, match="the scenes have changed"),
+    ):
+        scenes.evaluate(_Reader(), SMALL, number=3, file=file)
     path.write_text("no json\n")
     with pytest.raises(ValueError, match="line 1 is no answer"):
         asking.AnswerFile(path, {"run_seed": 1})
@@ -323,6 +327,14 @@ def test_the_model_in_the_box_can_be_measured():
     for name in ("counting", "few-shot", "video"):
         results = scenes.evaluate(chat, tasks.SUBTASKS[name], number=2)
         assert all(isinstance(answer, str) for result in results for answer in result.answers)
+
+
+def test_an_answer_may_hold_what_ends_lines_of_text(tmp_path):
+    key, path = ("counting", 1, 0), tmp_path / "answers.jsonl"
+    with asking.AnswerFile(path, {}) as file:
+        file.add(key, question="Q", answer="1\u2028\x85 2")
+    with asking.AnswerFile(path, {}) as file:
+        assert file.answer(key, "Q") == "1\u2028\x85 2"
 
 
 def test_a_file_that_holds_something_else_stays(tmp_path):

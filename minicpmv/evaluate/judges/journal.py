@@ -32,13 +32,8 @@ class Judgements(Appended):
         super().__init__(path)
 
     def _begin(self) -> None:
-        assert self._file is not None
-        self._file.seek(0)
-        end = 0
-        *lines, _ = self._file.read().split(b"\n")
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(self._whole_lines("judgements"), start=1):
             if not line.strip():
-                end += len(line) + 1
                 continue
             try:
                 found = json.loads(line)
@@ -52,8 +47,6 @@ class Judgements(Appended):
                     f"{self.path}, line {number} is no judgement ({error}). Remove the file to "
                     "judge anew, or give another folder."
                 ) from None
-            end += len(line) + 1
-        self._file.truncate(end)
 
     def ask(
         self,

@@ -119,24 +119,24 @@ def run(chat: Chat, args: argparse.Namespace) -> int:
         "run_seed": args.seed,
         "pictures": pictures,
     }
-    file = AnswerFile(Path(args.answers) if args.answers else None, settings)
     sheet = ContactSheet()
     rows: list[Score] = []
-    for part in subtasks_of(args.tasks):
-        results = evaluate(
-            chat,
-            part,
-            split=args.split,
-            seed=args.seed,
-            number=args.items,
-            pictures=pictures,
-            batch_size=args.batch_size,
-            file=file,
-            on_progress=_Progress(part.name),
-        )
-        rows += scores(part, results)
-        if args.failures:
-            sheet.add(part.name, results, _PICTURES[pictures]([each.item for each in results]))
+    with AnswerFile(Path(args.answers) if args.answers else None, settings) as file:
+        for part in subtasks_of(args.tasks):
+            results = evaluate(
+                chat,
+                part,
+                split=args.split,
+                seed=args.seed,
+                number=args.items,
+                pictures=pictures,
+                batch_size=args.batch_size,
+                file=file,
+                on_progress=_Progress(part.name),
+            )
+            rows += scores(part, results)
+            if args.failures:
+                sheet.add(part.name, results, _PICTURES[pictures]([each.item for each in results]))
     if args.failures:
         number = sheet.save(Path(args.failures))
         print(f"{args.failures}: {number} wrong answers", file=sys.stderr)

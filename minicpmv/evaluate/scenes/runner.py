@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from minicpmv.appending import Appended
 from minicpmv.chat import Chat
 from minicpmv.evaluate.scenes.measures import Result, Scorer
 from minicpmv.evaluate.scenes.samples import Sample
@@ -75,7 +76,7 @@ def fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:8]
 
 
-class AnswerFile:
+class AnswerFile(Appended):
     """One JSON line per answer, written as it comes. Answers that the file already has are not
     asked for again; `path=None` keeps nothing.
 
@@ -91,33 +92,27 @@ class AnswerFile:
         self.settings = dict(settings)
         self._path = path
         self._lines: dict[_Key, dict[str, Any]] = {}
-        if path is not None and path.exists():
-            self._read(path)
+        super().__init__(path)
 
-    def _read(self, path: Path) -> None:
-        data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]  # a killed run may leave half a line
-        for number, text in enumerate(whole.decode("utf-8").splitlines(), start=1):
+    def _begin(self) -> None:
+        whole = self._whole_lines("answers of an evaluation")
+        for number, text in enumerate(whole, start=1):
             try:
                 line = json.loads(text)
                 found = {name: line[name] for name in self.settings}
                 key = line["part"], line["seed"], line["example"]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
-                    f"{path}, line {number} is no answer of this evaluation ({error!r}). Give "
-                    "another file."
+                    f"{self._path}, line {number} is no answer of this evaluation ({error!r}). "
+                    "Give another file."
                 ) from None
             for name, expected in self.settings.items():
                 if found[name] != expected:
                     raise ValueError(
-                        f"{path} holds answers with {name} {found[name]!r}, and this run has "
+                        f"{self._path} holds answers with {name} {found[name]!r}, and this run has "
                         f"{expected!r}. Give another file, or remove this one."
                     )
             self._lines[key] = line
-        if len(whole) < len(data):
-            if data[len(whole) : len(whole) + 1] != b"{":
-                raise ValueError(f"{path} holds no answers of an evaluation. Give another file.")
-            path.write_bytes(whole)
 
     def answer(self, key: _Key, question: str) -> str | None:
         """The answer that the file has to an example, if any.
@@ -140,9 +135,7 @@ class AnswerFile:
         part, seed, example = key
         line = {"part": part, "seed": seed, "example": example, **fields, **self.settings}
         self._lines[key] = line
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._append(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
 
 
 def ask_samples(

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...appending import Appended
 from ...data.convert import convert, written_row
 from ...data.faults import DataError, Fault
 from ...data.files import open_rows
@@ -82,10 +83,10 @@ def run(options: PreferenceOptions) -> Collected:
     options.check()
     with use_policy(MediaPolicy(schemes=("file", "data"), warns=False)):
         rows = _rows(options)
-        kept = Kept(Path(options.output + ".answers.jsonl"), _facts(options))
-        left = [row for row in rows if row.row not in kept.records]
-        if left:
-            _ask(options, left, kept, len(rows))
+        with Kept(Path(options.output + ".answers.jsonl"), _facts(options)) as kept:
+            left = [row for row in rows if row.row not in kept.records]
+            if left:
+                _ask(options, left, kept, len(rows))
         records = [kept.records[row.row] for row in rows]
         pairs, found = _paired(records, options)
         if not pairs:
@@ -99,37 +100,34 @@ def run(options: PreferenceOptions) -> Collected:
     return found
 
 
-class Kept:
+class Kept(Appended):
     """Answers and verdicts on disk, one line per question, behind a line that says what they
-    depend on. A line that a kill has cut is thrown away.
+    depend on.
     """
 
     def __init__(self, path: Path, facts: Record) -> None:
         self.path = path
         self.records: dict[int, Record] = {}
-        whole: list[str] = []
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("\n")]
-        if whole:
-            if json.loads(whole[0]) != facts:
-                raise ValueError(
-                    f"{path} is of a collection with other options or data. Remove it, or give "
-                    "another --output."
-                )
-            for line in whole[1:]:
-                record = json.loads(line)
-                self.records[record["row"]] = record
-        else:
-            whole = [json.dumps(facts) + "\n"]
-        part = path.with_name(f".{path.name}.part")
-        part.write_text("".join(whole), encoding="utf-8")
-        os.replace(part, path)
+        self._facts = facts
+        super().__init__(path)
+
+    def _begin(self) -> None:
+        facts, *records = [*map(json.loads, self._whole_lines("collection"))] or [None]
+        if facts is None:
+            self._write(self._facts)
+        elif facts != self._facts:
+            raise ValueError(
+                f"{self.path} is of a collection with other options or data. Remove it, or give "
+                "another --output."
+            )
+        self.records = {record["row"]: record for record in records}
 
     def add(self, record: Record) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._write(record)
         self.records[record["row"]] = record
+
+    def _write(self, record: Record) -> None:
+        self._append(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
 
 
 def _facts(options: PreferenceOptions) -> Record:
