@@ -22,7 +22,7 @@ from ..tools import Call, CallDelta
 router = APIRouter(tags=["chat"])
 
 FINGERPRINT = f"fp_minicpmv_{VERSION}"
-_LEAST = -9999.0  # OpenAI's word for a token that cannot be
+LEAST = -9999.0  # OpenAI's word for a token that cannot be
 
 
 @router.post("/v1/chat/completions", response_model=None)
@@ -156,7 +156,7 @@ class ChatForm:
         shows_id = self._shows_ids and token.token_id >= 0  # a server behind may not tell it
         return {
             "token": f"token_id:{token.token_id}" if shows_id else token.text,
-            "logprob": max(token.logprob, _LEAST),
+            "logprob": max(token.logprob, LEAST),
             "bytes": list(token.data),
         }
 

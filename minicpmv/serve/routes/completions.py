@@ -16,13 +16,12 @@ from ..jobs import Backend, Event, Finished, Job, Piece, Started
 from ..parameters import fields_of, generation, num_answers
 from ..schema.completions import CompletionRequest
 from ..sse import DONE, EVENT_STREAM, KEEP_ALIVE, data
-from .chat import FINGERPRINT, finish_reason, usage_of
+from .chat import FINGERPRINT, LEAST, finish_reason, usage_of
 
 router = APIRouter(tags=["completions"])
 
 _MAX_TOKENS = 16  # where a request says nothing, as in OpenAI's protocol
 _MAX_ANSWERS = 128  # of all prompts together
-_LEAST = -9999.0  # OpenAI's word for a token that cannot be
 _OWN = ("prompt", "echo", "suffix", "add_special_tokens")
 
 Prompt = str | Sequence[int]
@@ -191,9 +190,9 @@ class CompletionForm:
             self._lengths[index] += len(token.text)
         return {
             "tokens": [token.text for token in tokens],
-            "token_logprobs": [max(token.logprob, _LEAST) for token in tokens],
+            "token_logprobs": [max(token.logprob, LEAST) for token in tokens],
             "top_logprobs": [
-                {each.text: max(each.logprob, _LEAST) for each in (*token.top, token)}
+                {each.text: max(each.logprob, LEAST) for each in (*token.top, token)}
                 for token in tokens
             ],
             "text_offset": offsets,
