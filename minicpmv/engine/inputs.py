@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 
 from ..errors import ArgumentError, PromptTooLongError, short
+from ..processing.planned import planned_inputs
 from ..releases import Release
 from .options import PROCESSING, checked
 from .pictures import with_pictures_read
@@ -105,7 +106,11 @@ class Preparation:
         sees = isinstance(self.processor.release, Release)
         if shows and sees and not (with_pixels and features is None):
             processing["return_pixel_values"] = False
-        inputs = self._inputs(conversations, processing)
+        inputs = None
+        if len(conversations) == 1 and not (shows and with_pixels and features is None):
+            inputs = planned_inputs(self.processor, conversations[0], settings.processing)
+        if inputs is None:
+            inputs = self._inputs(conversations, processing)
         plan = self._within_limits(inputs["input_ids"].shape[1], settings)
         if features is not None:
             names = ("input_ids", "attention_mask", "mm_token_type_ids")

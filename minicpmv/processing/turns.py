@@ -121,7 +121,7 @@ def turn_ids(
         TemplateError: an answer cannot be told from its prompt.
     """
     given = {"max_slice_nums": max_slice_nums, "use_image_id": use_image_id}
-    prompts = _Prompts(processor, [_with_bare_pictures(message) for message in messages])
+    prompts = Prompts(processor, [with_bare_pictures(message) for message in messages])
     prompts.show(looked, {name: value for name, value in given.items() if value is not None})
     suffix = _suffix(processor)
     wanted = [
@@ -144,7 +144,7 @@ def turn_ids(
     return Turns(turns, sizes)
 
 
-class _Prompts:
+class Prompts:
     """The beginnings of one conversation as tokens."""
 
     def __init__(self, processor: Any, messages: list[dict[str, Any]]) -> None:
@@ -212,7 +212,7 @@ class _Prompts:
         return tokens
 
 
-def _turn(prompts: _Prompts, index: int, before: str, whole: str, suffix: str) -> TurnIds:
+def _turn(prompts: Prompts, index: int, before: str, whole: str, suffix: str) -> TurnIds:
     """The answer at `index` of the messages.
 
     Args:
@@ -311,7 +311,7 @@ def _token_spans(prompt: PromptTokens) -> tuple[tuple[int, int], ...]:
     return tuple((int(first), int(end)) for first, end in edges)
 
 
-def _with_bare_pictures(message: Mapping[str, Any]) -> dict[str, Any]:
+def with_bare_pictures(message: Mapping[str, Any]) -> dict[str, Any]:
     """The message with nothing of its pictures but their kind, which is all that templates read."""
     content = message.get("content")
     if not isinstance(content, list | tuple):
