@@ -6,11 +6,10 @@ template first, so that a model with another one does not get words it was not t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import OutputExistsError
 from .gguf.run import Exported, export
 from .gguf.source import Source
 from .gguf.tokens import terminators
@@ -110,10 +109,6 @@ def export_ollama(
         ValueError: the model cannot be written as GGUF.
         OSError: a file is missing, is there already, or the disk is full.
     """
-    out = Path(out)
-    path = out / "Modelfile"
-    if path.exists() and not options.get("overwrite"):
-        raise OutputExistsError.of(path)
     with Source(model, options.get("adapter"), options.get("revision")) as source:
         form = form_of(source.processor)
         parameters = _parameters(source)
@@ -123,7 +118,11 @@ def export_ollama(
         release = source.processor.release.name
     if not runs_pictures:
         options["mmproj"] = None
-    written = export(model, out, [file_type], **options)
+
+    def text(files: Sequence[Path]) -> str:
+        return modelfile(files, form, parameters, license_text)
+
+    written = export(model, out, [file_type], modelfile=text, **options)
     notes = list(written.notes)
     if has_pictures and not runs_pictures:
         notes.append(
@@ -134,8 +133,7 @@ def export_ollama(
             "The chat template is none of the release's, so the Modelfile has no TEMPLATE; Ollama "
             "looks for one by the template in the file."
         )
-    path.write_text(modelfile(written.files, form, parameters, license_text), encoding="utf-8")
-    return Exported(written.language, written.mmproj, notes, written.kept, path)
+    return replace(written, notes=notes)
 
 
 def form_of(processor: Any) -> ChatForm | None:

@@ -35,6 +35,7 @@ def write_gguf(
     *,
     progress: bool = False,
     sources: str = "",
+    on_whole: Callable[[Path], None] = lambda part: None,
 ) -> None:
     """Write a file; the tensors in the order of `outlines`.
 
@@ -43,6 +44,7 @@ def write_gguf(
         progress: show a bar on stderr.
         sources: anything that tells the contents from those of another run (names, sizes and
             times of the files that are read). What another one left is not gone on with.
+        on_whole: called with the file when it is whole, before it gets its name.
 
     Raises:
         ValueError: the metadata or an outline cannot be written, or `read` gave something else.
@@ -52,11 +54,21 @@ def write_gguf(
     header = encode_header(metadata, outlines)
     places = ends(len(header), outlines, alignment_of(metadata))
     part = path.with_name(path.name + ".part")
-    journal = _Journal(path.with_name(path.name + ".part.json"), header, sources)
+    journal = _Journal(_note_of(path), header, sources)
     with _locked(part) as file:
         _fill(path, file, journal, header, places, outlines, read, progress)
+        on_whole(part)
         put_in_place(part, path)
-        journal.path.unlink(missing_ok=True)
+    forget(path)
+
+
+def forget(path: Path) -> None:
+    """Remove the note beside a file that is whole; a run that was killed may have left it."""
+    _note_of(path).unlink(missing_ok=True)
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_name(path.name + ".part.json")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """`export_gguf`: a checkpoint to GGUF files of any size, and the vision side beside them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +16,7 @@ from ...gguf.imatrix import ImportanceMatrix, importance_of
 from ...gguf.mixture import Geometry, tensor_types
 from ...gguf.types import FILE_TYPES, UNQUANTISED, GGMLType
 from ...gguf.values import Value
-from ...gguf.writer import write_gguf
+from ...gguf.writer import forget, write_gguf
 from ...processing.processor import MiniCPMVProcessor
 from ...processing.templates import released_chat_template
 from ...releases import VISION_TYPES
@@ -107,6 +107,7 @@ def export(
     through: Through | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    modelfile: Callable[[Sequence[Path]], str] | None = None,
 ) -> Exported:
     """Write `NAME-TYPE.gguf` for every type, and `mmproj-NAME-TYPE.gguf` with the vision side.
 
@@ -126,6 +127,7 @@ def export(
             When it is given, every type goes through it.
         overwrite: replace files that are there.
         progress: show a bar on stderr.
+        modelfile: gives the text of a `Modelfile` beside the files.
 
     Raises:
         ArgumentError: an argument is not known, or has no effect.
@@ -148,26 +150,40 @@ def export(
         key = json.dumps([source.identity, _stamp_of(imatrix), through])
         journal = _Finished(folder / f".{source.label}.export.json", key)
         targets = [*files.values(), *([picture_file] if picture_file else [])]
+        written = folder / "Modelfile" if modelfile is not None else None
+        if written is not None:
+            targets.append(written)
         journal.check(targets, overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         kept = [path for path in targets if journal.has(path)]
         importance = _Importance.read(imatrix)
         notes = _write_language(source, files, through, importance, journal, progress)
         if picture_file is not None and mmproj is not None:
-            if not journal.has(picture_file):
-                _write_vision(source, picture_file, mmproj, journal.key, progress)
-                journal.add(picture_file)
+            if journal.has(picture_file):
+                forget(picture_file)
+            else:
+                _write_vision(source, picture_file, mmproj, journal, progress)
             notes += vision_statements(source.config)
+        found = Exported(files, picture_file, notes, kept, written)
+        if modelfile is not None and written is not None and not journal.has(written):
+            new = written.with_name(written.name + ".new")
+            new.write_text(modelfile(found.files), encoding="utf-8")
+            journal.add(written, new)
+            put_in_place(new, written)
         journal.remove()
-    return Exported(files, picture_file, notes, kept)
+    return found
+
+
+def _stamp(path: Path) -> list[int]:
+    """Tells a file from another of its name."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _stamp_of(path: str | Path | None) -> Any:
-    """Tells a file from another of its name, too."""
     if path is None or not Path(path).is_file():
         return str(path)  # reading it says what is wrong
-    found = Path(path).stat()
-    return [str(Path(path).resolve()), found.st_size, found.st_mtime_ns]
+    return [str(Path(path).resolve()), *_stamp(Path(path))]
 
 
 def _checked(types: Sequence[str], mmproj: str | None, through: str | None) -> list[str]:
@@ -237,6 +253,7 @@ def _write_language(
     )
     for name, path in files.items():
         if journal.has(path):
+            forget(path)
             continue
         file_type = FILE_TYPES[name]
         types = tensor_types(shapes, file_type, geometry, has_importance=bool(importance.columns))
@@ -253,17 +270,18 @@ def _write_language(
         rounded = through or (None if file_type.base in UNQUANTISED else "F16")
         columns = importance.columns
         with source.naming_files():
-            _write(path, metadata, tensors, types, rounded, columns, journal.key, progress)
-        journal.add(path)
+            _write(path, metadata, tensors, types, rounded, columns, journal, progress)
     return statements(source.config) + vocabulary.notes
 
 
-def _write_vision(source: Source, path: Path, kind: str, key: str, progress: bool) -> None:
+def _write_vision(
+    source: Source, path: Path, kind: str, journal: "_Finished", progress: bool
+) -> None:
     tensors = {tensor.name: tensor for tensor in vision_tensors(source)}
     types = {name: vision_type(tensor, kind) for name, tensor in tensors.items()}
     metadata = vision_metadata(source, kind)
     with source.naming_files():
-        _write(path, metadata, tensors, types, None, {}, key, progress)
+        _write(path, metadata, tensors, types, None, {}, journal, progress)
 
 
 def _write(
@@ -273,7 +291,7 @@ def _write(
     types: Mapping[str, GGMLType],
     through: Through | None,
     importance: Mapping[str, np.ndarray],
-    key: str,
+    journal: "_Finished",
     progress: bool,
 ) -> None:
     outlines = [Outline(name, tensors[name].shape, type_) for name, type_ in types.items()]
@@ -283,7 +301,15 @@ def _write(
         matrix = importance_of(importance, name, outline.shape)
         return encoded(tensors[name], outline.type, through, matrix)
 
-    write_gguf(path, metadata, outlines, read, progress=progress, sources=key)
+    write_gguf(
+        path,
+        metadata,
+        outlines,
+        read,
+        progress=progress,
+        sources=journal.key,
+        on_whole=lambda part: journal.add(path, part),
+    )
 
 
 def _settings(source: Source) -> dict[str, Value]:
@@ -304,25 +330,30 @@ def _settings(source: Source) -> dict[str, Value]:
 
 class _Finished:
     """Which files of an export are whole, while it goes on; a run that is stopped leaves the note
-    to the next."""
+    to the next.
+
+    A file is noted before it gets its name, with its size and time, which tell it from one that
+    had the name before: whenever a run is stopped, the next one knows what is there.
+    """
 
     def __init__(self, path: Path, key: str):
         self.path, self.key = path, key
-        self.names: list[str] = []
+        self._stamps: dict[str, Any] = {}
         try:
             noted = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return
-        if isinstance(noted, dict) and noted.get("key") == key:
-            self.names = [name for name in noted["files"] if path.with_name(name).is_file()]
+        if isinstance(noted, dict) and noted.get("key") == key and "stamps" in noted:
+            self._stamps = dict(noted["stamps"])
 
     def has(self, path: Path) -> bool:
-        return path.name in self.names
+        return path.is_file() and self._stamps.get(path.name) == _stamp(path)
 
-    def add(self, path: Path) -> None:
-        self.names.append(path.name)
+    def add(self, path: Path, whole: Path) -> None:
+        """Note `whole`, which is going to be `path`."""
+        self._stamps[path.name] = _stamp(whole)
         new = self.path.with_name(self.path.name + ".new")
-        new.write_text(json.dumps({"key": self.key, "files": self.names}), encoding="utf-8")
+        new.write_text(json.dumps({"key": self.key, "stamps": self._stamps}), encoding="utf-8")
         put_in_place(new, self.path)
 
     def remove(self) -> None:

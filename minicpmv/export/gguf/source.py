@@ -22,7 +22,7 @@ from ...adapters.settings import check_settings, use_settings
 from ...checkpoint.consistency import find_mismatches
 from ...checkpoint.files import read_json_file
 from ...checkpoint.headers import Shape
-from ...checkpoint.hub import Checkpoint
+from ...checkpoint.hub import SMALL_FILES, Checkpoint
 from ...checkpoint.names import location_of
 from ...checkpoint.tensors import listed, skeleton
 from ...checkpoint.weights import WeightFiles
@@ -97,7 +97,8 @@ class Source:
         self.tokenizer: Any = self.processor.tokenizer
         self.is_tied = bool(self.config.tie_word_embeddings)
         self.label = _label(name)
-        self._identity = [_stamp(path) for path in files]
+        small = [self.folder / name for name in SMALL_FILES]
+        self._identity = [_stamp(path) for path in (*files, *small) if path.is_file()]
         self._weights = WeightFiles(files)
         try:
             self._check_tensors(checkpoint)
@@ -115,7 +116,7 @@ class Source:
 
     @property
     def identity(self) -> str:
-        """Tells these weights from others: files with sizes and times, the adapter's too."""
+        """Tells this checkpoint from others: files with sizes and times, the adapter's too."""
         return json.dumps(self._identity)
 
     @property

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from minicpmv.checkpoint.weights import write_shards
 from minicpmv.cli import main
 from minicpmv.errors import ArgumentError
 from minicpmv.export.gguf import run
-from minicpmv.export.gguf.run import ALL, export, export_gguf
+from minicpmv.export.gguf.run import ALL, Exported, export, export_gguf
 from minicpmv.export.merge import merge
+from minicpmv.export.ollama import export_ollama
 from minicpmv.gguf.container import GGUFFile
 from minicpmv.loader import load
 
@@ -244,3 +246,78 @@ def test_without_numba_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.Monk
         export_gguf("nano", tmp_path / "out", ["F16", "Q4_0"], progress=False)
     assert not (tmp_path / "out").exists()
     export_gguf("nano", tmp_path / "out", ["F16"], progress=False)
+
+
+class Killed(BaseException):
+    """As by `kill -9`: nothing is put in order afterwards."""
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, moment: int, work: Callable[[], Any]) -> bool:
+    """End `work` before the given of all changes of names, as far as the folder shows it.
+
+    Returns:
+        Whether it was ended.
+    """
+    count = 0
+
+    def ending(change: Any) -> Any:
+        def changed(*args: Any, **kwargs: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count > moment:
+                raise Killed
+            return change(*args, **kwargs)
+
+        return changed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", ending(os.replace))
+        patch.setattr(Path, "unlink", ending(Path.unlink))
+        try:
+            work()
+        except Killed:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_run_goes_on_whenever_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_replaced: bool
+) -> None:
+    def write(out: Path) -> Exported:
+        return export_ollama(
+            FOLDERS["2.6"], out, "F16", overwrite=is_replaced, progress=False, mmproj="F32"
+        )
+
+    def content(folder: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    write(tmp_path / "whole")
+    whole, moment = content(tmp_path / "whole"), 0
+    while True:
+        out = tmp_path / str(moment)
+        if is_replaced:
+            out.mkdir()
+            for name in whole:
+                (out / name).write_text("before")
+        if not killed_at(monkeypatch, moment, lambda out=out: write(out)):
+            break
+        write(out)
+        assert content(out) == whole, moment
+        moment += 1
+    assert moment > 10
+
+
+def test_other_small_files_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, out = checkpoint(tmp_path, "2.6", {}), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_write_vision", lambda *_: pytest.fail("stopped"))
+        with pytest.raises(pytest.fail.Exception):
+            export(folder, out, ["F16"], progress=False)
+    path = folder / "generation_config.json"
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps(fields | {"repetition_penalty": 1.5}))
+    with pytest.raises(FileExistsError, match=r"changed-F16.gguf"):
+        export(folder, out, ["F16"], progress=False)
+    (written, _) = export(folder, out, ["F16"], overwrite=True, progress=False).files
+    assert "1.5" in str(GGUFFile(written).metadata["minicpmv.generation_config"])
