@@ -8,6 +8,7 @@ reverse of what the file says.
 import math
 import mmap
 import os
+import weakref
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -59,8 +60,12 @@ class GGUFFile:
             raise FileNotFoundError(f"{str(path)!r} is not there.")
         if self.path.stat().st_size < len(MAGIC):
             raise self._wrong(f"has {self.path.stat().st_size} bytes")
+        self._descriptor = os.open(self.path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._state = self._seen()
         # Copied on writing: tensors of torch on this memory need not be read only.
-        self._bytes: np.memmap[Any, Any] = np.memmap(self.path, np.uint8, "c")
+        with open(self._descriptor, "rb", closefd=False) as file:
+            self._bytes: np.memmap[Any, Any] = np.memmap(file, np.uint8, "c")
         self.metadata: dict[str, Any] = {}
         self.types: dict[str, str] = {}
         self.tensors: dict[str, TensorInfo] = {}
@@ -150,6 +155,11 @@ class GGUFFile:
                     f"{short(first.name)}, which ends at byte {first.offset + first.size:,}"
                 )
 
+    def _seen(self) -> tuple[int, int]:
+        """Size and time of what is mapped; a file that takes its name later is another."""
+        found = os.fstat(self._descriptor)
+        return found.st_size, found.st_mtime_ns
+
     def info(self, name: str) -> TensorInfo:
         """Of one tensor.
 
@@ -165,8 +175,18 @@ class GGUFFile:
 
     def blocks(self, name: str) -> np.ndarray:
         """The stored bytes, not copied, whose pages are read when they are looked at: uint8 (rows,
-        bytes of a row)."""
+        bytes of a row).
+
+        Raises:
+            OSError: the file was written to, or cut short, since it was opened: its pages are no
+                longer what the header says, or not there.
+        """
         info = self.info(name)
+        if self._seen() != self._state:
+            raise OSError(
+                f"{str(self.path)!r} was changed while it was read: it had {self._state[0]:,} "
+                f"bytes, and has {self._seen()[0]:,}. Wait until it is whole, and load it again."
+            )
         data = np.asarray(self._bytes)[info.offset : info.offset + info.size]
         return data.reshape(-1, info.type.row_bytes(info.shape[-1]))
 

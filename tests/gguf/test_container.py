@@ -1,5 +1,6 @@
 """GGUF files: what is written is read, wrong ones are refused, killed ones are gone on with."""
 
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,3 +239,22 @@ def test_a_file_that_another_process_writes_is_left_to_it(tmp_path: Path) -> Non
     write_gguf(path, METADATA, OUTLINES, meanwhile)
     assert [*tmp_path.iterdir()] == [path]
     assert len(GGUFFile(path).tensors) == len(OUTLINES)
+
+
+@pytest.mark.parametrize("change", ["cut", "written", "replaced"])
+def test_a_file_that_changes_while_it_is_read_is_told(tmp_path, change):
+    path = tmp_path / "x.gguf"
+    write_gguf(path, METADATA, OUTLINES, content)
+    file, name = GGUFFile(path), OUTLINES[-1].name
+    before = file.blocks(name).copy()
+    if change == "replaced":  # the file that is mapped stays as it was
+        (tmp_path / "y").write_bytes(b"other")
+        (tmp_path / "y").replace(path)
+        assert np.array_equal(file.blocks(name), before)
+        return
+    if change == "cut":
+        os.truncate(path, 64)
+    else:
+        path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(OSError, match=r"x.gguf.* was changed while it was read: it had"):
+        file.blocks(name)
