@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from minicpmv.progress import bar
@@ -92,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     # `kill` leaves as Ctrl-C does, so that workers are ended, too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
     place = _place(args)
     source = _source(args, place)
     done = total = 0
@@ -140,6 +141,14 @@ def run(args: argparse.Namespace) -> int:
     before = f", {summary.num_before} of them from before" if summary.num_before else ""
     print(f"{args.out}: {summary.count} results{failed}{before}")
     return 1 if summary.num_failed else 0
+
+
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    """What asyncio does at Ctrl-C: the tasks end in order, not at whatever line they are."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):  # a shell's script in the background ignores Ctrl-C
+        handler = signal.default_int_handler
+    handler(number, frame)
 
 
 def _check(args: argparse.Namespace) -> None:

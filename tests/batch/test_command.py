@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from minicpmv import load
-from minicpmv.batch import workers
+from minicpmv.batch import command, workers
 from minicpmv.batch.workers import Reply, ServerWorker, WorkerLostError, httpx
 from minicpmv.cli import main
 from minicpmv.scenes import render
@@ -183,3 +184,33 @@ def test_a_server_that_only_says_that_it_is_busy_is_given_up() -> None:
 
     with pytest.raises(workers.WorkerBusyError, match=r"says only that it is busy \(status 429\)"):
         asyncio.run(ask())
+
+
+def test_kill_ends_the_tasks_in_order_as_ctrl_c_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    async def slot() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+            seen.append("goes on with its line")
+            await asyncio.sleep(60)
+        except BaseException as error:
+            seen.append(type(error).__name__)
+            raise
+
+    def run_batch(*args: Any, **kwargs: Any) -> None:
+        async def run() -> None:
+            await asyncio.gather(slot())
+
+        asyncio.run(run())
+
+    monkeypatch.setattr(command, "run_batch", run_batch)
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["batch", str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl")]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == ["goes on with its line", "CancelledError"]
