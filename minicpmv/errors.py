@@ -1,9 +1,13 @@
 """Errors about arguments, in the words of Python and in those of the command line."""
 
+import difflib
 import re
+from collections.abc import Iterable
 from typing import Self
 
 _MARKED = re.compile(r"`(\w+)(?:=([^`]*))?`")
+MOST_LISTED = 8  # known words in a message about a wrong one
+_MOST_NEAR = 3
 AS_VIDEO = '{"type": "video", "video": ...} or videos=[...]'  # how a file is shown as a video
 
 
@@ -65,6 +69,29 @@ def _flag(match: re.Match[str]) -> str:
     if value is None or value == "True":
         return f"--{flag}"
     return f"--{flag} {value}"
+
+
+def meant(word: str, known: Iterable[str], all_of: str = "") -> str:
+    """What may have been meant by an unknown word, to stand behind the sentence that says so.
+
+    The nearest of many known words come first. Then it says `all_of`, the place that lists them, or
+    lists all itself.
+    """
+    words = list(known)
+    if len(words) <= MOST_LISTED:
+        return f" Known: {', '.join(words)}."
+    near = [each for each in words if len(word) > 2 and each.lower().startswith(word.lower())]
+    near += difflib.get_close_matches(word, words, n=_MOST_NEAR)
+    found = [*dict.fromkeys(near)][:_MOST_NEAR]
+    close = f" Close: {', '.join(found)}." if found else ""
+    return close + (f" All: {all_of}." if all_of else f" Known: {', '.join(words)}.")
+
+
+def listed(words: Iterable[object], most: int = 12) -> str:
+    """The first of some words, and how many more there are."""
+    names = [str(word) for word in words]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def short(value: object, most: int = 40) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicpmv.conversation_file import read_conversation, write_conversation
-from minicpmv.errors import ArgumentError, MarkedError
+from minicpmv.errors import ArgumentError, MarkedError, meant
 
 from .attachments import add_video_options, read_files, read_video, video_options
 from .options import (
@@ -203,7 +203,8 @@ class Session:
             return
         name = name.replace("-", "_")
         if name not in ANSWER_OPTIONS:
-            raise ValueError(f"Unknown option {name!r}. Known: {', '.join(ANSWER_OPTIONS)}.")
+            close = meant(name, ANSWER_OPTIONS, "/set")
+            raise ValueError(f"Unknown option {name!r}.{close}")
         options = {key: value for key, value in self.options.items() if key != name}
         value = value.strip()
         if value:

@@ -5,6 +5,8 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from minicpmv.errors import meant
+
 from .options import add_model_options, load_options, name_precision
 from .startup import imports
 from .usage import UsageError
@@ -208,8 +210,8 @@ def _scene_parts(names: list[str], args: argparse.Namespace) -> list[str]:
     found = [name.partition("/")[2] for name in names]
     for part in found:
         if part and part not in (*TASKS, *SUBTASKS):
-            known = ", ".join(dict.fromkeys((*TASKS, *SUBTASKS)))
-            raise UsageError(f"scenes has no part {part!r}; known: {known}.")
+            known = dict.fromkeys((*TASKS, *SUBTASKS))
+            raise UsageError(f"scenes has no part {part!r}.{meant(part, known)}")
     asked = args.tasks or (TASKS if "" in found else ())
     return [*dict.fromkeys([*filter(None, found), *asked])]
 

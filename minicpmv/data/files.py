@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..errors import listed
 from .faults import Fault
 from .fields import RowError, shown
 from .formats import Format, LlamaFactory, detect, format_of
@@ -79,7 +80,7 @@ class Rows:
         if not isinstance(raw, Mapping):
             return Fault(n, "", "not_a_row", f"this is {shown(raw)}; expected an object")
         if not any(key in raw for key in self.reader.keys if key != "id"):
-            found = ", ".join(map(str, raw)) or "no keys"
+            found = listed(raw) or "no keys"
             known = ", ".join(key for key in self.reader.keys if key != "id")
             message = f"found {found}; the format {self.format} of this file reads {known}"
             return Fault(n, next(map(str, raw), ""), "not_a_row", message)

@@ -7,11 +7,11 @@ are refused. Profiles are shared: `pages/prompts/` holds those of each kind of q
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from ..errors import meant
 from .tables import make
 
 _FOLDER = Path(__file__).parent / "pages"
@@ -249,9 +249,8 @@ def load_page(name: str) -> Page:
     if known not in page_names():
         known = _aliases().get(known, "")
     if not known:
-        close = get_close_matches(_plain(name), (*page_names(), *_aliases()), 3, 0.5)
-        hint = f" Close: {', '.join(close)}." if close else ""
-        raise ValueError(f"Benchmark {name!r} is not known.{hint} All: {', '.join(page_names())}.")
+        close = meant(_plain(name), (*page_names(), *_aliases()), "minicpmv evaluate --list")
+        raise ValueError(f"Benchmark {name!r} is not known.{close}")
     return _shipped(known)
 
 

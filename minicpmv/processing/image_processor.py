@@ -21,6 +21,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ImagesKwargs, Unpack
 
 from ..checkpoint.hub import HUB_KEYWORDS, Checkpoint
+from ..errors import meant
 from ..media.image import Compat, image_from_array, load_image, to_rgb
 from ..releases import Release, release_of
 from .batching import nested_images
@@ -200,8 +201,8 @@ class MiniCPMVImageProcessorPil(PilBackend):
         unknown = sorted(set(kwargs) - set(self.valid_kwargs.__annotations__))
         if unknown:
             raise TypeError(
-                f"{type(self).__name__} does not know {', '.join(map(repr, unknown))}. "
-                f"Known: {', '.join(sorted(self.valid_kwargs.__annotations__))}."
+                f"{type(self).__name__} does not know {', '.join(map(repr, unknown))}."
+                f"{meant(unknown[0], sorted(self.valid_kwargs.__annotations__))}"
             )
         check_settings(kwargs)
         check_effect(self.release, kwargs)

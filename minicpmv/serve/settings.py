@@ -289,4 +289,4 @@ def _of_file(path: Path) -> dict[str, Any]:
 
 def _meant(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
+    return f" Did you mean {close[0]!r}?" if close else " All: minicpmv serve --help."

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from minicpmv.errors import ArgumentError
+from minicpmv.errors import ArgumentError, listed, meant
 
 T = TypeVar("T")
 
@@ -162,7 +162,7 @@ def _read_file(path: str, names: Collection[str]) -> dict[str, Any]:
     unknown = sorted(set(values) - set(names))
     if unknown:
         raise ValueError(
-            f"{path} has unknown options: {', '.join(unknown)}. Known: {', '.join(names)}."
+            f"{path} has unknown options: {listed(unknown)}.{meant(unknown[0], names, '--help')}"
         )
     return values
 

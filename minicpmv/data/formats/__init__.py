@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from ...errors import listed
 from ..fields import Row
 from ..media_fields import MediaReader, MediaWriter
 from ..messages import Conversation, Preference
@@ -79,7 +80,7 @@ def detect(rows: Sequence[Any]) -> Format:
             best, best_score = fmt, score
     if best is None:
         keys = sorted({str(key) for row in objects for key in row})
-        found = f"keys {', '.join(keys)}" if keys else "no objects"
+        found = f"keys {listed(keys)}" if keys else "no objects"
         raise ValueError(
             f"no known format: found {found}; known formats are {', '.join(FORMATS)}. Name one "
             "with --format, or convert the rows"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...errors import listed, meant
 from ..fields import Row, RowError, check_keys, is_nothing, items, mapping, rest_of, shown, text
 from ..media_fields import MediaReader, MediaWriter
 from ..messages import Conversation, Message, Preference, Role
@@ -308,12 +309,13 @@ def choose_entry(info: Mapping[str, Any], name: str | None, path: Path) -> tuple
     Raises:
         ValueError: there is no such entry, or it is not on this disk.
     """
-    names = ", ".join(info)
     if name is None and len(info) > 1:
-        raise ValueError(f"{path} has the entries {names}; name one: {path}::{next(iter(info))}")
+        raise ValueError(
+            f"{path} has the entries {listed(info)}; name one: {path}::{next(iter(info))}"
+        )
     name = next(iter(info)) if name is None else name
     if name not in info:
-        raise ValueError(f"{path} has no entry {name!r}; it has {names}.")
+        raise ValueError(f"{path} has no entry {name!r}.{meant(name, info, str(path))}")
     if not isinstance(info[name].get("file_name"), str):
         raise ValueError(
             f"{path}, entry {name!r}, has no file_name; download the data and name its file."

@@ -6,10 +6,10 @@ can be compared with one that they published.
 
 import warnings
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
+from ...errors import meant
 from .contract import RULES, JudgedMetric, Metric, Score, Scored, ScoredItems
 
 __all__ = [
@@ -74,10 +74,7 @@ def metric(name: str, **options: Any) -> Metric:
         ValueError: no metric has this name, or it has no such option.
     """
     if name not in METRICS:
-        close = get_close_matches(name, METRICS, 1)
-        hint = f" Close: {close[0]}." if close else ""
-        known = ", ".join(sorted(METRICS))
-        raise ValueError(f"The metric {name!r} is not known.{hint} Known: {known}.")
+        raise ValueError(f"The metric {name!r} is not known.{meant(name, sorted(METRICS))}")
     module, kind, fixed = METRICS[name]
     found = getattr(import_module(f"{__name__}.{module}"), kind)
     try:

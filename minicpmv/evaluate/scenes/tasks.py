@@ -8,6 +8,7 @@ is a row of the table.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from minicpmv.errors import meant
 from minicpmv.evaluate.scenes import measures
 from minicpmv.evaluate.scenes.measures import Measure, Scorer
 from minicpmv.evaluate.scenes.samples import (
@@ -210,8 +211,8 @@ def subtasks_of(names: Sequence[str]) -> list[Subtask]:
     """
     for name in names:
         if name not in TASKS and name not in SUBTASKS:
-            known = ", ".join(dict.fromkeys((*TASKS, *SUBTASKS)))
-            raise ValueError(f"Task {name!r} is not known. Known: {known}.")
+            known = dict.fromkeys((*TASKS, *SUBTASKS))
+            raise ValueError(f"Task {name!r} is not known.{meant(name, known)}")
     return [part for part in _SUBTASKS if part.task in names or part.name in names]
 
 

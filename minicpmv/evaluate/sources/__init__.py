@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...errors import listed
 from ..items import Item, Picture
 from ..page import Page
 from .chats import is_conversation, read_conversations
@@ -127,7 +128,7 @@ def _tsv_rows(
     if has_pictures and not present:
         raise ValueError(
             f"{table.path} has no column {names[0]!r} or 'image_path'; it has "
-            f"{', '.join(table.columns)}."
+            f"{listed(table.columns)}."
         )
     index = columns.of.get("id", ("index",))[0]
     pictures = TsvPictures(table, index, names, "image_path", found.folders)

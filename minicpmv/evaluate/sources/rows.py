@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minicpmv.errors import short
+from minicpmv.errors import listed, short
 
 from ..items import Item, Picture
 from ..page import Page, Source, page_names
@@ -73,7 +73,7 @@ class Columns:
         if missing:
             raise ValueError(
                 f"{self.name} has no column {', '.join(map(repr, missing))}; it has "
-                f"{', '.join(present)}. Expected the columns of {self.source.file or 'the page'}."
+                f"{listed(present)}. Expected the columns of {self.source.file or 'the page'}."
             )
 
     @property

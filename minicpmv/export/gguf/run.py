@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...durable import put_in_place
-from ...errors import ArgumentError, OutputExistsError
+from ...errors import ArgumentError, OutputExistsError, meant
 from ...gguf.header import Outline
 from ...gguf.imatrix import ImportanceMatrix, importance_of
 from ...gguf.mixture import Geometry, tensor_types
@@ -194,10 +194,9 @@ def _checked(types: Sequence[str], mmproj: str | None, through: str | None) -> l
         names += [each for each in wanted if each not in names]
     unknown = [name for name in names if name not in FILE_TYPES]
     if unknown or not names:
-        raise ArgumentError(
-            f"`type` {(unknown or ['(none)'])[0]!r} is not known. Known: {', '.join(FILE_TYPES)}, "
-            "all."
-        )
+        word = (unknown or ["(none)"])[0]
+        close = meant(word, [*FILE_TYPES, "all"], "minicpmv export gguf --help")
+        raise ArgumentError(f"`type` {word!r} is not known.{close}")
     if mmproj is not None and mmproj not in TYPES:
         raise ArgumentError(f"`mmproj` {mmproj!r} is not known. Known: {', '.join(TYPES)}, none.")
     if through is not None and through not in DTYPES:

@@ -123,7 +123,7 @@ def test_a_second_size_can_be_written_beside_the_same_vision_side(tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"types": ["Q4_K_X"]}, "`type` 'Q4_K_X' is not known. Known: F32"),
+        ({"types": ["Q4_K_X"]}, "`type` 'Q4_K_X' is not known. Close: Q4_K_"),
         ({"types": ["F16"], "mmproj": "Q4_0"}, "`mmproj` 'Q4_0' is not known"),
         ({"types": ["F16"], "through": "Q8_0"}, "`through` 'Q8_0' is not known"),
     ],
