@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     # `kill` leaves as Ctrl-C does, so that workers are ended, too.
-    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    usual = signal.signal(signal.SIGTERM, _as_ctrl_c)
     place = _place(args)
     source = _source(args, place)
     done = total = 0
@@ -137,6 +137,8 @@ def run(args: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
         raise
+    finally:
+        signal.signal(signal.SIGTERM, usual)  # what comes now can be cut off
     failed = f", {summary.num_failed} failed" if summary.num_failed else ""
     before = f", {summary.num_before} of them from before" if summary.num_before else ""
     print(f"{args.out}: {summary.count} results{failed}{before}")

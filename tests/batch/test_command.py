@@ -209,8 +209,6 @@ def test_kill_ends_the_tasks_in_order_as_ctrl_c_does(
     monkeypatch.setattr(command, "run_batch", run_batch)
     (tmp_path / "rows.jsonl").write_text("{}\n")
     before = signal.getsignal(signal.SIGTERM)
-    try:
-        assert main(["batch", str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl")]) == 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    assert main(["batch", str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl")]) == 130
+    assert signal.getsignal(signal.SIGTERM) is before
     assert seen == ["goes on with its line", "CancelledError"]
