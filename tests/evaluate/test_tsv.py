@@ -176,30 +176,39 @@ def test_what_was_written_is_read(tmp_path_factory, rows):
 
 
 BROKEN = {
-    "no picture": ([("1", "", "q", "x")], "row 1: the column image or image_path is empty"),
-    "no base64": ([("1", "?" * 100, "q", "x")], "row 1, column 'image': .* is no base64"),
-    "cut base64": ([("1", encoded()[:-3], "q", "x")], r"row 1, column 'image': .* is no base64"),
+    "no picture": (
+        [("1", "", "q", "x")],
+        "row 1 .index 1.: the column .* is empty",
+    ),
+    "no base64": ([("1", "?" * 100, "q", "x")], "row 1 .index 1., column 'image': .* no base64"),
+    "cut base64": (
+        [("1", encoded()[:-3], "q", "x")],
+        r"row 1 .index 1., column 'image': .* is no base64",
+    ),
     "no picture in it": (
         [("1", base64.b64encode(b"text" * 30).decode(), "q", "x")],
-        "row 1, column 'image': 120 bytes that begin with b'texttext' are no picture",
+        "row 1 .index 1., column 'image': 120 bytes that begin with b'texttext' are no picture",
     ),
     "reference to nothing": (
         [("1", encoded(), "q", "x"), ("2", "9", "q", "x")],
-        "row 2, column 'image': '9' is neither base64 of a picture nor the index",
+        "row 2 .index 2., column 'image': '9' is neither base64 of a picture nor the index",
     ),
-    "reference to itself": ([("1", "1", "q", "x")], "row 1, .* circle, 1 -> 1"),
+    "reference to itself": ([("1", "1", "q", "x")], "row 1 .index 1., .* circle, 1 -> 1"),
     "a circle": (
         [("1", "2", "q", "x"), ("2", "3", "q", "x"), ("3", "1", "q", "x")],
-        "row 3, .* circle, 1 -> 2 -> 3 -> 1",
+        "row 3 .index 3., .* circle, 1 -> 2 -> 3 -> 1",
     ),
     "reference to an empty row": (
         [("1", "2", "q", "x"), ("2", "", "q", "x")],
-        "row 1, .* refers to index 2, and the picture of that row is empty",
+        "row 1 .index 1., .* refers to index 2, and the picture of that row is empty",
     ),
-    "an empty list": ([("1", "[]", "q", "x")], "row 1, column 'image': the list is empty"),
+    "an empty list": (
+        [("1", "[]", "q", "x")],
+        "index 1., column 'image': the list is empty",
+    ),
     "no list": (
         [("1", "[" + encoded() + "]", "q", "x")],
-        r"row 1, column 'image' is .*; expected a list",
+        r"row 1 .index 1., column 'image' is .*; expected a list",
     ),
     "one id twice": (
         [("1", encoded(), "q", "x"), ("1", encoded(), "r", "x")],

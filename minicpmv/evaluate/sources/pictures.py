@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class TsvPictures:
         Raises:
             ValueError: it has none, or one that cannot be read; references that lead nowhere.
         """
+        row = self._named(row)
         found: list[Picture] = []
         names = listed(row.cells.get(self.paths, ""), row.place, self.paths)
         for column in self.columns:
@@ -117,7 +119,12 @@ class TsvPictures:
                 f"{row.place}, column {column!r}: refers to {self.index} {name}, and the "
                 "picture of that row is empty."
             )
-        return self._of_cell(cell, target, column, (*passed, own))
+        return self._of_cell(cell, self._named(target), column, (*passed, own))
+
+    def _named(self, row: Row) -> Row:
+        """With its index in its place, by which it is found in other programs."""
+        own = row.cells.get(self.index)
+        return row if own is None else replace(row, place=f"{row.place} ({self.index} {own})")
 
     def _row_of(self, name: str) -> Row | None:
         """The row of an index, found in rows that were passed or looked for behind them."""
