@@ -248,18 +248,19 @@ def _check_effect(given: Mapping[str, Any], draws: bool, num_beams: int) -> None
 
 
 @cache
-def _untouched() -> GenerationConfig:
-    return GenerationConfig()
+def _usual() -> dict[str, Any]:
+    """What `GenerationConfig` says by itself of the options that it knows."""
+    untouched = GenerationConfig()
+    return {name: getattr(untouched, name) for name in GENERATION if hasattr(untouched, name)}
 
 
 def _explicit_values(stored: GenerationConfig | None) -> dict[str, Any]:
     """The options that a checkpoint's `generation_config.json` sets."""
-    known = [name for name in GENERATION if hasattr(_untouched(), name)]
-    values = {name: getattr(stored, name, None) for name in known}
+    values = {name: getattr(stored, name, None) for name in _usual()}
     return {
         name: value
         for name, value in values.items()
-        if value is not None and value != getattr(_untouched(), name, None)
+        if value is not None and value != _usual()[name]
     }
 
 

@@ -210,6 +210,8 @@ class _Request:
     async def read_all(self, sources: Sequence[Source]) -> list[Shown]:
         """All at once, the same source once; the first error ends the others."""
         await self._reader.digest_all(sources)
+        if len({(source.digest, source.uuid) for source in sources}) == 1:  # no task for it
+            return [await self._read(sources[0])] * len(sources)
         tasks: dict[Any, asyncio.Task[Shown]] = {}
         for source in sources:
             key = (source.digest, source.uuid)
