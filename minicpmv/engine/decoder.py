@@ -22,9 +22,11 @@ from ..kernels import dense_linear, ops
 from . import supported
 from .attention import Batcher, FlatBatch, Span, attend
 from .block_store import BlockStore
+from .few_tokens import FewTokens
 from .graphs import RecordedSteps
 from .widen import MIN_ROWS, WidenedProducts
 
+_NORMS = ("input_layernorm", "post_attention_layernorm")
 _KEPT_OF = 32  # tokens of a prompt, for each that is kept, so that these are computed alone
 
 
@@ -46,7 +48,9 @@ class Decoder:
     """A model as a function from a flat batch of tokens to logits.
 
     Attributes:
-        num_layers, num_kv_heads, head_dim: of keys and values.
+        num_layers, num_heads, num_kv_heads, head_dim: of queries, keys and values.
+        scaling, residual_scale: of the scores, and of what a layer adds.
+        windows: of each layer, how many tokens are attended to; None for all.
         dtype, device: of the embeddings and of what is stored.
         recorded_steps: replayed in place of steps of one token per sequence; None but on CUDA.
     """
@@ -80,15 +84,16 @@ class Decoder:
             embeddings = self._decoder.norm.weight
         self.dtype: torch.dtype = embeddings.dtype
         self.device: torch.device = self._causal.device
-        self._scaling: float = first.scaling
-        self._windows = supported.windows(self._decoder)
-        self._residual_scale: float = getattr(self._config, "residual_scale", 1.0)
+        self.scaling: float = first.scaling
+        self.windows = supported.windows(self._decoder)
+        self.residual_scale: float = getattr(self._config, "residual_scale", 1.0)
         self._logits_scaling: float = getattr(self._config, "logits_scaling", 1.0)
         is_minicpm = hasattr(self._decoder, "rotary")
         self._rotary = (
             MiniCPMRotary(self._decoder) if is_minicpm else Rotary(self._decoder, self.dtype)
         )
         self._batcher, self._ends = Batcher(self.device), Batcher(self.device)
+        self._few_tokens = FewTokens(self)
         self.recorded_steps = RecordedSteps(self) if self.device.type == "cuda" else None
 
     def max_tokens(self) -> int | None:
@@ -190,29 +195,40 @@ class Decoder:
         with self._products(len(embeds)):
             return self._step(embeds, batch, store, keep, ends)
 
-    def plain_weights(self) -> list[int] | None:
-        """Addresses of all weights that `step` reads; None where a module is more than its class,
-        or decides by what it is given."""
-        found: list[int] = []
-        norms, products = [self._decoder.norm], [self._causal.lm_head]
+    def plain_modules(self) -> list[dict[str, Any]] | None:
+        """The norms and products of each layer by their names; None where one is more than its
+        class, or decides by what it is given."""
+        found = []
         for layer in self._decoder.layers:
             modules = layer._modules
+            own = {name: modules[name] for name in _NORMS}
+            if not all(map(supported.is_plain_norm, own.values())):
+                return None
             if not supported.is_plain_mlp(modules["mlp"]):
                 return None
-            norms += (modules["input_layernorm"], modules["post_attention_layernorm"])
             for part in (modules["self_attn"]._modules, modules["mlp"]._modules):
-                products += (module for name, module in part.items() if name.endswith("_proj"))
-        if not all(map(supported.is_plain_norm, norms)):
-            return None
-        if not all(map(supported.is_plain_linear, products)):
-            return None
-        for module in (*norms, *products):
-            parameters = module._parameters
-            found.append(parameters["weight"].data_ptr())
-            bias = parameters.get("bias")
-            if bias is not None:
-                found.append(bias.data_ptr())
+                for name, module in part.items():
+                    if name.endswith("_proj"):
+                        if not supported.is_plain_linear(module):
+                            return None
+                        own[name] = module
+            found.append(own)
         return found
+
+    def plain_weights(self) -> list[int] | None:
+        """Addresses of all weights that `step` reads; None as of `plain_modules`."""
+        norm, head, layers = self._decoder.norm, self._causal.lm_head, self.plain_modules()
+        if layers is None or not supported.is_plain_norm(norm):
+            return None
+        if not supported.is_plain_linear(head):
+            return None
+        parts = (norm, head, *(module for layer in layers for module in layer.values()))
+        return [
+            tensor.data_ptr()
+            for module in parts
+            for tensor in module._parameters.values()
+            if tensor is not None
+        ]
 
     def _products(self, num_tokens: int) -> AbstractContextManager[Any]:
         is_widened = (
@@ -230,8 +246,29 @@ class Decoder:
         keep: torch.Tensor | None,
         ends: Ends | None,
     ) -> torch.Tensor:
-        scale = self._residual_scale
+        if keep is not None and not len(keep):
+            self._layers(hidden, batch, store, keep, ends)
+            return torch.empty((0, self.vocab_size), device=self.device)
+        hidden = self._layers(hidden, batch, store, keep, ends)
+        hidden = _norm(self._decoder.norm, hidden)
+        if self._logits_scaling != 1:
+            hidden = hidden / self._logits_scaling
+        return _linear(self._causal.lm_head, hidden).float()
+
+    def _layers(
+        self,
+        hidden: torch.Tensor,
+        batch: FlatBatch,
+        store: BlockStore,
+        keep: torch.Tensor | None,
+        ends: Ends | None,
+    ) -> torch.Tensor:
+        """What the last layer gives for the tokens of `keep`."""
+        scale = self.residual_scale
         turns = self._rotary(batch.positions)
+        found = self._few_tokens.compute(hidden, batch, store, turns, keep, ends)
+        if found is not None:
+            return found
         last = self.num_layers - 1
         for number, layer in enumerate(self._decoder.layers):
             modules = layer._modules
@@ -241,24 +278,21 @@ class Decoder:
             )
             if number == last and keep is not None:
                 if not len(keep):  # only its keys and values are wanted of the last layer
-                    return torch.empty((0, self.vocab_size), device=self.device)
+                    return hidden
                 hidden = hidden[keep]
-            window = self._windows[number]
+            window = self.windows[number]
             if number == last and keep is not None and ends is not None:
                 own = query[ends.chosen]
-                attended = attend(own, store, number, ends.batch, self._scaling, window)[ends.kept]
+                attended = attend(own, store, number, ends.batch, self.scaling, window)[ends.kept]
             else:
-                attended = attend(query, store, number, batch, self._scaling, window)
+                attended = attend(query, store, number, batch, self.scaling, window)
                 if number == last and keep is not None:
                     attended = attended[keep]
             update = _linear(attention["o_proj"], attended.flatten(1))
             hidden = hidden + (update if scale == 1 else update * scale)
             update = _mlp(modules["mlp"], _norm(modules["post_attention_layernorm"], hidden))
             hidden = hidden + (update if scale == 1 else update * scale)
-        hidden = _norm(self._decoder.norm, hidden)
-        if self._logits_scaling != 1:
-            hidden = hidden / self._logits_scaling
-        return _linear(self._causal.lm_head, hidden).float()
+        return hidden
 
     def _write(
         self,

@@ -5,6 +5,7 @@
     blocked.py    the same for many rows on processors that multiply matrices in hardware
     products.py   products with plain weights
     dense.py      attention of many tokens over all keys of their sequence, or those before
+    layers.py     all layers of a plain decoder over a few tokens, in one call
     ops.py        attention over blocks of keys and values, normalisation, activations
     cuda.py       the same on CUDA, by Triton
     random.py     random numbers of torch's generator, of which few are wanted

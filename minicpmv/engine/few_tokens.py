@@ -1,0 +1,124 @@
+"""A few tokens through all layers of a plain decoder on a CPU, by one call.
+
+A step of some answers, or the end of a prompt whose beginning is known: with a small model the
+calls of its modules take longer than what they compute. Results are those of the decoder to the
+last bit.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..kernels import built, layers
+from ..kernels.dense import pays
+from .attention import FlatBatch, Rows
+from .block_store import BlockStore
+
+if TYPE_CHECKING:
+    from .decoder import Decoder, Ends
+
+_PARTS = ("q_proj", "k_proj", "v_proj", "o_proj")
+_MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+class FewTokens:
+    """The layers of a decoder, as `kernels.layers` takes them."""
+
+    def __init__(self, decoder: "Decoder"):
+        self._decoder = decoder
+
+    def compute(
+        self,
+        embeds: torch.Tensor,
+        batch: FlatBatch,
+        store: BlockStore,
+        turns: tuple[torch.Tensor, torch.Tensor],
+        keep: torch.Tensor | None,
+        ends: "Ends | None",
+    ) -> torch.Tensor | None:
+        """What the last layer gives for the tokens of `keep`; None where the batch or the model is
+        not one to compute here. Arguments are those of `Decoder.step`."""
+        decoder = self._decoder
+        if not 0 < len(embeds) <= layers.MOST_TOKENS or embeds.dtype != decoder.dtype:
+            return None
+        library = built() if decoder.device.type == "cpu" else None
+        if library is None or not pays(library, decoder.dtype) or torch.is_grad_enabled():
+            return None
+        rows, pieces = _rows(batch.rows), _pieces(batch)
+        wanted = _wanted(keep, ends)
+        if pieces is None or rows is None or wanted is None:
+            return None
+        held = self._held(store)
+        if held is None:
+            return None
+        shape, pointers, eps = held
+        factors = layers.Factors(decoder.scaling, decoder.residual_scale, eps)
+        return layers.compute(
+            library, embeds.clone(), shape, pointers, batch.slots, turns, *rows, pieces, factors,
+            *wanted,
+        )  # fmt: skip
+
+    def _held(self, store: BlockStore) -> tuple[layers.Shape, Any, float] | None:
+        """The weights of the moment; None where a module is more than its class."""
+        decoder = self._decoder
+        modules = decoder.plain_modules()
+        if modules is None or any(window is not None for window in decoder.windows):
+            return None
+        tensors: list[torch.Tensor | None] = []
+        for own, keys, values in zip(modules, store.keys, store.values, strict=True):
+            tensors += (own["input_layernorm"].weight, own["post_attention_layernorm"].weight)
+            for name in (*_PARTS, *_MLP):
+                parameters = own[name]._parameters
+                tensors += (parameters["weight"], parameters["bias"])
+            tensors += (keys, values)
+        for tensor in tensors:
+            if tensor is not None and not (
+                tensor.dtype == decoder.dtype and tensor.is_contiguous()
+            ):
+                return None
+        eps = {
+            own[name].variance_epsilon
+            for own in modules
+            for name in ("input_layernorm", "post_attention_layernorm")
+        }
+        inner = {own["gate_proj"].out_features for own in modules}
+        if len(eps) != 1 or len(inner) != 1:
+            return None
+        shape = layers.Shape(
+            len(modules), decoder.hidden_size, decoder.num_heads, decoder.num_kv_heads,
+            decoder.head_dim, *inner,
+        )  # fmt: skip
+        return (shape, layers.pointers(tensors), *eps) if shape.is_taken else None
+
+
+def _rows(rows: Rows | None) -> tuple[layers.Rows | None] | None:
+    """Those of a batch where they are its first tokens, else None."""
+    if rows is None:
+        return (None,)
+    if rows.index is not None and int(rows.index[-1]) != len(rows.index) - 1:
+        return None
+    return (layers.Rows(rows.tables, rows.lengths),)
+
+
+def _pieces(batch: FlatBatch) -> list[layers.Piece] | None:
+    """None where the blocks of one do not follow each other."""
+    found = []
+    for piece in batch.pieces:
+        if not isinstance(piece.blocks, slice):
+            return None
+        begin, length = piece.place.start, piece.place.stop - piece.place.start
+        found.append(layers.Piece(begin, length, piece.start, piece.blocks.start))
+    return found
+
+
+def _wanted(
+    keep: torch.Tensor | None, ends: "Ends | None"
+) -> tuple[tuple[torch.Tensor, layers.Rows] | None] | None:
+    """None where the last layer attends for more tokens than are kept."""
+    if keep is None:
+        return (None,)
+    if ends is None or ends.batch.rows is None or ends.batch.rows.index is not None:
+        return None
+    if ends.batch.pieces or len(ends.chosen) != len(ends.kept):
+        return None
+    return ((ends.chosen, layers.Rows(ends.batch.rows.tables, ends.batch.rows.lengths)),)

@@ -1,0 +1,84 @@
+"""A few tokens by one call have the bits of the modules called one by one."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from minicpmv import kernels
+from minicpmv.engine.decoder import FewTokens
+
+from ..helpers.decoders import Sequences, small
+
+# (sequence, tokens) of each pass; which tokens of the last one are kept, all where it is None.
+PASSES = {
+    "a step": ([[(0, 40)], [(1, 33)], [(0, 1), (1, 1)]], None),
+    "a short prompt": ([[(0, 9)]], [8]),
+    "the end of a prompt": ([[(0, 40)], [(0, 12)]], [11]),
+    "a prompt of which all is wanted": ([[(0, 40)], [(0, 5)]], None),
+    "steps beside the end of a prompt": ([[(0, 40)], [(1, 20)], [(0, 1), (1, 11)]], [0, 11]),
+}
+
+
+@pytest.fixture(autouse=True)
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Which passes were computed by one call."""
+    library = kernels.library()
+    if library is None or "avx512f" not in library.target:
+        pytest.skip("no compiled kernels for AVX-512")
+    found: list[bool] = []
+    own = FewTokens.compute
+
+    def compute(*arguments: Any) -> torch.Tensor | None:
+        result = own(*arguments)
+        found.append(result is not None)
+        return result
+
+    monkeypatch.setattr(FewTokens, "compute", compute)
+    return found
+
+
+def logits(model: Any, passes: list[list[tuple[int, int]]], keep: list[int] | None) -> torch.Tensor:
+    sequences = Sequences(model, [60, 60])
+    sequences.tables = [[0, 1], [2, 3]]  # pieces whose blocks follow each other
+    for pieces in passes[:-1]:
+        sequences.step(*pieces)
+    return torch.cat(sequences.step(*passes[-1], keep=keep))
+
+
+@pytest.mark.parametrize("case", PASSES)
+@pytest.mark.parametrize("name", ["llama-one-kv-head", "llama-wide-heads", "qwen2", "minicpm"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bits_are_those_of_the_modules(
+    dtype: torch.dtype, name: str, case: str, taken: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small(name).to(dtype)
+    passes, keep = PASSES[case]
+    found = logits(model, passes, keep)
+    assert taken[-1]
+    monkeypatch.setattr(FewTokens, "compute", lambda *_: None)
+    assert torch.equal(found, logits(model, passes, keep))
+
+
+def test_modules_that_are_more_than_their_class_are_called(taken: list[bool]) -> None:
+    model, (passes, keep) = small("llama"), PASSES["a step"]
+    plain = logits(model, passes, keep)
+    assert taken[-1]
+    calls = []
+    hook = model.model.layers[1].mlp.up_proj.register_forward_hook(lambda *_: calls.append(1))
+    torch.testing.assert_close(logits(model, passes, keep), plain, atol=1e-4, rtol=1e-4)
+    assert not taken[-1]
+    assert calls
+    hook.remove()
+    with torch.no_grad():
+        model.model.layers[1].self_attn.o_proj.weight.zero_()
+    assert not torch.equal(logits(model, passes, keep), plain)
+    assert taken[-1]
+
+
+def test_tokens_that_are_too_many_are_left_to_others(taken: list[bool]) -> None:
+    sequences = Sequences(small("llama"), [60])
+    sequences.step((0, 13))
+    assert taken == [False]
+    sequences.step((0, 12))
+    assert taken == [False, True]
