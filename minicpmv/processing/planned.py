@@ -61,18 +61,17 @@ def planned_inputs(
     if markers_of(text) != [picture.kind for picture in looked]:
         return None
     tokens = prompts.tokens(text, end)
-    ids = torch.tensor([tokens.encoded.ids])
+    ids = np.array([tokens.encoded.ids], np.int64)
     inputs = {
         "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "mm_token_type_ids": torch.from_numpy(tokens.mask)[None],
+        "attention_mask": np.ones_like(ids),
+        "mm_token_type_ids": tokens.mask[None],
     }
-    images = [image for picture in prompts.sliced for image in picture]
-    if images:
-        sizes = [image.target_sizes for image in images]
-        inputs["slices_per_image"] = torch.tensor(list(map(len, sizes)))
-        inputs["target_sizes"] = torch.from_numpy(np.concatenate(sizes))
-    return inputs
+    sizes = [image.target_sizes for picture in prompts.sliced for image in picture]
+    if sizes:
+        inputs["slices_per_image"] = np.array(list(map(len, sizes)), np.int64)
+        inputs["target_sizes"] = np.concatenate(sizes)
+    return {name: torch.from_numpy(values) for name, values in inputs.items()}
 
 
 def _media_of(messages: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
