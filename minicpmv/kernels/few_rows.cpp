@@ -92,8 +92,9 @@ template <class K> void multiply(const Product<typename K::Number>& p, int threa
 #ifdef __AVX512BF16__
 // The same in the order in which oneDNN adds, whatever the number of rows: one sum per result, pair
 // after pair, in chunks that are added up. So a row gets the same bits here and there. Outputs stand
-// side by side in a vector, for which weights are transposed on the way: slower by half for one row,
-// and no longer bound by memory, so that large weights are left to the function above.
+// side by side in a vector, for which weights are transposed on the way: for one row slower than the
+// function above where weights are in the cache, and for many rows faster; rows that lie a power of
+// two apart take the cache from each other, so that large weights are left to the function above.
 constexpr int WIDE = 32;                      // outputs at a time: two vectors
 constexpr int64_t WORDS = 16;                 // pairs of inputs at a time
 constexpr int64_t LARGE_WEIGHT = 1 << 20;     // numbers
@@ -147,6 +148,10 @@ INLINE void add_chunk(const Product<bf16>& p, const bf16* const* weights, int64_
       for (int v = 0; v < 2; ++v)
         transpose(weights + 16 * v, 2 * (start + d), mask, words + 2 * d + v);
     }
+    // The next outputs' words are brought closer meanwhile: 32 rows are more than the processor follows
+    // by itself. What is not there is not brought.
+    for (int64_t o = 0; o < WIDE; ++o)
+      __builtin_prefetch(weights[o] + WIDE * p.weight_stride + 2 * start);
     const bf16* x = p.x + 2 * start;
     int64_t row = 0;
     for (; row + ROWS <= p.rows; row += ROWS)
