@@ -46,7 +46,7 @@ class FewTokens:
             return None
         rows, pieces = _rows(batch.rows), _pieces(batch)
         wanted = _wanted(keep, ends)
-        if pieces is None or rows is None or wanted is None:
+        if rows is None or wanted is None:
             return None
         held = self._held(store)
         if held is None:
@@ -100,14 +100,13 @@ def _rows(rows: Rows | None) -> tuple[layers.Rows | None] | None:
     return (layers.Rows(rows.tables, rows.lengths),)
 
 
-def _pieces(batch: FlatBatch) -> list[layers.Piece] | None:
-    """None where the blocks of one do not follow each other."""
+def _pieces(batch: FlatBatch) -> list[layers.Piece]:
     found = []
     for piece in batch.pieces:
-        if not isinstance(piece.blocks, slice):
-            return None
         begin, length = piece.place.start, piece.place.stop - piece.place.start
-        found.append(layers.Piece(begin, length, piece.start, piece.blocks.start))
+        run = piece.blocks
+        places = (run.start, 0) if isinstance(run, slice) else (0, run.data_ptr())
+        found.append(layers.Piece(begin, length, piece.start, *places))
     return found
 
 

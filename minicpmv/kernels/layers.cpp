@@ -81,9 +81,13 @@ struct Rows {
   int64_t count, stride;  // rows, and blocks of a row of `tables`
 };
 
-// Tokens that follow each other in one sequence, whose blocks follow each other.
+// Tokens that follow each other in one sequence.
 struct Piece {
   int64_t begin, length, start, first_block;
+  const int64_t* blocks;  // null where they follow each other
+
+  int64_t num_keys() const { return start + length; }
+  int64_t num_blocks() const { return (num_keys() + BLOCK - 1) / BLOCK; }
 };
 
 struct Sizes {
@@ -128,16 +132,29 @@ int attend(const Call<T, C>& call, const Layer<T>& layer, const Rows& rows, cons
                rows.count, s.heads, s.kv_heads, s.head_dim, call.scaling, call.threads);
 }
 
+// The keys or values of a piece in a row; copied to `room` where its blocks do not follow each other.
+template <class T>
+const T* in_a_row(const T* blocks, const Piece& piece, int64_t kv_width, T* room) {
+  const int64_t block = BLOCK * kv_width;
+  if (!piece.blocks) return blocks + piece.first_block * block;
+  for (int64_t i = 0; i < piece.num_blocks(); ++i)
+    memcpy((void*)(room + i * block), blocks + piece.blocks[i] * block, block * sizeof(T));
+  return room;
+}
+
+// `room` is for the keys and values of the longest piece.
 template <class T, class C>
-int attend(const Call<T, C>& call, const Layer<T>& layer, const Piece& piece, const T* query, T* out) {
+int attend(const Call<T, C>& call, const Layer<T>& layer, const Piece& piece, const T* query, T* out,
+           T* room) {
   const Sizes& s = call.sizes;
   const int64_t dim = s.head_dim, width = s.heads * dim, kv_width = s.kv_heads * dim;
-  const int64_t place = piece.first_block * BLOCK * kv_width;
-  const int64_t sizes[19] = {1, s.heads, piece.length, piece.start + piece.length, dim,
+  const T* keys = in_a_row(layer.keys, piece, kv_width, room);
+  const T* values = in_a_row(layer.values, piece, kv_width, room + piece.num_blocks() * BLOCK * kv_width);
+  const int64_t sizes[19] = {1, s.heads, piece.length, piece.num_keys(), dim,
                              0, dim, width, 0, dim, kv_width, 0, dim, kv_width, 0, dim, width,
                              s.kv_heads, piece.start + 1};
-  return dense(query + piece.begin * width, layer.keys + place, layer.values + place,
-               out + piece.begin * width, sizes, call.scaling, call.threads);
+  return dense(query + piece.begin * width, keys, values, out + piece.begin * width, sizes,
+               call.scaling, call.threads);
 }
 
 template <class T, class C> int compute(const Call<T, C>& call, T* hidden) {
@@ -145,12 +162,19 @@ template <class T, class C> int compute(const Call<T, C>& call, T* hidden) {
   const int64_t width = s.heads * s.head_dim, kv_width = s.kv_heads * s.head_dim;
   const int64_t widest = s.hidden > width ? s.hidden : width;
   int64_t tokens = s.tokens;
-  const int64_t numbers = tokens * (3 * widest + 2 * kv_width + 2 * s.inner);
+  int64_t blocks = 0;  // that are copied
+  for (int64_t i = 0; i < call.batch.num_pieces; ++i) {
+    const Piece& piece = call.batch.pieces[i];
+    if (piece.blocks && piece.num_blocks() > blocks) blocks = piece.num_blocks();
+  }
+  const int64_t numbers =
+      tokens * (3 * widest + 2 * kv_width + 2 * s.inner) + 2 * blocks * BLOCK * kv_width;
   T* const memory = (T*)aligned_alloc(64, (numbers * sizeof(T) + 63) / 64 * 64);
   if (!memory) return 1;
   T *normed = memory, *query = normed + tokens * widest, *found = query + tokens * widest;
   T *key = found + tokens * widest, *value = key + tokens * kv_width;
   T *gate = value + tokens * kv_width, *up = gate + tokens * s.inner;
+  T* room = up + tokens * s.inner;
   int failed = 0;
   for (int64_t number = 0; number < s.layers && !failed; ++number) {
     const Layer<T>& layer = call.layers[number];
@@ -172,7 +196,7 @@ template <class T, class C> int compute(const Call<T, C>& call, T* hidden) {
     } else {
       failed |= attend(call, layer, call.batch.rows, query, found);
       for (int64_t i = 0; i < call.batch.num_pieces; ++i)
-        failed |= attend(call, layer, call.batch.pieces[i], query, found);
+        failed |= attend(call, layer, call.batch.pieces[i], query, found, room);
     }
     multiply(found, layer.output, normed, width, s.hidden);
     add(hidden, normed, tokens * s.hidden, call.residual_scale);

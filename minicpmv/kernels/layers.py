@@ -51,13 +51,15 @@ class Rows(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Tokens that follow each other in one sequence: the first of them in the batch, how many,
-    tokens of the sequence before them, and the first of its blocks, which follow each other."""
+    """Tokens that follow each other in one sequence: the first of them in the batch, how many, and
+    tokens of the sequence before them; the first of its blocks where these follow each other, else
+    the address of their int64 numbers."""
 
     begin: int
     length: int
     start: int
     first_block: int
+    blocks: int
 
 
 class Factors(NamedTuple):

@@ -38,9 +38,12 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return found
 
 
-def logits(model: Any, passes: list[list[tuple[int, int]]], keep: list[int] | None) -> torch.Tensor:
+def logits(
+    model: Any, passes: list[list[tuple[int, int]]], keep: list[int] | None, follow: bool = True
+) -> torch.Tensor:
+    """Args: follow: whether blocks of a sequence follow each other."""
     sequences = Sequences(model, [60, 60])
-    sequences.tables = [[0, 1], [2, 3]]  # pieces whose blocks follow each other
+    sequences.tables = [[0, 1], [2, 3]] if follow else [[3, 0], [2, 1]]
     for pieces in passes[:-1]:
         sequences.step(*pieces)
     return torch.cat(sequences.step(*passes[-1], keep=keep))
@@ -56,6 +59,9 @@ def test_bits_are_those_of_the_modules(
     passes, keep = PASSES[case]
     found = logits(model, passes, keep)
     assert taken[-1]
+    apart = logits(model, passes, keep, follow=False)
+    assert taken[-1]
+    assert torch.equal(apart, found)
     monkeypatch.setattr(FewTokens, "compute", lambda *_: None)
     assert torch.equal(found, logits(model, passes, keep))
 
