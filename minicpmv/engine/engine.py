@@ -79,6 +79,11 @@ class Engine:
         self._features = FeatureCache(self.limits.feature_bytes)
         self._forwarded: weakref.WeakSet[LiveAnswer] = weakref.WeakSet()
         self._closed = False
+        self._fixed: State | None = None
+
+    def fix_model(self) -> None:
+        """Look no more for changes of the model before each request; there must be none."""
+        self._fixed = state_of(self.model)
 
     def settings(self, conversations: Sequence[Messages], options: Mapping[str, Any]) -> Settings:
         """What the options mean for these conversations; see `Preparation.settings`."""
@@ -299,7 +304,7 @@ class Engine:
         if conversation is None:
             plain = cast(str | Sequence[int], prompt)
             inputs, plan = self._inputs.encode_plain(plain, settings)
-            state = state_of(self.model)
+            state = self._state()
             found = prompt_of(inputs["input_ids"], (), state.weights)
         else:
             found, inputs, plan, state = self._prompt(conversation, settings)
@@ -325,7 +330,8 @@ class Engine:
         Args:
             structure: of the model, where it was just looked at.
         """
-        structure = structure or structure_of(self.model)
+        if structure is None:
+            structure = self._fixed.structure if self._fixed else structure_of(self.model)
         with self._lock:
             if structure != self._structure:
                 former, self._runtime = self._runtime, None
@@ -336,6 +342,9 @@ class Engine:
                 self._structure = structure
             return self._runtime
 
+    def _state(self) -> State:
+        return self._fixed or state_of(self.model)
+
     def _prompt(
         self, messages: Messages, settings: Settings
     ) -> tuple[Prompt, dict[str, Any], GenerationPlan, State]:
@@ -345,7 +354,7 @@ class Engine:
         settings = settings.after_reading()
         with_pixels = self.processor.compat == "released" and settings.image_features is None
         inputs, plan = self._inputs.encode([read], settings, with_pixels=with_pixels)
-        state = state_of(self.model)
+        state = self._state()
         media = self._media(read, inputs, settings, state.weights)
         return prompt_of(inputs["input_ids"], media, state.weights), inputs, plan, state
 

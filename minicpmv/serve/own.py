@@ -238,6 +238,7 @@ class OwnBackend:
         # A vocabulary that cannot be used is an error of requests with a constraint.
         with suppress(ArgumentError):
             vocabulary_of(chat.processor)
+        chat.engine.fix_model()
         self._file_bytes[place] = self._bytes_on_disk(place)
         logger.info("loaded %s in %.1f s", place, time.perf_counter() - begin)
         return chat

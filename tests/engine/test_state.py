@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from minicpmv import load
+from minicpmv.engine import engine
 from minicpmv.engine.state import State, state_of, structure_of
 
 from ..helpers.tiny import tiny_model
@@ -78,3 +80,15 @@ def test_the_state_of_an_adapter_is_seen() -> None:
     adapted[-1].enable_adapters(True)
     adapted[0].scaling["default"] = 0.5
     assert changed(before, state_of(model)) == {"weights"}
+
+
+def test_a_model_that_is_fixed_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"sampling": False, "num_beams": 1, "max_new_tokens": 4}
+    with load("nano", "cpu", progress=False) as chat:
+        answer = chat.ask("Hi", **options)
+        chat.engine.fix_model()
+        monkeypatch.delattr(engine, "state_of")
+        monkeypatch.delattr(engine, "structure_of")
+        assert chat.ask("Hi", **options) == answer
+        assert chat.ask("Hi, you", **options).num_cached_tokens
+        assert "requests" in chat.engine.stats()
