@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from ..kernels import dense_linear, ops
 from . import supported
@@ -52,6 +53,7 @@ class Decoder:
         scaling, residual_scale: of the scores, and of what a layer adds.
         windows: of each layer, how many tokens are attended to; None for all.
         dtype, device: of the embeddings and of what is stored.
+        is_fixed: whether weights and modules stay as they are from now on.
         recorded_steps: replayed in place of steps of one token per sequence; None but on CUDA.
     """
 
@@ -94,6 +96,7 @@ class Decoder:
         )
         self._batcher, self._ends = Batcher(self.device), Batcher(self.device)
         self._few_tokens = FewTokens(self)
+        self.is_fixed = False
         self.recorded_steps = RecordedSteps(self) if self.device.type == "cuda" else None
 
     def max_tokens(self) -> int | None:
@@ -106,9 +109,13 @@ class Decoder:
     @torch.inference_mode()
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Embeddings (n, hidden) of token ids (n,)."""
+        module, ids = self.model.get_input_embeddings(), ids.to(self.device)
+        is_plain = type(module) is nn.Embedding and module.max_norm is None
+        if is_plain and not supported.is_followed(module):
+            return module.weight.index_select(0, ids)
         # As a batch of one: what watches the module expects (batch, seq).
-        result: torch.Tensor = self.model.get_input_embeddings()(ids[None].to(self.device))
-        return result[0]
+        result: torch.Tensor = module(ids[None])[0]
+        return result
 
     @torch.inference_mode()
     def forward(
@@ -332,7 +339,9 @@ class Rotary:
         frequencies, scale = self._frequencies(positions.device)
         angles = positions[:, None].float() * frequencies
         angles = torch.cat((angles, angles), dim=-1)
-        cos, sin = angles.cos() * scale, angles.sin() * scale
+        cos, sin = angles.cos(), angles.sin()
+        if scale != 1:
+            cos, sin = cos * scale, sin * scale
         return cos.to(self._dtype), sin.to(self._dtype)
 
 

@@ -19,6 +19,7 @@ from ..kernels import random_bits
 
 _MOST_KEPT = 1024  # tokens; with a larger top_k whole rows cost less
 _BLOCK = 128  # logits
+_LONG = 8192  # scores, of which fewer are worth one operation only
 _AT_ONCE = 1 << 18  # logits
 _FRACTION_BITS = 53  # of a random double
 _UNUSED: Any = None  # ids, which these warpers do not look at
@@ -41,7 +42,7 @@ def likeliest(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     rows, length = scores.shape
     num_blocks = length // _BLOCK
-    if not scores.is_cpu or num_blocks < 2:
+    if not scores.is_cpu or length < _LONG:
         return scores.max(dim=-1)
     # The CPU finds a maximum ten times faster than its place.
     blocks = scores[:, : num_blocks * _BLOCK].unflatten(-1, (num_blocks, _BLOCK))

@@ -84,6 +84,8 @@ class Engine:
     def fix_model(self) -> None:
         """Look no more for changes of the model before each request; there must be none."""
         self._fixed = state_of(self.model)
+        if (runtime := self._current()) is not None:
+            runtime.decoder.is_fixed = True
 
     def settings(self, conversations: Sequence[Messages], options: Mapping[str, Any]) -> Settings:
         """What the options mean for these conversations; see `Preparation.settings`."""
@@ -325,11 +327,8 @@ class Engine:
             raise ValueError("The engine is closed. Load the model again to ask it.")
 
     def _current(self, structure: tuple[Any, ...] | None = None) -> Runtime | None:
-        """What computes for the model as it is now; None: `generate` does.
-
-        Args:
-            structure: of the model, where it was just looked at.
-        """
+        """What computes for the model, of this structure where it was just looked at; None:
+        `generate` does."""
         if structure is None:
             structure = self._fixed.structure if self._fixed else structure_of(self.model)
         with self._lock:

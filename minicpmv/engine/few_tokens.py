@@ -17,6 +17,8 @@ from .block_store import BlockStore
 if TYPE_CHECKING:
     from .decoder import Decoder, Ends
 
+_Held = tuple[layers.Shape, Any, float]  # pointers to weights, and what norms add
+
 _PARTS = ("q_proj", "k_proj", "v_proj", "o_proj")
 _MLP = ("gate_proj", "up_proj", "down_proj")
 
@@ -26,6 +28,7 @@ class FewTokens:
 
     def __init__(self, decoder: "Decoder"):
         self._decoder = decoder
+        self._fixed: tuple[tuple[int, ...], _Held] | None = None  # with the places of keys
 
     def compute(
         self,
@@ -48,7 +51,7 @@ class FewTokens:
         wanted = _wanted(keep, ends)
         if rows is None or wanted is None:
             return None
-        held = self._held(store)
+        held = self._known(store) if decoder.is_fixed else self._held(store)
         if held is None:
             return None
         shape, pointers, eps = held
@@ -58,7 +61,16 @@ class FewTokens:
             *wanted,
         )  # fmt: skip
 
-    def _held(self, store: BlockStore) -> tuple[layers.Shape, Any, float] | None:
+    def _known(self, store: BlockStore) -> _Held | None:
+        """`_held` of a model that does not change, looked at again where the store has moved."""
+        places = tuple(keys.data_ptr() for keys in store.keys)
+        if self._fixed is None or self._fixed[0] != places:
+            held = self._held(store)
+            self._fixed = None if held is None else (places, held)
+            return held
+        return self._fixed[1]
+
+    def _held(self, store: BlockStore) -> _Held | None:
         """The weights of the moment; None where a module is more than its class."""
         decoder = self._decoder
         modules = decoder.plain_modules()

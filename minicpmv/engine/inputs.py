@@ -198,7 +198,7 @@ class Preparation:
 
 def context_length(config: Any) -> int:
     """Most tokens of a prompt and its answer together."""
-    text = config.get_text_config()
+    text = getattr(config, "text_config", None) or config.get_text_config()
     rope = text.rope_parameters or {}
     stretches = rope.get("rope_type") == "dynamic"
     return int(text.max_position_embeddings * (rope["factor"] if stretches else 1))

@@ -36,7 +36,7 @@ class Encoded(NamedTuple):
         """
         if not spans:
             return np.zeros(len(self.ids), np.int64)
-        starts = np.array([start for start, _ in self.offsets])
+        starts = np.array(next(zip(*self.offsets, strict=True), ()), np.int64)
         edges = np.array(sorted(spans))  # (num_spans, 2)
         span = np.searchsorted(edges[:, 0], starts, side="right") - 1  # the last that begins before
         inside = (span >= 0) & (starts < edges[span, 1])
@@ -245,7 +245,7 @@ def _encode_runs(
         if (start, end) == (first, first + size):
             starts = range(first, last, size)
             encoded.ids.extend([token] * len(starts))
-            encoded.offsets.extend([(start, start + size) for start in starts])
+            encoded.offsets.extend(zip(starts, range(first + size, last + size, size), strict=True))
             removed += last - first - size
             index += 1
             first, last = runs[index] if index < len(runs) else (-1, -1)

@@ -82,6 +82,25 @@ def test_modules_that_are_more_than_their_class_are_called(taken: list[bool]) ->
     assert taken[-1]
 
 
+def test_a_fixed_model_is_looked_at_again_when_the_store_moves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sequences = Sequences(small("llama"), [100])
+    decoder, store = sequences.decoder, sequences.store
+    sequences.tables = [[0, 1, 2, 3]]
+    looked: list[int] = []
+    own = decoder.plain_modules
+    monkeypatch.setattr(decoder, "plain_modules", lambda: looked.append(1) or own())
+    decoder.is_fixed = True
+    sequences.check((0, 40))
+    sequences.check((0, 1))
+    sequences.check((0, 1))
+    assert len(looked) == 1
+    store.grow(store.capacity + 1)
+    sequences.check((0, 12))
+    assert len(looked) == 2
+
+
 def test_tokens_that_are_too_many_are_left_to_others(taken: list[bool]) -> None:
     sequences = Sequences(small("llama"), [60])
     sequences.step((0, 13))
