@@ -6,8 +6,8 @@
 Spans of a few tokens (a step, or tokens that were guessed ahead) are taken all together: every
 token is a row of its own with the number of tokens that it attends to, so that the mask is a
 length. Longer spans go one by one over their keys in a row, by a kernel or PyTorch's attention.
-On a CPU pieces of prompts do so however short they are: where a prompt is divided, and how much of
-it was there before, then makes no difference to its sums.
+On a CPU pieces of prompts do so however short they are, and tokens of answers do not: where a prompt
+is divided, how much of it was there before, and how far was guessed then makes no difference to sums.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,10 @@ from torch.nn import functional as F
 from ..kernels import causal_attention, ops
 from .block_store import BLOCK, BlockStore
 
-# Spans of so many tokens are taken together.
+# Spans of so many tokens are taken together; on a CPU all that an answer can have: a token and what is
+# guessed ahead. So the sums of a token are the same however many are guessed before it.
 MAX_ROWS = 8
+MAX_ROWS_ON_CPU = 65
 # Keys, and as many values, that are copied out of their blocks at a time: numbers.
 _GATHERED = 1 << 27
 # Tables are cut to a multiple of this width, so that they last for some steps.
@@ -146,6 +148,7 @@ class Batcher:
     def __init__(self, device: torch.device):
         self._device = device
         self._is_cpu = device.type == "cpu"
+        self._max_rows = MAX_ROWS_ON_CPU if self._is_cpu else MAX_ROWS
         self._blocks: list[list[int]] = []
         self._counts: list[int] = []
         self._width = 0
@@ -176,7 +179,7 @@ class Batcher:
                 slots.append(blocks[start // BLOCK] * BLOCK + start % BLOCK)
             else:
                 slots += [blocks[place // BLOCK] * BLOCK + place % BLOCK for place in own]
-            if span.length <= MAX_ROWS and not (span.is_prompt and self._is_cpu):
+            if span.length <= self._max_rows and not (span.is_prompt and self._is_cpu):
                 places += range(offset, offset + span.length)
                 lengths += range(start + 1, stop + 1)
                 short.append(span)

@@ -158,7 +158,7 @@ def trace_engine(
         going_on = [index for index, (embeds, _) in enumerate(texts) if start < len(embeds)]
         pieces = [texts[index][0][start : start + PIECE] for index in going_on]
         spans = [
-            Span(start, len(piece), texts[index][1])
+            Span(start, len(piece), texts[index][1], is_prompt=True)
             for index, piece in zip(going_on, pieces, strict=True)
         ]
         together = torch.cat(pieces)

@@ -5,6 +5,7 @@ import torch
 
 from minicpmv.engine.attention import (
     MAX_ROWS,
+    MAX_ROWS_ON_CPU,
     Batcher,
     FlatBatch,
     Span,
@@ -102,7 +103,7 @@ def test_rows_are_gathered_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_places_of_a_batch() -> None:
-    batch = Batcher(DEVICE).batch([Span(33, 1, [4, 7]), Span(30, 3, [2, 5]), Span(0, 9, [1])])
+    batch = Batcher(DEVICE).batch([Span(33, 1, [4, 7]), Span(30, 3, [2, 5]), Span(0, 9, [1], is_prompt=True)])
     assert batch.positions.tolist() == [33, 30, 31, 32, *range(9)]
     assert batch.slots.tolist() == [
         *(7 * BLOCK + 1, 2 * BLOCK + 30, 2 * BLOCK + 31, 5 * BLOCK),
@@ -117,6 +118,14 @@ def test_places_of_a_batch() -> None:
         (0, 9, slice(1, 2))
     ]
     assert not batch.is_step
+
+
+def test_tokens_of_an_answer_are_rows_however_far_is_guessed() -> None:
+    guessed, prompt = Span(20, MAX_ROWS_ON_CPU, [3, 1, 2]), Span(0, 2, [0], is_prompt=True)
+    batch = Batcher(DEVICE).batch([guessed, prompt])
+    assert batch.rows is not None
+    assert batch.rows.lengths.tolist() == [*range(21, 21 + MAX_ROWS_ON_CPU)]
+    assert [piece.total for piece in batch.pieces] == [2]
 
 
 def test_tables_are_kept_while_they_hold() -> None:

@@ -99,3 +99,16 @@ def test_answers_are_the_same_alone_beside_others_and_again(nano: Chat) -> None:
     for number, found in enumerate(beside):
         assert found == alone[number % 8]
     assert [ask(nano, number) for number in range(8)] == alone
+
+
+@pytest.mark.parametrize("number", [2, 8, 64])
+def test_answers_are_the_same_however_far_is_guessed(nano: Chat, number: int) -> None:
+    prompt, images = " ".join(["A red heart, a star."] * 6), [str(SCENE)]
+    forced: dict[str, Any] = {"max_new_tokens": 80, "min_new_tokens": 80, "logprobs": 0}
+    guessed = nano.engine.stats()["tokens"]["guessed"]
+    found = nano.ask(prompt, images, prompt_lookup_num_tokens=number, **forced)
+    assert nano.engine.stats()["tokens"]["guessed"] > guessed
+    nano.engine.forget()
+    plain = nano.ask(prompt, images, **forced)
+    assert found.token_ids == plain.token_ids
+    assert found.logprobs == plain.logprobs
