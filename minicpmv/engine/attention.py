@@ -6,8 +6,9 @@
 Spans of a few tokens (a step, or tokens that were guessed ahead) are taken all together: every
 token is a row of its own with the number of tokens that it attends to, so that the mask is a
 length. Longer spans go one by one over their keys in a row, by a kernel or PyTorch's attention.
-On a CPU pieces of prompts do so however short they are, and tokens of answers do not: where a prompt
-is divided, how much of it was there before, and how far was guessed then makes no difference to sums.
+On a CPU pieces of prompts do so however short they are, and tokens of answers do not: where a
+prompt is divided, how much of it was there before, and how far was guessed then makes no difference
+to sums.
 """
 
 from collections.abc import Sequence
@@ -21,8 +22,8 @@ from torch.nn import functional as F
 from ..kernels import causal_attention, ops
 from .block_store import BLOCK, BlockStore
 
-# Spans of so many tokens are taken together; on a CPU all that an answer can have: a token and what is
-# guessed ahead. So the sums of a token are the same however many are guessed before it.
+# Spans of so many tokens are taken together; on a CPU all that an answer can have: a token and what
+# is guessed ahead. So the sums of a token are the same however many are guessed before it.
 MAX_ROWS = 8
 MAX_ROWS_ON_CPU = 65
 # Keys, and as many values, that are copied out of their blocks at a time: numbers.

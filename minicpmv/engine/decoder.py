@@ -153,18 +153,20 @@ class Decoder:
         return self.step(embeds, batch, store, keep.to(self.device))
 
     def _ends_of(self, spans: Sequence[Span], keep: Sequence[int]) -> Ends | None:
-        """What the last layer attends for; None where that is all tokens as they stand. Of a prompt
-        of which few tokens are kept, these are steps, however the prompt was divided."""
+        """What the last layer attends for; None where that is all tokens as they stand. Kept tokens
+        of a prompt are steps, however it was divided: all on a CPU, elsewhere if they are few."""
         own: list[Span] = []
         chosen: list[int] = []
         kept: list[int] = []
         first = place = 0
+        is_cpu = self.device.type == "cpu"
         for span in spans:
             begin, last = place, first + span.length
             while place < len(keep) and keep[place] < last:
                 place += 1
             wanted = keep[begin:place]
-            if span.is_prompt and len(wanted) * _KEPT_OF <= max(span.length, _KEPT_OF):
+            are_few = len(wanted) * _KEPT_OF <= max(span.length, _KEPT_OF)
+            if span.is_prompt and (are_few or is_cpu):
                 kept += range(len(chosen), len(chosen) + len(wanted))
                 chosen += wanted
                 own += (Span(span.start + token - first, 1, span.blocks) for token in wanted)

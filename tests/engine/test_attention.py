@@ -103,7 +103,9 @@ def test_rows_are_gathered_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_places_of_a_batch() -> None:
-    batch = Batcher(DEVICE).batch([Span(33, 1, [4, 7]), Span(30, 3, [2, 5]), Span(0, 9, [1], is_prompt=True)])
+    batch = Batcher(DEVICE).batch(
+        [Span(33, 1, [4, 7]), Span(30, 3, [2, 5]), Span(0, 9, [1], is_prompt=True)]
+    )
     assert batch.positions.tolist() == [33, 30, 31, 32, *range(9)]
     assert batch.slots.tolist() == [
         *(7 * BLOCK + 1, 2 * BLOCK + 30, 2 * BLOCK + 31, 5 * BLOCK),

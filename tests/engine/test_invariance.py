@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from minicpmv import Chat, kernels, load
+from minicpmv import Chat, EngineLimits, kernels, load
 from minicpmv.engine import decoder
 from minicpmv.engine.invariance import is_invariant
 from minicpmv.kernels.processor import instruction_sets
@@ -112,3 +112,14 @@ def test_answers_are_the_same_however_far_is_guessed(nano: Chat, number: int) ->
     plain = nano.ask(prompt, images, **forced)
     assert found.token_ids == plain.token_ids
     assert found.logprobs == plain.logprobs
+
+
+@pytest.mark.parametrize("piece_tokens", [1, 5, 16])
+def test_decisions_are_the_same_however_prompts_are_divided(nano: Chat, piece_tokens: int) -> None:
+    choices = ("a red heart on the left", "the blue star above all the others", "no", "yes, it is")
+    limits = EngineLimits(piece_tokens=piece_tokens)
+    whole = nano.decide(QUESTIONS[0], choices=choices)
+    with load("nano", "cpu", "bfloat16", progress=False, limits=limits) as divided:
+        for _ in range(2):
+            found = divided.decide(QUESTIONS[0], choices=choices)
+            assert found.probabilities == whole.probabilities
