@@ -19,7 +19,7 @@ from .decoder import Decoder
 from .vision import VisionEncoder
 
 _PROMPT = 3 * BLOCK + 13
-_STEPS = 3
+_STEPS = 16
 _OTHERS = 14  # rows beside: more than the functions for a few rows take
 
 
@@ -42,22 +42,23 @@ def is_invariant(model: Any) -> bool:
     embeds, others = (
         (torch.randn(shape, generator=generator) * scale).to(decoder.dtype) for _ in range(2)
     )
-    alone = _alone(decoder, embeds)
-    return torch.equal(alone, _among(decoder, embeds, others)) and _sees_alike(model, generator)
+    found = zip(_alone(decoder, embeds), _among(decoder, embeds, others), strict=True)
+    return all(torch.equal(*pair) for pair in found) and _sees_alike(model, generator)
 
 
-def _alone(decoder: Decoder, embeds: torch.Tensor) -> torch.Tensor:
-    """Logits of the end of the prompt and of each step: (1 + steps, vocabulary)."""
+def _alone(decoder: Decoder, embeds: torch.Tensor) -> list[torch.Tensor]:
+    """Logits of the end of the prompt and of each step, (1 + steps, vocabulary), then keys and
+    values of each layer, whose differences may be lost on the way to a few rounded logits."""
     store, (blocks, *_) = _room(decoder, 1)
     spans = [Span(0, _PROMPT, blocks, is_prompt=True)]
     found = [decoder.forward(embeds[:_PROMPT], spans, store, [_PROMPT - 1])]
     for place in range(_PROMPT, len(embeds)):
         spans = [Span(place, 1, blocks)]
         found.append(decoder.forward(embeds[place : place + 1], spans, store, [0]))
-    return torch.cat(found)
+    return [torch.cat(found), *_states(store, blocks)]
 
 
-def _among(decoder: Decoder, embeds: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+def _among(decoder: Decoder, embeds: torch.Tensor, others: torch.Tensor) -> list[torch.Tensor]:
     """The same in pieces beside other sequences, with one thread."""
     store, (blocks, *tables) = _room(decoder, 1 + _OTHERS)
     found = []
@@ -77,7 +78,13 @@ def _among(decoder: Decoder, embeds: torch.Tensor, others: torch.Tensor) -> torc
             rows = others[number : number + 1].expand(len(tables), -1)
             batch = torch.cat((embeds[place : place + 1], rows))
             found.append(decoder.forward(batch, spans, store, range(len(spans)))[:1])
-    return torch.cat(found)
+    return [torch.cat(found), *_states(store, blocks)]
+
+
+def _states(store: BlockStore, blocks: list[int]) -> list[torch.Tensor]:
+    """Keys and values of each layer: (tokens, kv_heads, head_dim)."""
+    parts = (*store.keys, *store.values)
+    return [part[blocks].flatten(0, 1)[: _PROMPT + _STEPS] for part in parts]
 
 
 def _room(decoder: Decoder, number: int) -> tuple[BlockStore, Sequence[list[int]]]:

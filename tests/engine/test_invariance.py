@@ -59,6 +59,9 @@ def test_what_depends_on_others_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
         decoder, "dense_linear", lambda x, *w: other(x, *w) * (1 + (len(x) > 14) * 2**-20)
     )
     assert not is_invariant(model)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()  # the difference is in what is stored, too
+    assert not is_invariant(model)
 
 
 @pytest.mark.parametrize("inputs", [384, 588, 768, 1024, 1536, 2050])
