@@ -21,6 +21,7 @@ _Held = tuple[layers.Shape, Any, float]  # pointers to weights, and what norms a
 
 _PARTS = ("q_proj", "k_proj", "v_proj", "o_proj")
 _MLP = ("gate_proj", "up_proj", "down_proj")
+_GATE = 10  # its weight among the tensors of a layer
 
 
 class FewTokens:
@@ -28,6 +29,7 @@ class FewTokens:
 
     def __init__(self, decoder: "Decoder"):
         self._decoder = decoder
+        self._shapes_of: dict[int, list[tuple[int, ...] | None]] = {}
         self._fixed: tuple[tuple[int, ...], _Held] | None = None  # with the places of keys
 
     def compute(
@@ -44,6 +46,8 @@ class FewTokens:
         decoder = self._decoder
         if not 0 < len(embeds) <= layers.MOST_TOKENS or embeds.dtype != decoder.dtype:
             return None
+        if embeds.shape[1] != decoder.hidden_size:
+            return None
         library = built() if decoder.device.type == "cpu" else None
         if library is None or not pays(library, decoder.dtype) or torch.is_grad_enabled():
             return None
@@ -55,9 +59,10 @@ class FewTokens:
         if held is None:
             return None
         shape, pointers, eps = held
+        own = embeds.clone(memory_format=torch.contiguous_format)
         factors = layers.Factors(decoder.scaling, decoder.residual_scale, eps)
         return layers.compute(
-            library, embeds.clone(), shape, pointers, batch.slots, turns, *rows, pieces, factors,
+            library, own, shape, pointers, batch.slots, turns, *rows, pieces, factors,
             *wanted,
         )  # fmt: skip
 
@@ -83,9 +88,15 @@ class FewTokens:
                 parameters = own[name]._parameters
                 tensors += (parameters["weight"], parameters["bias"])
             tensors += (keys, values)
-        for tensor in tensors:
+        gate = tensors[_GATE]
+        assert gate is not None
+        inner = len(gate)
+        # Heads and channels of single layers may have been taken away.
+        for tensor, wanted in zip(tensors, self._shapes(inner), strict=True):
             if tensor is not None and not (
-                tensor.dtype == decoder.dtype and tensor.is_contiguous()
+                tensor.dtype == decoder.dtype
+                and tensor.is_contiguous()
+                and (wanted is None or tensor.shape == wanted)
             ):
                 return None
         eps = {
@@ -93,14 +104,29 @@ class FewTokens:
             for own in modules
             for name in ("input_layernorm", "post_attention_layernorm")
         }
-        inner = {own["gate_proj"].out_features for own in modules}
-        if len(eps) != 1 or len(inner) != 1:
+        if len(eps) != 1:
             return None
         shape = layers.Shape(
             len(modules), decoder.hidden_size, decoder.num_heads, decoder.num_kv_heads,
-            decoder.head_dim, *inner,
+            decoder.head_dim, inner,
         )  # fmt: skip
         return (shape, layers.pointers(tensors), *eps) if shape.is_taken else None
+
+    def _shapes(self, inner: int) -> list[tuple[int, ...] | None]:
+        """Of the weights of all layers, in their order; None for keys and values."""
+        if inner not in self._shapes_of:
+            decoder = self._decoder
+            hidden, width = decoder.hidden_size, decoder.num_heads * decoder.head_dim
+            kv_width = decoder.num_kv_heads * decoder.head_dim
+            products = (
+                (width, hidden), (kv_width, hidden), (kv_width, hidden), (hidden, width),
+                (inner, hidden), (inner, hidden), (hidden, inner),
+            )  # fmt: skip
+            shapes: list[tuple[int, ...] | None] = [(hidden,), (hidden,)]
+            for outputs, inputs in products:
+                shapes += ((outputs, inputs), (outputs,))
+            self._shapes_of = {inner: [*shapes, None, None] * decoder.num_layers}
+        return self._shapes_of[inner]
 
 
 def _rows(rows: Rows | None) -> tuple[layers.Rows | None] | None:

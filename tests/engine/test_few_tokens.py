@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from minicpmv import kernels
+from minicpmv.engine.attention import Span
 from minicpmv.engine.decoder import FewTokens
 from minicpmv.kernels.dense import pays
 
@@ -111,3 +112,37 @@ def test_tokens_that_are_too_many_are_left_to_others(taken: list[bool]) -> None:
     assert taken == [False]
     sequences.step((0, 12))
     assert taken == [False, True]
+
+
+@torch.no_grad()
+def test_layers_of_other_sizes_are_left_to_the_modules(taken: list[bool]) -> None:
+    """Heads and channels of one layer that were taken away: nothing beyond them is read."""
+    (passes, keep), model = PASSES["a step"], small("llama")
+    mlp = model.model.layers[1].mlp
+    for linear, outputs, inputs in (
+        (mlp.up_proj, 40, 64),
+        (mlp.gate_proj, 40, 64),
+        (mlp.down_proj, 64, 40),
+    ):
+        linear.weight = torch.nn.Parameter(linear.weight[:outputs, :inputs].clone())
+    logits(model, passes, keep)
+    assert not taken[-1]
+    attention = small("llama")
+    own = attention.model.layers[1].self_attn
+    own.q_proj.weight = torch.nn.Parameter(own.q_proj.weight[:32].clone())
+    own.o_proj.weight = torch.nn.Parameter(own.o_proj.weight[:, :32].clone())
+    own.num_key_value_groups = 1
+    logits(attention, passes, keep)
+    assert not taken[-1]
+
+
+@torch.inference_mode()
+def test_embeddings_may_lie_in_any_order(taken: list[bool]) -> None:
+    sequences = Sequences(small("llama"), [60])
+    embeds = sequences.decoder.embed(sequences.ids[0][:8])
+    found = []
+    for given in (embeds, embeds.t().contiguous().t()):
+        spans = [Span(0, 8, [0], is_prompt=True)]
+        found.append(sequences.decoder.forward(given, spans, sequences.store, [7]))
+    assert taken == [True, True]
+    assert torch.equal(*found)
