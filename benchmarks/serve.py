@@ -311,14 +311,15 @@ class Run:
         return float(out)
 
     async def second(self) -> None:
+        """By one client, which keeps its connection as clients of OpenAI's protocol do."""
         server = self.servers[0]
         firsts, seconds = [], []
+        line = Line(server)
         for picture in self.pictures.new(max(self.args.pictures // 4, 4)):
-            asks = asks_of([picture], *QUESTIONS[:2])
-            _, (first,) = await asked(server, asks[:1], 1)
-            _, (second,) = await asked(server, asks[1:], 1)
-            firsts.append(first.whole_s)
-            seconds.append(second.whole_s)
+            first, second = asks_of([picture], *QUESTIONS[:2])
+            firsts.append((await line.ask(first)).whole_s)
+            seconds.append((await line.ask(second)).whole_s)
+        line.close()
         server.note("first request", statistics.median(firsts))
         server.note("second request", statistics.median(seconds))
         server.note("second", statistics.median(seconds) / statistics.median(firsts))
