@@ -312,12 +312,13 @@ def _token_spans(prompt: PromptTokens) -> tuple[tuple[int, int], ...]:
 
 
 def with_bare_pictures(message: Mapping[str, Any]) -> dict[str, Any]:
-    """The message with nothing of its pictures but their kind, which is all that templates read."""
+    """The message with nothing of its pictures but what templates read: their kind, and whether
+    they stand within a line."""
     content = message.get("content")
     if not isinstance(content, list | tuple):
         return dict(message)
     blocks = [
-        {"type": block["type"]}
+        {key: block[key] for key in ("type", "inline") if key in block}
         if isinstance(block, Mapping) and block.get("type") in ("image", "video")
         else block
         for block in content

@@ -46,6 +46,11 @@ CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
         {"role": "assistant", "content": "A picture."},
         *asked(text("And this?"), image(70, 50, 3)),
     ],
+    "within a line": asked(
+        text("Look at "),
+        image(50, 60, inline=True),
+        {"type": "text", "text": " and tell me.", "inline": True},
+    ),
     "own limits": asked(image(900, 1400, max_slice_nums=1), image(900, 1400, 1), text("Hm?")),
     "video": asked(
         {"type": "video", "video": [picture(300, 900, seed) for seed in range(3)]},
