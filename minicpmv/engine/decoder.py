@@ -255,10 +255,9 @@ class Decoder:
         keep: torch.Tensor | None,
         ends: Ends | None,
     ) -> torch.Tensor:
-        if keep is not None and not len(keep):
-            self._layers(hidden, batch, store, keep, ends)
-            return torch.empty((0, self.vocab_size), device=self.device)
         hidden = self._layers(hidden, batch, store, keep, ends)
+        if keep is not None and not len(keep):
+            return torch.empty((0, self.vocab_size), device=self.device)
         hidden = _norm(self._decoder.norm, hidden)
         if self._logits_scaling != 1:
             hidden = hidden / self._logits_scaling

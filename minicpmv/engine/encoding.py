@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ..kernels.openmp import thread_setter
+from ..kernels.openmp import computing_with, thread_setter
 from .features import FeatureCache
 from .prompt import Medium
 from .vision import VisionEncoder
@@ -108,16 +108,12 @@ class PictureEncoding:
     @contextmanager
     def sharing(self) -> Iterator[None]:
         """A block that leaves processors to the threads beside it."""
-        setter, busy = thread_setter(), min(self.num_beside, self._num_threads)
-        if setter is None or not busy:
+        busy = min(self.num_beside, self._num_threads)
+        if not busy:
             yield
             return
-        own = torch.get_num_threads()
-        setter(max(1, own - busy))
-        try:
+        with computing_with(max(1, torch.get_num_threads() - busy)):
             yield
-        finally:
-            setter(own)
 
     def wait(self) -> None:
         """Until no other thread has a picture."""

@@ -21,7 +21,6 @@ _Held = tuple[layers.Shape, Any, float]  # pointers to weights, and what norms a
 
 _PARTS = ("q_proj", "k_proj", "v_proj", "o_proj")
 _MLP = ("gate_proj", "up_proj", "down_proj")
-_GATE = 10  # its weight among the tensors of a layer
 
 
 class FewTokens:
@@ -88,9 +87,7 @@ class FewTokens:
                 parameters = own[name]._parameters
                 tensors += (parameters["weight"], parameters["bias"])
             tensors += (keys, values)
-        gate = tensors[_GATE]
-        assert gate is not None
-        inner = len(gate)
+        inner = len(modules[0]["gate_proj"]._parameters["weight"])
         # Heads and channels of single layers may have been taken away.
         for tensor, wanted in zip(tensors, self._shapes(inner), strict=True):
             if tensor is not None and not (

@@ -6,13 +6,12 @@ another one beside other requests. On some processors sums are added in one orde
 beside: that is tried here, not assumed.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from ..kernels.openmp import thread_setter
+from ..kernels.openmp import computing_with
 from .attention import Span
 from .block_store import BLOCK, BlockStore
 from .decoder import Decoder
@@ -62,7 +61,7 @@ def _among(decoder: Decoder, embeds: torch.Tensor, others: torch.Tensor) -> list
     """The same in pieces beside other sequences, with one thread."""
     store, (blocks, *tables) = _room(decoder, 1 + _OTHERS)
     found = []
-    with _one_thread():
+    with computing_with(1):
         start = 0
         for number, length in enumerate((2 * BLOCK, 5, _PROMPT - 2 * BLOCK - 6, 1)):
             beside = [Span(number, 1, table) for table in tables]
@@ -107,19 +106,5 @@ def _sees_alike(model: Any, generator: torch.Generator) -> bool:
     width = config.patch_size * side * side
     pixels = torch.rand((2, 3, config.patch_size, width), generator=generator) * 2 - 1
     features = encoder.encode(pixels, sizes)
-    with _one_thread():
+    with computing_with(1):
         return torch.equal(features, encoder.encode(pixels, sizes))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    setter = thread_setter()
-    if setter is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    setter(1)
-    try:
-        yield
-    finally:
-        setter(before)

@@ -6,7 +6,8 @@ belongs to each thread, in the OpenMP runtime that torch has loaded.
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -25,3 +26,17 @@ def thread_setter() -> Callable[[int], None] | None:
     follows = torch.get_num_threads() == own + 1
     setter(own)
     return setter if follows else None
+
+
+@contextmanager
+def computing_with(num_threads: int) -> Iterator[None]:
+    """A block that the calling thread computes with so many threads, where it can say so."""
+    setter, own = thread_setter(), torch.get_num_threads()
+    if setter is None:
+        yield
+        return
+    setter(num_threads)
+    try:
+        yield
+    finally:
+        setter(own)
