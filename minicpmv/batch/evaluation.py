@@ -104,8 +104,6 @@ class ServerAnswerer:
                 ended.put(error)
             else:
                 ended.put(None)
-            finally:
-                loop.close()
 
         thread = threading.Thread(target=work, name="minicpmv-evaluate", daemon=True)
         thread.start()
@@ -115,9 +113,9 @@ class ServerAnswerer:
                     raise found
                 yield found
         finally:
-            if thread.is_alive():
-                loop.call_soon_threadsafe(task.cancel)
-                thread.join()
+            loop.call_soon_threadsafe(task.cancel)  # nothing where it has ended
+            thread.join()
+            loop.close()  # here: closed by the thread, it could be before the line above
 
     async def _run(self, rows: "_Rows") -> None:
         found = servers(self._urls, self._concurrency, self._api_key, self._answer_s)
