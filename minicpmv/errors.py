@@ -52,7 +52,10 @@ class OutputExistsError(MarkedError, FileExistsError):
 
 
 class PromptTooLongError(ArgumentError):
-    """The prompt, with the answer that was asked for, is longer than the model's context."""
+    """The prompt, with the answer that was asked for, is longer than the model's context.
+
+    The message has the words "prompt is too long", by which clients of servers know it.
+    """
 
 
 def _setting(match: re.Match[str]) -> str:

@@ -171,9 +171,9 @@ class Preparation:
         limit = settings.max_inp_length
         if limit is not None and num_prompt_tokens > limit:
             raise PromptTooLongError(
-                f"The prompt has {num_prompt_tokens} tokens and `max_inp_length` is {limit}; "
-                f"cutting it would lose the end of the question. {self._less()} the text, or raise "
-                "`max_inp_length`."
+                f"The prompt is too long: it has {num_prompt_tokens} tokens and `max_inp_length` "
+                f"is {limit}; cutting it would lose the end of the question. {self._less()} the "
+                "text, or raise `max_inp_length`."
             )
         room = context_length(self.model.config) - num_prompt_tokens
         config = copy(settings.plan.config)
@@ -183,8 +183,8 @@ class Preparation:
             name = "max_new_tokens" if wanted or least == 1 else "min_new_tokens"
             asked = f"; `{name}` is {least}" if least > 1 else ""
             raise PromptTooLongError(
-                f"The prompt has {num_prompt_tokens} tokens and the model's context "
-                f"{num_prompt_tokens + room}, which leaves {max(room, 0)} for the answer"
+                f"The prompt is too long: it has {num_prompt_tokens} tokens and the model's "
+                f"context {num_prompt_tokens + room}, which leaves {max(room, 0)} for the answer"
                 f"{asked}. {self._less()} the text, or lower `{name}`."
             )
         config.max_new_tokens = min(config.max_new_tokens, room)

@@ -78,7 +78,7 @@ def check_room(num_prompt: int, num_longest: int, context: int) -> None:
     """
     if num_longest > context:
         raise PromptTooLongError(
-            f"The prompt has {num_prompt} tokens and the longest continuation "
+            f"The prompt is too long: it has {num_prompt} tokens and the longest continuation "
             f"{num_longest - num_prompt}; the model's context is {context}. Shorten one of them."
         )
 

@@ -101,6 +101,7 @@ def test_a_prompt_longer_than_the_context_is_told_with_both_numbers(client):
     error = response.json()["error"]
     assert (response.status_code, error["code"]) == (400, "context_length_exceeded")
     assert "4096" in error["message"]
+    assert "prompt is too long" in error["message"]  # by which LiteLLM knows it
     assert error["param"] == "messages"
     stream = client.post(CHAT, json=request("word " * 5000, stream=True))
     assert stream.status_code == 400
