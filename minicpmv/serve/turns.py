@@ -68,8 +68,7 @@ def turns_of(messages: Sequence[ChatMessage], param: str = "messages") -> list[T
                     "belongs to no call in the messages before it; send the assistant's message "
                     "with its tool_calls, too",
                 )
-            result = "\n".join(str(item) for item in _items(message, place))
-            _add_result(turns, f"Result of {name}: {result}")
+            _add_result(turns, _result(name, _items(message, place)))
         else:
             items = _items(message, place)
             if not items:
@@ -109,11 +108,23 @@ def _add_system(turns: list[Turn], items: list[str | Media], place: str) -> None
         turns.append(Turn("system", [text]))
 
 
-def _add_result(turns: list[Turn], text: str) -> None:
+def _result(name: str, items: Sequence[str | Media]) -> list[str | Media]:
+    """What a function gave, under its name; texts in a row are one."""
+    result: list[str | Media] = []
+    for item in items:
+        if isinstance(item, str) and result and isinstance(result[-1], str):
+            result[-1] += f"\n{item}"
+        else:
+            result.append(item)
+    text = result.pop(0) if result and isinstance(result[0], str) else ""
+    return [f"Result of {name}: {text}", *result]
+
+
+def _add_result(turns: list[Turn], items: list[str | Media]) -> None:
     if turns and turns[-1].is_of_tool:
-        turns[-1].items.append(text)
+        turns[-1].items += items
     else:
-        turns.append(Turn("user", [text], is_of_tool=True))
+        turns.append(Turn("user", items, is_of_tool=True))
 
 
 def _items(message: ChatMessage, place: str) -> list[str | Media]:

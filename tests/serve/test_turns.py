@@ -68,6 +68,19 @@ def test_results_and_the_question_after_them_are_one_turn() -> None:
     assert found[2:] == [("user", ["Result of weather: Sun"] * 2 + ["So?"]), ("user", ["Hi"])]
 
 
+def test_a_result_may_show_a_picture() -> None:
+    texts = [{"type": "text", "text": text} for text in ("Sun,", "warm", "at noon")]
+    picture = {"type": "image_url", "image_url": "data:,"}
+    result = {"role": "tool", "tool_call_id": "c1"}
+    content = [*texts[:2], picture, texts[2]]
+    *_, (role, items) = turns(HI, CALL, result | {"content": content})
+    assert (role, items[0], items[2]) == ("user", "Result of weather: Sun,\nwarm", "at noon")
+    assert items[1].param == "messages[2].content[2]"
+    *_, (_, items) = turns(HI, CALL, result | {"content": [picture]}, result | {"content": []})
+    assert [items[0], items[2]] == ["Result of weather: ", "Result of weather: "]
+    assert items[1].param == "messages[2].content[0]"
+
+
 def test_a_result_without_its_call_is_refused() -> None:
     error = refused(HI, {"role": "tool", "tool_call_id": "c9", "content": "Sun"})
     assert error.param == "messages[1].tool_call_id"

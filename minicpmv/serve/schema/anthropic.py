@@ -87,9 +87,7 @@ class ToolResultBlock(Body):
 
     type: Literal["tool_result"]
     tool_use_id: str
-    content: str | list[Annotated[TextBlock | ImageBlock, Field(discriminator="type")]] | None = (
-        None
-    )
+    content: ResultContent | None = None
     is_error: bool | None = None
     cache_control: CacheControl | None = None
 

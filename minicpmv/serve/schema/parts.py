@@ -257,10 +257,10 @@ class AssistantMessage(Body):
 
 
 class ToolMessage(Body):
-    """What a called function gave."""
+    """What a called function gave: text, and what it shows, as a screenshot."""
 
     role: Literal["tool"]
-    content: TextContent
+    content: Content
     tool_call_id: str
     name: str | None = Field(None, description="Without effect.")
 
