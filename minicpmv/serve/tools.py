@@ -12,6 +12,7 @@ writes a call as
 | a named function | a call of it |
 | `required` | a call of one of them; with `parallel_tool_calls: true` a list of 1 to 16 calls |
 | `auto`, or absent | text or calls, where the chat template knows tools; else it is refused |
+| `allowed_tools` | as its `mode` says, of some of the tools alone; `instructions` name no others |
 
 Earlier calls and their results are written into the conversation as text (`turns.py`): the call as
 above, the result after "Result of get_weather:".
@@ -22,7 +23,7 @@ Routes use `forms.py`, which knows `response_format`, too.
 import json
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..engine.constraints import Constraint
@@ -30,7 +31,7 @@ from ..engine.request import Messages
 from ..engine.schemas import Schema, subschemas, with_finite_numbers
 from .errors import ApiError
 from .jobs import ModelCard
-from .schema.openai import ChatRequest, Function, NamedTool
+from .schema.openai import AllowedToolChoice, AllowedTools, ChatRequest, Function, NamedTool
 from .structured import MAX_BYTES, check_schema, closed, made
 
 MAX_CALLS = 16
@@ -103,6 +104,9 @@ def calls_of(body: ChatRequest, card: ModelCard, *, is_lenient: bool = False) ->
     """
     choice = body.tool_choice
     functions = [tool.function for tool in body.tools or ()]
+    if isinstance(choice, AllowedToolChoice) and functions:
+        functions = _allowed(functions, choice.allowed_tools)
+        choice = choice.allowed_tools.mode
     if not functions:
         if choice is not None and choice not in ("none", "auto"):
             raise _error("tool_choice", "demands a call, and there are no tools; send some")
@@ -214,6 +218,17 @@ class CallReader:
                     return place
                 self._depth -= 1
         return len(text)
+
+
+def _allowed(functions: Sequence[Function], allowed: AllowedTools) -> list[Function]:
+    """Those that may be called this time, in the order of `tools`."""
+    known = [function.name for function in functions]
+    names = [tool.function.name for tool in allowed.tools]
+    for index, name in enumerate(names):
+        if name not in known:
+            place = f"tool_choice.allowed_tools.tools[{index}].function.name"
+            raise _error(place, f"is {name!r}; the tools are {', '.join(known)}")
+    return [function for function in functions if function.name in names]
 
 
 def _check(functions: Iterable[Function]) -> None:

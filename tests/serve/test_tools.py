@@ -100,6 +100,25 @@ def test_one_of_the_functions_is_called():
             assert not accepts(calls, text)
 
 
+def allowed(mode, *names):
+    some = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": some}}
+
+
+def test_only_some_of_the_tools_may_be_allowed():
+    choice = allowed("required", "draw", "stop")
+    calls = asked(WEATHER, TREE, NOTHING, tool_choice=choice)
+    assert accepts(calls, A_TREE)
+    assert accepts(calls, '{"name": "stop", "arguments": {}}')
+    assert not accepts(calls, A_CALL)
+    assert not accepts(calls, "It is warm.")
+    assert "get_weather" not in calls.instructions
+    assert accepts(asked(WEATHER, TREE, tool_choice=allowed("required", "draw")), A_TREE)
+    calls = asked(WEATHER, TREE, tool_choice=allowed("auto", "draw"), card=WITH_TOOLS)
+    assert accepts(calls, "It is warm.")
+    assert not accepts(calls, A_CALL)
+
+
 def test_several_calls_are_a_list():
     calls = asked(WEATHER, TREE, tool_choice="required", parallel_tool_calls=True)
     assert accepts(calls, f"[{A_CALL}]")
@@ -142,6 +161,10 @@ def test_without_tools_the_answer_is_text(fields):
         ([WEATHER], {"tool_choice": "auto"}, "tool_choice", "is auto, and the chat template of"),
         ([], {"tool_choice": "required"}, "tool_choice", "and there are no tools"),
         ([], {"tool_choice": NAMED}, "tool_choice", "and there are no tools"),
+        ([], {"tool_choice": allowed("auto", "draw")}, "tool_choice", "and there are no tools"),
+        ([TREE], {"tool_choice": allowed("auto", "draw")}, "tool_choice", "is auto, and the chat"),
+        ([TREE], {"tool_choice": allowed("required", "draw", "x")},
+         "tool_choice.allowed_tools.tools[1].function.name", "is 'x'; the tools are draw"),
         ([TREE], {"tool_choice": NAMED}, "tool_choice.function.name", "is 'get_weather'; the"),
         ([WEATHER, TREE, WEATHER], {"tool_choice": "required"}, "tools[2].function.name",
          "is 'get_weather' for the second time."),

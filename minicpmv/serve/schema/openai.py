@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from .base import Body
+from .kinds import kind_of
 from .parts import ChatMessage, text_or, text_or_list, text_or_object
 
 MAX_ANSWERS = 16
@@ -17,6 +18,7 @@ MAX_STOP_LENGTH = 64
 MAX_STOP_IDS = 128
 MAX_BIASES = 1024
 MAX_LOGPROBS = 20
+MAX_TOOLS = 128
 
 _MAX_MESSAGES = 4096
 _WHOLE = 2**63 - 1
@@ -102,6 +104,37 @@ class NamedTool(Body):
     function: NamedFunction
 
 
+class AllowedTools(Body):
+    """The functions of `tools` that may be called this time, and whether one must be."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], Field(min_length=1, max_length=MAX_TOOLS)]
+
+
+class AllowedToolChoice(Body):
+    """A choice among some of the tools."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+def _choice(value: Any) -> str:
+    return "<string>" if isinstance(value, str) else kind_of()(value)
+
+
+CHOICES = Discriminator(
+    _choice,
+    custom_error_type="invalid_value",
+    custom_error_message="none, auto, required, or an object of type function or allowed_tools",
+)
+ToolChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("<string>")]
+    | Annotated[NamedTool, Tag("<function>")]
+    | Annotated[AllowedToolChoice, Tag("<allowed_tools>")],
+    CHOICES,
+]
+
+
 class JsonSchema(Body):
     """The schema that an answer is valid under."""
 
@@ -183,16 +216,8 @@ class ChatRequest(Sampling):
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
-    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
-    tool_choice: (
-        Annotated[
-            Annotated[Literal["none", "auto", "required"], Tag("<string>")]
-            | Annotated[NamedTool, Tag("<object>")],
-            Discriminator(text_or("<object>")),
-            text_or_object(),
-        ]
-        | None
-    ) = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     mm_processor_kwargs: MediaSettings | None = None
     media_io_kwargs: MediaIo | None = None

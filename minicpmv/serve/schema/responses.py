@@ -5,11 +5,11 @@ Fields that would need a memory of earlier requests are named here to be refused
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from .base import Body
 from .kinds import kind_of, known_kinds
-from .openai import MAX_LOGPROBS, MediaIo, MediaSettings, Stop, Whole
+from .openai import CHOICES, MAX_LOGPROBS, MediaIo, MediaSettings, Stop, Whole
 from .parts import Detail, Uuid, text_or
 
 _NO_FILES = "send pictures as input_image, with a data: URL"
@@ -41,6 +41,13 @@ class InputImage(Body):
     detail: Detail | None = None
     uuid: Uuid | None = None
     prompt_cache_breakpoint: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_files(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("file_id") is not None:
+            raise ValueError("it has a file_id, and files are not kept; send it as image_url")
+        return value
 
 
 class InputVideo(Body):
@@ -196,19 +203,11 @@ class AllowedTools(Body):
     tools: list[NamedFunction]
 
 
-def _choice(value: Any) -> str:
-    return "<string>" if isinstance(value, str) else kind_of()(value)
-
-
 ToolChoice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("<string>")]
     | Annotated[NamedFunction, Tag("<function>")]
     | Annotated[AllowedTools, Tag("<allowed_tools>")],
-    Discriminator(
-        _choice,
-        custom_error_type="invalid_value",
-        custom_error_message="none, auto, required, or an object of type function or allowed_tools",
-    ),
+    CHOICES,
 ]
 
 

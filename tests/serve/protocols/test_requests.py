@@ -133,6 +133,14 @@ def test_an_item_of_an_earlier_response_is_refused() -> None:
     assert "stateless" in error.message
 
 
+def test_a_file_that_was_uploaded_elsewhere_is_refused_by_name() -> None:
+    picture = {"type": "input_image", "file_id": "file-1", "detail": "auto"}
+    message = {"role": "user", "content": [picture]}
+    error = refused("/v1/responses", {"model": "nano", "input": [message]})
+    assert error.param == "input[0].content[0]"
+    assert "file_id" in error.message
+
+
 @pytest.mark.parametrize(
     ("path", "change", "param"),
     [
