@@ -222,14 +222,30 @@ async def _refuse(request: Request, error: Exception) -> Response:
     return error_response(error, request.state.record, route_path(request.scope), headers)
 
 
+# What clients of OpenAI and Anthropic ask for, and nobody has to look for here.
+_WITHOUT = {
+    "/v1/embeddings": "These models answer questions and have no embeddings.",
+    **dict.fromkeys(
+        ("/v1/audio", "/v1/realtime"), "These models see pictures and videos, and hear nothing."
+    ),
+    "/v1/images": "These models look at pictures, and draw none: ask POST /v1/chat/completions.",
+    **dict.fromkeys(
+        ("/v1/responses/", "/v1/conversations", "/v1/files", "/v1/batches", "/v1/messages/batches"),
+        "This server is stateless: nothing is kept from one request to the next.",
+    ),
+}
+
+
 def _of_routing(error: HTTPException, request: Request) -> ApiError:
     path = route_path(request.scope)
     if error.status_code == 404:
         known = request.app.openapi()["paths"]
         near = [f"/v1{path}", path.removeprefix("/v1")]
         near += difflib.get_close_matches(path, known, n=1, cutoff=0.8)
-        meant = next((f" Did you mean {name}?" for name in near if name in known), "")
-        return ApiError(404, "not_found", f"There is no {path} here.{meant}")
+        meant = next((f"Did you mean {name}?" for name in near if name in known), None)
+        reason = next((_WITHOUT[start] for start in _WITHOUT if path.startswith(start)), None)
+        advice = reason or meant or "GET /openapi.json lists what there is."
+        return ApiError(404, "not_found", f"There is no {path} here. {advice}")
     if error.status_code == 405:
         allowed = dict(error.headers or {}).get("Allow", "another method")
         method = request.state.record.method

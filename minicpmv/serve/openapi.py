@@ -12,6 +12,12 @@ from .errors import ApiError, error_body
 from .sse import EVENT_STREAM, NDJSON
 
 _REF = "#/components/schemas/"
+_EVENTS = EVENT_STREAM.partition(";")[0]
+_STREAMS: dict[str, dict[str, Any]] = {
+    # No type: to some tools this is the schema of the whole text, to others that of each event.
+    _EVENTS: {"description": "Events one after the other; the data of each is JSON, or [DONE]."},
+    NDJSON: {"type": "string", "description": "Lines of JSON."},
+}
 
 
 def complete(document: dict[str, Any], routers: Iterable[APIRouter], models: Sequence[str]) -> None:
@@ -59,9 +65,9 @@ def _add_bodies(
             "content": {"application/json": {"schema": schema}},
         }
         if "stream" in fields:
-            kind = NDJSON if path.startswith("/api/") else EVENT_STREAM.partition(";")[0]
+            kind = NDJSON if path.startswith("/api/") else _EVENTS
             content = paths[path][method]["responses"]["200"].setdefault("content", {})
-            content[kind] = {"schema": {"type": "string"}}
+            content[kind] = {"schema": _STREAMS[kind]}
 
 
 def _name(field: dict[str, Any], models: Sequence[str]) -> None:

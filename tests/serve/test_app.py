@@ -97,10 +97,15 @@ def test_every_layer_has_the_same_body_of_an_error(client, method, path, status,
         ("/v1/v1/messages", " Did you mean /v1/messages?"),
         ("/v1/api/chat", " Did you mean /api/chat?"),
         ("/v1/chat/completion", " Did you mean /v1/chat/completions?"),
-        ("/nowhere", ""),
+        ("/nowhere", " GET /openapi.json lists what there is."),
+        ("/v1/embeddings", " These models answer questions and have no embeddings."),
+        (
+            "/v1/responses/resp_1",
+            " This server is stateless: nothing is kept from one request to the next.",
+        ),
     ],
 )
-def test_a_path_that_is_nearly_one_is_told(client, path, meant):
+def test_a_path_that_is_not_there_says_why_or_what_was_meant(client, path, meant):
     message = client.get(path).json()["error"]
     message = message if isinstance(message, str) else message["message"]
     assert message == f"There is no {path} here.{meant}"
@@ -220,6 +225,14 @@ def test_streams_are_in_the_openapi_document(client):
     for path in ("/api/chat", "/api/generate"):
         assert kinds[path] == {"application/json", "application/x-ndjson"}
     assert kinds["/tokenize"] == {"application/json"}
+
+
+def test_the_schema_of_a_stream_is_right_for_the_text_and_for_each_event(client):
+    document = client.get("/openapi.json").json()
+    content = document["paths"][CHAT]["post"]["responses"]["200"]["content"]
+    schema = content["text/event-stream"]["schema"]
+    assert not {"type", "properties", "items"} & set(schema)
+    assert schema["description"]
 
 
 def test_a_proxy_may_show_the_server_under_a_path():
