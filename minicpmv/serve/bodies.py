@@ -175,7 +175,8 @@ def _error(model: type[BaseModel], value: Any, details: list[ErrorDetails]) -> A
     if found["type"] in ("value_error", "assertion_error", "invalid_value"):
         message = found["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         start = f"{param}: " if param else ""
-        return ApiError(400, "invalid_value", f"{start}{message}", param=param or None)
+        message = f"{start}{message.removesuffix('.')}."
+        return ApiError(400, "invalid_value", message, param=param or None)
     expected = " or ".join(dict.fromkeys(_expected(each) for each in mine))
     message = f"{param or 'The body'} is {_shown(found['input'])}; expected {expected}."
     return ApiError(400, "invalid_value", message, param=param or None)

@@ -138,7 +138,7 @@ def test_a_file_that_was_uploaded_elsewhere_is_refused_by_name() -> None:
     message = {"role": "user", "content": [picture]}
     error = refused("/v1/responses", {"model": "nano", "input": [message]})
     assert error.param == "input[0].content[0]"
-    assert "file_id" in error.message
+    assert error.message.endswith(" has a file_id, and files are not kept; send it as image_url.")
 
 
 @pytest.mark.parametrize(
