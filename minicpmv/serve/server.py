@@ -136,8 +136,7 @@ class _Uvicorn(uvicorn.Server):
         host = settings.host if settings.host else host
         host = f"[{host}]" if ":" in host else host
         path = settings.root_path.rstrip("/")
-        names = ", ".join(settings.names if settings.engine == "own" else settings.upstream)
-        logger.info("serving %s at %s://%s:%d%s/v1", names, scheme, host, port, path)
+        logger.info("serving %s at %s://%s:%d%s/v1", settings.shown, scheme, host, port, path)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

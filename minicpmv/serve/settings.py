@@ -11,16 +11,22 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..addresses import without_password
 from ..errors import ArgumentError, short
-from .settings_table import Setting, row_of, rows, setting
+from .settings_table import Setting, default_of, row_of, rows, setting
 
 PREFIX = "MINICPMV_"
+# Without effect where other servers compute, and where none does.
+OF_OWN = ("device", "dtype", "quantize", "mmproj", "memory_budget", "calibration")
+OF_UPSTREAM = ("upstream_api_key",)
 # Variables of other parts of the package, and what Kubernetes sets where a service has its name.
 _OTHERS = re.compile(
     "(AXE|CONFIG|FONTS|GOLDEN|KERNELS|(TEST|UI)_.*|SERVICE_(HOST|PORT.*)|PORT_[0-9]+_.*)"
 )
 _OF_KUBERNETES = re.compile("(tcp|udp|sctp)://.*")
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
+_ROOT = re.compile(r"(/[^\s/?#%\x00-\x1f\x7f]+)*/?")
+_KEY = re.compile(r"[^\s\x00-\x1f\x7f]+")
 _HOST = re.compile(r"\.?\w[\w-]*(\.[\w-]+)*|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*")
 
 
@@ -167,8 +173,26 @@ class ServeSettings:
             raise ArgumentError("--ssl-certfile and --ssl-keyfile belong together; give both.")
         if (self.engine == "vllm") != bool(self.upstream):
             raise ArgumentError("--engine vllm and --upstream belong together; give both.")
+        unused = OF_OWN if self.engine == "vllm" else OF_UPSTREAM
+        for name in unused:
+            if getattr(self, name) != default_of(ServeSettings, name):
+                raise ArgumentError(
+                    f"{flag_of(name)} has no effect with --engine {self.engine}; remove it."
+                )
         if self.root_path and not self.root_path.startswith("/"):
             raise ArgumentError(f"--root-path is {self.root_path!r}; it must begin with a /.")
+        if not _ROOT.fullmatch(self.root_path):
+            raise ArgumentError(
+                f"--root-path is {short(self.root_path)}; expected a path as in /models, without "
+                "blanks, ?, # and %."
+            )
+        sent = {"api_key": self.api_key, "upstream_api_key": (self.upstream_api_key or "none",)}
+        for name, keys in sent.items():
+            if not all(map(_KEY.fullmatch, keys)):
+                raise ArgumentError(
+                    f"{flag_of(name)} has blanks or control characters, which no client can send. "
+                    "Leave them out."
+                )
         wrong = next((each for each in self.cors_origin if not _ORIGIN.fullmatch(each)), None)
         if wrong is not None:
             raise ArgumentError(
@@ -185,6 +209,13 @@ class ServeSettings:
             raise ArgumentError(
                 "--allowed-media-domains has no effect beside --no-media-urls; remove one."
             )
+
+    @property
+    def shown(self) -> str:
+        """What is served, for a line of the log: models, or where they are."""
+        if self.engine == "own":
+            return ", ".join(self.names)
+        return ", ".join(map(without_password, self.upstream))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -204,6 +235,9 @@ def flag_of(name: str) -> str:
 
 
 ROWS: dict[str, Setting] = rows(ServeSettings)
+# Every way in which a setting is named, as `media_urls` and `no_media_urls`.
+_WRITTEN = {(row.off or name).replace("-", "_"): name for name, row in ROWS.items()}
+_WRITTEN |= {name: name for name in ROWS}
 
 
 def read_settings(
@@ -239,7 +273,7 @@ def _given(flags: Mapping[str, Any]) -> list[tuple[str, Setting]]:
 
 def _of_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    known = {f"{PREFIX}{name.upper()}": name for name in ROWS}
+    known = {f"{PREFIX}{name.upper()}": name for name in _WRITTEN}
     for variable in sorted(environment):
         value, name = environment[variable], variable.removeprefix(PREFIX)
         if name == variable or _OTHERS.fullmatch(name) or _OF_KUBERNETES.match(value):
@@ -249,9 +283,17 @@ def _of_environment(environment: Mapping[str, str]) -> dict[str, Any]:
                 f"{variable} is not a setting of the server.{_meant(variable, list(known))}"
             )
         if value.strip():  # set to nothing: not set
-            name = known[variable]
-            values[name] = ROWS[name].read(value, variable)
+            _put(values, known[variable], value, variable, variable)
     return values
+
+
+def _put(values: dict[str, Any], written: str, value: Any, shown: str, twice: str) -> None:
+    """Read one setting; `no_media_urls: true` is `media_urls: false`, as the flag is."""
+    name = _WRITTEN[written]
+    if name in values:
+        raise ArgumentError(f"{twice} is set twice.")
+    found = ROWS[name].read(value, shown)
+    values[name] = found if written == name else not found
 
 
 def _of_file(path: Path) -> dict[str, Any]:
@@ -267,7 +309,11 @@ def _of_file(path: Path) -> dict[str, Any]:
 
     try:
         found = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ArgumentError:
+        raise
+    except RecursionError:
+        raise ArgumentError(f"{path} is nested too deeply; expected 'setting: value'.") from None
+    except (yaml.YAMLError, ValueError, ArithmeticError) as error:  # the latter of 2026-13-45
         raise ArgumentError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if found is None:
         return {}
@@ -277,13 +323,11 @@ def _of_file(path: Path) -> dict[str, Any]:
     for key, value in found.items():
         name = str(key).replace("-", "_")
         name = "model" if name == "models" else name
-        if name not in ROWS:
-            known = [known.replace("_", "-") for known in ROWS]
+        if name not in _WRITTEN:
+            known = [known.replace("_", "-") for known in _WRITTEN]
             raise ArgumentError(f"{path}: {short(key)} is not a setting.{_meant(str(key), known)}")
-        if name in values:
-            raise ArgumentError(f"{path}: {key!r} is set twice.")
         if value is not None:
-            values[name] = ROWS[name].read(value, f"{path}: {key}")
+            _put(values, name, value, f"{path}: {key}", f"{path}: {key!r}")
     return values
 
 

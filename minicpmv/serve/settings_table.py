@@ -1,5 +1,7 @@
 """How one setting of the server is written: as a flag, in the environment, in a YAML file."""
 
+import datetime
+import decimal
 import math
 import re
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ Kind = Literal["text", "path", "whole", "number", "size", "switch", "list"]
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)(B?)")
 _POWERS = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4}
+MOST = 2**63 - 1  # of whole numbers: what counts and clocks can hold
 _KINDS = {
     "text": "text",
     "path": "the name of a file or folder",
@@ -71,19 +74,37 @@ class Setting:
             return self._list(value, shown)
         if isinstance(value, str) and self.kind not in ("text", "path"):
             value = self._parsed(value.strip(), shown)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        is_mine = {
-            "switch": isinstance(value, bool),
-            "whole": is_number and math.isfinite(value) and value == int(value),
-            "size": is_number and math.isfinite(value) and value == int(value),
-            "number": is_number and math.isfinite(value),
-        }.get(self.kind, isinstance(value, str) and bool(value.strip()))
-        if not is_mine:
-            raise ArgumentError(f"{shown} is {short(value)}; expected {_KINDS[self.kind]}.")
+        if not self._is_mine(value):
+            raise self._of_kind(value, shown)
         if self.kind in ("whole", "size"):
             value = int(value)
         self._check(value, shown)
         return value
+
+    def _is_mine(self, value: Any) -> bool:
+        if self.kind in ("text", "path"):
+            return isinstance(value, str) and bool(value.strip())
+        if self.kind == "switch":
+            return isinstance(value, bool)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        # Compared, since what is longer than any float cannot be made one, nor be written.
+        is_finite = -MOST <= value <= MOST if isinstance(value, int) else math.isfinite(value)
+        return is_finite and (self.kind == "number" or (value == int(value) and value <= MOST))
+
+    def _of_kind(self, value: Any, shown: str) -> ArgumentError:
+        expected = _KINDS[self.kind]
+        if isinstance(value, int) and not -MOST <= value <= MOST:
+            return ArgumentError(
+                f"{shown} is a number of {value.bit_length()} bits; expected one of at most 63."
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            expected = "a finite number"
+        parts = value if isinstance(value, list | tuple) else [value]
+        is_bare = any(isinstance(part, bool | int | float | datetime.date) for part in parts)
+        if is_bare and self.kind in ("text", "path", "list"):  # as YAML reads 2.6, yes or a date
+            expected += ", in quotes where YAML reads something else"
+        return ArgumentError(f"{shown} is {short(value)}; expected {expected}.")
 
     def _list(self, value: Any, shown: str) -> tuple[str, ...]:
         if isinstance(value, str):
@@ -91,11 +112,11 @@ class Setting:
         if not isinstance(value, list | tuple) or not all(
             isinstance(part, str) and part.strip() for part in value
         ):
-            raise ArgumentError(f"{shown} is {short(value)}; expected {_KINDS['list']}.")
+            raise self._of_kind(value, shown)
         return tuple(value)
 
     def _parsed(self, text: str, shown: str) -> Any:
-        problem = ArgumentError(f"{shown} is {short(text)}; expected {_KINDS[self.kind]}.")
+        problem = self._of_kind(text, shown)
         if self.kind == "switch":
             if text.lower() not in _WORDS:
                 raise problem
@@ -105,7 +126,7 @@ class Setting:
             if found is None or (found[3] and not found[2]):
                 raise problem
             base = 1024 if found[3] else 1000
-            return round(float(found[1]) * base ** _POWERS[found[2]])
+            return int(decimal.Decimal(found[1]) * base ** _POWERS[found[2]])
         try:
             return int(text) if self.kind == "whole" else float(text)
         except ValueError:

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from minicpmv.errors import ArgumentError
 from minicpmv.serve.server import bind, is_open_to_all, run
 from minicpmv.serve.settings import ServeSettings
+from minicpmv.serve.tls import check_pair
 
 ROOT = Path(__file__).parents[2]
 LONG = {
@@ -149,8 +151,36 @@ def test_files_for_https_are_looked_at_before_a_model_is_loaded(tmp_path):
     missing = str(tmp_path / "b.pem")
     with pytest.raises(OSError, match=r"There is no file '.*b\.pem', for https"):
         run(ServeSettings(ssl_certfile=str(there), ssl_keyfile=missing))
-    with pytest.raises(ArgumentError, match="are no pair of certificate and key"):
+    with pytest.raises(ArgumentError, match="holds nothing in PEM; expected a certificate"):
         run(ServeSettings(ssl_certfile=str(there), ssl_keyfile=str(there)))
+
+
+def openssl(folder, *arguments):
+    """Runs it in a folder."""
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes the files")
+def test_what_is_wrong_with_files_for_https_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+    for name in "ab":
+        made = ("-keyout", f"{name}.key", "-out", f"{name}.crt")
+        openssl(tmp_path, "req", "-x509", "-nodes", *curve, *made, "-subj", "/CN=localhost")
+    openssl(tmp_path, "pkey", "-in", "a.key", "-aes256", "-passout", "pass:1234", "-out", "c.key")
+    check_pair("a.crt", "a.key")
+    check_pair(None, None)
+    with pytest.raises(ArgumentError, match=r"'c\.key' is protected by a pass phrase. Give one"):
+        check_pair("a.crt", "c.key")
+    with pytest.raises(ArgumentError, match=r"'a\.key' holds private key; expected a certif"):
+        check_pair("a.key", "a.crt")
+    with pytest.raises(ArgumentError, match=r"keyfile 'a\.crt' holds certificate; expected a priv"):
+        check_pair("a.crt", "a.crt")
+    with pytest.raises(ArgumentError, match="are no pair of certificate and key in PEM"):
+        check_pair("a.crt", "b.key")
+    Path("cut.crt").write_text(Path("a.crt").read_text()[:100])
+    with pytest.raises(ArgumentError, match="are no pair of certificate and key in PEM"):
+        check_pair("cut.crt", "a.key")
 
 
 def test_a_public_address_without_a_key_is_told():

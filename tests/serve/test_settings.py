@@ -30,6 +30,7 @@ def test_every_setting_is_read_from_all_three_places(tmp_path):
         "list": "a, b",
     }
     alone = {"ssl_certfile", "ssl_keyfile", "engine", "upstream", "served_model_name", "model"}
+    alone.add("upstream_api_key")
     for name, row in ROWS.items():
         if name in alone:
             continue
@@ -59,7 +60,12 @@ def test_sizes_have_units(text, value):
         ({"port": "many"}, "--port is 'many'; expected a whole number"),
         ({"port": 70000}, "--port is 70000; it must be at most 65535"),
         ({"port": True}, "--port is True; expected a whole number"),
-        ({"timeout": float("nan")}, "--timeout is nan; expected a number"),
+        ({"timeout": float("nan")}, "--timeout is nan; expected a finite number"),
+        ({"timeout": 10**400}, "--timeout is a number of 1329 bits; expected one of at most 63"),
+        ({"max_queue": "9" * 400}, "--max-queue is a number of 1329 bits"),
+        ({"max_queue": "9" * 5000}, "--max-queue is '9999.*; expected a whole number"),
+        ({"max_body": "9" * 400 + "T"}, "--max-body is a number of 13"),
+        ({"max_body": 2**63}, "--max-body is a number of 64 bits; expected one of at most 63"),
         ({"max_body": "64iB"}, "--max-body is '64iB'"),
         ({"log_format": "xml"}, "--log-format is 'xml'; expected one of text, json"),
         ({"model": ()}, "No model is named"),
@@ -69,6 +75,29 @@ def test_sizes_have_units(text, value):
         ({"engine": "vllm"}, "--engine vllm and --upstream belong together"),
         ({"upstream": ["http://a"]}, "--engine vllm and --upstream belong together"),
         ({"root_path": "x"}, "--root-path is 'x'; it must begin with a /"),
+        ({"root_path": "/a b\n"}, "--root-path is '/a b.*; expected a path as in /models"),
+        ({"root_path": "//"}, "--root-path is '//'; expected a path as in /models"),
+        ({"api_key": ["good", " a"]}, "--api-key has blanks or control characters, which no"),
+        ({"api_key": ["a\nb"]}, "--api-key has blanks or control characters"),
+        (
+            {"engine": "vllm", "upstream": ["http://a"], "upstream_api_key": "a b"},
+            "--upstream-api-key has blanks",
+        ),
+        ({"upstream_api_key": "a"}, "--upstream-api-key has no effect with --engine own; remove"),
+        *(
+            (
+                {"engine": "vllm", "upstream": ["http://a"], name: value},
+                f"--{name.replace('_', '-')} has no effect with --engine vllm",
+            )
+            for name, value in {
+                "device": "cpu",
+                "dtype": "float32",
+                "quantize": "int4",
+                "mmproj": "a.gguf",
+                "memory_budget": 1,
+                "calibration": "a.json",
+            }.items()
+        ),
         ({"media_urls": False, "allowed_media_domains": ["a"]}, "--allowed-media-domains has no"),
         ({"cors_origin": ["a.example"]}, "--cors-origin is 'a.example'; expected what browsers"),
         ({"cors_origin": ["*", "https://a.example/"]}, "--cors-origin is 'https://a.example/'"),
@@ -91,6 +120,20 @@ def test_what_cannot_be_is_refused_by_name(flags, message):
         ("port: 1\nport: 2", "'port' is set twice"),
         ("[1]", "expected lines 'setting: value'"),
         ("a: b: c", "is not YAML"),
+        ("port: 2026-13-45", "is not YAML: month must be in 1..12"),
+        (f"max-queue: {'9' * 5000}", "is not YAML: Exceeds the limit"),
+        (f"max-queue: 0x{'f' * 5000}", "max-queue is a number of 20000 bits"),
+        (f"max-queue: -0x{'f' * 5000}", "max-queue is a number of 20000 bits"),
+        ("max-queue: .inf", "max-queue is inf; expected a finite number"),
+        (f"model: {'[' * 3000}{']' * 3000}", "is nested too deeply"),
+        ("model: &a [*a]", "model is [[...]]; expected a list of texts"),
+        ("model: 2.6", "model is 2.6; expected a list of texts, in quotes where YAML reads"),
+        ("model: [nano, 2.6]", "model is ['nano', 2.6]; expected a list of texts, in quotes where"),
+        ("api-key: 12345", "api-key is 12345; expected a list of texts, in quotes where YAML"),
+        ("host: 2026-11-29", "expected text, in quotes where YAML reads something else"),
+        ("root-path: yes", "root-path is True; expected text, in quotes where YAML reads"),
+        ("host: [a]", "host is ['a']; expected text."),
+        ("no-media-urls: true\nmedia-urls: true", "'media-urls' is set twice"),
     ],
 )
 def test_a_wrong_file_is_refused_by_line(tmp_path, text, message):
@@ -132,6 +175,24 @@ def test_one_model_may_have_several_names():
 def test_flags_say_no_where_the_setting_says_yes():
     assert flag_of("media_urls") == "--no-media-urls"
     assert flag_of("max_num_seqs") == "--max-num-seqs"
+
+
+def test_a_flag_that_says_no_may_stand_in_the_file_and_the_environment(tmp_path):
+    file = tmp_path / "server.yaml"
+    file.write_text("no-media-urls: true\n")
+    assert read_settings({}, {}, file) == read_settings({"media_urls": False}, {})
+    assert not read_settings({}, {"MINICPMV_NO_MEDIA_URLS": "1"}).media_urls
+    assert read_settings({}, {"MINICPMV_NO_MEDIA_URLS": "0"}).media_urls
+    assert not read_settings({}, {"MINICPMV_MEDIA_URLS": "0"}).media_urls
+    with pytest.raises(ArgumentError, match="MINICPMV_NO_MEDIA_URLS is set twice"):
+        read_settings({}, {"MINICPMV_MEDIA_URLS": "1", "MINICPMV_NO_MEDIA_URLS": "1"})
+
+
+def test_passwords_in_addresses_are_not_shown():
+    upstream = ("http://me:secret@a:1", "http://b")
+    settings = ServeSettings(engine="vllm", upstream=upstream)
+    assert settings.shown == "http://a:1, http://b"
+    assert ServeSettings(model=("a", "b")).shown == "a, b"
 
 
 def test_keys_are_not_shown():
