@@ -19,7 +19,7 @@ from ..jobs import DecisionJob, Event, Job, ModelCard, Started
 from ..registry import unknown_model
 from .client import chunks, make_client, post_json
 from .decide import by_minicpmv, by_vllm
-from .failures import UpstreamError, gone, nonsense, stalled
+from .failures import UpstreamError, gone, nonsense, stalled, tokens_in
 from .pool import Pool, Upstream, UpstreamModel, nobody
 from .request import Call, Kind, call_of, has_media, has_messages, media_settings, messages_of
 from .stats import added
@@ -215,12 +215,13 @@ class VllmBackend:
             settings = media_settings(prompt, options or {}, kind)
             if settings:
                 body["mm_processor_kwargs"] = settings
-        found = await self._ask(model, "/tokenize", body)
-        return [int(token) for token in found["tokens"]]
+        return tokens_in(await self._ask(model, "/tokenize", body))
 
     async def detokenize(self, model: str, ids: Sequence[int]) -> str:
         found = await self._ask(model, "/detokenize", {"tokens": list(ids)})
-        return str(found["prompt"])
+        if not isinstance(text := found.get("prompt"), str):
+            raise nonsense(found).error
+        return text
 
     async def token_texts(self, model: str, ids: Sequence[int]) -> list[str]:
         """Each token by itself, as text: servers do not tell how the vocabulary writes it.
@@ -250,7 +251,7 @@ class VllmBackend:
         self._check_room()
         limit = self.settings.timeout
 
-        async def ask(path: str, body: dict[str, Any]) -> Any:
+        async def ask(path: str, body: dict[str, Any]) -> dict[str, Any]:
             return await self._ask(job.model, path, body, limit)
 
         decide = by_vllm if self._model(job.model).kind == "vllm" else by_minicpmv
@@ -264,7 +265,7 @@ class VllmBackend:
 
     async def _ask(
         self, name: str, path: str, body: dict[str, Any], within_s: float = _QUICK_S
-    ) -> Any:
+    ) -> dict[str, Any]:
         """The answer of the first server that has one."""
         model = self._model(name)
         tried: list[Upstream] = []
@@ -276,12 +277,9 @@ class VllmBackend:
             tried.append(server)
             server.in_flight += 1
             try:
-                found = await post_json(
+                return await post_json(
                     self._client, f"{server.url}{path}", {"model": model.name, **body}, within_s
                 )
-                if not isinstance(found, dict):
-                    raise nonsense(found)
-                return found
             except UpstreamError as error:
                 if error.is_dead:
                     self._pool.doubt(server)

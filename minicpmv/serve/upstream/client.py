@@ -1,9 +1,10 @@
 """HTTP to the servers behind this one, through the client that huggingface_hub brings."""
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
+
+from pydantic_core import from_json
 
 try:
     import httpx2 as httpx  # huggingface_hub 2
@@ -19,7 +20,7 @@ _KEEP_ALIVE_S = 2.0  # vLLM closes what rests for 5 s
 _MOST_ERROR = 1 << 20  # bytes of an error that are read
 _MOST_LINE = 64 << 20
 
-__all__ = ["chunks", "httpx", "make_client", "post_json"]
+__all__ = ["chunks", "httpx", "make_client", "parsed", "post_json"]
 
 
 def make_client(api_key: str | None = None) -> "httpx.AsyncClient":
@@ -57,7 +58,7 @@ async def chunks(
             async for data in _data_of(answer):
                 if data == b"[DONE]":
                     return
-                yield _parsed(data)
+                yield parsed(data)
     except httpx.HTTPError as error:
         raise gone(_reason(error)) from error
     raise gone("broke off before the answer was complete")
@@ -75,7 +76,9 @@ async def _data_of(answer: Any) -> AsyncGenerator[bytes, None]:
                 yield line[5:].strip()
 
 
-async def post_json(client: "httpx.AsyncClient", url: str, body: Any, within_s: float) -> Any:
+async def post_json(
+    client: "httpx.AsyncClient", url: str, body: Any, within_s: float
+) -> dict[str, Any]:
     """The object that a server answers with.
 
     Raises:
@@ -90,7 +93,7 @@ async def post_json(client: "httpx.AsyncClient", url: str, body: Any, within_s: 
         raise gone(_reason(error)) from error
     if answer.status_code != 200:
         raise of_answer(answer.status_code, answer.content, answer.headers.get("retry-after"))
-    return _parsed(answer.content)
+    return parsed(answer.content)
 
 
 async def _body(answer: Any) -> bytes:
@@ -102,11 +105,20 @@ async def _body(answer: Any) -> bytes:
     return body
 
 
-def _parsed(data: bytes) -> Any:
+def parsed(data: bytes) -> dict[str, Any]:
+    """An object of JSON proper: what it holds can be sent on, as no NaN, half of a surrogate pair
+    or endless nesting can.
+
+    Raises:
+        UpstreamError: it is something else.
+    """
     try:
-        return json.loads(data)
-    except ValueError:
+        found = from_json(data, allow_inf_nan=False)
+    except (ValueError, RecursionError):
         raise nonsense(data[:80].decode("utf-8", "replace")) from None
+    if not isinstance(found, dict):
+        raise nonsense(found)
+    return found
 
 
 def _reason(error: Exception) -> str:

@@ -17,10 +17,13 @@ from ...engine.request import Messages
 from ..errors import ApiError
 from ..jobs import DecisionJob
 from ..protocols.decisions import STATEMENT
-from .failures import nonsense
+from .failures import count, finite, nonsense, tokens_in
 from .request import media_settings, messages_of
 
-Ask = Callable[[str, dict[str, Any]], Awaitable[Any]]  # a path and a body to what is answered
+# A path and a body to what is answered.
+Ask = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+# Log-probabilities of tokens, and how many tokens of the prompt were read, and known.
+_Scored = tuple[dict[int, float], tuple[int, int]]
 
 _AT_A_TIME = 16
 _LEAST = -9999.0  # vLLM's word for a token that cannot be
@@ -66,7 +69,7 @@ async def by_vllm(job: DecisionJob, ask: Ask) -> list[Decision]:
         for order in question.orders()
     ]
 
-    async def scored(one: tuple[int, Messages]) -> tuple[dict[int, float], Mapping[str, Any]]:
+    async def scored(one: tuple[int, Messages]) -> _Scored:
         index, messages = one
         wanted = sorted({token for ids in labels[index].values() for token in ids})
         body: dict[str, Any] = {
@@ -93,7 +96,7 @@ async def by_vllm(job: DecisionJob, ask: Ask) -> list[Decision]:
 def _mean(
     question: Question,
     labels: Mapping[str, Sequence[int]],
-    answers: Sequence[tuple[dict[int, float], Mapping[str, Any]]],
+    answers: Sequence[_Scored],
 ) -> Decision:
     """Of all orders."""
     logprobs = {
@@ -102,14 +105,12 @@ def _mean(
         )
         for label, ids in labels.items()
     }
-    usages = [usage for _, usage in answers]
-    details = [usage.get("prompt_tokens_details") or {} for usage in usages]
     return decision_of(
         question.kind,
         logprobs,
         num_orders=len(answers),
-        num_input_tokens=sum(int(usage.get("prompt_tokens", 0)) for usage in usages),
-        num_cached_tokens=sum(int(each.get("cached_tokens") or 0) for each in details),
+        num_input_tokens=sum(read for _, (read, _) in answers),
+        num_cached_tokens=sum(cached for _, (_, cached) in answers),
         num_scored_tokens=sum(map(len, labels.values())) * len(answers),
     )
 
@@ -117,9 +118,7 @@ def _mean(
 async def _single_token(text: str, ask: Ask) -> int | None:
     """The id of a text that is one token."""
     found = await ask("/tokenize", {"prompt": text, "add_special_tokens": False})
-    tokens = found.get("tokens")
-    if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
-        raise nonsense(found)
+    tokens = tokens_in(found)
     return tokens[0] if len(tokens) == 1 else None
 
 
@@ -149,18 +148,20 @@ def _tokens_of(question: Question, tokens: Mapping[str, int | None]) -> dict[str
     return labels
 
 
-def _first_logprobs(found: Any) -> tuple[dict[int, float], Mapping[str, Any]]:
+def _first_logprobs(found: dict[str, Any]) -> _Scored:
     try:
         first = found["choices"][0]["logprobs"]["content"][0]
         entries = [first, *first["top_logprobs"]]
         logprobs = {
-            int(entry["token"].removeprefix("token_id:")): float(entry["logprob"])
+            int(entry["token"].removeprefix("token_id:")): finite(entry["logprob"])
             for entry in entries
         }
-        usage = dict(found["usage"])
+        usage = found["usage"]
+        details = usage.get("prompt_tokens_details") or {}
+        read = count(usage.get("prompt_tokens", 0)), count(details.get("cached_tokens") or 0)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         raise nonsense(found) from None
-    return logprobs, usage
+    return logprobs, read
 
 
 async def _together(items: Sequence[Any], work: Callable[[Any], Awaitable[Any]]) -> list[Any]:
@@ -217,20 +218,20 @@ def _value(label: str, spellings: Sequence[str]) -> str | bool:
     return label if tuple(spellings) == (label,) else label == "true"
 
 
-def _decision(question: Question, found: Any) -> Decision:
+def _decision(question: Question, found: dict[str, Any]) -> Decision:
     try:
         answer, usage = found["answers"][0], found["usage"]
         if question.kind == "yesno":
-            yes = float(answer["probability"])
+            yes = _share(answer["probability"])
             values = [yes, 1 - yes]
         else:
-            values = [float(each["probability"]) for each in answer["probabilities"]]
-        mass, is_calibrated = float(answer["mass"]), bool(answer["calibrated"])
-        read = int(usage["input_tokens"])
-        cached = int(usage["input_tokens_details"]["cached_tokens"])
+            values = [_share(each["probability"]) for each in answer["probabilities"]]
+        probabilities = dict(zip(question.labels, values, strict=True))
+        mass, is_calibrated = _share(answer["mass"]), bool(answer["calibrated"])
+        read = count(usage["input_tokens"])
+        cached = count(usage["input_tokens_details"]["cached_tokens"])
     except (KeyError, IndexError, TypeError, ValueError):
         raise nonsense(found) from None
-    probabilities = dict(zip(question.labels, values, strict=True))
     logprobs = {label: math.log(max(p * mass, 5e-324)) for label, p in probabilities.items()}
     return Decision(
         question.kind,
@@ -242,3 +243,10 @@ def _decision(question: Question, found: Any) -> Decision:
         num_cached_tokens=cached,
         is_calibrated=is_calibrated,
     )
+
+
+def _share(value: Any) -> float:
+    number = finite(value)
+    if not 0 <= number <= 1 + 1e-6:  # sums of shares have their last bits from the order
+        raise ValueError
+    return min(number, 1.0)

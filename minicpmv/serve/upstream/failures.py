@@ -1,13 +1,17 @@
 """What goes wrong with a server behind this one, and what the client is told of it."""
 
 import json
+import math
 from typing import Any
+
+from pydantic_core import from_json
 
 from ...errors import short
 from ..errors import ApiError
 
 _MOST = 600  # characters of a message that is passed on
 _RETRY_S = 2
+_MOST_RETRY_S = 3600
 # Codes of ours that a server of this package gives; vLLM's are numbers.
 _CODES = {"invalid_image", "url_not_allowed", "context_length_exceeded", "unknown_parameter"}
 
@@ -63,6 +67,41 @@ def nonsense(found: Any) -> UpstreamError:
     )
 
 
+def count(value: Any) -> int:
+    """A number of tokens that a server tells.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{short(value)} is no number of tokens")
+    return value
+
+
+def tokens_in(found: dict[str, Any]) -> list[int]:
+    """What `/tokenize` answers.
+
+    Raises:
+        ApiError: it is something else.
+    """
+    tokens = found.get("tokens")
+    if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
+        raise nonsense(found).error
+    return tokens
+
+
+def finite(value: Any) -> float:
+    """A number that a server tells.
+
+    Raises:
+        TypeError, ValueError: it is none, or not finite.
+    """
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is not finite")
+    return number
+
+
 def of_answer(status: int, body: bytes, retry_after: str | None = None) -> UpstreamError:
     """An HTTP answer that is no success."""
     return of_error(status, _error_in(body), retry_after)
@@ -72,7 +111,8 @@ def of_error(status: int, found: dict[str, Any], retry_after: str | None = None)
     """An object `error`, from an answer or in the middle of a stream."""
     message = " ".join(str(found.get("message") or "no reason given").split())
     message = message if len(message) <= _MOST else f"{message[: _MOST - 3]}..."
-    wait = int(retry_after) if retry_after and retry_after.isdecimal() else _RETRY_S
+    is_told = retry_after is not None and retry_after.isdecimal() and len(retry_after) < 10
+    wait = min(int(retry_after or 0), _MOST_RETRY_S) if is_told else _RETRY_S
     if status == 429:
         error = ApiError(429, "queue_full", message, retry_after=wait)
         return UpstreamError(error)
@@ -91,7 +131,7 @@ def of_error(status: int, found: dict[str, Any], retry_after: str | None = None)
         return UpstreamError(ApiError(404, "model_not_found", message, param="model"))
     if 400 <= status < 500:
         code = found.get("code")
-        if code not in _CODES:
+        if not isinstance(code, str) or code not in _CODES:
             is_long = "context length" in message or "longer than the maximum" in message
             code = "context_length_exceeded" if is_long else "invalid_value"
         if status == 413:
@@ -107,8 +147,8 @@ def of_error(status: int, found: dict[str, Any], retry_after: str | None = None)
 
 def _error_in(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(body)
-    except ValueError:
+        found = from_json(body, allow_inf_nan=False)
+    except (ValueError, RecursionError):
         return {"message": body[:_MOST].decode("utf-8", "replace").strip() or None}
     error = found.get("error") if isinstance(found, dict) else None
     if isinstance(error, dict):

@@ -6,11 +6,14 @@ import re
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ...addresses import check_address, without_password
+from ...errors import short
 from ..access_log import logger
 from ..errors import ApiError
-from .client import httpx
+from .client import httpx, parsed
+from .failures import UpstreamError
 from .request import Kind
 from .stats import Stats, read_page
 
@@ -20,6 +23,7 @@ _FAILURES = 2  # in a row, after which a server that is slow is not asked any mo
 _EVERY_MODELS = 15  # checks between two questions after models
 _EVERY_STATS = 3
 _RETRY_S = 2
+_MOST = 2**40  # of seconds since 1970, and of tokens
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Upstream:
     Fields:
         url: without a path.
         in_flight: requests that it answers for us.
+        is_told: whether the log knows how it is.
         went: set when it stops being well; a new one each time.
         stats: of its metrics, by model.
     """
@@ -51,6 +56,7 @@ class Upstream:
     url: str
     in_flight: int = 0
     is_up: bool = False
+    is_told: bool = False
     num_failures: int = 0
     models: dict[str, UpstreamModel] = field(default_factory=dict)
     stats: Stats = field(default_factory=dict)
@@ -60,12 +66,13 @@ class Upstream:
         if not self.is_up:
             logger.info("upstream %s answers", without_password(self.url))
             self.is_up, self.went = True, asyncio.Event()
+        self.is_told = True
         self.num_failures = 0
 
     def fall(self, reason: str) -> None:
-        if self.is_up:
+        if self.is_up or not self.is_told:
             logger.warning("upstream %s does not answer: %s", without_password(self.url), reason)
-        self.is_up = False
+        self.is_up, self.is_told = False, True
         self.went.set()
         for groups in self.stats.values():  # what it has counted stays, what it did is over
             groups.get("requests", {}).update(running=0, waiting=0)
@@ -134,7 +141,7 @@ class Pool:
             server.fall(str(error) or "no connection")
         except TimeoutError:
             self._failed(server, f"nothing came for {_ANSWER_S:g} s")
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UpstreamError, ValueError) as error:
             self._failed(server, str(error) or type(error).__name__)
 
     def _failed(self, server: Upstream, reason: str) -> None:
@@ -145,16 +152,10 @@ class Pool:
     async def _models_of(self, server: Upstream) -> dict[str, UpstreamModel]:
         answer = await self._client.get(f"{server.url}/v1/models")
         answer.raise_for_status()
-        found = {}
-        for card in answer.json()["data"]:
-            context = card.get("max_model_len")
-            found[str(card["id"])] = UpstreamModel(
-                str(card["id"]),
-                "minicpmv" if card.get("owned_by") == "minicpmv" else "vllm",
-                int(card.get("created") or time.time()),
-                None if context is None else int(context),
-            )
-        return found
+        cards = parsed(answer.content).get("data")
+        if not isinstance(cards, list):
+            raise ValueError("/v1/models has no list 'data'")
+        return {model.name: model for model in map(_model_of, cards)}
 
     def models(self) -> dict[str, UpstreamModel]:
         """What any server serves, or served when it last answered; the shortest context counts.
@@ -197,6 +198,26 @@ class Pool:
 
     def stats_of(self, model: str) -> Iterable[dict[str, dict[str, int]]]:
         return (server.stats[model] for server in self.servers if model in server.stats)
+
+
+def _model_of(card: Any) -> UpstreamModel:
+    """What an entry of `/v1/models` says.
+
+    Raises:
+        ValueError: it is not as it has to be.
+    """
+    name = card.get("id") if isinstance(card, dict) else None
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"/v1/models has {short(card)}, which names no model")
+    kind: Kind = "minicpmv" if card.get("owned_by") == "minicpmv" else "vllm"
+    numbers = {key: card.get(key) for key in ("created", "max_model_len")}
+    for key, value in numbers.items():
+        if value is not None and not (isinstance(value, int | float) and 0 <= value < _MOST):
+            raise ValueError(f"/v1/models says {short(value)} as {key} of {short(name)}")
+    created, context = numbers.values()
+    return UpstreamModel(
+        name, kind, int(created or time.time()), None if context is None else int(context)
+    )
 
 
 def _draw(key: str, url: str) -> bytes:

@@ -27,7 +27,7 @@ def read_page(text: str) -> Stats:
         if name in _NAMES:
             group, counter, factor = _NAMES[name]
             counters = found.setdefault(model, {}).setdefault(group, {})
-            counters[counter] = counters.get(counter, 0) + int(float(value) * factor)
+            counters[counter] = counters.get(counter, 0) + _whole(value, factor)
     for groups in found.values():
         if "prefixes" in groups:
             groups["prefixes"]["max_bytes"] = _WHOLE
@@ -35,6 +35,14 @@ def read_page(text: str) -> Stats:
             features = groups["features"]
             features["misses"] = features.get("misses", 0) - features.get("hits", 0)
     return found
+
+
+def _whole(text: str, factor: int) -> int:
+    """0 where it is no number, or without an end."""
+    try:
+        return max(int(float(text) * factor), 0)
+    except (ValueError, OverflowError):
+        return 0
 
 
 def added(all_stats: Iterable[dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:

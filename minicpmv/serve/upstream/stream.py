@@ -6,7 +6,7 @@ from typing import Any
 
 from ...engine.answer import Answer, FinishReason, TokenLogprob
 from ..jobs import Event, Finished, Job, Piece, Started
-from .failures import gone, nonsense, of_error
+from .failures import count, finite, gone, nonsense, of_error
 
 _REASONS: dict[str, FinishReason] = {"length": "length"}
 _TOKEN_ID = "token_id:"
@@ -74,17 +74,17 @@ class Reader:
                 events.append(Started(self._num_input_tokens))
             for each in choices:
                 events += self._read(each)
-        except (TypeError, KeyError, AttributeError, ValueError):
+        except (TypeError, KeyError, IndexError, AttributeError, ValueError, ArithmeticError):
             raise nonsense(chunk) from None
         return events
 
     def _read_usage(self, usage: Any, choices: list[Any]) -> None:
         if not usage:
             return
-        self._num_input_tokens = int(usage["prompt_tokens"])
+        self._num_input_tokens = count(usage["prompt_tokens"])
         details = usage.get("prompt_tokens_details") or {}
-        self._num_cached_tokens = int(details.get("cached_tokens") or self._num_cached_tokens)
-        number = int(usage.get("completion_tokens") or 0)
+        self._num_cached_tokens = count(details.get("cached_tokens") or self._num_cached_tokens)
+        number = count(usage.get("completion_tokens") or 0)
         if not choices:
             self._num_output_tokens = number
         elif (choice := self._choices.get(choices[0]["index"])) is not None:
@@ -186,7 +186,7 @@ def _token(entry: dict[str, Any], most: int, is_top: bool = False) -> TokenLogpr
         token = bytes(data or ()).decode("utf-8", "replace")
     top = () if is_top else tuple(_token(each, 0, True) for each in entry["top_logprobs"][:most])
     part = bytes(data) if data and _INCOMPLETE in token else None
-    return TokenLogprob(number, token, float(entry["logprob"]), top, part)
+    return TokenLogprob(number, token, finite(entry["logprob"]), top, part)
 
 
 def _of_completion(logprobs: dict[str, Any], most: int) -> list[TokenLogprob]:
@@ -194,6 +194,6 @@ def _of_completion(logprobs: dict[str, Any], most: int) -> list[TokenLogprob]:
     tops = logprobs.get("top_logprobs") or [None] * len(logprobs["tokens"])
     for token, value, top in zip(logprobs["tokens"], logprobs["token_logprobs"], tops, strict=True):
         likeliest = sorted((top or {}).items(), key=lambda item: -item[1])[:most]
-        beside = tuple(TokenLogprob(-1, text, float(each)) for text, each in likeliest)
-        found.append(TokenLogprob(-1, token, 0.0 if value is None else float(value), beside))
+        beside = tuple(TokenLogprob(-1, text, finite(each)) for text, each in likeliest)
+        found.append(TokenLogprob(-1, token, 0.0 if value is None else finite(value), beside))
     return found

@@ -123,6 +123,14 @@ def test_levels_are_a_score() -> None:
     assert [each["label"] for each in body["questions"][0]["levels"]] == ["bad", "good"]
 
 
-def test_another_answer_is_none() -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *({"mass": mass} for mass in (None, -0.1, 1.5, float("inf"), "x")),
+        *({"probabilities": found} for found in (None, [], [{"probability": 0.5}], [{}, {}])),
+        {"probabilities": [{"probability": 1e300}, {"probability": 0.1}]},
+    ],
+)
+def test_another_answer_is_none(answer: dict[str, Any]) -> None:
     with pytest.raises(UpstreamError, match="no chunk of an answer"):
-        asked_of_minicpmv(Question.of("Which?", [A, E]), mass=None)
+        asked_of_minicpmv(Question.of("Which?", [A, E]), **answer)

@@ -84,6 +84,10 @@ def test_an_answer_that_is_given_up_is_an_error(reason: str) -> None:
         {"choices": [{"index": 0, "delta": {"content": 7}}]},
         {"choices": [], "usage": 5},
         {"choices": [], "usage": {"prompt_tokens": "many"}},
+        {"choices": [], "usage": {"prompt_tokens": float("inf")}},
+        {"choices": [], "usage": {"prompt_tokens": -3}},
+        {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": -1}},
+        {"choices": [], "usage": {"prompt_tokens": 3, "prompt_tokens_details": [4]}},
     ],
 )
 def test_what_is_no_chunk_is_said(found: Any) -> None:
@@ -93,6 +97,13 @@ def test_what_is_no_chunk_is_said(found: Any) -> None:
     assert caught.value.elsewhere
 
 
+@pytest.mark.parametrize("logprob", ["low", float("inf"), None])
+def test_a_log_probability_that_is_none_is_said(logprob: Any) -> None:
+    entry = {"token": "a", "logprob": logprob, "bytes": [97], "top_logprobs": []}
+    with pytest.raises(UpstreamError, match="no chunk of an answer"):
+        reader(logprobs=0).feed(chunk("a", logprobs={"content": [entry]}))
+
+
 @pytest.mark.parametrize(
     ("error", "status", "elsewhere"),
     [
@@ -100,6 +111,7 @@ def test_what_is_no_chunk_is_said(found: Any) -> None:
         ({"message": "dead", "code": 500}, 500, True),
         ({"message": "later", "code": "unavailable"}, 503, True),
         ({"message": "ours", "code": "internal_error"}, 500, True),
+        ({"message": "odd", "code": ["unavailable"]}, 500, True),
     ],
 )
 def test_an_error_in_the_stream_has_its_status(
