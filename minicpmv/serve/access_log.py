@@ -13,6 +13,7 @@ from typing import TextIO
 logger = logging.getLogger("minicpmv.serve")
 
 MOST_LINES = 10_000  # that wait to be written
+_MOST = 200  # characters of what a client named
 
 
 @dataclass
@@ -109,9 +110,9 @@ class AccessLog:
         fields = {
             "time": round(now, 3),
             "method": record.method,
-            "path": record.path,
+            "path": record.path[:_MOST],
             "status": record.status,
-            "model": record.model,
+            "model": record.model[:_MOST] if record.model is not None else None,
             "prompt_tokens": record.num_input_tokens,
             "completion_tokens": record.num_output_tokens,
             "seconds": round(time.perf_counter() - record.begin, 4),
@@ -135,7 +136,7 @@ class AccessLog:
         return " ".join(words)
 
 
-def _plain(text: str, most: int = 200) -> str:
+def _plain(text: str, most: int = _MOST) -> str:
     """On one line and without blanks, so that no client writes lines of its own."""
     quoted = "".join(c if c.isprintable() and c != " " else f"\\u{ord(c):04x}" for c in text[:most])
     return quoted or "-"

@@ -4,6 +4,7 @@ Routes take a body by `body: Annotated[Model, json_body(Model)]`; `openapi.py` p
 the OpenAPI document, since FastAPI does not see them.
 """
 
+import codecs
 import difflib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from ..errors import short
 from .errors import ApiError
 
 MAX_DEPTH = 64
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _MOST_KNOWN = 12  # names in a message about an unknown one
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -70,12 +72,17 @@ def parse_json(data: bytes) -> dict[str, Any]:
     """
     if not data.strip():
         raise ApiError(400, "invalid_json", "The body is empty; expected a JSON object.")
+    if data.startswith(_MARKS):
+        message = "The body begins with a byte order mark; expected UTF-8 without one."
+        raise ApiError(400, "invalid_json", message)
     try:
         value = from_json(data, allow_inf_nan=False)
     except ValueError as error:
         reason = str(error).partition("\n")[0]
         if "recursion limit" in reason:
             raise _too_deep() from None
+        if "hex escape" in reason or "surrogate" in reason:
+            reason += " (half of a surrogate pair is no text)"
         raise ApiError(400, "invalid_json", f"The body is not JSON: {reason}.") from None
     except RecursionError:
         raise _too_deep() from None

@@ -17,7 +17,8 @@ class ApiError(Exception):
         code: a word for programs: "invalid_value", "unknown_parameter", "invalid_image",
             "url_not_allowed", "context_length_exceeded", "invalid_api_key", "model_not_found",
             "body_too_large", "queue_full", "unavailable", "internal_error" ...
-        message: for people: what was found, what was expected, and the next step.
+        message: for people: what was found, what was expected, and the next step. It is cut where
+            it repeats too much of what the client sent.
         param: the field it is about, as `messages[0].content[1].image_url`.
         retry_after: seconds, for 429 and 503.
     """
@@ -31,11 +32,12 @@ class ApiError(Exception):
         param: str | None = None,
         retry_after: int | None = None,
     ):
+        message = _cut(message, _MOST)
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
-        self.param = param
+        self.param = None if param is None else _cut(param, _MOST_PARAM)
         self.retry_after = retry_after
 
     @property
@@ -58,6 +60,14 @@ class ApiError(Exception):
 
 
 _INVALID = "invalid_request_error"
+_MOST = 2000  # characters of a message
+_MOST_PARAM = 300
+
+
+def _cut(text: str, most: int) -> str:
+    """Without its middle, where it is long: the end says what is expected."""
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"
 
 
 class ClientGoneError(Exception):

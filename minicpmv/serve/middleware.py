@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..errors import short
 from .access_log import Exchange, logger
 from .errors import ApiError, ClientGoneError, error_body
 from .posts import Post
@@ -64,7 +65,7 @@ class Front:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
                 extra = [(b"x-request-id", record.request_id.encode())]
-                if record.path.startswith("/v1/messages"):  # Anthropic's name of it
+                if path.startswith("/v1/messages"):  # Anthropic's name of it
                     extra.append((b"request-id", record.request_id.encode()))
                 if self.server.is_stopping:
                     extra.append((b"connection", b"close"))
@@ -120,6 +121,14 @@ class Front:
             return
         if self.server.is_stopping:
             raise stopping()
+        coding = headers.get(b"content-encoding", b"").strip().lower()
+        if coding not in (b"", b"identity"):
+            raise ApiError(
+                415,
+                "unsupported_encoding",
+                f"The body is compressed ({short(coding.decode('latin-1'))} as content-encoding); "
+                "send it as it is.",
+            )
         most = settings.max_num_seqs + settings.max_queue
         if self.server.num_posts > most:
             raise ApiError(

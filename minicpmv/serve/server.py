@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Generator
+from http import HTTPStatus
 from types import FrameType
 
 import uvicorn
@@ -23,6 +24,7 @@ from .access_log import LineWriter, LogHandler, logger
 from .app import Server, create_app
 from .errors import ApiError
 from .memory import keep_freed_memory, limit_primitives
+from .middleware import SILENCE_S
 from .settings import ServeSettings
 from .tls import check_pair
 
@@ -102,21 +104,71 @@ async def _serve(app: FastAPI, server: "_Uvicorn", sockets: list[socket.socket])
 
 
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """uvicorn's own, with the one body of errors for what is no HTTP."""
+    """uvicorn's own, with the one body of errors for what is no HTTP, and a limit to its patience.
+
+    uvicorn closes a connection that rests between two requests; one that sends nothing, or half of
+    a head, it keeps for ever.
+    """
+
+    _patience: asyncio.TimerHandle | None = None
+    _has_part = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._has_part = self._is_idle()
+        if self._has_part:
+            self._wait()
+        else:
+            self._wait_no_more()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or bool(self.cycle.response_complete)
+
+    def _wait(self) -> None:
+        if self._patience is None:
+            self._patience = self.loop.call_later(SILENCE_S, self._close_if_idle)
+
+    def _wait_no_more(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _close_if_idle(self) -> None:
+        self._patience = None
+        if not self._is_idle() or self.transport.is_closing():
+            return
+        if self._has_part:
+            message = f"The head of the request was not complete after {SILENCE_S:g} s."
+            self._send(ApiError(408, "timeout", message))
+        self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         cycle = self.cycle
         # Either nothing is being answered, or the body of what is turns out to be no HTTP.
-        is_mine = cycle is None or cycle.response_complete
-        if is_mine or (cycle.more_body and not cycle.response_started):
-            error = ApiError(400, "invalid_http", msg)
-            body = json.dumps(error.body()).encode()
-            head = (
-                "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + body)
+        if self._is_idle() or (cycle.more_body and not cycle.response_started):
+            message = "This is no request of HTTP/1.1, or its head is too large."
+            self._send(ApiError(400, "invalid_http", message))
         self.transport.close()
+
+    def _send(self, error: ApiError) -> None:
+        body = json.dumps(error.body()).encode()
+        head = (
+            f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            "connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: clients offer HTTP/2 with every request, and are answered by HTTP/1.1."""
 
 
 class _Uvicorn(uvicorn.Server):

@@ -117,3 +117,17 @@ def test_what_is_no_json_object_is_refused(data):
     with pytest.raises(ApiError) as caught:
         parse_json(data)
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"a": "\\ud800"}', "half of a surrogate pair is no text"),
+        (b'{"a": "\\ud800\\u0041"}', "half of a surrogate pair is no text"),
+        (b"\xef\xbb\xbf{}", "byte order mark; expected UTF-8 without one"),
+        ("{}".encode("utf-16"), "byte order mark; expected UTF-8 without one"),
+    ],
+)
+def test_what_editors_and_other_languages_write_is_named(data, message):
+    with pytest.raises(ApiError, match=message):
+        parse_json(data)

@@ -193,6 +193,43 @@ def test_no_client_writes_a_line_of_its_own():
     assert len(out.getvalue().splitlines()) == 1
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_client_writes_a_long_line(form):
+    out = io.StringIO()
+    log = AccessLog(form, LineWriter(out))
+    log.write(Record("id", "GET", "/" + "a" * 10**6, model="x" * 10**6, status=404))
+    log.lines.flush()
+    assert len(out.getvalue()) < 1000
+
+
+def test_an_error_repeats_little_of_what_was_sent():
+    fields = [{"model": "x" * 10**5}, {"k" * 10**5: 1}, {"stop": ["x" * 10**5]}]
+    for each in fields:
+        answer = ask(fake_app(), json=QUESTION | each)
+        assert answer.status_code in (400, 404)
+        assert len(answer.text) < 3000
+        assert "expected" in answer.text or "remove it" in answer.text or "Served" in answer.text
+    with TestClient(fake_app()) as client:
+        assert len(client.get("/" + "a" * 60_000).text) < 3000
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate, gzip", "GZIP"])
+def test_a_compressed_body_is_refused(coding):
+    answer = ask(fake_app(), {"content-encoding": coding})
+    assert answer.status_code == 415
+    assert answer.json()["error"]["code"] == "unsupported_encoding"
+    assert coding.lower() in answer.json()["error"]["message"]
+    assert ask(fake_app(), {"content-encoding": "identity"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/models/v1/messages"])
+def test_anthropics_name_of_an_id_is_there_behind_a_proxy(path):
+    with TestClient(fake_app(root_path="/models")) as client:
+        answer = client.post(path, json={})
+    assert answer.json()["type"] == "error"
+    assert answer.headers["request-id"] == answer.headers["x-request-id"]
+
+
 def test_a_pipe_that_nobody_reads_stops_nothing(monkeypatch):
     monkeypatch.setattr(access_log, "MOST_LINES", 3)
     reads = threading.Event()

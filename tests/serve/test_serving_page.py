@@ -125,3 +125,21 @@ def _table(head):
     """The table whose head begins with this word."""
     start = PAGE.index(f"\n| {head} |")
     return PAGE[start : PAGE.index("\n\n", start)]
+
+
+def test_every_code_of_an_error_is_told_with_its_status():
+    (table,) = re.findall(r"^\| status \| code .*?\n\n", PAGE, flags=re.MULTILINE | re.DOTALL)
+    told = set()
+    for line in table.splitlines()[2:]:
+        statuses, codes, _ = line.strip("|").split("|", 2)
+        told |= {
+            (status.strip(), code)
+            for status in statuses.split(",")
+            for code in re.findall(r"`(\w+)`", codes)
+        }
+    made = re.compile(r'ApiError\(\s*(\d+),\s*"(\w+)"')
+    sources = (ROOT / "minicpmv/serve").rglob("*.py")
+    found = {each for file in sources for each in made.findall(file.read_text(encoding="utf-8"))}
+    assert len(found) > 20
+    assert found - told == set()
+    assert {code for _, code in told} == {code for _, code in found}

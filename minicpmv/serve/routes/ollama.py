@@ -85,7 +85,7 @@ async def show(
     """What is known of one model."""
     name = body.model or body.name
     if name is None:
-        raise ApiError(400, "missing_parameter", "model is missing.", param="model")
+        raise ApiError(400, "missing_required_parameter", "model is missing.", param="model")
     card = _card(request, name)
     info: dict[str, Any] = {"general.architecture": "minicpmv", "general.basename": card.name}
     if card.context is not None:
