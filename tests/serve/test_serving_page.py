@@ -130,7 +130,7 @@ def _table(head):
 def test_every_code_of_an_error_is_told_with_its_status():
     (table,) = re.findall(r"^\| status \| code .*?\n\n", PAGE, flags=re.MULTILINE | re.DOTALL)
     told = set()
-    for line in table.splitlines()[2:]:
+    for line in table.strip().splitlines()[2:]:
         statuses, codes, _ = line.strip("|").split("|", 2)
         told |= {
             (status.strip(), code)
