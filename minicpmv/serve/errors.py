@@ -119,8 +119,14 @@ _MARKED = re.compile(r"`(\w+)(=[^`]*)?`")
 def _in_requests(error: ArgumentError) -> tuple[str, str | None]:
     """The message about options in the words of requests, and the first of them."""
     found = [_IN_REQUESTS.get(name, name) for name, _ in _MARKED.findall(error.marked)]
-    text = _MARKED.sub(lambda m: _IN_REQUESTS.get(m[1], m[1]) + (m[2] or ""), error.marked)
+    text = _MARKED.sub(lambda m: _IN_REQUESTS.get(m[1], m[1]) + _as_json(m[2]), error.marked)
     return " ".join(text.replace("`", "").split()), next(iter(found), None)
+
+
+def _as_json(value: str | None) -> str:
+    """`=True` of Python with the value as JSON writes it."""
+    words = {"=True": "=true", "=False": "=false", "=None": "=null"}
+    return words.get(value or "", (value or "").replace("'", '"'))
 
 
 def error_body(error: ApiError, path: str) -> dict[str, Any]:

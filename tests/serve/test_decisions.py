@@ -187,7 +187,7 @@ def test_written_choices_and_their_orders(client: TestClient) -> None:
         (
             {"questions": [STAR, COLOUR | {"choices": [{"value": "a"}, {"value": "a"}]}]},
             "questions[1].choices",
-            "has a value twice",
+            "choices has 'a' twice; each comes once",
         ),
         (
             {"questions": [COLOUR | {"choices": [{"value": "a"}, {"value": "a "}]}]},
@@ -207,7 +207,7 @@ def test_written_choices_and_their_orders(client: TestClient) -> None:
         (
             {"questions": [COLOUR | {"choices": [{"value": "a"}, {"value": 3}]}]},
             "questions[0].choices[1].value",
-            "true or false",
+            "it is 3; expected a string, true or false.",
         ),
         ({"questions": [STAR | {"choices": []}]}, "questions[0].choices", "not a parameter"),
         (
@@ -215,7 +215,21 @@ def test_written_choices_and_their_orders(client: TestClient) -> None:
             "questions[0].instructions[0]",
             "show pictures in",
         ),
-        ({"average_orders": True}, "questions[1].choices", "without list_choices=True"),
+        (
+            {"questions": [STAR | {"instructions": 3}]},
+            "questions[0].instructions",
+            "it is 3; expec",
+        ),
+        ({"average_orders": True}, "average_orders", "without list_choices=true:"),
+        (
+            {
+                "questions": [COLOUR | {"choices": [{"value": str(n)} for n in range(25)]}],
+                "list_choices": True,
+                "average_orders": True,
+            },
+            "average_orders",
+            "25 choices would be 25 prompts; at most 24",
+        ),
         ({"temperature": 1}, "temperature", "is not a parameter"),
         ({"input": []}, "input", ""),
         ({"input": [{"role": "user", "content": []}]}, "input[0].content", "is empty"),

@@ -12,6 +12,12 @@ def test_options_are_called_as_in_requests() -> None:
     assert (error.status, error.code, error.param) == (400, "invalid_value", "min_tokens")
 
 
+def test_values_are_written_as_json_writes_them() -> None:
+    marked = "`a=True` or `b=None`; `list_choices=False`, `orders='all'` and `num_beams=3`."
+    message = from_exception(ArgumentError(marked)).message
+    assert message == 'a=true or b=null; list_choices=false, orders="all" and num_beams=3.'
+
+
 def test_an_option_with_the_same_name_is_the_field() -> None:
     error = from_exception(ArgumentError("`logit_bias` names token 9; the vocabulary has 5."))
     assert error.param == "logit_bias"

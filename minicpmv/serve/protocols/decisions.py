@@ -6,6 +6,7 @@ from typing import Any
 
 from ...decisions.decision import Decision
 from ...decisions.question import Question
+from ...errors import short
 from ..errors import ApiError, from_exception
 from ..schema.decisions import Choice, DecisionsRequest, Instructions, Predicate, Score
 
@@ -66,13 +67,19 @@ def _asked(body: DecisionsRequest, each: Predicate | Choice | Score, param: str)
         told = {level.label: level.description for level in each.levels}
         number, param = len(each.levels), f"{param}.levels"
     if len(values) < number:
+        names = [_label(item.value) for item in each.choices] if isinstance(each, Choice) else None
+        names = names or [level.label for level in each.levels]
+        twice = next(name for name in names if names.count(name) > 1)
         raise ApiError(
-            400, "invalid_value", f"{param} has a value twice; each comes once.", param=param
+            400, "invalid_value", f"{param} has {short(twice)} twice; each comes once.", param=param
         )
     try:
         return Asked(each, _listed(body, each, text, values, told), _stripped(values))
     except ValueError as error:
-        raise from_exception(error, param) from None
+        found = from_exception(error)
+        if found.param not in DecisionsRequest.model_fields:  # it is about the choices
+            found.param = param
+        raise found from None
 
 
 def _listed(

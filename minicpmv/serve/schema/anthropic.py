@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 from .base import Body
 from .kinds import kind_of, known_kinds
 from .openai import MAX_STOPS, MediaSettings, StopText, Whole
-from .parts import text_or
+from .parts import text_or, text_or_list
 
 _NO_FILES = "files are not supported; send text and pictures"
 
@@ -79,6 +79,7 @@ ResultBlock = Annotated[
 ResultContent = Annotated[
     Annotated[str, Tag("<string>")] | Annotated[list[ResultBlock], Tag("<blocks>")],
     Discriminator(text_or("<blocks>")),
+    text_or_list(),
 ]
 
 
@@ -112,11 +113,13 @@ Block = Annotated[
 Content = Annotated[
     Annotated[str, Tag("<string>")] | Annotated[list[Block], Tag("<blocks>")],
     Discriminator(text_or("<blocks>")),
+    text_or_list(),
 ]
 SystemBlock = Annotated[TextBlock, known_kinds("text")]
 System = Annotated[
     Annotated[str, Tag("<string>")] | Annotated[list[SystemBlock], Tag("<blocks>")],
     Discriminator(text_or("<blocks>")),
+    text_or_list(),
 ]
 
 

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, T
 from .base import Body
 from .kinds import kind_of, known_kinds
 from .openai import MediaSettings
-from .parts import text_or
+from .parts import text_or, text_or_list, text_or_truth
 from .responses import Input
 
 MAX_QUESTIONS = 64
@@ -53,6 +53,7 @@ Instructions = Annotated[
         Tag("<parts>"),
     ],
     Discriminator(text_or("<parts>")),
+    text_or_list(),
     BeforeValidator(with_json_as_text),
 ]
 
@@ -71,6 +72,7 @@ class ChoiceValue(Body):
     value: Annotated[
         Annotated[Label, Tag("<string>")] | Annotated[bool, Tag("<bool>")],
         Discriminator(text_or("<bool>")),
+        text_or_truth(),
     ]
     description: str | None = None
 

@@ -32,13 +32,13 @@ def known_kinds(*kinds: str, default: str = "", **advice: str) -> BeforeValidato
 
     def check(value: Any) -> Any:
         if not isinstance(value, dict):
-            raise ValueError(f"it is {shown(value)}; expected an object with a type")
+            raise ValueError(f"it is {shown(value)}; expected an object with a type.")
         kind = value.get("type", default)
         if isinstance(kind, str) and kind in kinds:
             return value
         if isinstance(kind, str) and kind in advice:
-            raise ValueError(f"it is of type {kind}: {advice[kind]}")
+            raise ValueError(f"it is of type {kind}: {advice[kind]}.")
         found = f"of type {short(kind)}" if kind else "without a type"
-        raise ValueError(f"it is {found}; expected {' or '.join(kinds)}")
+        raise ValueError(f"it is {found}; expected {' or '.join(kinds)}.")
 
     return BeforeValidator(check)

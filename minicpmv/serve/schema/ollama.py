@@ -6,7 +6,7 @@ from pydantic import Discriminator, Field, Tag
 
 from .base import Body
 from .openai import MAX_LOGPROBS, Stop
-from .parts import text_or
+from .parts import text_or, text_or_object
 
 
 class Function(Body):
@@ -99,6 +99,7 @@ class Options(Body):
 Format = Annotated[
     Annotated[Literal["", "json"], Tag("<string>")] | Annotated[dict[str, Any], Tag("<schema>")],
     Discriminator(text_or("<schema>")),
+    text_or_object(),
 ]
 
 

@@ -44,6 +44,17 @@ def text_or_object() -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def text_or_truth() -> BeforeValidator:
+    """Refuses what is neither, naming both."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str | bool):
+            return value
+        return _refuse(f"it is {shown(value)}; expected a string, true or false.")
+
+    return BeforeValidator(check)
+
+
 def shown(value: Any) -> str:
     """As JSON names it, cut short."""
     if isinstance(value, bool) or value is None:

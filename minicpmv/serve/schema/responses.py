@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from .base import Body
 from .kinds import kind_of, known_kinds
 from .openai import CHOICES, MAX_LOGPROBS, MediaIo, MediaSettings, Stop, Whole
-from .parts import Detail, Uuid, text_or
+from .parts import Detail, Uuid, text_or, text_or_list, text_or_object
 
 _NO_FILES = "send pictures as input_image, with a data: URL"
 _NO_SOUND = "sound is not supported; send text, pictures and videos"
@@ -78,6 +78,7 @@ InputPart = Annotated[
 Content = Annotated[
     Annotated[str, Tag("<string>")] | Annotated[list[InputPart], Tag("<parts>")],
     Discriminator(text_or("<parts>")),
+    text_or_list(),
 ]
 
 
@@ -134,6 +135,7 @@ Input = Annotated[
     Annotated[str, Tag("<string>")]
     | Annotated[list[InputItem], Field(min_length=1), Tag("<items>")],
     Discriminator(text_or("<items>")),
+    text_or_list(),
 ]
 
 
@@ -267,6 +269,7 @@ class ResponsesRequest(Body):
         Annotated[
             Annotated[str, Tag("<string>")] | Annotated[dict[str, Any], Tag("<object>")],
             Discriminator(text_or("<object>")),
+            text_or_object(),
         ]
         | None
     ) = Field(None, description="Refused: nothing is stored.")

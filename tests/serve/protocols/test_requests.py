@@ -189,6 +189,25 @@ def test_errors_name_the_clients_own_field(path: str, change: dict[str, Any], pa
     assert error.message.startswith(param)
 
 
+@pytest.mark.parametrize("wrong", [3, True])
+@pytest.mark.parametrize(
+    ("path", "change", "expected"),
+    [
+        ("/v1/responses", lambda it: {"input": it}, "a list"),
+        ("/v1/responses", lambda it: {"input": [{"role": "user", "content": it}]}, "a list"),
+        ("/v1/messages", lambda it: {"system": it}, "a list"),
+        ("/v1/messages", lambda it: {"messages": [{"role": "user", "content": it}]}, "a list"),
+        ("/api/chat", lambda it: {"format": it}, "an object"),
+    ],
+)
+def test_where_two_kinds_are_read_both_are_named(
+    path: str, change: Any, expected: str, wrong: Any
+) -> None:
+    _, body = next(recorded(path))
+    error = refused(path, body | change(wrong))
+    assert error.message.endswith(f"; expected a string or {expected}.")
+
+
 @pytest.mark.parametrize(
     ("path", "change", "field"),
     [
