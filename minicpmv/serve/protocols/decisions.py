@@ -58,18 +58,17 @@ def _asked(body: DecisionsRequest, each: Predicate | Choice | Score, param: str)
             kind="yesno",
         )
         return Asked(each, question, {"true": True, "false": False})
+    values: dict[str, str | bool]
     if isinstance(each, Choice):
+        labels, param = [_label(item.value) for item in each.choices], f"{param}.choices"
         values = {_label(item.value): item.value for item in each.choices}
         told = {_label(item.value): item.description for item in each.choices}
-        number, param = len(each.choices), f"{param}.choices"
     else:
+        labels, param = [level.label for level in each.levels], f"{param}.levels"
         values = {level.label: level.label for level in each.levels}
         told = {level.label: level.description for level in each.levels}
-        number, param = len(each.levels), f"{param}.levels"
-    if len(values) < number:
-        names = [_label(item.value) for item in each.choices] if isinstance(each, Choice) else None
-        names = names or [level.label for level in each.levels]
-        twice = next(name for name in names if names.count(name) > 1)
+    if len(values) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
         raise ApiError(
             400, "invalid_value", f"{param} has {short(twice)} twice; each comes once.", param=param
         )
