@@ -79,10 +79,10 @@ class FakeServer:
             self.left += not is_whole
 
     @contextlib.contextmanager
-    def running(self):
+    def running(self, port=0):
         """The address of the server, while it runs in a thread."""
         config = uvicorn.Config(
-            self.app, port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1
+            self.app, port=port, log_level="error", lifespan="off", timeout_graceful_shutdown=1
         )
         server = uvicorn.Server(config)
         socket = config.bind_socket()

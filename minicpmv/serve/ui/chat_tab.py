@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from . import conversation, looks
-from .client import Client, Model
+from .client import Client, Model, ServerError
 from .conversation import Turn
 from .cut import panel
 from .examples import Example
@@ -115,6 +115,7 @@ class ChatTab:
             self.chat.edit(self._anew(self.edit), ask, told, **running),
             self.chat.example_select(self._anew(self.example), ask, told, **running),
         ]
+        self.answered = events
         stopped = self.box.stop(self.stop, ask[:3], told, cancels=events, **light)
         cleared = self.new.click(self.clear, ask[:4], told, cancels=events, **light)
         for event in (*events, stopped, cleared):
@@ -199,11 +200,13 @@ class ChatTab:
         running = gr.update(submit_btn=False, stop_btn=True, **box)
         yield self.redraw(language, colours, turns), turns, running
         try:
+            if not model:  # none was offered when the page was opened
+                model = next((each.name for each in await self.client.models()), "")
             asked = await asyncio.to_thread(
                 conversation.request, turns, options(model, *values), self.uploads
             )
-        except PageError as error:
-            problem = error.text(LANGUAGES[language])
+        except (PageError, ServerError) as error:
+            problem = _problem(error, language)
             turns = [*before, replace(turns[-1], ending="error", problem=problem)]
             yield self.redraw(language, colours, turns), turns, ready
             return
@@ -301,6 +304,10 @@ def _place(data: gr.EventData, name: str, items: Sequence[Any]) -> int:
     if type(place) is not int or not 0 <= place < len(items):
         raise gr.Error(say("gone", "en"), print_exception=False)
     return place
+
+
+def _problem(error: PageError | ServerError, language: str) -> str:
+    return error.message if isinstance(error, ServerError) else error.text(LANGUAGES[language])
 
 
 def _as_error(error: PageError, language: str) -> gr.Error:

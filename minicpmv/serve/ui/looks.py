@@ -3,6 +3,7 @@
 Everything that a person, a model or a server wrote is escaped here, or by `markup`.
 """
 
+import re
 from collections.abc import Sequence
 from html import escape
 from urllib.parse import quote
@@ -94,15 +95,34 @@ def _answer(turn: Turn, language: str, *, colours: bool) -> str:
 def said(turn: Turn, language: str, *, colours: bool) -> str:
     """What an answer says so far, and what went wrong."""
     if colours and turn.tokens:
-        html = coloured(turn.tokens, say("probabilities", language))
+        ends = (say("likely", language), say("unlikely", language))
+        html = coloured(turn.tokens, say("probabilities", language), ends)
     else:
         html = f'<div class="markdown">{markdown(turn.answer)}</div>' if turn.answer else ""
     if not turn.ending and not turn.answer:
         html = f'<span class="waiting" role="status">{say("waiting", language)}</span>'
     if turn.ending == "error":
-        title = say("error", language)
-        html += f'<p class="problem" role="alert"><b>{title}</b> {escape(turn.problem)}</p>'
+        title, problem = say("error", language), escape(_on_page(turn.problem, language))
+        html += f'<p class="problem" role="alert"><b>{title}</b> {problem}</p>'
     return html
+
+
+# Fields of requests that a server speaks of, and the controls of the page that set them.
+_CONTROLS = {
+    "mm_processor_kwargs.max_slice_nums": "slices",
+    "mm_processor_kwargs.num_frames": "frames",
+    "repetition_penalty": "penalty",
+    "max_tokens": "max_tokens",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "seed": "seed",
+}
+_FIELD = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, _CONTROLS))})(?![\w.]*\w)")
+
+
+def _on_page(problem: str, language: str) -> str:
+    """What a server said, with the page's own names of what can be changed there."""
+    return _FIELD.sub(lambda field: f"“{say(_CONTROLS[field[0]], language)}”", problem)
 
 
 def side(turn: Turn, name: str, language: str) -> str:

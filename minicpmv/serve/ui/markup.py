@@ -53,15 +53,18 @@ def as_percent(logprob: float) -> str:
     return f"{percent:.1f} %" if percent >= 0.1 else "< 0.1 %"
 
 
-def coloured(tokens: Sequence[Token], label: str) -> str:
+def coloured(tokens: Sequence[Token], label: str, ends: tuple[str, str]) -> str:
     """The tokens in order, coloured by probability, each with what else was likely at its place.
 
     Args:
         label: what the coloured text is called for those who cannot see it.
+        ends: what the first colour means, and the last, for the scale below.
     """
     spans = "".join(_coloured(token) for token in tokens)
     name = f'role="group" aria-label="{escape(label)}"'
-    return f'<div class="tokens" tabindex="0" {name}>{spans}</div>'
+    boxes = "".join(f'<i class="level-{place}"></i>' for place in range(len(LEVELS) + 1))
+    scale = f'<p class="scale">{escape(ends[0])} {boxes} {escape(ends[1])}</p>'
+    return f'<div class="tokens" tabindex="0" {name}>{spans}</div>{scale}'
 
 
 def _coloured(token: Token) -> str:

@@ -185,6 +185,8 @@ def make_page(client: Client) -> gr.Blocks:
         )
         told_anew = spoken_anew.then(chat.see, chat.cut, chat.drawn, **light)
         told_anew.then(offered, [model, language], told, **light)
+        for answered in chat.answered:  # the server may have come or gone meanwhile
+            answered.then(offered, [model, language], told, **light)
     page.queue(default_concurrency_limit=16, api_open=False)
     return page
 

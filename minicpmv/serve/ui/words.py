@@ -18,8 +18,8 @@ _WORDS: dict[str, tuple[str, str]] = {
     "unreachable": ("Server not reached", "无法连接服务器"),
     # asking
     "ask_placeholder": (
-        "Ask; paste or drop pictures, videos, documents",
-        "输入问题；可粘贴或拖入图片、视频、文档",
+        "Ask; paste or drop files",  # one line on a phone
+        "输入问题；可粘贴或拖入文件",
     ),
     "welcome": ("Show me something", "给我看点什么"),
     "welcome_more": (
@@ -76,6 +76,8 @@ _WORDS: dict[str, tuple[str, str]] = {
     "pages": ("Pages of a document", "文档页码"),
     "pages_hint": ("1-3, 7; empty: the first {most}", "如 1-3, 7；留空：前 {most} 页"),
     "probabilities": ("Colour by probability", "按概率着色"),
+    "likely": ("likely", "概率高"),
+    "unlikely": ("unlikely", "概率低"),
     # under an answer
     "cost": ("{prompt} + {answer} tokens", "{prompt} + {answer} 个 token"),
     "cost_cached": (
@@ -83,7 +85,7 @@ _WORDS: dict[str, tuple[str, str]] = {
         "{prompt}（{cached} 个已缓存）+ {answer} 个 token",
     ),
     "first": ("first after {seconds} s", "首字 {seconds} 秒"),
-    "took": ("{seconds} s", "共 {seconds} 秒"),
+    "took": ("{seconds} s in all", "共 {seconds} 秒"),
     "rate": ("{rate} tokens/s", "{rate} token/秒"),
     "waiting": ("Looking and reading", "正在看图和阅读"),
     "copy": ("Copy the answer", "复制回答"),

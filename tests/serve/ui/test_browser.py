@@ -192,6 +192,34 @@ def test_what_the_server_refuses_is_said(visit, server):
     page.wait_for_selector(".answer strong")
 
 
+def test_a_long_conversation_scrolls_and_leaves_the_box_its_place(visit):
+    page = visit()
+    place = page.locator("#ask").bounding_box()
+    for turn in range(2):
+        ask(page, "So many words. " * 300)
+        wait_for_end(page, turn)
+    assert page.evaluate("document.querySelector('#chat').scrollTop") > 0
+    assert page.locator("#ask").bounding_box() == place
+    form = page.locator("#chat-column > .form:has(#ask)").bounding_box()
+    assert form["y"] <= place["y"]
+    assert form["y"] + form["height"] >= place["y"] + place["height"]  # nothing of it is hidden
+
+
+def test_a_server_that_comes_later_is_found(visit, server):
+    port = free_port()
+    with page_process("--base-url", f"http://127.0.0.1:{port}") as (url, _):
+        page = visit(url)
+        page.wait_for_selector("#status .down")
+        ask(page, "Hello?")
+        page.wait_for_selector(".problem")
+        assert f"http://127.0.0.1:{port}/v1 cannot be reached" in page.inner_text(".problem")
+        with server.running(port):
+            page.click("[data-do=retry]")
+            page.wait_for_selector(".answer strong")
+            page.wait_for_selector("#status .up")
+            assert page.input_value("#model input") == "tiny"
+
+
 def test_documents_by_their_pages(visit, server, tmp_path):
     (tmp_path / "report.pdf").write_bytes(pdf(3))
     page = visit()

@@ -83,13 +83,16 @@ def test_markdown_is_read_and_formulas_stay():
 
 def test_coloured_tokens_are_the_answer():
     tokens = [Token("**a", math.log(0.99)), Token("<b>\n", math.log(0.3), (("<i>", -1.5),))]
-    seen = Seen(coloured(tokens, "tokens"))
+    seen = Seen(coloured(tokens, "tokens", ("likely", "unlikely")))
     assert seen.tags.count("span") >= 4
     assert "b" not in [tag for tag in seen.tags if tag not in ("span", "div", "b", "i")]
     assert "**a" in seen.text
     assert "30.0 %" in seen.text
     classes = [value for name, value in seen.attributes if name == "class"]
-    assert [value for value in classes if "level-" in value] == ["token level-0", "token level-3"]
+    levels = [value for value in classes if "level-" in value]
+    assert levels[:2] == ["token level-0", "token level-3"]
+    assert levels[2:] == [f"level-{place}" for place in range(5)]  # the scale below
+    assert seen.text.endswith("likely  unlikely")
 
 
 def test_levels_and_percents():
@@ -118,12 +121,28 @@ def test_what_an_answer_cost():
     assert looks.cost_notes(cost, "en") == [
         "540 + 13 tokens",
         "first after 0.38 s",
-        "0.50 s",
+        "0.50 s in all",
         "100 tokens/s",
     ]
     assert looks.cost_notes(Cost(540, 1, 500, 0.4, 0.4), "zh")[0].startswith("540（500")
     turn = Turn("What?", answer="So", cost=cost, ending="length")
     assert "cut at the longest answer" in looks.side(turn, "Answer A", "en")
+
+
+def test_problems_name_what_the_page_can_change():
+    problem = (
+        "The prompt is too long; max_tokens is 512. Give fewer frames "
+        "(mm_processor_kwargs.num_frames), lower mm_processor_kwargs.max_slice_nums or max_tokens."
+    )
+    turn = Turn("What?", ending="error", problem=problem)
+    said = looks.said(turn, "en", colours=False)
+    assert "max_tokens" not in said
+    assert "mm_processor_kwargs" not in said
+    assert "“Longest answer, tokens” is 512" in said
+    assert "lower “Slices per picture” or “Longest answer, tokens”." in said
+    assert "“每段视频帧数”" in looks.said(turn, "zh", colours=False)
+    other = Turn("What?", ending="error", problem="seeds, top_pick and max_tokens_x stay")
+    assert other.problem in looks.said(other, "en", colours=False)
 
 
 def test_examples_are_there_before_the_first_question(uploads):
