@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -93,6 +94,7 @@ def run(args: argparse.Namespace) -> None:
     _check(args)
     asking = {"list_choices": args.list_choices, "average_orders": args.average_orders or False}
     examples = _examples(args, asking)
+    _check_apart(args, examples)
     with imports():
         from minicpmv.decisions.calibrate import calibrate, decide_examples, divide
         from minicpmv.decisions.plot import check_matplotlib, draw
@@ -153,6 +155,33 @@ def _check(args: argparse.Namespace) -> None:
         for name in ("examples", "tasks"):
             if getattr(args, name) is not None:
                 raise UsageError(f"--{name} is for scenes; the examples of a file are all taken.")
+
+
+def _check_apart(args: argparse.Namespace, examples: list[Any]) -> None:
+    """What is written is no file that is read, nor another one that is written."""
+    names = [name for each in examples for name in (*each.images, *each.videos)]
+    read = {_identity(name) for name in names if isinstance(name, str)}
+    read |= set() if args.data == _SCENES else {_identity(args.data)}
+    written: dict[Any, str] = {}
+    for flag in ("out", "plot", "decisions"):
+        name = getattr(args, flag)
+        if name is None:
+            continue
+        found = _identity(name)
+        if found in read:
+            raise UsageError(f"--{flag} {name!r} is a file that is read. Name another one.")
+        if found in written:
+            raise UsageError(f"--{written[found]} and --{flag} are both {name!r}. Name two files.")
+        written[found] = flag
+
+
+def _identity(name: str) -> Any:
+    """The same for all names of a file."""
+    try:
+        found = os.stat(name)
+    except (OSError, ValueError):  # it is not there, or it is an address
+        return os.path.realpath(name)
+    return found.st_dev, found.st_ino
 
 
 def _examples(args: argparse.Namespace, asking: dict[str, Any]) -> list[Any]:

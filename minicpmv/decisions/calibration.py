@@ -3,8 +3,9 @@
 import hashlib
 import json
 import math
+import sys
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from .question import Question
 
 VERSION = 1
 _SAMPLE = 64  # numbers of each tensor that the fingerprint looks at
+# Of temperatures and biases, far beyond those that are fitted: with others, probabilities are none.
+_LEAST, _MOST = 1e-4, 1e9
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Calibration:
         text = Path(path).read_bytes()
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not JSON: {error}. Make it with calibrate.") from None
         return cls._from(data, str(path))
 
@@ -142,23 +145,57 @@ class Calibration:
                 f"{path} has version {short(data['version'])}; this program reads {VERSION}. "
                 "Make it again with calibrate."
             )
-        temperature, bias = data["temperature"], data["bias"]
-        if not _is_number(temperature) or temperature <= 0:
-            raise ValueError(f"{path} has temperature {short(temperature)}; it must be above 0.")
-        if bias is not None and not (
-            isinstance(bias, dict) and len(bias) > 1 and all(map(_is_number, bias.values()))
-        ):
-            raise ValueError(f"{path} has bias {short(bias)}; it must be a number per choice.")
-        before, after = data["before"], data["after"]
-        for each in (before, after):
-            wanted = [field.name for field in fields(Quality)]
-            if not isinstance(each, dict) or set(each) != set(wanted):
-                raise ValueError(f"{path} has {short(each)} where {_list(wanted)} should be.")
-        return cls(**{**data, "before": Quality(**before), "after": Quality(**after)})
+        for name, (is_good, wanted) in _FIELDS.items():
+            if not is_good(data[name]):
+                raise ValueError(f"{path} has {name} {short(data[name])}; it must be {wanted}.")
+        measured = {name: Quality(**data[name]) for name in ("before", "after")}
+        return cls(**{**data, **measured})
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: Any, most: float = math.inf) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= min(most, sys.float_info.max)
+
+
+def _is_bias(value: Any) -> bool:
+    if value is None:
+        return True
+    are_numbers = isinstance(value, dict) and all(_is_number(n, _MOST) for n in value.values())
+    return are_numbers and len(value) > 1
+
+
+def _is_quality(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) == set(_MEASURES)
+        and all(map(_is_number, value.values()))
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and _is_number(value, 2**53) and value >= 0
+
+
+_MEASURES = tuple(field.name for field in fields(Quality))
+_QUALITY = f"the numbers {', '.join(_MEASURES)}"
+# What a field of a file may be, and that in words.
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "model": (_is_text, "text"),
+    "fingerprint": (_is_text, "text"),
+    "temperature": (lambda t: _is_number(t, _MOST) and t >= _LEAST, f"from {_LEAST} to {_MOST:g}"),
+    "bias": (_is_bias, f"null, or a number from -{_MOST:g} to {_MOST:g} per choice"),
+    "list_choices": (lambda value: isinstance(value, bool), "true or false"),
+    "average_orders": (lambda value: value in (None, "cyclic", "all"), "null, cyclic or all"),
+    "num_fitted": (_is_count, "a number of examples"),
+    "num_held_out": (_is_count, "a number of examples"),
+    "before": (_is_quality, _QUALITY),
+    "after": (_is_quality, _QUALITY),
+}
 
 
 def _list(names: Iterable[str]) -> str:

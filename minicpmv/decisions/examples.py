@@ -71,12 +71,13 @@ def _lines(path: str | Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text; expected one JSON object per line.") from None
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines: JSON may hold other ends of lines than the line feed.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number} is not JSON: {error}.") from None
         if not isinstance(value, dict):
             raise ValueError(f"{path}, line {number} is {short(value)}; expected an object.")

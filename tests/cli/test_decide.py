@@ -100,6 +100,31 @@ def test_examples_of_a_file(run, tmp_path):
     assert "There are 30 examples; at least 40 are needed" in err
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--out", "data.jsonl"), "--out 'data.jsonl' is a file that is read"),
+        (("--out", "link.json"), "--out 'link.json' is a file that is read"),
+        (("--out", "c.json", "--plot", "a.png"), "--plot 'a.png' is a file that is read"),
+        (("--out", "c.json", "--decisions", "data.jsonl"), "--decisions 'data.jsonl' is a file"),
+        (("--out", "c", "--decisions", "./c"), "--out and --decisions are both './c'"),
+        (("--out", "c.png", "--plot", "c.png"), "--out and --plot are both 'c.png'"),
+    ],
+)
+def test_nothing_that_is_read_is_written_over(run, tmp_path, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
+    line = {"question": "Q", "images": ["a.png"], "choices": ["a", "b"], "answer": "a"}
+    text = f"{json.dumps(line)}\n"
+    (tmp_path / "data.jsonl").write_text(text)
+    (tmp_path / "a.png").write_bytes(b"picture")
+    (tmp_path / "link.json").symlink_to("data.jsonl")
+    code, out, err = run("calibrate", "data.jsonl", *flags)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert (tmp_path / "data.jsonl").read_text() == text
+    assert (tmp_path / "a.png").read_bytes() == b"picture"
+
+
 def test_a_calibration_that_makes_it_worse_is_said(run, tmp_path, monkeypatch):
     real = calibrate.calibrate
 

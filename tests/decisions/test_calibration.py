@@ -76,11 +76,24 @@ def test_a_file_holds_what_was_saved(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"version": 9}, "has version 9; this program reads 1"),
-        ({"temperature": 0}, "has temperature 0; it must be above 0"),
-        ({"temperature": "1"}, "has temperature '1'"),
-        ({"bias": {"a": 1}}, "has bias"),
-        ({"bias": [1, 2]}, "has bias"),
-        ({"before": {}}, "where ece, nll, accuracy should be"),
+        *(
+            ({"temperature": value}, "has temperature .*; it must be from 0.0001 to 1e\\+09")
+            for value in (0, "1", None, True, -1, 1e-300, 1e300, math.nan, math.inf, 10**400)
+        ),
+        *(
+            ({"bias": value}, "has bias .*; it must be null, or a number")
+            for value in ({"a": 1}, [1, 2], {}, 3, {"a": 1, "b": math.nan}, {"a": 1, "b": 10**400})
+        ),
+        ({"before": {}}, "has before {}; it must be the numbers ece, nll, accuracy"),
+        ({"after": {"ece": "x", "nll": 1, "accuracy": 1}}, "has after"),
+        ({"after": {"ece": math.nan, "nll": 1, "accuracy": 1}}, "has after"),
+        ({"model": 7}, "has model 7; it must be text"),
+        ({"fingerprint": None}, "has fingerprint None; it must be text"),
+        ({"list_choices": "no"}, "has list_choices 'no'; it must be true or false"),
+        ({"average_orders": True}, "has average_orders True; it must be null, cyclic or all"),
+        ({"average_orders": []}, "has average_orders"),
+        ({"num_fitted": -1}, "has num_fitted -1; it must be a number of examples"),
+        ({"num_held_out": 1.5}, "has num_held_out 1.5"),
         ({"more": 1}, r"is no calibration: it has more besides\. Make it with calibrate"),
     ],
 )
@@ -96,9 +109,10 @@ def test_damaged_files(tmp_path: Path, change: dict[str, Any], message: str) -> 
         path.write_text(text)
         with pytest.raises(ValueError, match=f"is no calibration.*{reason}"):
             Calibration.load(path)
-    path.write_text("{")
-    with pytest.raises(ValueError, match="is not JSON"):
-        Calibration.load(path)
+    for text in ("{", "", "[" * 100_000, json.dumps(asdict(made(loaded("2.6"))))[:-20]):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="is not JSON"):
+            Calibration.load(path)
     with pytest.raises(OSError, match="nowhere"):
         Calibration.load(tmp_path / "nowhere.json")
 
@@ -216,10 +230,21 @@ def test_reading_examples(tmp_path: Path) -> None:
     assert third.question.spellings == {"p": ("P", "p."), "q": ("q",)}
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_only_a_line_feed_ends_an_example(tmp_path: Path, end: str) -> None:
+    text = "one\u2028two\x85three\x0b"
+    example = {"question": text, "choices": ["a", "b"], "answer": "b"}
+    line = json.dumps(example, ensure_ascii=False).replace("\\u000b", "")
+    (tmp_path / "data.jsonl").write_bytes(f"{line}{end}{line}{end}".encode())
+    first, second = read_examples(tmp_path / "data.jsonl")
+    assert first.question.text == second.question.text == "one\u2028two\x85three"
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("{", "line 2 is not JSON"),
+        ("[" * 100_000, "line 2 is not JSON"),
         ("[]", r"line 2 is \[\]; expected an object"),
         (
             '{"question": "Q", "choices": ["a", "b"], "answer": "c"}',
