@@ -21,7 +21,8 @@ OF_OWN = ("device", "dtype", "quantize", "mmproj", "memory_budget", "calibration
 OF_UPSTREAM = ("upstream_api_key",)
 # Variables of other parts of the package, and what Kubernetes sets where a service has its name.
 _OTHERS = re.compile(
-    "(AXE|CONFIG|FONTS|GOLDEN|KERNELS|(TEST|UI)_.*|SERVICE_(HOST|PORT.*)|PORT_[0-9]+_.*)"
+    "(AXE|CONFIG|FONTS|GOLDEN|JUDGE_KEY|KERNELS|VLLM_ANY_VERSION|(TEST|UI)_.*"
+    "|SERVICE_(HOST|PORT.*)|PORT_[0-9]+_.*)"
 )
 _OF_KUBERNETES = re.compile("(tcp|udp|sctp)://.*")
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")

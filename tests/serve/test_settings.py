@@ -1,5 +1,9 @@
+import re
+from pathlib import Path
+
 import pytest
 
+import minicpmv
 from minicpmv.errors import ArgumentError
 from minicpmv.serve.settings import ROWS, ServeSettings, flag_of, read_settings
 
@@ -154,6 +158,15 @@ def test_an_unknown_variable_is_refused_and_those_of_others_are_not():
         "HOME": "/root",
     }
     assert read_settings({}, others) == ServeSettings()
+
+
+def test_variables_of_the_rest_of_the_package_stop_no_server():
+    package = Path(minicpmv.__file__).parent
+    texts = [file.read_text(encoding="utf-8") for file in package.rglob("*.py")]
+    found = {name for text in texts for name in re.findall(r"\bMINICPMV_[A-Z_]*[A-Z]\b", text)}
+    assert {"MINICPMV_JUDGE_KEY", "MINICPMV_KERNELS", "MINICPMV_FONTS"} <= found
+    own = {f"MINICPMV_{name.upper()}" for name in ROWS} | {"MINICPMV_CONFIG"}
+    assert read_settings({}, dict.fromkeys(found - own, "1")) == ServeSettings()
 
 
 def test_what_kubernetes_sets_for_a_service_of_our_name_is_no_setting():
