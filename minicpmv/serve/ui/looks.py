@@ -102,7 +102,7 @@ def said(turn: Turn, language: str, *, colours: bool) -> str:
     if not turn.ending and not turn.answer:
         html = f'<span class="waiting" role="status">{say("waiting", language)}</span>'
     if turn.ending == "error":
-        title, problem = say("error", language), escape(_on_page(turn.problem, language))
+        title, problem = say("error", language), escape(on_page(turn.problem, language))
         html += f'<p class="problem" role="alert"><b>{title}</b> {problem}</p>'
     return html
 
@@ -120,7 +120,7 @@ _CONTROLS = {
 _FIELD = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, _CONTROLS))})(?![\w.]*\w)")
 
 
-def _on_page(problem: str, language: str) -> str:
+def on_page(problem: str, language: str) -> str:
     """What a server said, with the page's own names of what can be changed there."""
     return _FIELD.sub(lambda field: f"“{say(_CONTROLS[field[0]], language)}”", problem)
 

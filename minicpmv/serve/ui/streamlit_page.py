@@ -52,8 +52,10 @@ def draw_options(language: str) -> Options:
             names = []
         model = st.selectbox(say("model", language), names)
         system = st.text_area(say("system", language))
-        is_sampled = st.toggle(say("draw_sampled", language))
-        temperature = st.slider(say("temperature", language), 0.05, 2.0, 0.7)
+        is_sampled = st.toggle(f"{say('draw', language)}: {say('draw_sampled', language)}")
+        temperature = st.slider(
+            say("temperature", language), 0.05, 2.0, 0.7, disabled=not is_sampled
+        )
         max_tokens = st.slider(say("max_tokens", language), 16, 4096, 512, 16)
         slices = st.slider(say("slices", language), 0, 16, 0, help=say("slices_hint", language))
         if st.button(say("new_chat", language)):
@@ -94,7 +96,7 @@ def draw_file(kind: str, path: str) -> None:
 
 def draw_end(turn: Turn, language: str) -> None:
     if turn.ending == "error":
-        st.error(turn.problem)
+        st.error(looks.on_page(turn.problem, language))
     elif turn.cost is not None:
         st.caption(" · ".join(looks.cost_notes(turn.cost, language)))
 
