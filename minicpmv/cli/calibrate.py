@@ -95,6 +95,7 @@ def run(args: argparse.Namespace) -> None:
     asking = {"list_choices": args.list_choices, "average_orders": args.average_orders or False}
     examples = _examples(args, asking)
     _check_apart(args, examples)
+    _check_there(examples)
     with imports():
         from minicpmv.decisions.calibrate import calibrate, decide_examples, divide
         from minicpmv.decisions.plot import check_matplotlib, draw
@@ -173,6 +174,16 @@ def _check_apart(args: argparse.Namespace, examples: list[Any]) -> None:
         if found in written:
             raise UsageError(f"--{written[found]} and --{flag} are both {name!r}. Name two files.")
         written[found] = flag
+
+
+def _check_there(examples: list[Any]) -> None:
+    """A file that is not there is named before hours of work, not in their middle."""
+    from minicpmv.decisions.examples import is_address
+
+    for each in examples:
+        for name in (*each.images, *each.videos):
+            if isinstance(name, str) and not is_address(name) and not os.path.exists(name):
+                raise FileNotFoundError(f"{each.where}: there is no file {name!r}.")
 
 
 def _identity(name: str) -> Any:

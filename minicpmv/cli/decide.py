@@ -6,6 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from minicpmv.errors import short
+
 from .usage import UsageError
 
 if TYPE_CHECKING:
@@ -59,8 +61,14 @@ def decision_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _split(words: str) -> list[str]:
-    (found,) = csv.reader([words], skipinitialspace=True, strict=True) if words else ([""],)
-    return found
+    try:
+        rows = list(csv.reader([words], skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise UsageError(
+            f"--choices is {short(words)}, which cannot be taken apart ({error}). Put choices with "
+            """commas, quotes or lines in double quotes, as in 'red,"blue, or green"'."""
+        ) from error
+    return [text for row in rows for text in row] or [""]
 
 
 def print_decision(chat: "Chat", decision: "Decision", *, as_json: bool) -> None:

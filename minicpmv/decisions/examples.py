@@ -113,7 +113,9 @@ def _files(names: Any, key: str, folder: Path) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str) or not name:
             raise ArgumentError(f"{key} has {short(name)}; it must be the name of a file.")
-    is_address = [name.startswith("data:") or "://" in name for name in names]
-    return tuple(
-        name if apart else str(folder / name) for name, apart in zip(names, is_address, strict=True)
-    )
+    return tuple(name if is_address(name) else str(folder / name) for name in names)
+
+
+def is_address(name: str) -> bool:
+    """Whether a picture is named by an address, and not as a file beside the examples."""
+    return name.startswith("data:") or "://" in name

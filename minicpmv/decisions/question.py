@@ -74,7 +74,8 @@ class Question:
         spellings = _spellings(choices)
         if len(spellings) < 2 or (kind == "yesno" and len(spellings) > 2):
             wanted = "two, yes and no" if kind == "yesno" else "two at least"
-            raise ArgumentError(f"`choices` has {len(spellings)} labels; expected {wanted}.")
+            found = "one label" if len(spellings) == 1 else f"{len(spellings)} labels"
+            raise ArgumentError(f"`choices` has {found}; expected {wanted}.")
         if descriptions and not list_choices:
             raise ArgumentError("`descriptions` would have no effect without `list_choices=True`.")
         unknown = sorted(set(descriptions or {}) - set(spellings))

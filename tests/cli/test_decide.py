@@ -43,7 +43,15 @@ def test_json_and_kinds(run):
     ("flags", "message"),
     [
         (("--list-choices",), "--list-choices is for decisions: add --choices A,B,C"),
-        (("--choices", "a"), "--choices has 1 labels"),
+        (("--choices", "a"), "--choices has one label; expected two at least"),
+        (("--choices", ""), "which is blank"),
+        (
+            ("--choices", '"a,b'),
+            "which cannot be taken apart (unexpected end of data). Put",
+        ),
+        (("--choices", '"a"b,c'), "which cannot be taken apart"),
+        (("--choices", "a\nb,c"), "which cannot be taken apart"),
+        (("--choices", "x" * 200_000 + ",c"), "which cannot be taken apart (field larger than"),
         (("--choices", "a,b,"), "which is blank"),
         (("--choices", "a,b", "--seed", "1"), "--seed would have no effect on a decision"),
         (("--choices", "a,b", "--average-orders", "all"), "without --list-choices"),
@@ -123,6 +131,16 @@ def test_nothing_that_is_read_is_written_over(run, tmp_path, monkeypatch, flags,
     assert message in err
     assert (tmp_path / "data.jsonl").read_text() == text
     assert (tmp_path / "a.png").read_bytes() == b"picture"
+
+
+def test_a_picture_that_is_not_there_is_named_before_a_model_is_looked_for(run, tmp_path):
+    line = {"question": "Q", "choices": ["a", "b"], "answer": "a"}
+    lines = [line | {"images": [name]} for name in ("data:,", "http://a/b.png", "nope.png")]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    flags = ("-m", "nowhere", "--out", tmp_path / "c.json")
+    code, out, err = run("calibrate", tmp_path / "data.jsonl", *flags)
+    assert (code, out) == (1, "")
+    assert "data.jsonl, line 3: there is no file '" in err
 
 
 def test_a_calibration_that_makes_it_worse_is_said(run, tmp_path, monkeypatch):

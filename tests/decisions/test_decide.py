@@ -222,7 +222,7 @@ def test_words_that_nano_spells_are_found_in_their_letters() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"choices": ["a"]}, "choices has 1 labels; expected two at least"),
+        ({"choices": ["a"]}, "choices has one label; expected two at least"),
         ({"choices": []}, "choices has 0 labels"),
         ({}, "choices is missing"),
         ({"choices": "ab"}, "choices is 'ab'; it must be a list of texts"),
