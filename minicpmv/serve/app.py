@@ -57,6 +57,7 @@ _ROUTES = (
     metrics,
 )
 _POLL_S = 0.02  # while the server waits for running requests to end
+_LAST_WORDS_S = 2.0
 
 
 @dataclass
@@ -68,6 +69,7 @@ class Server:
         is_stopping: nothing new is begun. is_expired: what ran has been told to end, too.
         num_requests, num_posts: that are being answered.
         answering: blocks of these that can be interrupted.
+        reading, sending: how long clients are waited for that send or read nothing just now.
     """
 
     settings: ServeSettings
@@ -80,6 +82,8 @@ class Server:
     num_requests: int = 0
     num_posts: int = 0
     answering: "set[Interruptible]" = field(default_factory=set)
+    reading: set[asyncio.Timeout] = field(default_factory=set)
+    sending: set[asyncio.Timeout] = field(default_factory=set)
 
     @contextmanager
     def exchange(self, record: Exchange) -> Iterator[None]:
@@ -107,10 +111,19 @@ class Server:
         self.is_expired = True
         for each in list(self.answering):
             each.interrupt("stopping")
+        _run_out(self.reading)
         # Their last words still have to be sent; a client that reads nothing is not waited for.
-        end = time.monotonic() + 2
+        end = time.monotonic() + _LAST_WORDS_S
         while self.num_requests and time.monotonic() < end:
             await asyncio.sleep(_POLL_S)
+        _run_out(self.sending)
+
+
+def _run_out(waits: set[asyncio.Timeout]) -> None:
+    """End what clients are waited for, now."""
+    for each in list(waits):
+        if not each.expired():
+            each.reschedule(0.0)
 
 
 def create_app(

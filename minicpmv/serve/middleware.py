@@ -72,13 +72,17 @@ class Front:
                 message = {**message, "headers": [*message.get("headers", ()), *extra]}
             elif has_no_body and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
+            patience = asyncio.timeout(SILENCE_S)
+            self.server.sending.add(patience)
             try:
-                async with asyncio.timeout(SILENCE_S):
+                async with patience:
                     await send(message)
             except TimeoutError:
                 raise ClientGoneError from None
+            finally:
+                self.server.sending.discard(patience)
 
-        body = _Body(receive, self.server.settings.max_body)
+        body = _Body(receive, self.server)
         with self.server.exchange(record):
             try:
                 self._check(record.method, path, headers)
@@ -152,9 +156,10 @@ class Front:
 class _Body:
     """The messages of a request, counted."""
 
-    def __init__(self, receive: Receive, most: int):
+    def __init__(self, receive: Receive, server: "Server"):
         self._receive = receive
-        self._most = most
+        self._server = server
+        self._most = server.settings.max_body
         self._count = 0
         self._more = True
 
@@ -162,9 +167,10 @@ class _Body:
         if not self._more:
             return await self._receive()  # says when the client goes
         try:
-            async with asyncio.timeout(SILENCE_S):
-                message = await self._receive()
+            message = await self._within(SILENCE_S)
         except TimeoutError:
+            if self._server.is_expired:
+                raise stopping() from None
             raise ApiError(
                 408, "timeout", f"Nothing of the body came for {SILENCE_S:g} s. Send it again."
             ) from None
@@ -176,6 +182,20 @@ class _Body:
                 raise _too_large(self._most, f"more than {self._most} bytes")
         return message
 
+    async def _within(self, seconds: float) -> Message:
+        """The next message.
+
+        Raises:
+            TimeoutError: it does not come in time, or before the server ends.
+        """
+        patience = asyncio.timeout(seconds)
+        self._server.reading.add(patience)
+        try:
+            async with patience:
+                return await self._receive()
+        finally:
+            self._server.reading.discard(patience)
+
     async def drain(self) -> None:
         """Read the rest, once and within limits: many clients read no answer before they have sent
         all.
@@ -183,8 +203,7 @@ class _Body:
         end = time.perf_counter() + _DRAIN_S
         while self._more and self._count < self._most + _DRAIN_BYTES:
             try:
-                async with asyncio.timeout(end - time.perf_counter()):
-                    message = await self._receive()
+                message = await self._within(end - time.perf_counter())
             except TimeoutError:
                 break
             if message["type"] != "http.request":

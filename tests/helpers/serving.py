@@ -91,8 +91,18 @@ class Exchange:
     `sent` are the messages of the application; `hang_up` is the client that goes.
     """
 
-    def __init__(self, app, path="/v1/chat/completions", body=QUESTION, method="POST", headers=()):
+    def __init__(
+        self,
+        app,
+        path="/v1/chat/completions",
+        body=QUESTION,
+        method="POST",
+        headers=(),
+        is_deaf=False,
+    ):
         self.sent = []
+        self.is_blocked = asyncio.Event()  # a deaf client takes nothing
+        self._is_deaf = is_deaf
         self._gone = asyncio.Event()
         body = json.dumps(body).encode() if isinstance(body, dict) else body
         self._more = [] if body is None else [body]  # None: it never comes
@@ -120,6 +130,9 @@ class Exchange:
         return {"type": "http.disconnect"}
 
     async def _send(self, message):
+        if self._is_deaf:
+            self.is_blocked.set()
+            await asyncio.Event().wait()
         self.sent.append(message)
         self._new.set()
 

@@ -162,3 +162,24 @@ def test_after_the_grace_answers_end_with_an_error():
         assert 'request_errors_total{code="unavailable"} 2.0' in page
 
     asyncio.run(run())
+
+
+def test_clients_that_stopped_do_not_keep_the_server(monkeypatch):
+    monkeypatch.setattr("minicpmv.serve.app._LAST_WORDS_S", 0.05)
+
+    async def run():
+        app = fake_app(max_body=2000)
+        server = app.state.server
+        half = Exchange(app, body=None)
+        large = Exchange(app, body=None, headers=[("content-length", "9999")])
+        deaf = Exchange(app, body=STREAM, is_deaf=True)
+        await deaf.is_blocked.wait()
+        while len(server.reading) < 2:
+            await asyncio.sleep(0)
+        await server.drain(0)
+        await asyncio.gather(half.end(), large.end(), deaf.end())
+        assert (half.status, half.json["error"]["code"]) == (503, "unavailable")
+        assert large.status == 413
+        assert server.num_requests == len(server.reading) == len(server.sending) == 0
+
+    asyncio.run(run())
