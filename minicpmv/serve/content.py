@@ -181,6 +181,7 @@ class MediaReader:
             flag = _RULES.get(error.rule or "")
             if error.rule == "schemes":
                 flag = "--no-media-urls" if source.is_remote else None
+                flag = _RULES["folders"] if source.is_file else flag
             told = f" ({flag} of this server)" if flag else ""
             raise source.error(f"{first_line(error)}{told}", "url_not_allowed") from None
         except MediaLimitError as error:

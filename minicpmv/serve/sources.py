@@ -45,6 +45,10 @@ class Source:
         return (self.address or "")[:8].lower().startswith(("http://", "https://"))
 
     @property
+    def is_file(self) -> bool:
+        return (self.address or "")[:5].lower() == "file:"
+
+    @property
     def host(self) -> str:
         """Of an address; "" where there is none."""
         try:

@@ -265,6 +265,14 @@ def test_addresses_may_be_narrowed_or_refused() -> None:
         assert server.asked == []
 
 
+def test_the_setting_that_lets_files_be_shown_is_named(reader: MediaReader) -> None:
+    for address in ("file:///a.png", "FILE:/a.png"):
+        error = refused([shown(address)], reader=reader)
+        assert error.code == "url_not_allowed"
+        assert "(--allowed-local-media-path of this server)" in error.message
+    assert "of this server" not in refused([shown("a.png")], reader=reader).message
+
+
 def test_files_are_read_from_the_allowed_folder_alone(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open" / "a.png").write_bytes(encoded("blue"))
