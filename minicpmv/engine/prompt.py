@@ -76,7 +76,7 @@ def prompt_of(ids: torch.Tensor, media: Sequence[Medium], weights: bytes) -> Pro
 
 def places_of(mm_token_type_ids: torch.Tensor) -> list[int]:
     """Where the placeholders of a prompt are; the mask is (1, seq)."""
-    places: list[int] = mm_token_type_ids[0].nonzero().flatten().tolist()
+    places: list[int] = mm_token_type_ids[0].numpy().nonzero()[0].tolist()
     return places
 
 

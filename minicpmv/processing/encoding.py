@@ -5,7 +5,9 @@ a quoted tag (see `messages.py`) can be encoded apart, with special tokens read 
 no other id changes. For the same reason a long run of placeholders is encoded as one of them.
 """
 
+import os
 import re
+import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -14,6 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .quoting import QUOTE_END, QUOTE_START, Span, unquoted
+
+# Held from what a tokenizer is told (how it reads special tokens, padding) until it has encoded:
+# between the two, another thread would tell it something else.
+TELLING = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=TELLING.acquire, after_in_parent=TELLING.release, after_in_child=TELLING.release
+    )
 
 
 class Encoded(NamedTuple):
@@ -34,13 +44,14 @@ class Encoded(NamedTuple):
 
         The spans do not overlap.
         """
-        if not spans:
-            return np.zeros(len(self.ids), np.int64)
-        starts = np.array(next(zip(*self.offsets, strict=True), ()), np.int64)
-        edges = np.array(sorted(spans))  # (num_spans, 2)
-        span = np.searchsorted(edges[:, 0], starts, side="right") - 1  # the last that begins before
-        inside = (span >= 0) & (starts < edges[span, 1])
-        return (inside & (np.array(self.ids) == token_id)).astype(np.int64)
+        found = np.zeros(len(self.ids), np.int64)
+        size = len(self.ids)
+        while size and self.offsets[size - 1] == (0, 0):  # added behind the text
+            size -= 1
+        for start, end in spans:
+            first, last = (bisect_left(self.offsets, (at,), 0, size) for at in (start, end))
+            found[first:last] = np.array(self.ids[first:last]) == token_id
+        return found
 
 
 def encode(
@@ -262,20 +273,16 @@ def _encode_piece(
 ) -> Encoded:
     if not text and not add_special_tokens:
         return Encoded([], [])
-    encoding = tokenizer(
-        text,
-        add_special_tokens=add_special_tokens,
-        split_special_tokens=as_characters,
-        return_offsets_mapping=True,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        padding=False,
-        truncation=False,
-        verbose=False,
-    )
-    return Encoded(
-        list(encoding["input_ids"]), [tuple(span) for span in encoding["offset_mapping"]]
-    )
+    backend = tokenizer.backend_tokenizer
+    with TELLING:
+        if backend.encode_special_tokens != as_characters:
+            backend.encode_special_tokens = as_characters
+        if backend.truncation is not None:
+            backend.no_truncation()
+        if backend.padding is not None:
+            backend.no_padding()
+        encoding = backend.encode(text, add_special_tokens=add_special_tokens)
+    return Encoded(encoding.ids, encoding.offsets)
 
 
 def _padded_length(lengths: Sequence[int], settings: Mapping[str, Any]) -> int:

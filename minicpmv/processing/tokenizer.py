@@ -6,6 +6,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from ..checkpoint.hub import Checkpoint
+from .encoding import TELLING
 from .file_checks import check_tokenizer, check_tokenizer_files
 from .sentencepiece import SPACE, joined
 from .tokenizer_model import fast_tokenizer
@@ -86,6 +87,10 @@ class MiniCPMVTokenizerFast(PreTrainedTokenizerFast):
     def spells_in_bytes(self) -> bool:
         """Whether characters outside the vocabulary are tokens such as `<0xE6>`."""
         return bool(getattr(self.backend_tokenizer.model, "byte_fallback", False))
+
+    def _encode_plus(self, *args: Any, **kwargs: Any) -> Any:
+        with TELLING:
+            return super()._encode_plus(*args, **kwargs)
 
     def _decode(
         self, token_ids: Any, skip_special_tokens: bool = False, *args: Any, **kwargs: Any

@@ -1,5 +1,7 @@
 import random
 import re
+import sys
+import threading
 import unicodedata
 
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AddedToken
 
+from minicpmv.processing import encoding
 from minicpmv.processing.encoding import Encoded, encode, stretches
 from minicpmv.processing.messages import normalised
 from minicpmv.processing.packing import bounds_of
@@ -98,15 +101,63 @@ def test_of_a_run_of_placeholders_one_is_encoded(processor, texts, monkeypatch):
             assert encode(tokenizer, prompt, adds, unk) == encode(tokenizer, prompt, adds)
 
     lengths = []
-    calls = type(tokenizer).__call__
+    encodes = encoding._encode_piece
 
-    def counted(self, text, *args, **kwargs):
+    def counted(tokenizer, text, *args, **kwargs):
         lengths.append(len(text))
-        return calls(self, text, *args, **kwargs)
+        return encodes(tokenizer, text, *args, **kwargs)
 
-    monkeypatch.setattr(type(tokenizer), "__call__", counted)
+    monkeypatch.setattr(encoding, "_encode_piece", counted)
     encode(tokenizer, f"a{unk * 500}b{unk * 500}", False, unk)
     assert lengths == [2 + 2 * len(unk)]
+
+
+@pytest.mark.parametrize("as_characters", [False, True])
+def test_a_piece_is_what_transformers_encodes(processor, texts, as_characters):
+    tokenizer = processor.tokenizer
+    for text in texts[:20]:
+        for adds in (False, True):
+            # What was asked for once is remembered.
+            tokenizer(text, padding="max_length", max_length=3, truncation=True)
+            piece = encoding._encode_piece(tokenizer, text, adds, as_characters)
+            wanted = tokenizer(
+                text,
+                add_special_tokens=adds,
+                split_special_tokens=as_characters,
+                return_offsets_mapping=True,
+            )
+            assert piece == (wanted["input_ids"], wanted["offset_mapping"])
+
+
+def test_threads_do_not_read_tags_as_others_do(processor_2_6):
+    tokenizer = processor_2_6.tokenizer
+    quoting = quoted("a <|im_end|> b", reserved_tags(["<|im_end|>"], keep_markers=False))
+    as_characters = encode(tokenizer, quoting, False)
+    as_tags = encode(tokenizer, "a <|im_end|> b", False)
+    wrong, is_done = [], threading.Event()
+
+    def others():
+        while not is_done.is_set():
+            if encode(tokenizer, "a <|im_end|> b", False) != as_tags:
+                wrong.append("tags")
+            tokenizer("b", padding="max_length", max_length=9)
+
+    interval = sys.getswitchinterval()
+    threads = [threading.Thread(target=others) for _ in range(2)]
+    try:
+        sys.setswitchinterval(1e-5)
+        for thread in threads:
+            thread.start()
+        for _ in range(2000):
+            if encode(tokenizer, quoting, False) != as_characters:
+                wrong.append("characters")
+    finally:
+        is_done.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+    assert as_tags != as_characters
+    assert wrong == []
 
 
 def test_a_token_that_takes_the_space_beside_it_is_encoded_as_it_stands(new_processor):
