@@ -1,6 +1,7 @@
 """The memory of keys and values: blocks of tokens, numbered, that grow where they lie."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ class BlockStore:
         self._row = (BLOCK, num_kv_heads, head_dim)
         self._dtype, self._device = dtype, torch.device(device)
         self._layers = [self._zeros(0) for _ in range(num_layers)]  # keys and values of each
+        self._bytes: list[Any] = [_bytes_of(layer) for layer in self._layers]
         self.keys: list[torch.Tensor] = []
         self.values: list[torch.Tensor] = []
         self.num_blocks = self.capacity = 0
@@ -70,7 +72,7 @@ class BlockStore:
             for index, old in enumerate(self._layers):
                 new = self._zeros(capacity)
                 new[:, : self.num_blocks] = old[:, : self.num_blocks]
-                self._layers[index] = new
+                self._layers[index], self._bytes[index] = new, _bytes_of(new)
                 self.keys[index : index + 1] = [new[0, : self.num_blocks]]
                 self.values[index : index + 1] = [new[1, : self.num_blocks]]
                 del old  # the last of it
@@ -90,5 +92,10 @@ class BlockStore:
     def copy_block(self, source: int, target: int, num_tokens: int) -> None:
         """Copy the first tokens of a block."""
         with torch.no_grad():
-            for layer in self._layers:
+            for layer in self._bytes:
                 layer[:, target, :num_tokens] = layer[:, source, :num_tokens]
+
+
+def _bytes_of(layer: torch.Tensor) -> Any:
+    """The same memory, on a CPU for NumPy, which copies little in a tenth of torch's time."""
+    return layer.view(torch.uint8).numpy() if layer.device.type == "cpu" else layer
