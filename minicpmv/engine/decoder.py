@@ -12,7 +12,7 @@ Modules that are the plain class of their kind, without hooks, are not called bu
 with the weights that they have at the moment: beside one row's products, calls take much time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -97,6 +97,7 @@ class Decoder:
         self._batcher, self._ends = Batcher(self.device), Batcher(self.device)
         self._few_tokens = FewTokens(self)
         self.is_fixed = False
+        self._at_work: Callable[[], None] | None = None
         self.recorded_steps = RecordedSteps(self) if self.device.type == "cuda" else None
 
     def max_tokens(self) -> int | None:
@@ -124,12 +125,15 @@ class Decoder:
         spans: Sequence[Span],
         store: BlockStore,
         keep: Sequence[int] | torch.Tensor,
+        at_work: Callable[[], None] | None = None,
     ) -> torch.Tensor:
         """One pass over new tokens, whose keys and values are written to the store.
 
         Args:
             embeds: (n, hidden), the tokens of all spans in their order.
             keep: the tokens whose logits are wanted, counted in the batch, in their order.
+            at_work: called as late as can be before much is computed without the interpreter's
+                lock: threads that it wakes neither wait for this one nor hold it up.
 
         Returns:
             float32 (len(keep), vocab).
@@ -144,13 +148,22 @@ class Decoder:
                 "of a span needs one."
             )
         batch = self._batcher.batch(spans)
-        if not isinstance(keep, torch.Tensor):
-            ends = self._ends_of(spans, keep)
-            if ends is None and len(keep) == num_tokens:
-                return self._all(embeds, batch, store)
-            keep = torch.tensor(list(keep), dtype=torch.int64)
+        ends = None
+        self._at_work = at_work
+        try:
+            if not isinstance(keep, torch.Tensor):
+                ends = self._ends_of(spans, keep)
+                if ends is None and len(keep) == num_tokens:
+                    return self._all(embeds, batch, store)
+                keep = torch.tensor(list(keep), dtype=torch.int64)
             return self.step(embeds, batch, store, keep.to(self.device), ends)
-        return self.step(embeds, batch, store, keep.to(self.device))
+        finally:
+            self._at_work = None
+
+    def at_work(self) -> None:
+        """See `forward`."""
+        if self._at_work is not None:
+            self._at_work()
 
     def _ends_of(self, spans: Sequence[Span], keep: Sequence[int]) -> Ends | None:
         """What the last layer attends for; None where that is all tokens as they stand. Kept tokens
@@ -184,6 +197,7 @@ class Decoder:
         """Logits of all tokens, recorded where that helps."""
         logits = None
         if self.recorded_steps is not None:
+            self.at_work()
             logits = self.recorded_steps.compute(embeds, batch, store)
         return self.step(embeds, batch, store) if logits is None else logits
 
@@ -277,6 +291,7 @@ class Decoder:
         found = self._few_tokens.compute(hidden, batch, store, turns, keep, ends)
         if found is not None:
             return found
+        self.at_work()
         last = self.num_layers - 1
         for number, layer in enumerate(self._decoder.layers):
             modules = layer._modules

@@ -60,6 +60,7 @@ class FewTokens:
         shape, pointers, eps = held
         own = embeds.clone(memory_format=torch.contiguous_format)
         factors = layers.Factors(decoder.scaling, decoder.residual_scale, eps)
+        decoder.at_work()
         return layers.compute(
             library, own, shape, pointers, batch.slots, turns, *rows, pieces, factors,
             *wanted,

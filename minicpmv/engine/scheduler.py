@@ -17,12 +17,12 @@ from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from .block_store import BLOCK
-from .decoder import Decoder, Span
+from .decoder import Decoder
 from .encoding import PictureEncoding
 from .features import FeatureCache
 from .inbox import Inbox
@@ -31,7 +31,7 @@ from .limits import EngineLimits, QueueFullError
 from .prompt import Medium
 from .sampling import choose
 from .scored import Scored
-from .sequence import Generation
+from .sequence import Generation, Part
 from .threads import begin, register
 from .vision import VisionEncoder
 
@@ -42,26 +42,6 @@ _COUNTS = {
     "tokens": ("prompt", "reused", "new", "guessed"),
     "steps": ("decoder", "prompt_pieces"),
 }
-
-
-class _Part(NamedTuple):
-    """Tokens of one answer in a batch: those at its end, and guesses at what follows them."""
-
-    generation: Generation
-    ids: list[int]
-    num_guessed: int = 0
-
-    @property
-    def span(self) -> Span:
-        generation = self.generation
-        assert generation.lease is not None
-        start, blocks = generation.num_computed, generation.lease.blocks
-        return Span(start, len(self.ids), blocks, is_prompt=not generation.new_ids)
-
-    @property
-    def num_logits(self) -> int:
-        """Of its last tokens; 0 where the prompt goes on."""
-        return self.generation.num_logits(len(self.ids), self.num_guessed)
 
 
 class Scheduler:
@@ -187,13 +167,14 @@ class Scheduler:
             try:
                 return self._step()
             finally:
-                self._flush()
+                self._tell()
 
     def _step(self) -> bool:
         self._wake.clear()
         with self._lock:
             self._waiting.extend(self._arrived)
             self._arrived.clear()
+        self._tell()
         if self._closed:
             if not self._is_silent:
                 self.fail_all(ValueError("The engine was closed before the answer was complete."))
@@ -210,6 +191,13 @@ class Scheduler:
             self._flush()
             self._wake.wait(_BESIDE_S)
         return True
+
+    def _tell(self) -> None:
+        """Give callers the tokens that have come; where all that is next is to compute their next
+        ones, that waits until this thread is in the middle of it, see `Decoder.forward`."""
+        goes_on = self._running and not self._waiting and not self._closed
+        if not goes_on or any(generation.is_reading for generation in self._running):
+            self._flush()
 
     def _encode_beside(self) -> bool:
         """Have other threads encode the pictures of those that come next, where there are more
@@ -255,13 +243,13 @@ class Scheduler:
             elif generation.is_late(now):
                 self._finish(generation, "time")
 
-    def _next_parts(self, may_encode: bool) -> list[_Part]:
+    def _next_parts(self, may_encode: bool) -> list[Part]:
         """The batch of this step; may encode one piece of a picture for a prompt on the way."""
         parts = []
         for generation in self._running:
             if generation.num_pending == 1:
                 guesses = generation.guesses() if generation.new_ids else []
-                parts.append(_Part(generation, [generation.ids[-1], *guesses], len(guesses)))
+                parts.append(Part(generation, [generation.ids[-1], *guesses], len(guesses)))
         room = self._piece_tokens * (1 if parts else _ALONE)
         for generation in [g for g in self._running if g.num_pending > 1]:
             may_encode = self._encode_for(generation, may_encode)
@@ -280,7 +268,7 @@ class Scheduler:
             room -= self._take(generation, room, parts)
         return parts
 
-    def _admit(self, generation: Generation, parts: Sequence[_Part]) -> bool:
+    def _admit(self, generation: Generation, parts: Sequence[Part]) -> bool:
         """Give the first of those that wait its memory; False when it must wait on."""
         # What another prompt is just computing is there after this step.
         prompts = [part.generation.prompt.tokens for part in parts if not part.generation.new_ids]
@@ -305,13 +293,13 @@ class Scheduler:
             self._counts["tokens reused"] += lease.num_known
         return True
 
-    def _take(self, generation: Generation, room: int, parts: list[_Part]) -> int:
+    def _take(self, generation: Generation, room: int, parts: list[Part]) -> int:
         """Put the next piece of a prompt into the batch; returns its tokens."""
         if room <= 0 or generation not in self._running or generation.unencoded() is not None:
             return 0
         start = generation.num_computed
         ids = generation.ids[start : start + min(room, generation.num_pending)]
-        parts.append(_Part(generation, ids))
+        parts.append(Part(generation, ids))
         self._counts["steps prompt_pieces"] += 1
         return len(ids)
 
@@ -334,7 +322,7 @@ class Scheduler:
             self._fail(generation, error)
         return may_encode
 
-    def _compute(self, parts: list[_Part]) -> None:
+    def _compute(self, parts: list[Part]) -> None:
         """One pass of the decoder, and the next token of every answer in it."""
         try:
             logits = self._logits(parts)
@@ -347,7 +335,7 @@ class Scheduler:
             return
         self._counts["steps decoder"] += 1
         rows = iter(logits.split([part.num_logits for part in parts]))
-        live: list[tuple[_Part, torch.Tensor]] = []
+        live: list[tuple[Part, torch.Tensor]] = []
         for part in parts:
             own, generation = next(rows), part.generation
             if isinstance(generation, Scored):
@@ -378,7 +366,7 @@ class Scheduler:
             with self._lock:
                 self._waiting.extendleft(reversed(scored.followers))
 
-    def _logits(self, parts: Sequence[_Part]) -> torch.Tensor:
+    def _logits(self, parts: Sequence[Part]) -> torch.Tensor:
         """Logits of the last tokens of each part, one after the other."""
         device = self._decoder.device
         ids = torch.tensor([token for part in parts for token in part.ids], device=device)
@@ -389,9 +377,10 @@ class Scheduler:
             self._show(part, embeds[start : start + len(part.ids)])
             start += len(part.ids)
             keep += range(start - part.num_logits, start)
-        return self._decoder.forward(embeds, [part.span for part in parts], self._cache.store, keep)
+        spans, store = [part.span for part in parts], self._cache.store
+        return self._decoder.forward(embeds, spans, store, keep, self._flush)
 
-    def _show(self, part: _Part, embeds: torch.Tensor) -> None:
+    def _show(self, part: Part, embeds: torch.Tensor) -> None:
         """Put features of pictures in place of their placeholders' embeddings."""
         generation = part.generation
         first, end = generation.num_computed, generation.num_computed + len(part.ids)
@@ -407,8 +396,8 @@ class Scheduler:
             embeds[places] = own.to(embeds.device, embeds.dtype)
 
     def _accept(
-        self, live: list[tuple[_Part, torch.Tensor]], place: int
-    ) -> list[tuple[_Part, torch.Tensor]]:
+        self, live: list[tuple[Part, torch.Tensor]], place: int
+    ) -> list[tuple[Part, torch.Tensor]]:
         """Choose the token after the guesses before `place`; returns the answers whose next guess
         was right."""
         if not live:
@@ -471,6 +460,8 @@ class Scheduler:
         self._flush()
 
     def _flush(self) -> None:
+        for generation in self._running:
+            generation.tell()
         for inbox in list(self._inboxes.values()):
             inbox.flush()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from .answer import FinishReason
+from .attention import Span
 from .kv_cache import Lease
 from .lookup import Lookup
 from .plan import GenerationPlan
@@ -76,6 +77,7 @@ class Generation:
     is_request: bool = True
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _has_ended: bool = False
+    _untold: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.ids = list(self.prompt.ids)
@@ -168,7 +170,7 @@ class Generation:
         self.chooser.append(token)
         if self._lookup is not None:
             self._lookup.append(token)
-        self._emit(choice)
+        self._untold.append(choice)
         if self._ends_at(token):
             return "stop"
         if len(self.new_ids) >= self.plan.config.max_new_tokens:
@@ -183,8 +185,12 @@ class Generation:
             return True
         return self._stops is not None and self._stops.feed(token)
 
-    def _emit(self, event: Event) -> None:
-        (self.events if self.outbox is None else self.outbox).put(event)
+    def tell(self) -> None:
+        """Give the caller the tokens that have come."""
+        events = self.events if self.outbox is None else self.outbox
+        for event in self._untold:
+            events.put(event)
+        self._untold.clear()
 
     def release(self, remember: bool = True) -> None:
         """Give the memory back; what is computed may be remembered for later prompts."""
@@ -204,6 +210,27 @@ class Generation:
     def _put_last(self, event: Event, remember: bool) -> None:
         self.release(remember)
         self._has_ended, self.elder = True, None
-        self._emit(event)
+        self._untold.append(event)
+        self.tell()
         if self.on_end is not None:
             self.on_end()
+
+
+class Part(NamedTuple):
+    """Tokens of one answer in a batch: those at its end, and guesses at what follows them."""
+
+    generation: Generation
+    ids: list[int]
+    num_guessed: int = 0
+
+    @property
+    def span(self) -> Span:
+        generation = self.generation
+        assert generation.lease is not None
+        start, blocks = generation.num_computed, generation.lease.blocks
+        return Span(start, len(self.ids), blocks, is_prompt=not generation.new_ids)
+
+    @property
+    def num_logits(self) -> int:
+        """Of its last tokens; 0 where the prompt goes on."""
+        return self.generation.num_logits(len(self.ids), self.num_guessed)

@@ -199,3 +199,27 @@ def test_time_in_the_queue_ends_when_memory_is_given() -> None:
     assert second.queue_seconds > first.queue_seconds > 0
     assert second.first is not None
     assert second.submitted + second.queue_seconds <= second.first
+
+
+def test_tokens_are_told_while_the_next_ones_are_computed() -> None:
+    stage = Stage()
+    one, other = stage.submit([1, 2, 3], 4), stage.submit([4, 5], 2)
+    told: list[tuple[int, int]] = []
+    forward = stage.decoder.forward
+
+    def watched(embeds: Any, spans: Any, store: Any, keep: Any, at_work: Any) -> Any:
+        before = one.events.qsize()
+        found = forward(embeds, spans, store, keep, at_work)
+        told.append((before, one.events.qsize()))
+        return found
+
+    stage.decoder.forward = watched  # type: ignore[method-assign]
+    stage.scheduler.step()
+    assert (one.events.qsize(), other.events.qsize()) == (0, 0)  # the next step is to come
+    stage.scheduler.step()
+    assert (one.events.qsize(), other.events.qsize()) == (1, 3)  # the second is complete
+    stage.submit([7] * 9, 1)
+    stage.run()
+    # The third step reads a prompt, too: what has come is told before.
+    assert told == [(0, 0), (0, 1), (2, 2), (2, 3)]
+    assert outcome(one) == (answer([1, 2, 3], 4), "length")

@@ -4,7 +4,7 @@ A key is its token's number; the next token is a checksum of all keys that the b
 hold. One that was not written, was written by another, or stands elsewhere gives another answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -45,9 +45,15 @@ class FakeDecoder:
         return ids.float()[:, None]
 
     def forward(
-        self, embeds: torch.Tensor, spans: Sequence[Span], store: BlockStore, keep: Any
+        self,
+        embeds: torch.Tensor,
+        spans: Sequence[Span],
+        store: BlockStore,
+        keep: Any,
+        at_work: Callable[[], None],
     ) -> torch.Tensor:
         self.calls.append(list(spans))
+        at_work()
         rows: list[torch.Tensor] = []
         first = 0
         for span in spans:
