@@ -5,12 +5,14 @@ calls of its modules take longer than what they compute. Results are those of th
 last bit.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..kernels import built, layers
 from ..kernels.dense import pays
+from ..kernels.products import packed_weight
 from .attention import FlatBatch, Rows
 from .block_store import BlockStore
 
@@ -21,6 +23,7 @@ _Held = tuple[layers.Shape, Any, float]  # pointers to weights, and what norms a
 
 _PARTS = ("q_proj", "k_proj", "v_proj", "o_proj")
 _MLP = ("gate_proj", "up_proj", "down_proj")
+_MOST_PACKED = 1 << 26  # bytes of weights that are kept twice
 
 
 class FewTokens:
@@ -30,6 +33,7 @@ class FewTokens:
         self._decoder = decoder
         self._shapes_of: dict[int, list[tuple[int, ...] | None]] = {}
         self._fixed: tuple[tuple[int, ...], _Held] | None = None  # with the places of keys
+        self._packed: list[torch.Tensor | None] | None = None  # of each product, once it is fixed
 
     def compute(
         self,
@@ -82,11 +86,13 @@ class FewTokens:
         if modules is None or any(window is not None for window in decoder.windows):
             return None
         tensors: list[torch.Tensor | None] = []
+        weights: list[torch.Tensor] = []  # of products
         for own, keys, values in zip(modules, store.keys, store.values, strict=True):
             tensors += (own["input_layernorm"].weight, own["post_attention_layernorm"].weight)
             for name in (*_PARTS, *_MLP):
                 parameters = own[name]._parameters
                 tensors += (parameters["weight"], parameters["bias"])
+                weights.append(parameters["weight"])
             tensors += (keys, values)
         inner = len(modules[0]["gate_proj"]._parameters["weight"])
         # Heads and channels of single layers may have been taken away.
@@ -108,7 +114,19 @@ class FewTokens:
             len(modules), decoder.hidden_size, decoder.num_heads, decoder.num_kv_heads,
             decoder.head_dim, inner,
         )  # fmt: skip
-        return (shape, layers.pointers(tensors), *eps) if shape.is_taken else None
+        if not shape.is_taken:
+            return None
+        packed = self._packed_of(weights) if decoder.is_fixed else [None] * len(weights)
+        return shape, layers.pointers(tensors, packed), *eps
+
+    def _packed_of(self, weights: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+        """The weights of a model that does not change once more, where all of them are small."""
+        if self._packed is None:
+            self._packed = [None] * len(weights)
+            library = built()
+            if library is not None and sum(each.nbytes for each in weights) <= _MOST_PACKED:
+                self._packed = [packed_weight(library, each) for each in weights]
+        return self._packed
 
     def _shapes(self, inner: int) -> list[tuple[int, ...] | None]:
         """Of the weights of all layers, in their order; None for keys and values."""

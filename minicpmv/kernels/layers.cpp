@@ -43,6 +43,9 @@
 DECLARE(float, f32)
 DECLARE(bf16, bf16)
 
+EXPORT void minicpmv_packed_rows_bf16(const bf16*, const bf16*, const bf16*, bf16*, int64_t, int64_t,
+                                      int64_t, int64_t, int);
+
 #define ROTATE(T, C, S)                                                                             \
   EXPORT void minicpmv_rotate_and_write_##S(T*, T*, const T*, const C*, const C*, T*, T*,           \
                                             const int64_t*, int64_t, int64_t, int64_t, int64_t,     \
@@ -69,11 +72,26 @@ template <class T> struct Linear {
   const T *weight, *bias;  // bias: null for none
 };
 
+// `packed`: the weight once more, null for none.
+void product(const bf16* x, const Linear<bf16>& linear, const bf16* packed, bf16* out, int64_t rows,
+             int64_t inputs, int64_t outputs, int threads) {
+  if (packed)
+    minicpmv_packed_rows_bf16(x, packed, linear.bias, out, rows, inputs, outputs, inputs, threads);
+  else
+    product(x, linear.weight, linear.bias, out, rows, inputs, outputs, threads);
+}
+
+void product(const float* x, const Linear<float>& linear, const float*, float* out, int64_t rows,
+             int64_t inputs, int64_t outputs, int threads) {
+  product(x, linear.weight, linear.bias, out, rows, inputs, outputs, threads);
+}
+
 // As kernels/layers.py writes it down.
 template <class T> struct Layer {
   const T *input_norm, *post_norm;
   Linear<T> query, key, value, output, gate, up, down;
   T *keys, *values;  // the blocks
+  const T* packed[7];
 };
 
 struct Rows {
@@ -181,7 +199,8 @@ template <class T, class C> int compute(const Call<T, C>& call, T* hidden) {
     rms_norm(hidden, layer.input_norm, normed, tokens, s.hidden, call.eps, call.threads);
     const auto multiply = [&](const T* x, const Linear<T>& linear, T* out, int64_t inputs,
                               int64_t outputs) {
-      product(x, linear.weight, linear.bias, out, tokens, inputs, outputs, call.threads);
+      const T* packed = layer.packed[&linear - &layer.query];
+      product(x, linear, packed, out, tokens, inputs, outputs, call.threads);
     };
     multiply(normed, layer.query, query, s.hidden, width);
     multiply(normed, layer.key, key, s.hidden, kv_width);

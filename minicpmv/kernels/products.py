@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .build import FunctionByDtype, built
+from .build import FunctionByDtype, Library, built
 from .dense import pays
 from .processor import instruction_sets, vendor
 
@@ -75,6 +75,23 @@ def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
         len(x), inputs, outputs, strides[0][0], strides[1][0], torch.get_num_threads(),
     )  # fmt: skip
     return out
+
+
+def packed_weight(library: Library, weight: Tensor) -> Tensor | None:
+    """A contiguous weight (out_features, in_features) once more, as `layers.compute` reads it
+    fastest; None where it is to be read as it is. It does not follow what the weight becomes."""
+    if weight.dtype != torch.bfloat16:
+        return None
+    outputs, inputs = weight.shape
+    size_of = library.function("packed_rows_size", *[ctypes.c_int64] * 2)
+    size_of.restype = ctypes.c_int64
+    size = size_of(inputs, outputs)
+    if not size:
+        return None
+    packed = torch.empty(size, dtype=weight.dtype)
+    pack = library.function("pack_rows_bf16", *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 2)
+    pack(weight.data_ptr(), packed.data_ptr(), inputs, outputs)
+    return packed
 
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:

@@ -1,14 +1,17 @@
 """A few tokens by one call have the bits of the modules called one by one."""
 
+import ctypes
 from typing import Any
 
 import pytest
 import torch
 
 from minicpmv import kernels
+from minicpmv.engine import few_tokens
 from minicpmv.engine.attention import Span
 from minicpmv.engine.decoder import FewTokens
 from minicpmv.kernels.dense import pays
+from minicpmv.kernels.products import few_rows_linear, packed_weight
 
 from ..helpers.decoders import Sequences, small
 
@@ -41,10 +44,15 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def logits(
-    model: Any, passes: list[list[tuple[int, int]]], keep: list[int] | None, follow: bool = True
+    model: Any,
+    passes: list[list[tuple[int, int]]],
+    keep: list[int] | None,
+    follow: bool = True,
+    is_fixed: bool = False,
 ) -> torch.Tensor:
     """Args: follow: whether blocks of a sequence follow each other."""
     sequences = Sequences(model, [60, 60])
+    sequences.decoder.is_fixed = is_fixed
     sequences.tables = [[0, 1], [2, 3]] if follow else [[3, 0], [2, 1]]
     for pieces in passes[:-1]:
         sequences.step(*pieces)
@@ -67,8 +75,42 @@ def test_bits_are_those_of_the_modules(
     apart = logits(model, passes, keep, follow=False)
     assert taken[-1]
     assert torch.equal(apart, found)
+    assert torch.equal(logits(model, passes, keep, is_fixed=True), found)
     monkeypatch.setattr(FewTokens, "compute", lambda *_: None)
     assert torch.equal(found, logits(model, passes, keep))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("shape", [(48, 40), (1024, 100), (1600, 96), (2048, 32), (2, 36)])
+def test_packed_weights_are_those_that_they_were(shape: tuple[int, int]) -> None:
+    """Outputs that fill no tile, and inputs of one chunk, of several, and of a part of one."""
+    library = kernels.built()
+    assert library is not None
+    inputs, outputs = shape
+    torch.manual_seed(inputs)
+    weight, bias = torch.randn(outputs, inputs).bfloat16(), torch.randn(outputs).bfloat16()
+    packed = packed_weight(library, weight)
+    if packed is None:
+        assert "avx512_bf16" not in library.target
+        pytest.skip("nothing is packed for this processor")
+    for rows in range(1, 13):
+        x = torch.randn(rows, inputs).bfloat16()
+        found = torch.empty(rows, outputs, dtype=torch.bfloat16)
+        multiply = library.function(
+            "packed_rows_bf16", *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, ctypes.c_int
+        )
+        pointers = [each.data_ptr() for each in (x, packed, bias, found)]
+        multiply(*pointers, rows, inputs, outputs, inputs, 2)
+        assert torch.equal(found, few_rows_linear(x, weight, bias))
+
+
+def test_large_weights_are_not_kept_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    sequences = Sequences(small("llama").bfloat16(), [20])
+    monkeypatch.setattr(few_tokens, "_MOST_PACKED", 1000)
+    sequences.decoder.is_fixed = True
+    sequences.step((0, 8))
+    packed = sequences.decoder._few_tokens._packed
+    assert packed is None or packed == [None] * len(packed)
 
 
 def test_modules_that_are_more_than_their_class_are_called(taken: list[bool]) -> None:
