@@ -84,6 +84,7 @@ class Engine:
     def fix_model(self) -> None:
         """Look no more for changes of the model before each request; there must be none."""
         self._fixed = state_of(self.model)
+        self._inputs.fix_model()
         if (runtime := self._current()) is not None:
             runtime.decoder.is_fixed = True
 

@@ -1,8 +1,9 @@
 """Messages and options to model inputs and a plan: what is resolved before anything is computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from types import NoneType
 from typing import Any, cast
 
 import torch
@@ -16,6 +17,8 @@ from .plan import GenerationPlan, plan_generation
 from .prompt import Pixels
 from .protocols import CausalModel, PictureProcessor, Processor
 from .request import Messages, check_effect, shows_pictures
+
+_MOST_PLANS = 64
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class Preparation:
     def __init__(self, model: CausalModel, processor: Processor):
         self.model = model
         self.processor = processor
+        self._plans: dict[Hashable, GenerationPlan] | None = None
+
+    def fix_model(self) -> None:
+        """Keep plans by their options: the settings of the model stay as they are."""
+        self._plans = {}
 
     def settings(self, conversations: Sequence[Messages], options: Mapping[str, Any]) -> Settings:
         """What the options mean for these conversations.
@@ -84,9 +92,21 @@ class Preparation:
             # Where the released code cuts a prompt.
             cut = self.processor.release.max_inp_length if limit is None else limit
             processing["max_inp_length"], limit = cut, None
-        plan = plan_generation(self.processor, self.model.generation_config, options)
+        plan = self._plan(options)
         wanted = None if options.get("up_to_context") else options.get("max_new_tokens")
         return Settings(plan, processing, limit, wanted, image_features)
+
+    def _plan(self, options: Mapping[str, Any]) -> GenerationPlan:
+        """What the options of an answer mean; that is looked up where many ask with the same."""
+        key = None if self._plans is None else _key_of(options)
+        plan = None if key is None or self._plans is None else self._plans.get(key)
+        if plan is None:
+            plan = plan_generation(self.processor, self.model.generation_config, options)
+            if key is not None and self._plans is not None:
+                if len(self._plans) >= _MOST_PLANS:
+                    self._plans.clear()
+                self._plans[key] = plan
+        return plan
 
     def encode(
         self, conversations: Sequence[Messages], settings: Settings, with_pixels: bool = True
@@ -194,6 +214,13 @@ class Preparation:
         if not isinstance(self.processor.release, Release):
             return "Shorten"
         return "Give fewer pictures or frames (`num_frames`), lower `max_slice_nums`, shorten"
+
+
+def _key_of(options: Mapping[str, Any]) -> Hashable | None:
+    """Equal for equal options, None for those that are not told apart so easily: 1 is not True."""
+    key = tuple((name, type(value), value) for name, value in options.items())
+    kinds = (str, bool, int, float, NoneType)
+    return key if all(issubclass(kind, kinds) for _, kind, _ in key) else None
 
 
 def context_length(config: Any) -> int:

@@ -244,9 +244,10 @@ def _encode_runs(
     runs = [] if filler is None else [run.span() for run in _runs_of(filler).finditer(text)]
     if filler is None or not runs:
         return _encode_piece(tokenizer, text, add_special_tokens)
-    short = _runs_of(filler).sub(lambda _: filler, text)
     encoded = Encoded([], [])
     size = len(filler)
+    kept = zip([0, *(end for _, end in runs)], [*(start for start, _ in runs), None], strict=True)
+    short = filler.join(text[end:start] for end, start in kept)
     removed = index = 0
     first, last = runs[0]
     for token, (start, end) in zip(

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from minicpmv import load
-from minicpmv.engine import engine
+from minicpmv.engine import engine, inputs
 from minicpmv.engine.state import State, state_of, structure_of
 
 from ..helpers.tiny import tiny_model
@@ -92,3 +92,26 @@ def test_a_model_that_is_fixed_is_not_looked_at_again(monkeypatch: pytest.Monkey
         assert chat.ask("Hi", **options) == answer
         assert chat.ask("Hi, you", **options).num_cached_tokens
         assert "requests" in chat.engine.stats()
+
+
+def test_plans_of_a_fixed_model_are_found_by_their_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    own = inputs.plan_generation
+    monkeypatch.setattr(inputs, "plan_generation", lambda *a: calls.append(a) or own(*a))
+    with load("nano", "cpu", progress=False) as chat:
+        plan = chat.engine.settings([], {"sampling": True, "top_k": 1}).plan
+        chat.engine.fix_model()
+        kept = chat.engine.settings([], {"sampling": True, "top_k": 1}).plan
+        assert chat.engine.settings([], {"sampling": True, "top_k": 1}).plan is kept
+        assert len(calls) == 2
+        assert kept.config == plan.config
+        with pytest.raises(ValueError, match="top_k"):
+            chat.engine.settings([], {"sampling": True, "top_k": True})  # which equals 1
+        capped = chat.engine.settings([], {"sampling": True, "top_k": 1}).capped(2)
+        assert (capped.plan.config.max_new_tokens, kept.config) == (2, plan.config)
+        with_stop = {"sampling": True, "stop": ["a"]}
+        first, other = (chat.engine.settings([], with_stop).plan for _ in range(2))
+        assert first is not other
+        for seed in range(inputs._MOST_PLANS + 1):
+            chat.engine.settings([], {"sampling": True, "seed": seed})
+        assert chat.engine.settings([], {"sampling": True, "top_k": 1}).plan.config == plan.config
