@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Hashable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -196,6 +196,7 @@ class Scheduler:
         """Give callers the tokens that have come; where all that is next is to compute their next
         ones, that waits until this thread is in the middle of it, see `Decoder.forward`."""
         goes_on = self._running and not self._waiting and not self._closed
+        goes_on = goes_on and isinstance(self._turn, nullcontext)  # else it may be long in coming
         if not goes_on or any(generation.is_reading for generation in self._running):
             self._flush()
 
