@@ -161,9 +161,9 @@ INLINE void add_chunk(const Product<bf16>& p, const bf16* const* weights, int64_
   }
 }
 
-// Add the bias to the sums of WIDE outputs from `output` on, and write them.
-INLINE void put_tile(const Product<bf16>& p, int64_t output, const __m512* sums) {
-  for (int v = 0; v < 2 && output + 16 * v < p.outputs; ++v) {
+// Add the bias to the sums of V vectors of outputs from `output` on, and write them.
+template <int V> INLINE void put_sums(const Product<bf16>& p, int64_t output, const __m512* sums) {
+  for (int v = 0; v < V && output + 16 * v < p.outputs; ++v) {
     const int64_t begin = output + 16 * v, left = p.outputs - begin;
     const __mmask16 mask = (__mmask16)(left < 16 ? (1 << left) - 1 : 0xffff);
     __m512 bias = {};
@@ -172,7 +172,7 @@ INLINE void put_tile(const Product<bf16>& p, int64_t output, const __m512* sums)
       bias = (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16);
     }
     for (int64_t row = 0; row < p.rows; ++row) {
-      const __m512 sum = p.bias ? sums[2 * row + v] + bias : sums[2 * row + v];
+      const __m512 sum = p.bias ? sums[V * row + v] + bias : sums[V * row + v];
       _mm256_mask_storeu_epi16(p.out + row * p.outputs + begin, mask,
                                (__m256i)_mm512_cvtneps_pbh(sum));
     }
@@ -192,63 +192,52 @@ void multiply_in_order(const Product<bf16>& p, int threads) {
       add_chunk(p, weights, first, first + step < pairs ? first + step : pairs, chunk);
       for (int64_t i = 0; i < 2 * p.rows; ++i) sums[i] += chunk[i];
     }
-    put_tile(p, output, sums);
+    put_sums<2>(p, output, sums);
   }
 }
 
-// Weights that stay, as `minicpmv_pack_rows_bf16` lays them down: for each tile of WIDE outputs its
+// Weights that stay, as `minicpmv_pack_rows_bf16` lays them down: tiles of 64 outputs, in each its
 // pairs of inputs one after the other, each of all outputs. What is missing at the end is zeros.
-INLINE int64_t packed_tile(int64_t inputs) { return inputs * WIDE; }
+constexpr int VECTORS = 4;  // of outputs of a tile
 
-// The sums of R rows of x over all pairs for N tiles that follow each other, from packed weights.
-template <int R, int N>
-INLINE void add_packed(const Product<bf16>& p, int64_t row, const bf16* packed,
-                       __m512 (*sums)[2 * MOST_ROWS]) {
-  const int64_t pairs = p.inputs / 2, step = pairs_of_chunk(p.inputs), tile = packed_tile(p.inputs);
+INLINE int64_t packed_tile(int64_t inputs) { return inputs * 16 * VECTORS; }
+INLINE int64_t packed_tiles(int64_t outputs) { return (outputs + 16 * VECTORS - 1) / (16 * VECTORS); }
+
+// sums (R x VECTORS) += R rows from `row` on x one tile, in the order of `multiply_in_order`.
+template <int R>
+INLINE void add_packed(const Product<bf16>& p, int64_t row, const bf16* tile, __m512* sums) {
+  const int64_t pairs = p.inputs / 2, step = pairs_of_chunk(p.inputs);
   const bf16* x = p.x + row * p.x_stride;
   for (int64_t first = 0; first < pairs; first += step) {
     const int64_t last = first + step < pairs ? first + step : pairs;
-    __m512 own[N][2 * R] = {};
+    __m512 own[R][VECTORS] = {};
     for (int64_t d = first; d < last; ++d) {
-      __m512bh words[N][2];
-      for (int n = 0; n < N; ++n)
-        for (int v = 0; v < 2; ++v)
-          words[n][v] = (__m512bh)_mm512_load_si512(packed + n * tile + (2 * d + v) * 32);
+      __m512bh words[VECTORS];
+      for (int v = 0; v < VECTORS; ++v)
+        words[v] = (__m512bh)_mm512_load_si512(tile + (d * VECTORS + v) * 32);
       for (int r = 0; r < R; ++r) {
         int32_t word;
         memcpy(&word, x + r * p.x_stride + 2 * d, sizeof word);
         const __m512bh pair = (__m512bh)_mm512_set1_epi32(word);
-        for (int n = 0; n < N; ++n)
-          for (int v = 0; v < 2; ++v)
-            own[n][2 * r + v] = _mm512_dpbf16_ps(own[n][2 * r + v], pair, words[n][v]);
+        for (int v = 0; v < VECTORS; ++v) own[r][v] = _mm512_dpbf16_ps(own[r][v], pair, words[v]);
       }
     }
-    for (int n = 0; n < N; ++n)
-      for (int i = 0; i < 2 * R; ++i) sums[n][2 * row + i] += own[n][i];
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < VECTORS; ++v) sums[(row + r) * VECTORS + v] += own[r][v];
   }
 }
 
-template <int N>
-INLINE void add_all_packed(const Product<bf16>& p, const bf16* packed, __m512 (*sums)[2 * MOST_ROWS]) {
-  constexpr int MOST = 12 / N;  // rows, whose sums fill the registers
-  int64_t row = 0;
-  for (; row + MOST <= p.rows; row += MOST) add_packed<MOST, N>(p, row, packed, sums);
-  for (; row + 4 <= p.rows; row += 4) add_packed<4, N>(p, row, packed, sums);
-  for (; row + 2 <= p.rows; row += 2) add_packed<2, N>(p, row, packed, sums);
-  for (; row < p.rows; ++row) add_packed<1, N>(p, row, packed, sums);
-}
-
 void multiply_packed(const Product<bf16>& p, int threads) {
-  const int64_t tile = packed_tile(p.inputs), tiles = (p.outputs + WIDE - 1) / WIDE;
+  const int64_t tiles = packed_tiles(p.outputs);
 #pragma omp parallel for num_threads(threads) if (p.is_worth_threads())
-  for (int64_t two = 0; two < tiles; two += 2) {
-    __m512 sums[2][2 * MOST_ROWS] = {};
-    const bf16* packed = p.weight + two * tile;
-    if (two + 1 < tiles)
-      add_all_packed<2>(p, packed, sums);
-    else
-      add_all_packed<1>(p, packed, sums);
-    for (int64_t n = 0; n < 2 && two + n < tiles; ++n) put_tile(p, (two + n) * WIDE, sums[n]);
+  for (int64_t number = 0; number < tiles; ++number) {
+    const bf16* tile = p.weight + number * packed_tile(p.inputs);
+    __m512 sums[MOST_ROWS * VECTORS] = {};
+    int64_t row = 0;
+    for (; row + 6 <= p.rows; row += 6) add_packed<6>(p, row, tile, sums);  // fills the registers
+    for (; row + 2 <= p.rows; row += 2) add_packed<2>(p, row, tile, sums);
+    for (; row < p.rows; ++row) add_packed<1>(p, row, tile, sums);
+    put_sums<VECTORS>(p, number * 16 * VECTORS, sums);
   }
 }
 #endif
@@ -277,7 +266,7 @@ EXPORT void minicpmv_few_rows_bf16(const bf16* x, const bf16* weight, const bf16
 EXPORT int64_t minicpmv_packed_rows_size(int64_t inputs, int64_t outputs) {
 #ifdef __AVX512BF16__
   if (inputs % 2 == 0 && inputs * outputs <= LARGE_WEIGHT)
-    return (outputs + WIDE - 1) / WIDE * packed_tile(inputs);
+    return packed_tiles(outputs) * packed_tile(inputs);
 #endif
   return 0;
 }
@@ -285,12 +274,11 @@ EXPORT int64_t minicpmv_packed_rows_size(int64_t inputs, int64_t outputs) {
 // `out` is of that size, and begins at a multiple of 64 bytes.
 EXPORT void minicpmv_pack_rows_bf16(const bf16* weight, bf16* out, int64_t inputs, int64_t outputs) {
 #ifdef __AVX512BF16__
-  for (int64_t output = 0; output < (outputs + WIDE - 1) / WIDE * WIDE; ++output) {
-    bf16* to = out + output / WIDE * packed_tile(inputs) + output % WIDE * 2;
-    for (int64_t d = 0; d < inputs / 2; ++d)
-      for (int k = 0; k < 2; ++k)
-        to[d * 2 * WIDE + k] = output < outputs ? weight[output * inputs + 2 * d + k] : bf16{0};
-  }
+  constexpr int64_t WIDTH = 16 * VECTORS;
+  for (int64_t output = 0; output < packed_tiles(outputs) * WIDTH; ++output)
+    for (int64_t i = 0; i < inputs; ++i)
+      out[output / WIDTH * packed_tile(inputs) + (i / 2 * WIDTH + output % WIDTH) * 2 + i % 2] =
+          output < outputs ? weight[output * inputs + i] : bf16{0};
 #endif
 }
 
