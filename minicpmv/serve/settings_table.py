@@ -108,7 +108,10 @@ class Setting:
 
     def _list(self, value: Any, shown: str) -> tuple[str, ...]:
         if isinstance(value, str):
-            value = [part for part in re.split(r"[,\s]+", value) if part]
+            parts = [part for part in re.split(r"[,\s]+", value) if part]
+            if value.strip() and not parts:  # commas alone: a key that is meant and not there
+                raise self._of_kind(value, shown)
+            value = parts
         if not isinstance(value, list | tuple) or not all(
             isinstance(part, str) and part.strip() for part in value
         ):

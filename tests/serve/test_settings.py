@@ -160,6 +160,12 @@ def test_an_unknown_variable_is_refused_and_those_of_others_are_not():
     assert read_settings({}, others) == ServeSettings()
 
 
+def test_commas_alone_are_no_key():
+    with pytest.raises(ArgumentError, match="MINICPMV_API_KEY is ' , '; expected a list of texts"):
+        read_settings({}, {"MINICPMV_API_KEY": " , "})
+    assert read_settings({}, {"MINICPMV_API_KEY": " a, b,"}).api_key == ("a", "b")
+
+
 def test_variables_of_the_rest_of_the_package_stop_no_server():
     package = Path(minicpmv.__file__).parent
     texts = [file.read_text(encoding="utf-8") for file in package.rglob("*.py")]
