@@ -145,12 +145,16 @@ class OwnBackend:
     ) -> list[Decision]:
         """Those calibrated that the server's calibration was made for."""
         found = self._calibration
-        if found is None or found.fingerprint != fingerprint_of(chat.model):
+        if found is None or not self._is_calibrated(chat):
             return list(decisions)
         return [
             found.apply(decision) if found.why_not(question) is None else decision
             for question, decision in zip(job.questions, decisions, strict=True)
         ]
+
+    def _is_calibrated(self, chat: Chat) -> bool:
+        found = self._calibration
+        return found is not None and found.fingerprint == fingerprint_of(chat.model)
 
     def _begin(self, chat: Chat, job: Job, loop: asyncio.AbstractEventLoop) -> LiveAnswer:
         prompt, conversations = job.prompt, []
@@ -239,6 +243,13 @@ class OwnBackend:
         with suppress(ArgumentError):
             vocabulary_of(chat.processor)
         chat.engine.fix_model()
+        several = len(settings.model) > 1  # one alone has to be the right one, see `start`
+        if several and settings.calibration is not None and not self._is_calibrated(chat):
+            logger.warning(
+                "decisions of %s are not calibrated: %s was made for another model",
+                place,
+                settings.calibration,
+            )
         self._file_bytes[place] = self._bytes_on_disk(place)
         logger.info("loaded %s in %.1f s", place, time.perf_counter() - begin)
         return chat

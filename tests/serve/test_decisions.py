@@ -311,6 +311,24 @@ def test_the_calibration_of_the_server(client: TestClient, tmp_path: Path) -> No
         pass
 
 
+def test_a_calibration_of_none_of_several_models_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "c.json"
+    for changes, is_told in (({}, False), ({"fingerprint": "0" * 16}, True)):
+        path.write_text(json.dumps(_calibration(**changes)))
+        settings = ServeSettings(
+            model=("nano", "nano"),
+            served_model_name=("nano", "other"),
+            calibration=str(path),
+        )
+        caplog.clear()
+        with TestClient(create_app(settings)) as client:
+            assert decide(client, COLOUR)["answers"][0]["calibrated"] != is_told
+        told = f"decisions of nano are not calibrated: {path} was made for another model"
+        assert (told in caplog.messages) == is_told
+
+
 def test_many_questions_about_one_picture(client: TestClient) -> None:
     image = Image.open(SCENE).resize((300, 220))
     buffer = io.BytesIO()
