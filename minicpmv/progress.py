@@ -10,6 +10,21 @@ from typing import Any
 def bar(text: str | None = None, **options: Any) -> Iterator[Callable[[int, int | None], None]]:
     """A function of what is done and of all there is, which draws a bar on stderr.
 
+    Args:
+        text, options: as of `drawn`.
+    """
+    with drawn(text, **options) as found:
+
+        def show(done: int, total: int | None) -> None:
+            found.total = total
+            found.update(done - found.n)
+
+        yield show
+
+
+def drawn(text: str | None = None, **options: Any) -> Any:
+    """A bar of tqdm on stderr, to be entered.
+
     Nothing is drawn where stderr is no terminal, nor of work that ends at once.
 
     Args:
@@ -19,10 +34,4 @@ def bar(text: str | None = None, **options: Any) -> Iterator[Callable[[int, int 
     from tqdm import tqdm
 
     given = {"file": sys.stderr, "disable": None, "leave": False, "delay": 0.1} | options
-    with tqdm(desc=text, **given) as drawn:
-
-        def show(done: int, total: int | None) -> None:
-            drawn.total = total
-            drawn.update(done - drawn.n)
-
-        yield show
+    return tqdm(desc=text, **given)

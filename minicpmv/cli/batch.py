@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from minicpmv.progress import bar
+from minicpmv.progress import bar, drawn
 
 from .startup import imports, server_packages
 from .usage import UsageError
@@ -90,7 +90,6 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     with imports(), server_packages("A batch"):
         from minicpmv.batch.command import run_batch
-    from tqdm import tqdm
 
     # `kill` leaves as Ctrl-C does, so that workers are ended, too.
     usual = signal.signal(signal.SIGTERM, _as_ctrl_c)
@@ -100,15 +99,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with (
             bar("looking", unit_scale=True) as look,
-            tqdm(
-                desc="rows",
-                unit="row",
-                file=sys.stderr,
-                disable=None,
-                leave=False,
-                delay=0.1,
-                smoothing=0.05,
-            ) as rows,
+            drawn("rows", unit="row", smoothing=0.05) as rows,
         ):
 
             def show(number: int, count: int, failed: int) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicpmv.errors import short
-from minicpmv.progress import bar
+from minicpmv.progress import bar, drawn
 
 from .options import load_options, name_precision
 from .startup import imports, server_packages
@@ -244,8 +244,6 @@ def _folder(page: "Page", model: "Model", args: argparse.Namespace, several: boo
 def _ask(
     job: Job, asking: "Asking", answerer: "Answerer", folder: Path, args: argparse.Namespace
 ) -> "Outcome":
-    from tqdm import tqdm
-
     from minicpmv.evaluate.run import Progress, ask
     from minicpmv.evaluate.scoring import metric_of
 
@@ -265,16 +263,7 @@ def _ask(
         "servers": args.base_url,
     }
     last = Progress(total)
-    with tqdm(
-        desc=page.name,
-        total=total,
-        unit="item",
-        file=sys.stderr,
-        disable=None,
-        leave=False,
-        delay=0.1,
-        smoothing=0.05,
-    ) as items:
+    with drawn(page.name, total=total, unit="item", smoothing=0.05) as items:
 
         def show(progress: Progress) -> None:
             nonlocal last
