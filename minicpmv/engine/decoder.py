@@ -238,6 +238,18 @@ class Decoder:
             found.append(own)
         return found
 
+    @property
+    def last_norm(self) -> Any:
+        """The norm after the layers."""
+        return self._decoder.norm
+
+    def plain_head(self) -> tuple[Any, Any] | None:
+        """The norm after the layers and the product after it; None as of `plain_modules`, and where
+        there is something between them."""
+        norm, head = self._decoder.norm, self._causal.lm_head
+        is_plain = supported.is_plain_norm(norm) and supported.is_plain_linear(head)
+        return (norm, head) if is_plain and self._logits_scaling == 1 else None
+
     def plain_weights(self) -> list[int] | None:
         """Addresses of all weights that `step` reads; None as of `plain_modules`."""
         norm, head, layers = self._decoder.norm, self._causal.lm_head, self.plain_modules()
@@ -269,9 +281,17 @@ class Decoder:
         keep: torch.Tensor | None,
         ends: Ends | None,
     ) -> torch.Tensor:
-        hidden = self._layers(hidden, batch, store, keep, ends)
+        turns = self._rotary(batch.positions)
+        found = self._few_tokens.compute(hidden, batch, store, turns, keep, ends)
+        if found is not None:
+            return found
+        hidden = self._layers(hidden, batch, store, turns, keep, ends)
         if keep is not None and not len(keep):
             return torch.empty((0, self.vocab_size), device=self.device)
+        return self.logits_of(hidden)
+
+    def logits_of(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What follows the last layer."""
         hidden = _norm(self._decoder.norm, hidden)
         if self._logits_scaling != 1:
             hidden = hidden / self._logits_scaling
@@ -282,15 +302,12 @@ class Decoder:
         hidden: torch.Tensor,
         batch: FlatBatch,
         store: BlockStore,
+        turns: tuple[torch.Tensor, torch.Tensor],
         keep: torch.Tensor | None,
         ends: Ends | None,
     ) -> torch.Tensor:
         """What the last layer gives for the tokens of `keep`."""
         scale = self.residual_scale
-        turns = self._rotary(batch.positions)
-        found = self._few_tokens.compute(hidden, batch, store, turns, keep, ends)
-        if found is not None:
-            return found
         self.at_work()
         last = self.num_layers - 1
         for number, layer in enumerate(self._decoder.layers):

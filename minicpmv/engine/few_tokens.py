@@ -6,7 +6,7 @@ last bit.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -19,11 +19,19 @@ from .block_store import BlockStore
 if TYPE_CHECKING:
     from .decoder import Decoder, Ends
 
-_Held = tuple[layers.Shape, Any, float]  # pointers to weights, and what norms add
-
 _PARTS = ("q_proj", "k_proj", "v_proj", "o_proj")
 _MLP = ("gate_proj", "up_proj", "down_proj")
 _MOST_PACKED = 1 << 26  # bytes of weights that are kept twice
+
+
+class _Held(NamedTuple):
+    """A decoder of the moment: pointers to its weights, what its norms add (those of layers, and
+    the last), and what follows the layers, where that is to be computed with them."""
+
+    shape: layers.Shape
+    pointers: Any
+    epsilons: tuple[float, float]
+    head: layers.Head | None
 
 
 class FewTokens:
@@ -44,8 +52,8 @@ class FewTokens:
         keep: torch.Tensor | None,
         ends: "Ends | None",
     ) -> torch.Tensor | None:
-        """What the last layer gives for the tokens of `keep`; None where the batch or the model is
-        not one to compute here. Arguments are those of `Decoder.step`."""
+        """Logits of the tokens of `keep`; None where the batch or the model is not one to compute
+        here. Arguments are those of `Decoder.step`."""
         decoder = self._decoder
         if not 0 < len(embeds) <= layers.MOST_TOKENS or embeds.dtype != decoder.dtype:
             return None
@@ -61,14 +69,15 @@ class FewTokens:
         held = self._known(store) if decoder.is_fixed else self._held(store)
         if held is None:
             return None
-        shape, pointers, eps = held
+        shape, pointers, epsilons, head = held
         own = embeds.clone(memory_format=torch.contiguous_format)
-        factors = layers.Factors(decoder.scaling, decoder.residual_scale, eps)
+        factors = layers.Factors(decoder.scaling, decoder.residual_scale, *epsilons)
         decoder.at_work()
-        return layers.compute(
+        found = layers.compute(
             library, own, shape, pointers, batch.slots, turns, *rows, pieces, factors,
-            *wanted,
+            *wanted, head,
         )  # fmt: skip
+        return found if found is None or head is not None else decoder.logits_of(found)
 
     def _known(self, store: BlockStore) -> _Held | None:
         """`_held` of a model that does not change, looked at again where the store has moved."""
@@ -116,8 +125,33 @@ class FewTokens:
         )  # fmt: skip
         if not shape.is_taken:
             return None
+        head = self._head()
+        if head is not None:
+            weights.append(head.weight)
         packed = self._packed_of(weights) if decoder.is_fixed else [None] * len(weights)
-        return shape, layers.pointers(tensors, packed), *eps
+        if head is not None:
+            head = head._replace(packed=packed.pop())
+        pointers = layers.pointers(tensors, packed)
+        last_eps = 0.0 if head is None else decoder.last_norm.variance_epsilon
+        return _Held(shape, pointers, (*eps, last_eps), head)
+
+    def _head(self) -> layers.Head | None:
+        decoder = self._decoder
+        modules = decoder.plain_head()
+        if modules is None:
+            return None
+        norm, linear = (module._parameters for module in modules)
+        head = layers.Head(norm["weight"], linear["weight"], linear["bias"], None)
+        shapes = (decoder.hidden_size,), (len(head.weight), decoder.hidden_size)
+        is_taken = (
+            head.is_taken
+            and (head.norm.shape, head.weight.shape) == shapes
+            and all(
+                each is None or (each.dtype == decoder.dtype and each.is_contiguous())
+                for each in head
+            )
+        )
+        return head if is_taken else None
 
     def _packed_of(self, weights: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
         """The weights of a model that does not change once more, where all of them are small."""
@@ -126,7 +160,7 @@ class FewTokens:
             library = built()
             if library is not None and sum(each.nbytes for each in weights) <= _MOST_PACKED:
                 self._packed = [packed_weight(library, each) for each in weights]
-        return self._packed
+        return list(self._packed)
 
     def _shapes(self, inner: int) -> list[tuple[int, ...] | None]:
         """Of the weights of all layers, in their order; None for keys and values."""

@@ -94,6 +94,15 @@ template <class T> struct Layer {
   const T* packed[7];
 };
 
+// What follows the last layer.
+template <class T> struct Head {
+  const T* norm;
+  Linear<T> product;
+  const T* packed;
+  int64_t outputs;
+  float* logits;
+};
+
 struct Rows {
   const int32_t *tables, *lengths;
   int64_t count, stride;  // rows, and blocks of a row of `tables`
@@ -123,10 +132,11 @@ struct Batch {
 
 template <class T, class C> struct Call {
   const Layer<T>* layers;
+  const Head<T>* head;  // null where the hidden states are wanted
   Sizes sizes;
   Batch batch;
   const C *cos, *sin;
-  float scaling, residual_scale, eps;
+  float scaling, residual_scale, eps, last_eps;
   int threads;
 };
 
@@ -186,13 +196,15 @@ template <class T, class C> int compute(const Call<T, C>& call, T* hidden) {
     if (piece.blocks && piece.num_blocks() > blocks) blocks = piece.num_blocks();
   }
   const int64_t numbers =
-      tokens * (3 * widest + 2 * kv_width + 2 * s.inner) + 2 * blocks * BLOCK * kv_width;
+      tokens * (3 * widest + 2 * kv_width + 2 * s.inner + (call.head ? call.head->outputs : 0)) +
+      2 * blocks * BLOCK * kv_width;
   T* const memory = (T*)aligned_alloc(64, (numbers * sizeof(T) + 63) / 64 * 64);
   if (!memory) return 1;
   T *normed = memory, *query = normed + tokens * widest, *found = query + tokens * widest;
   T *key = found + tokens * widest, *value = key + tokens * kv_width;
   T *gate = value + tokens * kv_width, *up = gate + tokens * s.inner;
   T* room = up + tokens * s.inner;
+  T* last = room + 2 * blocks * BLOCK * kv_width;
   int failed = 0;
   for (int64_t number = 0; number < s.layers && !failed; ++number) {
     const Layer<T>& layer = call.layers[number];
@@ -226,19 +238,26 @@ template <class T, class C> int compute(const Call<T, C>& call, T* hidden) {
     multiply(gate, layer.down, normed, s.inner, s.hidden);
     add(hidden, normed, tokens * s.hidden, call.residual_scale);
   }
+  if (call.head) {
+    const Head<T>& head = *call.head;
+    rms_norm(hidden, head.norm, normed, tokens, s.hidden, call.last_eps, call.threads);
+    product(normed, head.product, head.packed, last, tokens, s.hidden, head.outputs, call.threads);
+    for (int64_t i = 0; i < tokens * head.outputs; ++i) head.logits[i] = to_float(last[i]);
+  }
   free(memory);
   return failed;
 }
 
 template <class T, class C>
-int compute(T* hidden, const void* layers, const void* sizes, const void* batch, const C* cos,
-            const C* sin, const float* factors, int threads) {
+int compute(T* hidden, const void* layers, const void* head, const void* sizes, const void* batch,
+            const C* cos, const C* sin, const float* factors, int threads) {
   Call<T, C> call;
-  call.layers = (const Layer<T>*)layers;
+  call.layers = (const Layer<T>*)layers, call.head = (const Head<T>*)head;
   memcpy(&call.sizes, sizes, sizeof call.sizes);
   memcpy(&call.batch, batch, sizeof call.batch);
   call.cos = cos, call.sin = sin;
   call.scaling = factors[0], call.residual_scale = factors[1], call.eps = factors[2];
+  call.last_eps = factors[3];
   call.threads = threads;
   return compute(call, hidden);
 }
@@ -246,13 +265,13 @@ int compute(T* hidden, const void* layers, const void* sizes, const void* batch,
 }  // namespace
 
 // `hidden` (tokens x hidden) is written over: its first rows are those of the last layer, of all tokens
-// or of those that are chosen. Structures are those above. At most 12 tokens, and for each part what its
-// function asks for. 1 where memory is short.
+// or of those that are chosen, whose logits are written where there is a head. Structures are those
+// above. At most 12 tokens, and for each part what its function asks for. 1 where memory is short.
 #define LAYERS(T, C, S)                                                                             \
-  EXPORT int minicpmv_layers_##S(T* hidden, const void* layers, const void* sizes,                  \
-                                 const void* batch, const C* cos, const C* sin,                     \
+  EXPORT int minicpmv_layers_##S(T* hidden, const void* layers, const void* head,                   \
+                                 const void* sizes, const void* batch, const C* cos, const C* sin,  \
                                  const float* factors, int threads) {                               \
-    return compute(hidden, layers, sizes, batch, cos, sin, factors, threads);                       \
+    return compute(hidden, layers, head, sizes, batch, cos, sin, factors, threads);                 \
   }
 
 LAYERS(float, float, f32_f32)

@@ -20,7 +20,7 @@ _DTYPES = {
     (torch.bfloat16, torch.float32),
     (torch.bfloat16, torch.bfloat16),
 }
-_ARGUMENTS = (*[ctypes.c_void_p] * 7, ctypes.c_int)
+_ARGUMENTS = (*[ctypes.c_void_p] * 8, ctypes.c_int)
 
 
 class Shape(NamedTuple):
@@ -64,11 +64,27 @@ class Piece(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """Of the scores of attention, of what layers add, and what norms add to the mean square."""
+    """Of the scores of attention, of what layers add, and what norms add to the mean square: those
+    of the layers, and the one after them."""
 
     scaling: float
     residual: float
     eps: float
+    last_eps: float
+
+
+class Head(NamedTuple):
+    """What follows the last layer: the weight of the norm; weight (vocabulary, hidden) of the
+    product, its bias, and what `products.packed_weight` gives for it. All contiguous."""
+
+    norm: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    packed: Tensor | None
+
+    @property
+    def is_taken(self) -> bool:
+        return len(self.weight) % 4 == 0
 
 
 def pointers(tensors: Sequence[Tensor | None], packed: Sequence[Tensor | None]) -> Any:
@@ -99,8 +115,9 @@ def compute(
     pieces: Sequence[Piece],
     factors: Factors,
     ends: tuple[Tensor, Rows] | None = None,
+    head: Head | None = None,
 ) -> Tensor | None:
-    """What the last layer gives for some tokens; keys and values of all are written.
+    """What the last layer, or the head, gives for some tokens; keys and values of all are written.
 
     Args:
         hidden: (tokens, hidden), contiguous, at most `MOST_TOKENS`; it is written over.
@@ -112,7 +129,8 @@ def compute(
         ends: int64 (n,), the tokens that are wanted, and these as rows; None for all.
 
     Returns:
-        (tokens, hidden), or (n, hidden); None where memory is short or the dtypes are others.
+        (tokens, hidden), or (n, hidden); with a head float32 (tokens or n, vocabulary). None where
+        memory is short or the dtypes are others.
     """
     if (hidden.dtype, turns[0].dtype) not in _DTYPES:
         return None
@@ -127,13 +145,19 @@ def compute(
         slots.data_ptr(), *_rows(rows), ctypes.addressof(places), len(pieces),
         chosen, *_rows(None if ends is None else ends[1]),
     )  # fmt: skip
+    num_wanted = len(hidden) if ends is None else len(ends[0])
+    result, last = hidden[:num_wanted], None
+    if head is not None:
+        result = torch.empty((num_wanted, len(head.weight)), dtype=torch.float32)
+        last = (ctypes.c_void_p * 6)(
+            *(None if tensor is None else tensor.data_ptr() for tensor in head),
+            len(head.weight), result.data_ptr(),
+        )  # fmt: skip
     failed = function(
-        hidden.data_ptr(), layers, sizes, batch, turns[0].data_ptr(), turns[1].data_ptr(),
-        (ctypes.c_float * 3)(*factors), torch.get_num_threads(),
+        hidden.data_ptr(), layers, last, sizes, batch, turns[0].data_ptr(), turns[1].data_ptr(),
+        (ctypes.c_float * 4)(*factors), torch.get_num_threads(),
     )  # fmt: skip
-    if failed:
-        return None
-    return hidden if ends is None else hidden[: len(ends[0])]
+    return None if failed else result
 
 
 def _rows(rows: Rows | None) -> tuple[int, int, int, int]:

@@ -123,6 +123,12 @@ def test_modules_that_are_more_than_their_class_are_called(taken: list[bool]) ->
     assert not taken[-1]
     assert calls
     hook.remove()
+    calls.clear()
+    hook = model.lm_head.register_forward_hook(lambda *_: calls.append(1))
+    torch.testing.assert_close(logits(model, passes, keep), plain, atol=1e-4, rtol=1e-4)
+    assert taken[-1]  # what comes before
+    assert calls
+    hook.remove()
     with torch.no_grad():
         model.model.layers[1].self_attn.o_proj.weight.zero_()
     assert not torch.equal(logits(model, passes, keep), plain)
