@@ -20,6 +20,7 @@ namespace {
 constexpr int L = LANES;
 typedef Lanes<L>::f F;
 constexpr int ROWS = L == 16 ? 8 : 4;   // queries at once: 3 * ROWS sums stay in registers
+constexpr int FEW = ROWS / 2;           // the last ones
 constexpr int PANEL = 3 * L;            // keys or channels at once
 constexpr int BLOCK = 4 * ROWS;         // queries whose scores are kept
 constexpr int DEPTH = 256;              // words of the left side between two visits of the sums
@@ -82,30 +83,42 @@ template <class T> struct Call {
 
 INLINE int64_t up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
-// sums (ROWS x V vectors) += left (ROWS rows of words, `left_stride` apart) x right (depth x V).
-template <class K, int V>
+// sums (R x V vectors) += left (R rows of words, `left_stride` apart) x right (depth x V).
+template <class K, int R, int V>
 INLINE void multiply(const typename K::Word* left, int64_t left_stride, const float* right,
                      int64_t depth, float* sums, int64_t stride, bool add) {
-  F acc[ROWS][V];
-  for (int r = 0; r < ROWS; ++r)
+  F acc[R][V];
+  for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) acc[r][v] = add ? load<L>(sums + r * stride + v * L) : F{};
   for (int64_t d = 0; d < depth; ++d) {
     F b[V];
     for (int v = 0; v < V; ++v) b[v] = load<L>(right + (d * V + v) * L);
-    for (int r = 0; r < ROWS; ++r)
+    for (int r = 0; r < R; ++r)
       for (int v = 0; v < V; ++v)
         acc[r][v] = K::multiply(acc[r][v], left[r * left_stride + d], b[v]);
   }
-  for (int r = 0; r < ROWS; ++r)
+  for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) store<L>(sums + r * stride + v * L, acc[r][v]);
 }
 
+// The same of any multiple of FEW rows.
+template <class K, int V>
+INLINE void multiply_all(int64_t rows, const typename K::Word* left, int64_t left_stride,
+                         const float* right, int64_t depth, float* sums, int64_t stride, bool add) {
+  int64_t r = 0;
+  for (; r + ROWS <= rows; r += ROWS)
+    multiply<K, ROWS, V>(left + r * left_stride, left_stride, right, depth, sums + r * stride, stride, add);
+  for (; r < rows; r += FEW)
+    multiply<K, FEW, V>(left + r * left_stride, left_stride, right, depth, sums + r * stride, stride, add);
+}
+
 template <class K>
-INLINE void multiply(int vectors, const typename K::Word* left, int64_t left_stride,
-                     const float* right, int64_t depth, float* sums, int64_t stride, bool add) {
-  if (vectors == 3) multiply<K, 3>(left, left_stride, right, depth, sums, stride, add);
-  if (vectors == 2) multiply<K, 2>(left, left_stride, right, depth, sums, stride, add);
-  if (vectors == 1) multiply<K, 1>(left, left_stride, right, depth, sums, stride, add);
+INLINE void multiply_all(int vectors, int64_t rows, const typename K::Word* left,
+                         int64_t left_stride, const float* right, int64_t depth, float* sums,
+                         int64_t stride, bool add) {
+  if (vectors == 3) multiply_all<K, 3>(rows, left, left_stride, right, depth, sums, stride, add);
+  if (vectors == 2) multiply_all<K, 2>(rows, left, left_stride, right, depth, sums, stride, add);
+  if (vectors == 1) multiply_all<K, 1>(rows, left, left_stride, right, depth, sums, stride, add);
 }
 
 // exp(x) of x <= 0, within 2 units in the last place; below -87 it is 2e-38.
@@ -210,7 +223,7 @@ void pack_values(const Call<T>& call, int64_t b, int64_t h, const Room<K>& room)
 template <class K, class T>
 void attend(const Call<T>& call, int64_t b, int64_t h, int64_t first_query, int64_t count,
             const Room<K>& room) {
-  const int64_t rows = up(count, ROWS), keys = room.key_depth, values = room.value_depth;
+  const int64_t rows = up(count, FEW), keys = room.key_depth, values = room.value_depth;
   for (int64_t r = 0; r < rows; ++r) {  // what is too much repeats the last
     const T* x = call.query.at(b, h, first_query + (r < count ? r : count - 1));
     for (int64_t d = 0; d < keys; ++d) room.query[r * keys + d] = K::word(x + d * K::PER_WORD);
@@ -218,9 +231,8 @@ void attend(const Call<T>& call, int64_t b, int64_t h, int64_t first_query, int6
   const int64_t num_seen = call.keys_of(first_query + count - 1);
   const int64_t depth_seen = up(num_seen, L * K::PER_WORD) / K::PER_WORD;
   for (int64_t first = 0; first < num_seen; first += PANEL)
-    for (int64_t r = 0; r < rows; r += ROWS)
-      multiply<K, 3>(room.query + r * keys, keys, room.keys + first * keys, keys,
-                     room.scores + r * room.score_width + first, room.score_width, false);
+    multiply_all<K, 3>(rows, room.query, keys, room.keys + first * keys, keys, room.scores + first,
+                       room.score_width, false);
   float totals[BLOCK];
   for (int64_t r = 0; r < rows; ++r)
     totals[r] = soften<K>(room.scores + r * room.score_width,
@@ -231,9 +243,8 @@ void attend(const Call<T>& call, int64_t b, int64_t h, int64_t first_query, int6
     const int64_t width = room.value_width - first < PANEL ? room.value_width - first : PANEL;
     for (int64_t j = 0; j < depth_seen; j += DEPTH) {
       const int64_t depth = depth_seen - j < DEPTH ? depth_seen - j : DEPTH;
-      for (int64_t r = 0; r < rows; r += ROWS)
-        multiply<K>(width / L, room.weights + r * values + j, values, panel + j * width, depth,
-                    room.sums + r * room.value_width + first, room.value_width, j > 0);
+      multiply_all<K>(width / L, rows, room.weights + j, values, panel + j * width, depth,
+                      room.sums + first, room.value_width, j > 0);
     }
     panel += values * width;
   }
