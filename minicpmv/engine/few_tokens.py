@@ -41,7 +41,7 @@ class FewTokens:
         self._decoder = decoder
         self._shapes_of: dict[int, list[tuple[int, ...] | None]] = {}
         self._fixed: tuple[tuple[int, ...], _Held] | None = None  # with the places of keys
-        self._packed: list[torch.Tensor | None] | None = None  # of each product, once it is fixed
+        self._packed: dict[int, torch.Tensor | None] = {}  # by the address of a weight
 
     def compute(
         self,
@@ -94,14 +94,16 @@ class FewTokens:
         modules = decoder.plain_modules()
         if modules is None or any(window is not None for window in decoder.windows):
             return None
+        head = self._head()
+        packed = self._packed_of(modules, head) if decoder.is_fixed else {}
         tensors: list[torch.Tensor | None] = []
-        weights: list[torch.Tensor] = []  # of products
         for own, keys, values in zip(modules, store.keys, store.values, strict=True):
             tensors += (own["input_layernorm"].weight, own["post_attention_layernorm"].weight)
             for name in (*_PARTS, *_MLP):
                 parameters = own[name]._parameters
-                tensors += (parameters["weight"], parameters["bias"])
-                weights.append(parameters["weight"])
+                weight = parameters["weight"]
+                own_packed = packed.get(weight.data_ptr()) if packed else None
+                tensors += (weight, parameters["bias"], own_packed)
             tensors += (keys, values)
         inner = len(modules[0]["gate_proj"]._parameters["weight"])
         # Heads and channels of single layers may have been taken away.
@@ -125,15 +127,11 @@ class FewTokens:
         )  # fmt: skip
         if not shape.is_taken:
             return None
-        head = self._head()
+        last_eps = 0.0
         if head is not None:
-            weights.append(head.weight)
-        packed = self._packed_of(weights) if decoder.is_fixed else [None] * len(weights)
-        if head is not None:
-            head = head._replace(packed=packed.pop())
-        pointers = layers.pointers(tensors, packed)
-        last_eps = 0.0 if head is None else decoder.last_norm.variance_epsilon
-        return _Held(shape, pointers, (*eps, last_eps), head)
+            head = head._replace(packed=packed.get(head.weight.data_ptr()))
+            last_eps = decoder.last_norm.variance_epsilon
+        return _Held(shape, layers.pointers(tensors), (*eps, last_eps), head)
 
     def _head(self) -> layers.Head | None:
         decoder = self._decoder
@@ -153,17 +151,22 @@ class FewTokens:
         )
         return head if is_taken else None
 
-    def _packed_of(self, weights: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+    def _packed_of(
+        self, modules: Sequence[dict[str, Any]], head: layers.Head | None
+    ) -> dict[int, torch.Tensor | None]:
         """The weights of a model that does not change once more, where all of them are small."""
-        if self._packed is None:
-            self._packed = [None] * len(weights)
-            library = built()
-            if library is not None and sum(each.nbytes for each in weights) <= _MOST_PACKED:
-                self._packed = [packed_weight(library, each) for each in weights]
-        return list(self._packed)
+        weights = [own[name].weight for own in modules for name in (*_PARTS, *_MLP)]
+        weights += [] if head is None else [head.weight]
+        library = built()
+        if library is not None and sum(each.nbytes for each in weights) <= _MOST_PACKED:
+            for weight in weights:
+                address = weight.data_ptr()
+                if address not in self._packed:
+                    self._packed[address] = packed_weight(library, weight)
+        return self._packed
 
     def _shapes(self, inner: int) -> list[tuple[int, ...] | None]:
-        """Of the weights of all layers, in their order; None for keys and values."""
+        """Of the weights of all layers, in their order; None for packed ones, keys and values."""
         if inner not in self._shapes_of:
             decoder = self._decoder
             hidden, width = decoder.hidden_size, decoder.num_heads * decoder.head_dim
@@ -174,7 +177,7 @@ class FewTokens:
             )  # fmt: skip
             shapes: list[tuple[int, ...] | None] = [(hidden,), (hidden,)]
             for outputs, inputs in products:
-                shapes += ((outputs, inputs), (outputs,))
+                shapes += ((outputs, inputs), (outputs,), None)
             self._shapes_of = {inner: [*shapes, None, None] * decoder.num_layers}
         return self._shapes_of[inner]
 

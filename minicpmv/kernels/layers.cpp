@@ -69,20 +69,19 @@ namespace {
 constexpr int64_t BLOCK = 32;  // tokens in a block, as in engine/block_store.py
 
 template <class T> struct Linear {
-  const T *weight, *bias;  // bias: null for none
+  const T *weight, *bias, *packed;  // bias: null for none; packed: the weight once more, or null
 };
 
-// `packed`: the weight once more, null for none.
-void product(const bf16* x, const Linear<bf16>& linear, const bf16* packed, bf16* out, int64_t rows,
-             int64_t inputs, int64_t outputs, int threads) {
-  if (packed)
-    minicpmv_packed_rows_bf16(x, packed, linear.bias, out, rows, inputs, outputs, inputs, threads);
+void product(const bf16* x, const Linear<bf16>& linear, bf16* out, int64_t rows, int64_t inputs,
+             int64_t outputs, int threads) {
+  if (linear.packed)
+    minicpmv_packed_rows_bf16(x, linear.packed, linear.bias, out, rows, inputs, outputs, inputs, threads);
   else
     product(x, linear.weight, linear.bias, out, rows, inputs, outputs, threads);
 }
 
-void product(const float* x, const Linear<float>& linear, const float*, float* out, int64_t rows,
-             int64_t inputs, int64_t outputs, int threads) {
+void product(const float* x, const Linear<float>& linear, float* out, int64_t rows, int64_t inputs,
+             int64_t outputs, int threads) {
   product(x, linear.weight, linear.bias, out, rows, inputs, outputs, threads);
 }
 
@@ -91,14 +90,12 @@ template <class T> struct Layer {
   const T *input_norm, *post_norm;
   Linear<T> query, key, value, output, gate, up, down;
   T *keys, *values;  // the blocks
-  const T* packed[7];
 };
 
 // What follows the last layer.
 template <class T> struct Head {
   const T* norm;
   Linear<T> product;
-  const T* packed;
   int64_t outputs;
   float* logits;
 };
@@ -211,8 +208,7 @@ template <class T, class C> int compute(const Call<T, C>& call, T* hidden) {
     rms_norm(hidden, layer.input_norm, normed, tokens, s.hidden, call.eps, call.threads);
     const auto multiply = [&](const T* x, const Linear<T>& linear, T* out, int64_t inputs,
                               int64_t outputs) {
-      const T* packed = layer.packed[&linear - &layer.query];
-      product(x, linear, packed, out, tokens, inputs, outputs, call.threads);
+      product(x, linear, out, tokens, inputs, outputs, call.threads);
     };
     multiply(normed, layer.query, query, s.hidden, width);
     multiply(normed, layer.key, key, s.hidden, kv_width);
@@ -241,7 +237,7 @@ template <class T, class C> int compute(const Call<T, C>& call, T* hidden) {
   if (call.head) {
     const Head<T>& head = *call.head;
     rms_norm(hidden, head.norm, normed, tokens, s.hidden, call.last_eps, call.threads);
-    product(normed, head.product, head.packed, last, tokens, s.hidden, head.outputs, call.threads);
+    product(normed, head.product, last, tokens, s.hidden, head.outputs, call.threads);
     for (int64_t i = 0; i < tokens * head.outputs; ++i) head.logits[i] = to_float(last[i]);
   }
   free(memory);

@@ -14,7 +14,6 @@ from torch import Tensor
 from .build import SUFFIXES, Library
 
 MOST_TOKENS = 12  # of the products of a few rows
-_PRODUCTS = 7  # of a layer
 _DTYPES = {
     (torch.float32, torch.float32),
     (torch.bfloat16, torch.float32),
@@ -87,20 +86,10 @@ class Head(NamedTuple):
         return len(self.weight) % 4 == 0
 
 
-def pointers(tensors: Sequence[Tensor | None], packed: Sequence[Tensor | None]) -> Any:
-    """
-    Args:
-        tensors: of each layer: weights of the norms before attention and before the MLP; weight and
-            bias of `q k v o gate up down`; keys and values.
-        packed: of each of these products, what `products.packed_weight` gives.
-    """
-    num_layers = len(packed) // _PRODUCTS
-    size = len(tensors) // num_layers
-    found: list[Tensor | None] = []
-    for layer in range(num_layers):
-        found += tensors[layer * size : (layer + 1) * size]
-        found += packed[layer * _PRODUCTS : (layer + 1) * _PRODUCTS]
-    addresses = [None if tensor is None else tensor.data_ptr() for tensor in found]
+def pointers(tensors: Sequence[Tensor | None]) -> Any:
+    """Of each layer: weights of the norms before attention and before the MLP; weight, bias and
+    what `products.packed_weight` gives or None, of `q k v o gate up down`; keys and values."""
+    addresses = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
     return (ctypes.c_void_p * len(addresses))(*addresses)
 
 

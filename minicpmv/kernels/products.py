@@ -78,9 +78,9 @@ def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 
 
 def packed_weight(library: Library, weight: Tensor) -> Tensor | None:
-    """A contiguous weight (out_features, in_features) once more, as `layers.compute` reads it
-    fastest; None where it is to be read as it is. It does not follow what the weight becomes."""
-    if weight.dtype != torch.bfloat16:
+    """A weight (out_features, in_features) once more, as `layers.compute` reads it fastest; None
+    where it is to be read as it is. It does not follow what the weight becomes."""
+    if weight.dtype != torch.bfloat16 or weight.ndim != 2 or not weight.is_contiguous():
         return None
     outputs, inputs = weight.shape
     size_of = library.function("packed_rows_size", *[ctypes.c_int64] * 2)

@@ -109,8 +109,7 @@ def test_large_weights_are_not_kept_twice(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(few_tokens, "_MOST_PACKED", 1000)
     sequences.decoder.is_fixed = True
     sequences.step((0, 8))
-    packed = sequences.decoder._few_tokens._packed
-    assert packed is None or packed == [None] * len(packed)
+    assert sequences.decoder._few_tokens._packed == {}
 
 
 def test_modules_that_are_more_than_their_class_are_called(taken: list[bool]) -> None:
