@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 
 from ..errors import ArgumentError, PromptTooLongError, short
+from ..processing.encoding import ids_of
 from ..processing.planned import planned_inputs
 from ..releases import Release
 from .options import PROCESSING, checked
@@ -164,8 +165,7 @@ class Preparation:
         tokenizer = self.processor.tokenizer
         begins = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
         adds = add_special_tokens and not begins
-        ids: list[int] = tokenizer(text, add_special_tokens=adds)["input_ids"]
-        return ids
+        return ids_of(tokenizer, text, adds)
 
     def pixels_of(self, block: dict[str, Any], settings: Settings) -> Pixels:
         """`pixel_values` and `target_sizes` of one picture or video."""

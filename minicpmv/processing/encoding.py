@@ -5,9 +5,7 @@ a quoted tag (see `messages.py`) can be encoded apart, with special tokens read 
 no other id changes. For the same reason a long run of placeholders is encoded as one of them.
 """
 
-import os
 import re
-import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -16,14 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .quoting import QUOTE_END, QUOTE_START, Span, unquoted
-
-# Held from what a tokenizer is told (how it reads special tokens, padding) until it has encoded:
-# between the two, another thread would tell it something else.
-TELLING = threading.Lock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=TELLING.acquire, after_in_parent=TELLING.release, after_in_child=TELLING.release
-    )
+from .telling import turns_of
 
 
 class Encoded(NamedTuple):
@@ -79,6 +70,11 @@ def encode(
             for first, last in piece.offsets
         )
     return encoded
+
+
+def ids_of(tokenizer: Any, text: str, add_special_tokens: bool) -> list[int]:
+    """The tokens of a plain text, in which tags have their meaning."""
+    return _encode_piece(tokenizer, text, add_special_tokens).ids
 
 
 class GrowingText:
@@ -275,13 +271,16 @@ def _encode_piece(
     if not text and not add_special_tokens:
         return Encoded([], [])
     backend = tokenizer.backend_tokenizer
-    with TELLING:
+
+    def tell() -> None:
         if backend.encode_special_tokens != as_characters:
             backend.encode_special_tokens = as_characters
         if backend.truncation is not None:
             backend.no_truncation()
         if backend.padding is not None:
             backend.no_padding()
+
+    with turns_of(tokenizer).reading(as_characters, tell):
         encoding = backend.encode(text, add_special_tokens=add_special_tokens)
     return Encoded(encoding.ids, encoding.offsets)
 

@@ -6,9 +6,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from ..checkpoint.hub import Checkpoint
-from .encoding import TELLING
 from .file_checks import check_tokenizer, check_tokenizer_files
 from .sentencepiece import SPACE, joined
+from .telling import turns_of
 from .tokenizer_model import fast_tokenizer
 
 
@@ -89,7 +89,7 @@ class MiniCPMVTokenizerFast(PreTrainedTokenizerFast):
         return bool(getattr(self.backend_tokenizer.model, "byte_fallback", False))
 
     def _encode_plus(self, *args: Any, **kwargs: Any) -> Any:
-        with TELLING:
+        with turns_of(self).alone():
             return super()._encode_plus(*args, **kwargs)
 
     def _decode(
