@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM
 
 import minicpmv
@@ -15,6 +16,7 @@ from minicpmv.checkpoint.hub import Checkpoint
 from minicpmv.loader import load_processor, read_config
 from minicpmv.model.generation_checks import check_generation_config
 from minicpmv.processing.file_checks import check_processor_files
+from minicpmv.processing.tokenizer import MiniCPMVTokenizerFast
 
 from ..helpers.golden import CHECKPOINTS, GOLDEN
 
@@ -228,3 +230,76 @@ def test_a_vocabulary_whose_merges_are_lost_is_named(folder, name):
     refused(
         lambda: processor_of(copied), "tokenizer.json of", "has no merges", "pieces that merges"
     )
+
+
+def _with_model(folder, name, **changes):
+    """A copy whose BPE model has other fields, each computed from its own."""
+    copied = folder(name)
+    path = copied / "tokenizer.json"
+    content = json.loads(path.read_text())
+    for field, change in changes.items():
+        content["model"][field] = change(content["model"].get(field))
+    path.write_text(json.dumps(content))
+    return copied
+
+
+@pytest.mark.parametrize("name", ["nano", "2.6", "2.5", "2b", "1b", "128k", "moe"])
+@pytest.mark.parametrize(
+    "left",
+    [
+        lambda merges: merges[: len(merges) // 2],
+        lambda merges: merges[: len(merges) * 9 // 10],
+        lambda merges: merges[len(merges) // 2 :],
+        lambda merges: merges[::2],
+    ],
+    ids=["first-half", "nine-tenths", "last-half", "every-other"],
+)
+def test_a_vocabulary_with_a_part_of_its_merges_is_named(folder, name, left):
+    copied = _with_model(folder, name, merges=left)
+    refused(lambda: processor_of(copied), "tokenizer.json of", "merges make", "a part of them")
+
+
+def test_pieces_of_the_user_need_no_merges(folder):
+    """As SentencePiece has them, of pieces of the vocabulary or not."""
+    words = ["<answer>", "<reserved_1>", "thethe", "intheof"]
+    copied = _with_model(
+        folder,
+        "2b",
+        vocab=lambda vocab: vocab | {word: len(vocab) + n for n, word in enumerate(words)},
+    )
+    processor, _ = processor_of(copied)
+    assert processor.tokenizer.convert_tokens_to_ids(words) == list(range(720, 724))
+
+
+_BYTES = pre_tokenizers.ByteLevel
+_METASPACE = {"special_tokens": ["<unk>"], "model": {"unk_token": "<unk>", "byte_fallback": True}}
+
+
+@pytest.mark.parametrize(
+    ("split", "options"),
+    [
+        (_BYTES(), {"initial_alphabet": _BYTES.alphabet()}),
+        (_BYTES(add_prefix_space=False), {"max_token_length": 5}),
+        (pre_tokenizers.Whitespace(), {"limit_alphabet": 20, **_METASPACE}),
+        (pre_tokenizers.Metaspace(), _METASPACE),
+        (pre_tokenizers.Split("\n", "isolated"), {"min_frequency": 3}),
+        (pre_tokenizers.Whitespace(), {"model": {"continuing_subword_prefix": "##"}}),
+        (pre_tokenizers.Whitespace(), {"model": {"end_of_word_suffix": "</w>"}}),
+        (pre_tokenizers.Whitespace(), {"model": {"dropout": 0.9}}),
+    ],
+    ids=["bytes", "short", "few-letters", "byte-fallback", "lines", "prefix", "suffix", "dropout"],
+)
+def test_trained_vocabularies_have_all_their_merges(tmp_path, split, options):
+    options = dict(options)
+    parts = options.pop("model", {})
+    affixes = {key: value for key, value in parts.items() if key.endswith("fix")}
+    trained = Tokenizer(models.BPE(**parts))
+    trained.pre_tokenizer = split
+    trainer = trainers.BpeTrainer(vocab_size=700, show_progress=False, **affixes, **options)
+    trained.train_from_iterator([Path(__file__).read_text()], trainer)
+    trained.add_special_tokens(["<end>"])
+    trained.save(str(tmp_path / "tokenizer.json"))
+    settings = {"tokenizer_class": "MiniCPMVTokenizerFast", "eos_token": "<end>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    found = MiniCPMVTokenizerFast.from_pretrained(tmp_path)
+    assert len(found) == trained.get_vocab_size()
