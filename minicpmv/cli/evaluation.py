@@ -79,7 +79,8 @@ def run_pages(args: argparse.Namespace, names: list[str]) -> int:
         raise UsageError("--coco has no effect without object-halbench; remove it.")
     jobs = [job_of(task, page, args) for task, page in pages]
     done: list[Done] = []
-    with judge_of(args) as judge, _answerer(args, jobs) as answerer:
+    is_judged = not all(job.page.hidden for job in jobs)
+    with judge_of(args, check=is_judged) as judge, _answerer(args, jobs) as answerer:
         for job in jobs:
             done.append(_run(job, answerer, judge, args, several=len(jobs) > 1))
             tell(done[-1], args)
@@ -137,8 +138,12 @@ def job_of(task: str, page: "Page", args: argparse.Namespace) -> Job:
 
 
 @contextmanager
-def judge_of(args: argparse.Namespace) -> Iterator[Any]:
-    """Who judges; None: nobody."""
+def judge_of(args: argparse.Namespace, *, check: bool = False) -> Iterator[Any]:
+    """Who judges; None: nobody.
+
+    Args:
+        check: ask a server for a word now, so that a wrong key or name is told before all work.
+    """
     from minicpmv.evaluate.judges import make_judge
 
     if not args.judge_timeout > 0:
@@ -150,6 +155,9 @@ def judge_of(args: argparse.Namespace) -> Iterator[Any]:
         batch_size=args.batch_size,
     )
     try:
+        ask_a_word = getattr(judge, "check", None)
+        if check and ask_a_word is not None:
+            ask_a_word()
         yield judge
     finally:
         close = getattr(judge, "close", None)

@@ -11,6 +11,7 @@ from minicpmv.evaluate.journal import Run
 from minicpmv.loader import load
 
 from ..helpers.evaluation import lines_of, write_questions
+from ..helpers.judge_server import JudgeServer, Step, refused
 
 WORDS = ("--metric", "exact-match", "--max-new-tokens", "6")
 
@@ -64,6 +65,38 @@ def test_other_settings_are_refused_and_other_rules_score_again(mine, capsys):
     assert "mine: the card of nano has no score." in out
     assert "otherwise than published: rules: lmms-eval" in out
     assert "run/report.html: 8 answers" in err
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (refused(401, "Bad key."), "takes no requests from us: status 401, Bad key. Check the"),
+        (refused(404, "No model 'x'."), "status 404, No model 'x'. Check the address (--judge)"),
+    ],
+)
+def test_a_judge_that_refuses_is_told_before_a_model_is_loaded(
+    mine, capsys, monkeypatch, step, message
+):
+    evaluate(mine, *WORDS, "--out", "run", "--limit", 2)
+    before = (mine.parent / "run" / "answers.jsonl").read_bytes()
+    monkeypatch.setattr(minicpmv.loader, "load", lambda *words, **options: pytest.fail("loaded"))
+    capsys.readouterr()
+    with JudgeServer([step]).running() as url:
+        judge = ("--judge", url, "--judge-model", "x")
+        evaluate(mine, *WORDS, "--out", "run", *judge, code=1)
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert message in err
+    assert (mine.parent / "run" / "answers.jsonl").read_bytes() == before
+
+
+def test_a_judge_that_shows_no_models_judges(mine, capsys):
+    server = JudgeServer([Step("Z")])
+    server.models = refused(404, "No such route.")
+    with server.running() as url:
+        evaluate(mine, *WORDS, "--limit", 2, "--judge", url, "--judge-model", "x")
+    assert server.asked[0]["messages"][0]["content"] == "Say yes."
+    assert "| mine | exact-match | " in capsys.readouterr().out
 
 
 def test_two_runs_are_compared_item_by_item(mine, capsys):

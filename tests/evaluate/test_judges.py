@@ -171,13 +171,86 @@ def test_a_judge_that_hides_its_models_from_the_key_says_so():
         ServerJudge(url)
 
 
+def checked(*steps, model="j", timeout_s=20.0):
+    """A scripted server that a judge has checked."""
+    server = JudgeServer(list(steps))
+    with server.running() as url:
+        ServerJudge(url, model, api_key="k", timeout_s=timeout_s).check()
+    return server
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (refused(401, "Bad key."), r"status 401, Bad key\. Check .*MINICPMV_JUDGE_KEY"),
+        (refused(403, "No."), "status 403, No"),
+        (refused(404, "No such model."), r"status 404, No such model\. Check .*--judge-model"),
+        (refused(400, "Invalid model: gpt-9", "1500"), "status 400, Invalid model: gpt-9"),
+        (refused(400, "Model Not Exist", "invalid_request_error"), "Model Not Exist"),
+        (refused(422, "What?", "model_not_found"), "status 422, What"),
+        (refused(429, "Pay.", "insufficient_quota"), "status 429, Pay"),
+    ],
+)
+def test_a_judge_that_is_checked_says_what_would_end_the_run(step, message):
+    with pytest.raises(OSError, match=message):
+        checked(step, model="gpt-9")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Step("Yes."),
+        Step(""),
+        Step(body=b"<html>"),
+        refused(429, "Slow down.", retry_after="86400"),
+        refused(503, "Loading."),
+        refused(400, "Could not finish: max_tokens was reached."),
+        refused(400, "Filtered.", "content_filter"),
+    ],
+)
+def test_a_judge_that_may_answer_later_passes(step):
+    server = checked(step)
+    assert [body["messages"] for body in server.asked] == [
+        [{"role": "user", "content": "Say yes."}]
+    ]
+    assert server.keys == ["Bearer k"]
+
+
+def test_a_judge_that_hangs_passes():
+    assert len(checked(Step(hangs=True), timeout_s=0.1).asked) == 1
+
+
+def test_a_check_finds_the_words_of_newer_models():
+    steps = [
+        refused(400, "Use 'max_completion_tokens' instead of 'max_tokens' with j."),
+        refused(400, "Unsupported value: 'temperature' of j."),
+    ]
+    with pytest.raises(OSError, match="Bad key"):
+        checked(*steps, refused(401, "Bad key."))
+    assert checked(*steps, Step("Yes")).asked[-1].keys() == {
+        "model",
+        "messages",
+        "max_completion_tokens",
+    }
+
+
+def test_a_question_that_is_forbidden_after_the_check_does_not_end_the_run():
+    server = JudgeServer([Step("Yes"), refused(403, "Flagged.")])
+    with server.running() as url:
+        judge = ServerJudge(url, "j")
+        judge.check()
+        (reply,) = judge.ask([request()])
+    assert reply.said == "status 403: Flagged."
+
+
 def test_a_judge_that_is_not_there_ends_the_run():
     with JudgeServer([Step("Yes")]).running() as url:
         pass
     judge = ServerJudge(f"http://user:secret@{url[7:]}/v1", "j", sleep=lambda seconds: None)
-    with pytest.raises(OSError, match="cannot be reached") as error:
-        judge.ask([request()])
-    assert "secret" not in f"{error.value}{judge.name}"
+    for ask_it in (judge.check, lambda: judge.ask([request()])):
+        with pytest.raises(OSError, match="cannot be reached") as error:
+            ask_it()
+        assert "secret" not in f"{error.value}{judge.name}"
 
 
 def test_newer_models_get_the_words_they_know():

@@ -20,6 +20,7 @@ from minicpmv.media.download import httpx
 
 _TRIES = 5  # of a request that the server could not take
 _FIRST_WAIT_S, _MOST_WAIT_S = 1.0, 60.0
+_CHECK_S = 20.0  # for the first word of a judge; one that takes longer may be waking up
 _MOST_LOST = 40  # questions in a row without any answer: the judge is gone
 _MOST_BYTES = 16 << 20  # of an answer
 _MOST_LATE = 64  # tries in a row
@@ -73,11 +74,42 @@ class ServerJudge:
         self._takes_temperature = True
         self.name = f"{without_password(self.url)} {self._model}"
 
-    def _client(self) -> "httpx.Client":
+    def check(self) -> None:
+        """Ask for one word, to learn before hours of work what every question would meet.
+
+        A list of models is not asked for: some servers show it without a key, and some take other
+        names than it has. A judge that is busy, slow or broken at the moment passes.
+
+        Raises:
+            OSError: the judge cannot be reached, takes no requests from us, or knows no such model.
+        """
+        request = JudgeRequest([{"role": "user", "content": "Say yes."}], max_tokens=16)
+        seconds = min(self._timeout_s, _CHECK_S)
+        with self._client(seconds) as client:
+            for _ in range(3):  # newer models have other words, at most two
+                try:
+                    status, _, body = self._post(client, self._body(request, 0.0), seconds)
+                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                    raise self._away(error) from error
+                except (httpx.HTTPError, httpx.StreamError):
+                    return
+                message, code = _error(body)
+                if status == 400 and self._adapt(message):
+                    continue
+                if status == 200:
+                    self._has_answered = True
+                elif self._is_final(status, code) or (
+                    status in (400, 422) and _is_unknown(self._model, message, code)
+                ):
+                    raise self._refusal(status, message)
+                return
+
+    def _client(self, timeout_s: float | None = None) -> "httpx.Client":
+        timeout_s = timeout_s or self._timeout_s
         key = self._api_key
         return httpx.Client(
             headers={"authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(self._timeout_s, connect=min(self._timeout_s, 10.0)),
+            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
             limits=httpx.Limits(max_connections=self._concurrency),
             trust_env=self._trusts_proxies,
         )
@@ -145,7 +177,8 @@ class ServerJudge:
         for attempt in range(_TRIES):
             is_last = attempt + 1 == _TRIES
             try:
-                status, headers, body = self._post(client, self._body(request, temperature))
+                asked = self._body(request, temperature)
+                status, headers, body = self._post(client, asked, self._timeout_s)
             except httpx.TimeoutException as error:
                 if isinstance(error, httpx.ConnectTimeout):
                     self._unreachable(error, is_last)
@@ -170,13 +203,8 @@ class ServerJudge:
             failure = Said(f"status {status}: {message}", "failed")
             if code in _FILTERED:
                 return Said(message, "refused")
-            # Some servers say 403 to single requests, for what is asked in them.
-            of_one = status == 403 and self._has_answered
-            if (status in _NOT_FOR_US and not of_one) or code in _NO_MORE:
-                raise OSError(
-                    f"The judge at {without_password(self.url)} takes no requests from us: "
-                    f"{_told(status, message)}. {_WHAT_TO_SET}; what is judged is kept."
-                )
+            if self._is_final(status, code):
+                raise self._refusal(status, message)
             if status == 400 and self._adapt(message):
                 continue
             if status not in _BUSY and status < 500:
@@ -184,6 +212,18 @@ class ServerJudge:
             if not is_last:
                 self._wait(attempt, headers.get("retry-after"))
         return failure
+
+    def _is_final(self, status: int, code: str) -> bool:
+        """Whether no other question would be answered either."""
+        # Some servers say 403 to single requests, for what is asked in them.
+        of_one = status == 403 and self._has_answered
+        return (status in _NOT_FOR_US and not of_one) or code in _NO_MORE
+
+    def _refusal(self, status: int, message: str) -> OSError:
+        return OSError(
+            f"The judge at {without_password(self.url)} takes no requests from us: "
+            f"{_told(status, message)}. {_WHAT_TO_SET}; what is judged is kept."
+        )
 
     def _late(self) -> Said:
         """
@@ -203,10 +243,13 @@ class ServerJudge:
 
     def _unreachable(self, error: Exception, is_last: bool) -> None:
         if is_last:
-            raise OSError(
-                f"The judge at {without_password(self.url)} cannot be reached: "
-                f"{first_line(error)}. Start it, or give another; what is judged is kept."
-            ) from error
+            raise self._away(error) from error
+
+    def _away(self, error: Exception) -> OSError:
+        return OSError(
+            f"The judge at {without_password(self.url)} cannot be reached: {first_line(error)}. "
+            "Start it, or give another; what is judged is kept."
+        )
 
     def _wait(self, attempt: int, asked: str | None = None) -> None:
         """Wait as long as the server asks, else twice as long as before.
@@ -247,8 +290,10 @@ class ServerJudge:
                 return True
             return False
 
-    def _post(self, client: "httpx.Client", body: dict[str, Any]) -> tuple[int, Any, bytes]:
-        ends = time.monotonic() + self._timeout_s
+    def _post(
+        self, client: "httpx.Client", body: dict[str, Any], timeout_s: float
+    ) -> tuple[int, Any, bytes]:
+        ends = time.monotonic() + timeout_s
         parts: list[bytes] = []
         size = 0
         with client.stream("POST", f"{self.url}/chat/completions", json=body) as answer:
@@ -334,6 +379,11 @@ def _error(body: bytes) -> tuple[str, str]:
         return str(error)[:300], ""
     except (ValueError, LookupError, TypeError, RecursionError):
         return " ".join(body[:300].decode("utf-8", "replace").split()), ""
+
+
+def _is_unknown(model: str, message: str, code: str) -> bool:
+    """Whether an error to a plain question says that there is no such model."""
+    return model in message or code == "model_not_found" or "model not exist" in message.lower()
 
 
 def _told(status: int, message: str) -> str:
