@@ -4,14 +4,15 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicpmv.progress import bar
 
-from .evaluate import check_file
 from .options import add_model_options, load_options, name_precision
+from .outputs import check_file, check_replaced, is_drawn_by
 from .startup import imports
 from .usage import UsageError
 
@@ -73,6 +74,9 @@ def add_parser(subparsers: "argparse._SubParsersAction") -> None:
         metavar="FILE",
         help="one JSON line per decided example; an interrupted run goes on from there",
     )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace other files that are at --out and --plot"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument("--json", action="store_true", help="print the calibration as JSON")
     parser.add_argument("--max-slice-nums", type=int, metavar="N", help="as of minicpmv ask")
@@ -98,12 +102,16 @@ def run(args: argparse.Namespace) -> None:
     _check_there(examples)
     with imports():
         from minicpmv.decisions.calibrate import calibrate, decide_examples, divide
-        from minicpmv.decisions.plot import check_matplotlib, draw
+        from minicpmv.decisions.plot import SOFTWARE, check_matplotlib, draw
         from minicpmv.loader import load
 
         if args.plot:
             check_matplotlib()
         # What would fail at the end fails before the model is loaded.
+        if not args.overwrite:
+            is_it = _is_calibration_of(args.model)
+            check_replaced(args.out, f"calibration of {args.model!r}", is_it)
+            check_replaced(args.plot, "reliability diagram", is_drawn_by(SOFTWARE))
         dividing: dict[str, Any] = {
             "with_bias": args.bias,
             "held_out": args.held_out,
@@ -184,6 +192,18 @@ def _check_there(examples: list[Any]) -> None:
         for name in (*each.images, *each.videos):
             if isinstance(name, str) and not is_address(name) and not os.path.exists(name):
                 raise FileNotFoundError(f"{each.where}: there is no file {name!r}.")
+
+
+def _is_calibration_of(model: str) -> Callable[[Path], bool]:
+    from minicpmv.decisions.calibration import Calibration
+
+    def is_it(path: Path) -> bool:
+        try:
+            return Calibration.load(path).model == model
+        except ValueError:
+            return False
+
+    return is_it
 
 
 def _identity(name: str) -> Any:

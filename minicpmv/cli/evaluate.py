@@ -8,6 +8,7 @@ from typing import Any
 from minicpmv.errors import meant
 
 from .options import add_model_options, load_options, name_precision
+from .outputs import check_file, check_replaced, is_drawn_by
 from .startup import imports
 from .usage import UsageError
 
@@ -146,6 +147,7 @@ def _add_scene_options(parser: argparse.ArgumentParser) -> None:
     add("--answers", metavar="FILE",
         help="one JSON line per answer; an interrupted run goes on from there")  # fmt: skip
     add("--failures", metavar="FILE", help="draw wrong answers with their pictures, a PNG")
+    add("--overwrite", action="store_true", help="replace another file that is at --failures")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -203,7 +205,7 @@ def _scene_parts(names: list[str], args: argparse.Namespace) -> list[str]:
     from minicpmv.evaluate.scenes.tasks import SUBTASKS, TASKS
 
     if not names:
-        for flag in ("tasks", "answers", "failures", "blind", "swap"):
+        for flag in ("tasks", "answers", "failures", "overwrite", "blind", "swap"):
             if getattr(args, flag):
                 raise UsageError(f"--{flag} is for the task scenes; remove it.")
         return []
@@ -225,8 +227,14 @@ def run_scenes(args: argparse.Namespace, parts: list[str]) -> int:
         raise UsageError(f"--failures is {args.failures!r}; it must end in .png.")
     for name in ("answers", "failures"):
         check_file(f"--{name}", getattr(args, name))
+    if args.overwrite and args.failures is None:
+        raise UsageError("--overwrite would have no effect without --failures.")
     from minicpmv.evaluate.metrics.distance import levenshtein
+    from minicpmv.evaluate.scenes.failures import SOFTWARE
     from minicpmv.evaluate.scenes.tasks import needs_edit_distance
+
+    if not args.overwrite:
+        check_replaced(args.failures, "drawing of wrong answers", is_drawn_by(SOFTWARE))
 
     if needs_edit_distance(parts):
         levenshtein()  # missing, it is named before a model is loaded
@@ -238,15 +246,3 @@ def run_scenes(args: argparse.Namespace, parts: list[str]) -> int:
     name_precision(chat)
     given: dict[str, Any] = {**vars(args), "tasks": parts}
     return run(chat, argparse.Namespace(**given))
-
-
-def check_file(flag: str, name: str | None) -> None:
-    """A file that cannot be written is named before a model is loaded, not after its answers."""
-    if name is None:
-        return
-    if not name:
-        raise UsageError(f"{flag} is empty; name a file.")
-    if Path(name).is_dir():
-        raise OSError(f"{flag} {name!r} is a folder; name a file.")
-    if not Path(name).parent.is_dir():
-        raise OSError(f"{flag} {name!r}: there is no folder {str(Path(name).parent)!r}; make it.")

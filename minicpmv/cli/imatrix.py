@@ -7,8 +7,8 @@ from pathlib import Path
 from minicpmv.errors import OutputExistsError
 from minicpmv.progress import bar
 
-from .evaluate import check_file
 from .options import add_model_options, load_options, name_precision
+from .outputs import check_file
 from .startup import imports
 from .usage import UsageError
 

@@ -6,6 +6,8 @@ from typing import Any
 from .calibrate import Report
 from .fit import Bin
 
+SOFTWARE = "minicpmv calibrate --plot"  # by which the picture is known again
+
 
 def check_matplotlib() -> None:
     """
@@ -49,7 +51,7 @@ def draw(report: Report, path: str | Path) -> None:
         f"{found.model}, temperature {found.temperature:.3g}{bias}; "
         f"{found.num_held_out:,} examples held out of {found.num_held_out + found.num_fitted:,}"
     )
-    figure.savefig(path, dpi=150, format="png")
+    figure.savefig(path, dpi=150, format="png", metadata={"Software": SOFTWARE})
 
 
 def _diagram(axis: Any, bins: list[Bin]) -> None:

@@ -81,6 +81,18 @@ def test_a_calibration_is_made_and_used(run, tmp_path):
     assert json.loads(printed) == found
     assert out.read_text() == first
     plain = json.loads(run(*ASKED, "--choices", "purple,pink", "--json")[1])
+    drawn, other = plot.read_bytes(), first.replace('"model": "nano"', '"model": "another"')
+    for path, text, what in ((out, other, "calibration of 'nano'"), (plot, "x", "reliability")):
+        kept = path.read_bytes()
+        path.write_text(text)
+        code, printed, err = run(*arguments, *files)
+        assert (code, printed, path.read_text()) == (1, "", text)
+        assert f"{str(path)!r} is there already, and is no {what}" in err
+        assert "Replace it with --overwrite, or name another." in err
+        path.write_bytes(kept)
+    plot.write_text("x")
+    assert run(*arguments, *files, "--overwrite")[0] == 0
+    assert (out.read_text(), plot.read_bytes()) == (first, drawn)
     used = json.loads(run(*ASKED, "--choices", "purple,pink", "--json", "--calibration", out)[1])
     assert used["calibrated"]
     assert used["probabilities"]["purple"] != plain["probabilities"]["purple"]

@@ -44,6 +44,8 @@ def refused(run, monkeypatch):
         ("evaluate scenes --batch-size 0", "--batch-size is 0"),
         ("evaluate scenes --seed -1", "--seed is -1"),
         ("evaluate scenes --failures x.txt", "--failures is 'x.txt'; it must end in .png"),
+        ("evaluate scenes --overwrite", "--overwrite would have no effect without --failures"),
+        ("evaluate ocrbench --overwrite", "--overwrite is for the task scenes; remove it"),
         ("evaluate scenes --failures EMPTY", "--failures is ''"),
         ("evaluate scenes --answers EMPTY", "--answers is empty"),
         ("train pretrain --batch 0", "--batch is 0"),

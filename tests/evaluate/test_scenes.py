@@ -313,6 +313,15 @@ def test_the_command_prints_a_table_and_keeps_what_was_answered(tmp_path, monkey
     assert model.asked == asked  # all is in the file
     found = json.loads(capsys.readouterr().out)
     assert [row["measure"] for row in found["scores"]] == ["exact", "substring"]
+    drawn = sheet.read_bytes()
+    Image.open(sheet).save(sheet)  # somebody else's picture
+    assert main(command) == 1
+    err = capsys.readouterr().err
+    assert f"{str(sheet)!r} is there already, and is no drawing of wrong answers" in err
+    assert "Replace it with --overwrite, or name another." in err
+    assert sheet.read_bytes() != drawn
+    assert main([*command, "--overwrite"]) == 0
+    assert sheet.read_bytes() == drawn
     assert main([*command, "--swap"]) == 1
     assert "pictures 'shown', and this run has 'swapped'" in capsys.readouterr().err
     assert main(["evaluate", "scenes", "--items", "0"]) == 2

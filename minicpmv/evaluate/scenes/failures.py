@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from minicpmv.evaluate.scenes.measures import Result
 from minicpmv.evaluate.scenes.samples import Sample
 from minicpmv.scenes import Example
 
+SOFTWARE = "minicpmv evaluate --failures"  # by which the picture is known again
 COLUMNS = 5
 TILE_WIDTH, PICTURE_HEIGHT, LINE_HEIGHT, MARGIN = 280, 190, 15, 4  # pixels
 FONT_SIZE_PX = 12
@@ -69,7 +71,9 @@ class ContactSheet:
         for index, tile in enumerate(self._tiles):
             row, column = divmod(index, COLUMNS)
             sheet.paste(_draw(tile, height), (column * TILE_WIDTH, row * height))
-        sheet.save(path, format="PNG")
+        about = PngInfo()
+        about.add_text("Software", SOFTWARE)
+        sheet.save(path, format="PNG", pnginfo=about)
         return len(self._tiles)
 
 
