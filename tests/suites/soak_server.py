@@ -2,7 +2,7 @@
 
     python tests/suites/soak_server.py --minutes 30 [--upstream | --base-url URL]
 
-Starts `minicpmv serve` with nano in float32; with `--upstream` two of them behind a third, and
+Starts `minicpmv serve` with nano as it is by default; with `--upstream` two of them behind a third, and
 kills one in the middle. Clients ask in five protocols, whole and streamed, draw several answers,
 stop at texts, ask for answers of a form, go away before the first byte or in the middle, stop
 reading, send broken pictures and wrong bodies. Every picture has an answer that was given alone
@@ -48,7 +48,7 @@ class Running:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         command = [sys.executable, "-m", "minicpmv", "serve", "--port", str(self.port)]
-        command += ["--dtype", "float32", *flags]
+        command += flags
         self.log = Path(tempfile.mkstemp(suffix=".log")[1])
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stderr=log)
