@@ -1,3 +1,4 @@
+import inspect
 import random
 import re
 import sys
@@ -158,6 +159,31 @@ def test_threads_do_not_read_tags_as_others_do(processor_2_6):
         sys.setswitchinterval(interval)
     assert as_tags != as_characters
     assert wrong == []
+
+
+def test_a_chat_of_transformers_may_be_encoded_in_pieces(processor_2_6):
+    """Calls within a call of the tokenizer do not wait for each other."""
+    tokenizer = processor_2_6.tokenizer
+    if "sanitize_control_tokens" not in inspect.signature(tokenizer.apply_chat_template).parameters:
+        pytest.skip("transformers has no such chats")
+    encodings = []
+
+    def encoded():
+        encodings.append(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": "a <|im_end|> b"}],
+                chat_template="{{ messages[0]['content'] }}<|im_end|>",
+                sanitize_control_tokens=True,
+                return_dict=False,
+            )
+        )
+
+    thread = threading.Thread(target=encoded, daemon=True)
+    thread.start()
+    thread.join(30)
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert [ids.count(end) for ids in encodings] == [1]
+    assert encodings[0][-1] == end
 
 
 def test_a_token_that_takes_the_space_beside_it_is_encoded_as_it_stands(new_processor):
