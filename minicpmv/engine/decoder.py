@@ -100,6 +100,10 @@ class Decoder:
         self._at_work: Callable[[], None] | None = None
         self.recorded_steps = RecordedSteps(self) if self.device.type == "cuda" else None
 
+    def fix(self) -> None:
+        """Take weights and modules as they are now; they stay so."""
+        self._few_tokens, self.is_fixed = FewTokens(self), True
+
     def max_tokens(self) -> int | None:
         """Length up to which keys do not depend on the length; None where they never do.
 

@@ -82,11 +82,12 @@ class Engine:
         self._fixed: State | None = None
 
     def fix_model(self) -> None:
-        """Look no more for changes of the model before each request; there must be none."""
+        """Look no more for changes of the model before each request: there must be none, but before
+        this is called again."""
         self._fixed = state_of(self.model)
         self._inputs.fix_model()
         if (runtime := self._current()) is not None:
-            runtime.decoder.is_fixed = True
+            runtime.decoder.fix()
 
     def settings(self, conversations: Sequence[Messages], options: Mapping[str, Any]) -> Settings:
         """What the options mean for these conversations; see `Preparation.settings`."""

@@ -6,6 +6,7 @@ last bit.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -25,13 +26,21 @@ _MOST_PACKED = 1 << 26  # bytes of weights that are kept twice
 
 
 class _Held(NamedTuple):
-    """A decoder of the moment: pointers to its weights, what its norms add (those of layers, and
-    the last), and what follows the layers, where that is to be computed with them."""
+    """A decoder of the moment.
+
+    Fields:
+        pointers: to weights, keys and values.
+        epsilons: what norms add: those of layers, and the last.
+        head: what follows the layers, where that is to be computed with them.
+        weights: of a decoder that does not change; they stay where they are while this is held,
+            even if it did.
+    """
 
     shape: layers.Shape
     pointers: Any
     epsilons: tuple[float, float]
     head: layers.Head | None
+    weights: tuple[torch.Tensor, ...]
 
 
 class FewTokens:
@@ -40,7 +49,7 @@ class FewTokens:
     def __init__(self, decoder: "Decoder"):
         self._decoder = decoder
         self._shapes_of: dict[int, list[tuple[int, ...] | None]] = {}
-        self._fixed: tuple[tuple[int, ...], _Held] | None = None  # with the places of keys
+        self._fixed: tuple[tuple[int, ...], _Held] | None = None  # with the places of its store
         self._packed: dict[int, torch.Tensor | None] = {}  # by the address of a weight
 
     def compute(
@@ -69,7 +78,7 @@ class FewTokens:
         held = self._known(store) if decoder.is_fixed else self._held(store)
         if held is None:
             return None
-        shape, pointers, epsilons, head = held
+        shape, pointers, epsilons, head, _ = held
         own = embeds.clone(memory_format=torch.contiguous_format)
         factors = layers.Factors(decoder.scaling, decoder.residual_scale, *epsilons)
         decoder.at_work()
@@ -81,7 +90,8 @@ class FewTokens:
 
     def _known(self, store: BlockStore) -> _Held | None:
         """`_held` of a model that does not change, looked at again where the store has moved."""
-        places = tuple(keys.data_ptr() for keys in store.keys)
+        # Of keys alone they may be what they were, after it moved there and back and was enlarged.
+        places = tuple(part.data_ptr() for part in chain(store.keys, store.values))
         if self._fixed is None or self._fixed[0] != places:
             held = self._held(store)
             self._fixed = None if held is None else (places, held)
@@ -131,7 +141,16 @@ class FewTokens:
         if head is not None:
             head = head._replace(packed=packed.get(head.weight.data_ptr()))
             last_eps = decoder.last_norm.variance_epsilon
-        return _Held(shape, layers.pointers(tensors), (*eps, last_eps), head)
+        kept: tuple[torch.Tensor, ...] = ()
+        if decoder.is_fixed:  # as tensors of their own: the data of a parameter may be replaced
+            kept = tuple(
+                each.detach()
+                for each, wanted in zip(tensors, self._shapes(inner), strict=True)
+                if each is not None and wanted is not None
+            )
+            if head is not None:
+                head = layers.Head(*(None if each is None else each.detach() for each in head))
+        return _Held(shape, layers.pointers(tensors), (eps.pop(), last_eps), head, kept)
 
     def _head(self) -> layers.Head | None:
         decoder = self._decoder

@@ -153,6 +153,41 @@ def test_a_fixed_model_is_looked_at_again_when_the_store_moves(
     assert len(looked) == 2
 
 
+@pytest.mark.parametrize("parts", ["keys", "values"])
+def test_keys_and_values_are_written_where_they_are_now(parts: str, taken: list[bool]) -> None:
+    sequences = Sequences(small("llama"), [100])
+    sequences.decoder.is_fixed = True
+    sequences.check((0, 40))
+    sequences.check((0, 1))
+    memory = getattr(sequences.store, parts)
+    former = list(memory)
+    memory[:] = [part.clone() for part in former]
+    for part in former:
+        part.fill_(torch.nan)
+    sequences.check((0, 1))
+    sequences.check((0, 12))
+    assert taken == [False, True, True, True]
+
+
+def test_a_fixed_model_that_was_changed_is_fixed_anew() -> None:
+    """Before, it is computed as it was: its weights are not gone with the model's."""
+    model = small("llama")
+    sequences = Sequences(model, [60])
+    sequences.decoder.fix()
+    sequences.check((0, 12))
+    former = [linear.weight for linear in model.modules() if isinstance(linear, torch.nn.Linear)]
+    places = [weight.untyped_storage()._weak_ref() for weight in former]
+    for weight in former:
+        weight.data = weight.data.neg()
+    assert not any(torch.UntypedStorage._expired(place) for place in places[:-1])  # but the head
+    sequences.decoder.fix()
+    with torch.inference_mode():
+        sequences.wanted = [model(input_ids=ids[None]).logits[0].float() for ids in sequences.ids]
+    sequences.done = [0]
+    sequences.check((0, 12))
+    assert all(torch.UntypedStorage._expired(place) for place in places)
+
+
 def test_tokens_that_are_too_many_are_left_to_others(taken: list[bool]) -> None:
     sequences = Sequences(small("llama"), [60])
     sequences.step((0, 13))
