@@ -219,8 +219,8 @@ class Preparation:
 def _key_of(options: Mapping[str, Any]) -> Hashable | None:
     """Equal for equal options, None for those that are not told apart so easily: 1 is not True."""
     key = tuple((name, type(value), value) for name, value in options.items())
-    kinds = (str, bool, int, float, NoneType)
-    return key if all(issubclass(kind, kinds) for _, kind, _ in key) else None
+    kinds = (str, bool, int, float, NoneType)  # not those derived: they may compare as they like
+    return key if all(kind in kinds for _, kind, _ in key) else None
 
 
 def context_length(config: Any) -> int:

@@ -109,6 +109,13 @@ def test_plans_of_a_fixed_model_are_found_by_their_options(monkeypatch: pytest.M
             chat.engine.settings([], {"sampling": True, "top_k": True})  # which equals 1
         capped = chat.engine.settings([], {"sampling": True, "top_k": 1}).capped(2)
         assert (capped.plan.config.max_new_tokens, kept.config) == (2, plan.config)
+
+        class Number(int):
+            def __eq__(self, other: object) -> bool:  # and so it has no hash
+                return True
+
+        odd = {"sampling": True, "top_k": Number(1)}
+        assert chat.engine.settings([], odd).plan.config == plan.config
         with_stop = {"sampling": True, "stop": ["a"]}
         first, other = (chat.engine.settings([], with_stop).plan for _ in range(2))
         assert first is not other
