@@ -249,7 +249,8 @@ def _encode_runs(
     for token, (start, end) in zip(
         *_encode_piece(tokenizer, short, add_special_tokens), strict=True
     ):
-        start, end = start + removed, end + removed
+        if (start, end) != (0, 0):  # not added before or behind the text
+            start, end = start + removed, end + removed
         if (start, end) == (first, first + size):
             starts = range(first, last, size)
             encoded.ids.extend([token] * len(starts))

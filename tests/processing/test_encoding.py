@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 from transformers import AddedToken
 
 from minicpmv.processing import encoding
@@ -111,6 +112,22 @@ def test_of_a_run_of_placeholders_one_is_encoded(processor, texts, monkeypatch):
     monkeypatch.setattr(encoding, "_encode_piece", counted)
     encode(tokenizer, f"a{unk * 500}b{unk * 500}", False, unk)
     assert lengths == [2 + 2 * len(unk)]
+
+
+def test_a_token_behind_the_text_is_none_of_a_run(new_processor):
+    tokenizer = new_processor().tokenizer
+    begin, end = "<|im_start|>", "<|im_end|>"
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A {end}",
+        special_tokens=[(tag, tokenizer.convert_tokens_to_ids(tag)) for tag in (begin, end)],
+    )
+    unk = tokenizer.unk_token
+    text = f"a{unk * 2}b{unk * 6}"
+    found = encode(tokenizer, text, True, unk)
+    assert found == encode(tokenizer, text, True)
+    spans = [match.span() for match in re.finditer(unk, text)]
+    assert found.mask(tokenizer.unk_token_id, spans[-1:]).tolist() == [0] * 10 + [1, 0]
+    assert found.mask(tokenizer.unk_token_id, spans).sum() == 8
 
 
 @pytest.mark.parametrize("as_characters", [False, True])
