@@ -91,7 +91,17 @@ class Chat:
         self.precision = precision
         self.media_policy = media_policy
         self.engine = Engine(model, processor, limits)
-        self._own = Conversation(self)
+        self._own: Conversation | None = None
+        self._lock = threading.Lock()
+
+    def _own_conversation(self) -> Conversation:
+        """The default one. It refers to this object, so it is there only once it is used: else what
+        nobody needs any more would stay until the garbage is collected."""
+        if self._own is None:
+            with self._lock:
+                if self._own is None:
+                    self._own = Conversation(self)
+        return self._own
 
     @property
     def supports_images(self) -> bool:
@@ -319,30 +329,30 @@ class Chat:
         **options: Unpack[AnswerOptions],
     ) -> AnswerStream:
         """The next turn of the default conversation; see `Conversation.say`."""
-        return self._own.say(prompt, images, videos=videos, **options)
+        return self._own_conversation().say(prompt, images, videos=videos, **options)
 
     def clear(self) -> None:
         """Forget the default conversation, and what the engine remembers of any; `system` stays."""
-        self._own.clear()
+        self._own_conversation().clear()
         self.engine.forget()
 
     @property
     def history(self) -> Messages:
         """Messages of the default conversation, a plain list that may be edited."""
-        return self._own.history
+        return self._own_conversation().history
 
     @history.setter
     def history(self, messages: Messages) -> None:
-        self._own.history = messages
+        self._own_conversation().history = messages
 
     @property
     def system(self) -> str | None:
         """System prompt of every request without one; None means that of the release."""
-        return self._own.system
+        return None if self._own is None else self._own.system
 
     @system.setter
     def system(self, system: str | None) -> None:
-        self._own.system = system
+        self._own_conversation().system = system
 
     # Several conversations, or one with a cache: for callers that use the engine directly.
 

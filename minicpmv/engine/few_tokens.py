@@ -5,6 +5,7 @@ calls of its modules take longer than what they compute. Results are those of th
 last bit.
 """
 
+import weakref
 from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,7 +48,7 @@ class FewTokens:
     """The layers of a decoder, as `kernels.layers` takes them."""
 
     def __init__(self, decoder: "Decoder"):
-        self._decoder = decoder
+        self._decoder = weakref.proxy(decoder)  # whose part it is
         self._shapes_of: dict[int, list[tuple[int, ...] | None]] = {}
         self._fixed: tuple[tuple[int, ...], _Held] | None = None  # with the places of its store
         self._packed: dict[int, torch.Tensor | None] = {}  # by the address of a weight

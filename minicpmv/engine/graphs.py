@@ -9,6 +9,7 @@ Only what is plain is recorded: layers of adapters, quantised ones and hooks may
 call, and experts read back which tokens are theirs.
 """
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -108,7 +109,7 @@ class RecordedSteps:
     """The recordings of a decoder, made when a size is met first."""
 
     def __init__(self, decoder: "Decoder", recorder: Callable[[Step, list[object]], Step] = record):
-        self._decoder = decoder
+        self._decoder = weakref.proxy(decoder)  # whose part it is
         self._recorder = recorder
         self._sizes: dict[tuple[int, int], _Recorded] = {}
         self._key: tuple[object, ...] | None = None

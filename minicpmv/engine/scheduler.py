@@ -13,8 +13,9 @@ so an answer waits for two pieces at most, however long the prompts of others ar
 import asyncio
 import threading
 import time
+import weakref
 from collections import Counter, deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any
@@ -65,7 +66,7 @@ class Scheduler:
         self._lock = threading.Lock()
         self._step_lock = threading.RLock()  # held while a step is computed; taken first
         self._wake = threading.Event()
-        self._pictures = PictureEncoding(encoder, features, lambda: self._wake.set())
+        self._pictures = PictureEncoding(encoder, features, _waking(self))
         self._thread: threading.Thread | None = None
         self._closed = False
         self._is_silent = False
@@ -486,3 +487,14 @@ class Scheduler:
     @property
     def wake_event(self) -> threading.Event:
         return self._wake
+
+
+def _waking(scheduler: Scheduler) -> Callable[[], None]:
+    """A function that wakes a scheduler, and does not keep it."""
+    reference = weakref.ref(scheduler)
+
+    def wake() -> None:
+        if (found := reference()) is not None:
+            found.wake_event.set()
+
+    return wake

@@ -232,3 +232,26 @@ def test_closing_ends_answers_and_frees_the_memory() -> None:
     del chat, stream
     gc.collect()
     assert reference() is None
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_what_nobody_needs_is_freed_at_once(is_closed: bool) -> None:
+    """Nothing of it is in a cycle, which would hold the model until garbage is collected."""
+    chat = load(FOLDERS["2.6"], device="cpu", dtype="float32")
+    chat.engine.fix_model()
+    chat.ask("Hello", **GREEDY)
+    stream = chat.stream("Tell me.", **GREEDY)
+    next(stream)
+    reference = weakref.ref(chat.model)
+    gc.collect()
+    gc.disable()
+    try:
+        if is_closed:
+            chat.close()
+        else:
+            stream.read()
+            chat.engine._runtime.scheduler.close()  # else its thread may hold it for a moment
+        del chat, stream
+        assert reference() is None
+    finally:
+        gc.enable()
