@@ -150,7 +150,8 @@ class FewTokens:
                 if each is not None and wanted is not None
             )
             if head is not None:
-                head = layers.Head(*(None if each is None else each.detach() for each in head))
+                bias = None if head.bias is None else head.bias.detach()
+                head = layers.Head(head.norm.detach(), head.weight.detach(), bias, head.packed)
         return _Held(shape, layers.pointers(tensors), (eps.pop(), last_eps), head, kept)
 
     def _head(self) -> layers.Head | None:
