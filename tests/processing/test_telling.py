@@ -2,6 +2,8 @@
 
 import os
 import threading
+import time
+from collections.abc import Callable
 from multiprocessing import get_context
 
 import pytest
@@ -60,25 +62,73 @@ def test_each_tokenizer_has_its_own(processor_2_6) -> None:
     assert turns_of(other) is not turns_of(tokenizer)
 
 
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_those_that_come_later_wait_behind_one_that_waits() -> None:
+    """Else it waited as long as there are others, however short each of them is."""
+    turns, seen = Turns(), []
+
+    def work(how: str) -> None:
+        with turns.reading(how, nothing):
+            seen.append(how)
+
+    threads = [threading.Thread(target=work, args=(how,)) for how in ("other", "one", "one")]
+    with turns.reading("one", nothing):
+        for index, thread in enumerate(threads):
+            thread.start()
+            until(lambda: len(turns._queue) + len(seen) == index + 1)  # noqa: B023
+        assert seen == []
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert seen == ["other", "one", "one"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
-def test_a_child_does_not_wait_for_threads_of_its_parent(processor_2_6) -> None:
+def test_a_fork_waits_until_nobody_encodes(processor_2_6) -> None:
+    """A child of before would find the lock of the tokenizers library closed for ever."""
     tokenizer = processor_2_6.tokenizer
-    holds, may_go = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with turns_of(tokenizer).alone():
-            holds.set()
-            may_go.wait(WAIT_S)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    assert holds.wait(WAIT_S)
+    turns = turns_of(tokenizer)
     child = get_context("fork").Process(target=ids_of, args=(tokenizer, "a b", False))
-    child.start()
+    seen = []
+
+    def fork() -> None:
+        child.start()
+        seen.append("forked")
+
+    def encode() -> None:
+        ids_of(tokenizer, "a b", True)
+        seen.append("encoded")
+
+    threads = [threading.Thread(target=fork), threading.Thread(target=encode)]
+    with turns.alone():
+        threads[0].start()
+        until(lambda: bool(turns._queue or seen))
+        threads[1].start()  # waits behind the fork, and has no part in the child
+        until(lambda: len(turns._queue) + len(seen) == 2)
+        seen.append("ended")
+    for thread in threads:
+        thread.join(WAIT_S)
     child.join(WAIT_S)
     is_stuck = child.is_alive()
     child.kill()
-    may_go.set()
-    thread.join(WAIT_S)
+    assert seen[0] == "ended"
+    assert sorted(seen) == ["encoded", "ended", "forked"]
     assert not is_stuck
+    assert child.exitcode == 0
+    assert not turns._queue
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_who_forks_within_a_block_does_not_wait_for_itself(processor_2_6) -> None:
+    tokenizer = processor_2_6.tokenizer
+    child = get_context("fork").Process(target=ids_of, args=(tokenizer, "a b", False))
+    with turns_of(tokenizer).alone():
+        child.start()
+    child.join(WAIT_S)
+    child.kill()
     assert child.exitcode == 0
