@@ -2,14 +2,14 @@
 
     python tests/suites/soak_server.py --minutes 30 [--upstream | --base-url URL]
 
-Starts `minicpmv serve` with nano as it is by default; with `--upstream` two of them behind a third, and
-kills one in the middle. Clients ask in five protocols, whole and streamed, draw several answers,
-stop at texts, ask for answers of a form, go away before the first byte or in the middle, stop
-reading, send broken pictures and wrong bodies. Every picture has an answer that was given alone
-before; no answer may be lost, mixed or cut, and what is refused is refused with the right status.
-At the end memory, files and threads are what they were after a warm-up, nothing is running, the
-metrics have counted every request, and a server that is told to stop in the middle loses none of
-the answers it has begun.
+Starts `minicpmv serve` with nano as it is by default; with `--upstream` two of them behind a third,
+and kills one in the middle. Clients ask in five protocols, whole and streamed, draw several
+answers, stop at texts, ask for answers of a form, go away before the first byte or in the middle,
+stop reading, send broken pictures and wrong bodies. Every picture has an answer that was given
+alone before; no answer may be lost, mixed or cut, and what is refused is refused with the right
+status. At the end memory, files and threads are what they were after a warm-up, nothing is running,
+the metrics have counted every request, and a server that is told to stop in the middle loses none
+of the answers it has begun.
 """
 
 import argparse
