@@ -39,6 +39,11 @@ def main() -> int:
     arguments = parser.parse_args()
     headers = {"authorization": f"Bearer {arguments.api_key}"} if arguments.api_key else {}
     client = httpx.Client(base_url=arguments.base_url, headers=headers, timeout=60, trust_env=False)
+    try:
+        client.get("/health")
+    except httpx.HTTPError as error:
+        message = f"{arguments.base_url} does not answer: {error}. Start a server there."
+        raise SystemExit(message) from None
     wrong: list[str] = []
     statuses: collections.Counter[int] = collections.Counter()
     slowest = 0.0
