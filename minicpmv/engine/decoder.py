@@ -242,11 +242,6 @@ class Decoder:
             found.append(own)
         return found
 
-    @property
-    def last_norm(self) -> Any:
-        """The norm after the layers."""
-        return self._decoder.norm
-
     def plain_head(self) -> tuple[Any, Any] | None:
         """The norm after the layers and the product after it; None as of `plain_modules`, and where
         there is something between them."""

@@ -105,7 +105,7 @@ class FewTokens:
         modules = decoder.plain_modules()
         if modules is None or any(window is not None for window in decoder.windows):
             return None
-        head = self._head()
+        head, last_eps = self._head()
         packed = self._packed_of(modules, head) if decoder.is_fixed else {}
         tensors: list[torch.Tensor | None] = []
         for own, keys, values in zip(modules, store.keys, store.values, strict=True):
@@ -138,10 +138,8 @@ class FewTokens:
         )  # fmt: skip
         if not shape.is_taken:
             return None
-        last_eps = 0.0
         if head is not None:
             head = head._replace(packed=packed.get(head.weight.data_ptr()))
-            last_eps = decoder.last_norm.variance_epsilon
         kept: tuple[torch.Tensor, ...] = ()
         if decoder.is_fixed:  # as tensors of their own: the data of a parameter may be replaced
             kept = tuple(
@@ -154,11 +152,12 @@ class FewTokens:
                 head = layers.Head(head.norm.detach(), head.weight.detach(), bias, head.packed)
         return _Held(shape, layers.pointers(tensors), (eps.pop(), last_eps), head, kept)
 
-    def _head(self) -> layers.Head | None:
+    def _head(self) -> tuple[layers.Head | None, float]:
+        """What follows the layers, where that is plain, and what its norm adds."""
         decoder = self._decoder
         modules = decoder.plain_head()
         if modules is None:
-            return None
+            return None, 0.0
         norm, linear = (module._parameters for module in modules)
         head = layers.Head(norm["weight"], linear["weight"], linear["bias"], None)
         shapes = (decoder.hidden_size,), (len(head.weight), decoder.hidden_size)
@@ -170,7 +169,7 @@ class FewTokens:
                 for each in head
             )
         )
-        return head if is_taken else None
+        return head if is_taken else None, modules[0].variance_epsilon
 
     def _packed_of(
         self, modules: Sequence[dict[str, Any]], head: layers.Head | None
