@@ -14,11 +14,12 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from ..errors import short
 from .errors import ApiError
+from .schema.parts import shown
 
 MAX_DEPTH = 64
 _MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_MOST_SHOWN = 60  # characters of a value in a message
 _MOST_KNOWN = 12  # names in a message about an unknown one
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -87,7 +88,9 @@ def parse_json(data: bytes) -> dict[str, Any]:
     except RecursionError:
         raise _too_deep() from None
     if not isinstance(value, dict):
-        raise ApiError(400, "invalid_json", f"The body is {_shown(value)}; expected a JSON object.")
+        raise ApiError(
+            400, "invalid_json", f"The body is {shown(value, _MOST_SHOWN)}; expected a JSON object."
+        )
     _check_depth(value, MAX_DEPTH)
     return value
 
@@ -185,7 +188,7 @@ def _error(model: type[BaseModel], value: Any, details: list[ErrorDetails]) -> A
         message = f"{start}{message.removesuffix('.')}."
         return ApiError(400, "invalid_value", message, param=param or None)
     expected = " or ".join(dict.fromkeys(_expected(each) for each in mine))
-    message = f"{param or 'The body'} is {_shown(found['input'])}; expected {expected}."
+    message = f"{param or 'The body'} is {shown(found['input'], _MOST_SHOWN)}; expected {expected}."
     return ApiError(400, "invalid_value", message, param=param or None)
 
 
@@ -244,14 +247,3 @@ def _expected(error: ErrorDetails) -> str:
         return f"a {field} of {known}" if known else f"an object with {field}"
     message = error["msg"]
     return message.removeprefix("Input should be ").removeprefix("Value error, ").rstrip(".")
-
-
-def _shown(value: Any) -> str:
-    """As JSON names it, cut short."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    return short(value, 60)

@@ -9,8 +9,8 @@ import hmac
 import re
 import time
 import uuid
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -24,6 +24,8 @@ from .posts import Post
 
 if TYPE_CHECKING:
     from .app import Server
+
+Result = TypeVar("Result")
 
 _OPEN = ("/health", "/ping")
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -72,15 +74,10 @@ class Front:
                 message = {**message, "headers": [*message.get("headers", ()), *extra]}
             elif has_no_body and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
-            patience = asyncio.timeout(SILENCE_S)
-            self.server.sending.add(patience)
             try:
-                async with patience:
-                    await send(message)
+                await _within(SILENCE_S, self.server.sending, send(message))
             except TimeoutError:
                 raise ClientGoneError from None
-            finally:
-                self.server.sending.discard(patience)
 
         body = _Body(receive, self.server)
         with self.server.exchange(record):
@@ -167,7 +164,7 @@ class _Body:
         if not self._more:
             return await self._receive()  # says when the client goes
         try:
-            message = await self._within(SILENCE_S)
+            message = await _within(SILENCE_S, self._server.reading, self._receive())
         except TimeoutError:
             if self._server.is_expired:
                 raise stopping() from None
@@ -182,20 +179,6 @@ class _Body:
                 raise _too_large(self._most, f"more than {self._most} bytes")
         return message
 
-    async def _within(self, seconds: float) -> Message:
-        """The next message.
-
-        Raises:
-            TimeoutError: it does not come in time, or before the server ends.
-        """
-        patience = asyncio.timeout(seconds)
-        self._server.reading.add(patience)
-        try:
-            async with patience:
-                return await self._receive()
-        finally:
-            self._server.reading.discard(patience)
-
     async def drain(self) -> None:
         """Read the rest, once and within limits: many clients read no answer before they have sent
         all.
@@ -203,7 +186,8 @@ class _Body:
         end = time.perf_counter() + _DRAIN_S
         while self._more and self._count < self._most + _DRAIN_BYTES:
             try:
-                message = await self._within(end - time.perf_counter())
+                left = end - time.perf_counter()
+                message = await _within(left, self._server.reading, self._receive())
             except TimeoutError:
                 break
             if message["type"] != "http.request":
@@ -211,6 +195,24 @@ class _Body:
             self._count += len(message.get("body", b""))
             self._more = message.get("more_body", False)
         self._more = False
+
+
+async def _within(seconds: float, waits: set[asyncio.Timeout], action: Awaitable[Result]) -> Result:
+    """What comes of it.
+
+    Args:
+        waits: of the server, which ends them when it ends.
+
+    Raises:
+        TimeoutError: it does not come in time, or before the server ends.
+    """
+    patience = asyncio.timeout(seconds)
+    waits.add(patience)
+    try:
+        async with patience:
+            return await action
+    finally:
+        waits.discard(patience)
 
 
 def _too_large(most: int, found: str) -> ApiError:

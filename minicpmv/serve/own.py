@@ -144,17 +144,18 @@ class OwnBackend:
         self, chat: Chat, job: DecisionJob, decisions: Sequence[Decision]
     ) -> list[Decision]:
         """Those calibrated that the server's calibration was made for."""
-        found = self._calibration
-        if found is None or not self._is_calibrated(chat):
+        found = self._calibration_of(chat)
+        if found is None:
             return list(decisions)
         return [
             found.apply(decision) if found.why_not(question) is None else decision
             for question, decision in zip(job.questions, decisions, strict=True)
         ]
 
-    def _is_calibrated(self, chat: Chat) -> bool:
+    def _calibration_of(self, chat: Chat) -> Calibration | None:
+        """The server's, where it was made for this model."""
         found = self._calibration
-        return found is not None and found.fingerprint == fingerprint_of(chat.model)
+        return found if found and found.fingerprint == fingerprint_of(chat.model) else None
 
     def _begin(self, chat: Chat, job: Job, loop: asyncio.AbstractEventLoop) -> LiveAnswer:
         prompt, conversations = job.prompt, []
@@ -244,7 +245,7 @@ class OwnBackend:
             vocabulary_of(chat.processor)
         chat.engine.fix_model()
         several = len(settings.model) > 1  # one alone has to be the right one, see `start`
-        if several and settings.calibration is not None and not self._is_calibrated(chat):
+        if several and settings.calibration is not None and self._calibration_of(chat) is None:
             logger.warning(
                 "decisions of %s are not calibrated: %s was made for another model",
                 place,

@@ -24,44 +24,35 @@ def text_or(tag: str) -> Callable[[Any], str]:
 
 def text_or_list() -> BeforeValidator:
     """Refuses what is neither, naming both."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, str | list):
-            return value
-        return _refuse(f"it is {shown(value)}; expected a string or a list.")
-
-    return BeforeValidator(check)
+    return _one_of((str, list), "a string or a list")
 
 
 def text_or_object() -> BeforeValidator:
     """Refuses what is neither, naming both."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, str | dict | BaseModel):
-            return value
-        return _refuse(f"it is {shown(value)}; expected a string or an object.")
-
-    return BeforeValidator(check)
+    return _one_of((str, dict, BaseModel), "a string or an object")
 
 
 def text_or_truth() -> BeforeValidator:
     """Refuses what is neither, naming both."""
+    return _one_of((str, bool), "a string, true or false")
 
+
+def _one_of(kinds: tuple[type, ...], expected: str) -> BeforeValidator:
     def check(value: Any) -> Any:
-        if isinstance(value, str | bool):
+        if isinstance(value, kinds):
             return value
-        return _refuse(f"it is {shown(value)}; expected a string, true or false.")
+        return _refuse(f"it is {shown(value)}; expected {expected}.")
 
     return BeforeValidator(check)
 
 
-def shown(value: Any) -> str:
-    """As JSON names it, cut short."""
+def shown(value: Any, most: int = 40) -> str:
+    """As JSON names it, cut to `most` characters."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, list):
         return f"a list of {len(value)}"
-    return "an object" if isinstance(value, dict) else short(value)
+    return "an object" if isinstance(value, dict) else short(value, most)
 
 
 class TextPart(Body):
