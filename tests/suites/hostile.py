@@ -40,7 +40,7 @@ def main() -> int:
     headers = {"authorization": f"Bearer {arguments.api_key}"} if arguments.api_key else {}
     client = httpx.Client(base_url=arguments.base_url, headers=headers, timeout=60, trust_env=False)
     try:
-        client.get("/health")
+        httpx.get(f"{arguments.base_url}/health", timeout=60, trust_env=False)
     except httpx.HTTPError as error:
         message = f"{arguments.base_url} does not answer: {error}. Start a server there."
         raise SystemExit(message) from None
